@@ -1,0 +1,285 @@
+"""What happens around the steps of a run: its directory is filled, and signals stop it where it can go on."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+from fcn import runs, visualization
+from fcn.data.module import VOCDataModule
+from fcn.inference import predict_logits
+from fcn.task import SegmentationTask
+
+log = logging.getLogger(__name__)
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint under a temporary name and renames it: a name never stands for half a file."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.tmp")
+        try:
+            torch.save(checkpoint, temporary)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+class StopOnSignal(pl.Callback):
+    """Ctrl-C and SIGTERM end the run after the current step, with a checkpoint from which it goes on bit for bit.
+
+    The handler only sets a flag. All processes agree on it after a step, save together and exit with 128 + signal. A
+    second signal of the same kind ends the program at once.
+    """
+
+    def __init__(self, checkpoint: Path) -> None:
+        self.checkpoint = checkpoint
+        self.received = 0
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> StopOnSignal:
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._install()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Lightning has put its own handler for SIGTERM around ours, which would end the run without saving.
+        self._install()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        # After the last step of an epoch comes its validation, which a resumed run would miss: on_train_epoch_end.
+        if not trainer.is_last_batch:
+            self.stop_if_asked(trainer, save=True)
+
+    def stop_if_asked(self, trainer: pl.Trainer, *, save: bool) -> None:
+        """Leave the program if any process has received a signal; a collective."""
+        number = self.received
+        if trainer.world_size > 1:
+            flag = torch.tensor(number, device=trainer.strategy.root_device)
+            dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+            number = int(flag)
+        if not number:
+            return
+        if save:
+            trainer.save_checkpoint(self.checkpoint)
+        raise SystemExit(128 + number)
+
+    def _install(self) -> None:
+        for number in self._previous:
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
+class RunRecorder(pl.Callback):
+    """Fills the run directory at the end of every epoch: scalars, pictures, checkpoints, summary.json.
+
+    All processes compute together; process 0 writes.
+
+    Attributes:
+        metrics: the newest value of every scalar, by its name in summary.json.
+    """
+
+    def __init__(self, run_dir: Path, stop: StopOnSignal) -> None:
+        self.run_dir = run_dir
+        self.stop = stop
+        self.metrics: dict[str, float] = {}
+        self.best: dict[str, Any] = {}
+        self._elapsed_before = 0.0
+        self._images = self._train_seconds = 0.0
+        self._started = self._since = time.monotonic()
+        self._rows: list[Mapping[str, Any]] = []
+        self._writer: SummaryWriter | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the run, over all its stretches."""
+        return self._elapsed_before + time.monotonic() - self._started
+
+    @property
+    def images_per_second(self) -> float:
+        """Training images of all processes per second, waits for data included, validation left out."""
+        return self._images / self._train_seconds if self._train_seconds else 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "best": self.best,
+            "metrics": self.metrics,
+            "seconds": self.seconds,
+            "images": self._images,
+            "train_seconds": self._train_seconds,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best, self.metrics = state_dict["best"], state_dict["metrics"]
+        self._elapsed_before = state_dict["seconds"]
+        self._images, self._train_seconds = state_dict["images"], state_dict["train_seconds"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            step = trainer.global_step
+            # What was written after the checkpoint from which a run goes on is dropped: it comes again.
+            self._rows = [row for row in runs.read_metrics(self.run_dir) if int(row["step"]) <= step]
+            self._writer = SummaryWriter(str(self.run_dir), purge_step=step + 1 if step else None)
+
+        self._since = time.monotonic()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._since = time.monotonic()
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        if trainer.current_epoch + 1 == trainer.max_epochs:
+            trainer.check_val_every_n_epoch = 1  # the last epoch is validated whatever trainer.val_every says
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        task = _task(pl_module)
+        self._images += task.config.batch_size
+        now = time.monotonic()
+        self._train_seconds += now - self._since
+        self._since = now
+        task.log("loss", task.step_loss, prog_bar=True, logger=False)
+        if self._writer and trainer.global_step % task.config.trainer.log_every == 0:
+            point = {"train/loss_step": task.step_loss, "lr": _learning_rate(trainer)}
+            self._write_scalars(point, trainer.global_step)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        task = _task(pl_module)
+        scores = task.epoch_scores()
+        self.metrics.update(scores)
+        improved = scores.get("val/mean_iou", -1.0) > self.best.get("val/mean_iou", -1.0)
+        if improved:
+            self.best = {"epoch": trainer.current_epoch, "val/mean_iou": scores["val/mean_iou"], "checkpoint": runs.BEST}
+        # Scalars come before the checkpoint: a run that is killed in between writes them again, never skips them.
+        if trainer.is_global_zero:
+            self._record_scalars(trainer, scores)
+            if "val/mean_iou" in scores:
+                self._record_pictures(trainer, task)
+        self._save_checkpoints(trainer, improved=improved)
+        if trainer.is_global_zero:
+            self.write_summary(trainer, "interrupted")  # what is true if the run ends here
+        self.stop.stop_if_asked(trainer, save=False)
+
+    def finish(self, trainer: pl.Trainer, status: str, hyperparameters: Mapping[str, Any]) -> None:
+        """Write the last summary and what TensorBoard's HPARAMS tab shows. Called by process 0, once."""
+        self.write_summary(trainer, status)
+        if not self._writer:
+            return
+        # Without the experiment record, whose columns the first run would fix for all, TensorBoard unites the runs'.
+        _, start, end = hparams(dict(hyperparameters), dict(self.metrics))
+        self._writer._get_file_writer().add_summary(start)
+        self._writer._get_file_writer().add_summary(end)
+        self._writer.close()
+
+    def write_summary(self, trainer: pl.Trainer, status: str) -> None:
+        """Write summary.json as things stand."""
+        summary = {
+            "status": status,
+            "metrics": self.metrics,
+            "best": self.best,
+            "images_per_second": round(self.images_per_second, 2),
+            "seconds": round(self.seconds, 2),
+            "device": device_name(trainer.strategy.root_device),
+            "world_size": trainer.world_size,
+            "overrides": runs.load_overrides(self.run_dir),
+            **runs.provenance(),
+        }
+        runs.write_summary(self.run_dir, summary)
+
+    def _record_scalars(self, trainer: pl.Trainer, scores: Mapping[str, float]) -> None:
+        values = {**scores, "lr": _learning_rate(trainer), "images_per_second": self.images_per_second}
+        self._rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **values})
+        runs.write_metrics(self.run_dir, self._rows)
+        self._write_scalars(values, trainer.global_step)
+        log.info("epoch %d/%d  %s", trainer.current_epoch + 1, trainer.max_epochs, one_line(scores))
+
+    def _record_pictures(self, trainer: pl.Trainer, task: SegmentationTask) -> None:
+        classes = task.config.data.classes
+        pictures = {"val/confusion_matrix": visualization.confusion_figure(task.confusion.numpy(), classes)}
+        if samples := self._samples(trainer, task):
+            pictures["val/samples"] = visualization.panels(samples, classes)
+            path = self.run_dir / runs.SAMPLES / f"epoch_{trainer.current_epoch + 1:03d}.png"
+            path.parent.mkdir(exist_ok=True)
+            visualization.save_png(pictures["val/samples"], path)
+        assert self._writer
+        for tag, picture in pictures.items():
+            self._writer.add_image(tag, np.asarray(picture), trainer.global_step, dataformats="HWC")
+        self._writer.flush()
+
+    def _samples(self, trainer: pl.Trainer, task: SegmentationTask) -> list[visualization.Sample]:
+        """The same images at every epoch, evenly spread over the validation set."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        assert isinstance(data, VOCDataModule)
+        count = min(task.config.trainer.sample_images, len(data.val_images))
+        samples = []
+        for number in range(count):
+            sample = data.val_images[number * len(data.val_images) // count]
+            prediction = predict_logits(task, sample["image"]).argmax(dim=0).to(torch.uint8).cpu().numpy()
+            samples.append((sample["image"].permute(1, 2, 0).numpy(), sample["mask"].numpy(), prediction))
+        return samples
+
+    def _save_checkpoints(self, trainer: pl.Trainer, *, improved: bool) -> None:
+        last, best = self.run_dir / runs.LAST, self.run_dir / runs.BEST
+        # The best is written first: after a kill in between, the run goes on from the older last and comes by again.
+        trainer.save_checkpoint(best if improved else last)
+        if improved and trainer.is_global_zero:
+            runs.copy_file(best, last)
+
+    def _write_scalars(self, values: Mapping[str, float], step: int) -> None:
+        assert self._writer
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+
+def one_line(scores: Mapping[str, float]) -> str:
+    """Headline numbers: `loss 0.443, train acc 0.863, val acc 0.848, val mIoU 0.412`."""
+    shown = {
+        "loss": "train/loss",
+        "train acc": "train/pixel_accuracy",
+        "val acc": "val/pixel_accuracy",
+        "val mIoU": "val/mean_iou",
+        "chapter's test acc": "d2l/test_acc",
+    }
+    return ", ".join(f"{label} {scores[name]:.3f}" for label, name in shown.items() if name in scores)
+
+
+def device_name(device: torch.device) -> str:
+    """Name of a GPU as CUDA gives it, or the processor's with its number of cores."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"CPU {models[0] if models else platform.machine()} ({os.cpu_count()} cores)"
+
+
+def _learning_rate(trainer: pl.Trainer) -> float:
+    return float(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+def _task(module: pl.LightningModule) -> SegmentationTask:
+    assert isinstance(module, SegmentationTask)
+    return module

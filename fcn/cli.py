@@ -1,0 +1,118 @@
+"""From what a person types to a checked configuration: Hydra's entry, its resolvers, and messages of one line.
+
+Imports no torch: `--help` and `--cfg job` only compose.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf, ValidationError
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+
+from fcn.config import Config, nearest, schema_fields
+
+WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
+"""Whether the person who started this process asked for tracebacks, in Hydra's own way."""
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+
+
+def run_command(task: Callable[[DictConfig], Any], *, config_name: str, schema: type = Config) -> None:
+    """Compose `config_name` of conf/ with the command line and hand it to `task`, once or once per sweep job.
+
+    An exception ends the program with one line on standard error and status 1; with HYDRA_FULL_ERROR=1 in the
+    environment its traceback is shown instead.
+    """
+    ConfigStore.instance().store(name="schema", node=schema, provider="fcn")
+    _register_resolvers(schema)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets exceptions through to us instead of printing its own
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except Exception as error:
+        if WANTS_TRACEBACK:
+            raise
+        fail(error, schema)
+
+
+def fail(error: BaseException, schema: type = Config) -> NoReturn:
+    """End the program with `error` explained in one line on standard error."""
+    raise SystemExit(f"error: {explain(error, schema)}") from None
+
+
+def explain(error: BaseException, schema: type = Config) -> str:
+    """One line for a person: what was wrong, what is allowed, what may have been meant."""
+    cause = error.__cause__ if isinstance(error, ConfigCompositionException) and error.__cause__ else error
+    if isinstance(cause, MissingConfigException):
+        group, _, option = (cause.missing_cfg_file or "").rpartition("/")
+        known = cause.options or []
+        return f"{group}={option} is no option of {group}{nearest(option, known)}; known: {', '.join(known)}"
+    if isinstance(cause, (ConfigKeyError, ConfigAttributeError)) and cause.full_key:
+        return _unknown_key(cause.full_key, schema)
+    if isinstance(cause, ValidationError) and cause.full_key:
+        return _wrong_value(cause.full_key, str(cause).splitlines()[0], schema)
+    message = next((line.strip() for line in str(cause).splitlines() if line.strip()), "")
+    if match := re.match(r"Could not override '([^']+)'", message):
+        return _unknown_key(match[1], schema)
+    if isinstance(cause, (ValueError, OSError, HydraException)) and message:
+        return message
+    return f"{type(cause).__name__}: {message}"
+
+
+def _unknown_key(key: str, schema: type) -> str:
+    known = list(schema_fields(schema))
+    parent, _, last = key.replace("/", ".").rpartition(".")
+    depth = key.count(".") + 1
+    siblings = dict.fromkeys(".".join(name.split(".")[:depth]) for name in known if name.startswith(parent))
+    same_last = [name for name in known if name.rpartition(".")[2] == last]
+    meant = f"; did you mean {same_last[0]}?" if same_last else nearest(key, [*siblings, *known])
+    listed = f"; known: {', '.join(siblings)}" if siblings else ""
+    return f"{key} is not a key{meant}{listed}"
+
+
+def _wrong_value(key: str, problem: str, schema: type) -> str:
+    given = re.search(r"[Vv]alue '([^']*)'", problem)
+    value = f" (={given[1]})" if given else ""
+    if allowed := re.search(r"expected one of \[(.*)\]", problem):
+        known = allowed[1].replace("'", "").split(", ")
+        return f"{key}{value} must be one of {', '.join(known)}{nearest(given[1] if given else '', known)}"
+    kinds = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false"}
+    wanted = next((words for kind, words in kinds.items() if kind in problem), None)
+    rule = f"must be {wanted}" if wanted else f"is not accepted: {problem.strip()}"
+    entry = schema_fields(schema).get(key)
+    return f"{key}{value} {rule}" + (f" ({entry.metadata['meaning']})" if entry else "")
+
+
+def _register_resolvers(schema: type) -> None:
+    OmegaConf.register_new_resolver("run_directory", _run_directory, replace=True)
+    OmegaConf.register_new_resolver("known_keys", lambda: _key_table(schema), replace=True)
+
+
+def _run_directory(resume: str | None, name: str) -> str:
+    """Where Hydra puts a run: the directory that is resumed, or a new one named by the time."""
+    return resume or str(Path("outputs", name, f"{datetime.now():%Y-%m-%d_%H-%M-%S}"))
+
+
+def _key_table(schema: type) -> str:
+    lines = []
+    for key, entry in schema_fields(schema).items():
+        kind = entry.default if entry.default_factory is None else entry.default
+        default = OmegaConf.to_container(OmegaConf.structured(schema), enum_to_str=True)
+        lines.append(f"{key}: {entry.metadata['meaning']} {kind} {default}")
+    return "\n".join(lines)
+
+
+def program() -> str:
+    """How the running command was called, for messages: `python train.py`."""
+    return f"python {Path(sys.argv[0]).name}"

@@ -1,0 +1,361 @@
+"""Schema of conf/: every key with its meaning, unit and range, and the rules between keys.
+
+The defaults of the project live here and nowhere else; the YAML files of conf/ say what differs. This module
+imports no torch, so that printing a configuration or its help is quick.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, ValidationError
+
+IGNORE_INDEX = 255
+"""Mask value of void pixels, which count in no loss and in no metric."""
+
+VOC_CLASSES = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+
+
+class ConfigError(ValueError):
+    """A configuration that breaks a rule: its message names the key, its value, the rule and the remedy."""
+
+
+# Members are lower case because OmegaConf reads an enum by member name: the name is what users type.
+class DatasetName(str, Enum):
+    shapes = "shapes"
+    voc = "voc"
+
+
+class Protocol(str, Enum):
+    """voc: void pixels count nowhere. d2l: as in the chapter, see `DataConfig.protocol`."""
+
+    voc = "voc"
+    d2l = "d2l"
+
+
+class BackboneName(str, Enum):
+    resnet18 = "resnet18"
+    resnet34 = "resnet34"
+    resnet50 = "resnet50"
+    resnet101 = "resnet101"
+    resnet152 = "resnet152"
+    squeezenet1_0 = "squeezenet1_0"
+
+
+class ModelName(str, Enum):
+    fcn32s = "fcn32s"
+
+
+class Init(str, Enum):
+    bilinear = "bilinear"
+    xavier = "xavier"
+
+
+class Reduction(str, Enum):
+    pixel_mean = "pixel_mean"
+    image_sum = "image_sum"
+    pixel_sum = "pixel_sum"
+
+
+class OptimName(str, Enum):
+    sgd = "sgd"
+    adamw = "adamw"
+
+
+class ScheduleName(str, Enum):
+    constant = "constant"
+    poly = "poly"
+    cosine = "cosine"
+
+
+class Accelerator(str, Enum):
+    auto = "auto"
+    cpu = "cpu"
+    gpu = "gpu"
+
+
+class Precision(str, Enum):
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+def setting(default: Any, meaning: str, *, low: float | None = None, high: float | None = None) -> Any:
+    """A dataclass field with its meaning and its inclusive range (for a list, the range of every element)."""
+    metadata = {"meaning": meaning, "low": low, "high": high}
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(kw_only=True, slots=True)
+class AugmentationConfig:
+    """Random changes of a training image. The defaults change nothing: the chapter's plain random crop."""
+
+    scale: list[float] = setting([1.0, 1.0], "range of the random scale, relative to native size", low=0.1, high=10)
+    flip: float = setting(0.0, "probability of a horizontal flip", low=0, high=1)
+    brightness: float = setting(0.0, "factor drawn from [1 - b, 1 + b]", low=0, high=1)
+    contrast: float = setting(0.0, "factor drawn from [1 - c, 1 + c]", low=0, high=1)
+    saturation: float = setting(0.0, "factor drawn from [1 - s, 1 + s]", low=0, high=1)
+    hue: float = setting(0.0, "shift drawn from [-h, h], in turns of the colour circle", low=0, high=0.5)
+
+
+@dataclass(kw_only=True, slots=True)
+class ShapesConfig:
+    """Size and seed of the embedded set (`data=shapes`)."""
+
+    num_train: int = setting(320, "training images", low=1)
+    num_val: int = setting(80, "validation images", low=1)
+    seed: int = setting(0, "seed of the drawings; the run's seed is another", low=0)
+
+
+@dataclass(kw_only=True, slots=True)
+class DataConfig:
+    """The images. Validation is always on whole images at native size."""
+
+    name: DatasetName = setting(DatasetName.shapes, "shapes: the embedded set; voc: a VOC2012 tree on disk")
+    root: str = setting("data", "folder that holds VOCdevkit/VOC2012, or in which the embedded set is drawn")
+    download: bool = setting(False, "fetch VOC2012 (2 GB) into root when it is absent")
+    train_split: str = setting("train", "a list in ImageSets/Segmentation; train_aug uses SegmentationClassAug")
+    val_split: str = setting("val", "a list in ImageSets/Segmentation")
+    classes: list[str] = setting(list(VOC_CLASSES), "names in the order of the mask indices; 0 is the background")
+    protocol: Protocol = setting(
+        Protocol.voc, "d2l: void trains as background, images below the crop are dropped, d2l/... is logged as well"
+    )
+    crop_size: list[int] = setting([320, 480], "height and width of the training crop, pixels", low=1)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    shapes: ShapesConfig = field(default_factory=ShapesConfig)
+    num_workers: int | None = setting(None, "loader processes per device; null chooses. Never changes a number", low=0)
+
+
+@dataclass(kw_only=True, slots=True)
+class BackboneConfig:
+    """The trunk, a torchvision classification network without pooling and classifier."""
+
+    name: BackboneName = setting(BackboneName.resnet18, "torchvision's name")
+    weights: str = setting("none", "none (random), imagenet (torchvision's V1), or the path of a state dict")
+
+
+@dataclass(kw_only=True, slots=True)
+class ModelConfig:
+    """The head on the trunk."""
+
+    name: ModelName = setting(ModelName.fcn32s, "one upsampling of the coarsest map")
+    init: Init = setting(Init.bilinear, "initialisation of the transposed convolution")
+    upsample_trainable: bool = setting(True, "false freezes the transposed convolution")
+
+
+@dataclass(kw_only=True, slots=True)
+class LossConfig:
+    """Cross-entropy per pixel, void left out."""
+
+    reduction: Reduction = setting(
+        Reduction.pixel_mean, "pixel_mean; image_sum (d2l): sum of the images' means; pixel_sum (Long et al.)"
+    )
+
+
+@dataclass(kw_only=True, slots=True)
+class OptimConfig:
+    name: OptimName = setting(OptimName.sgd, "the learning rate itself is the top-level key lr")
+    momentum: float = setting(0.9, "of SGD", low=0, high=1)
+    nesterov: bool = setting(False, "of SGD")
+    betas: list[float] = setting([0.9, 0.999], "of AdamW", low=0, high=1)
+    weight_decay: float = setting(1e-4, "on convolution weights; not on biases, norms and frozen kernels", low=0)
+    decay_all: bool = setting(False, "weight decay on biases and norms too, as the chapter does")
+    head_lr_multiplier: float = setting(1.0, "learning rate of the head relative to the trunk's", low=0)
+
+
+@dataclass(kw_only=True, slots=True)
+class ScheduleConfig:
+    """Learning rate as a factor of lr, set anew at every step."""
+
+    name: ScheduleName = setting(ScheduleName.poly, "constant, poly: (1 - t)^power, or cosine; t from 0 to 1")
+    power: float = setting(0.9, "of poly", low=0)
+    warmup_steps: int = setting(0, "steps of linear rise from lr / warmup_steps to lr", low=0)
+
+
+@dataclass(kw_only=True, slots=True)
+class TrainerConfig:
+    """Where and how a run is executed. Nothing here changes what is computed, but for precision and rounding."""
+
+    accelerator: Accelerator = setting(Accelerator.auto, "auto: GPUs if there are any, else the CPU")
+    devices: int | None = setting(None, "processes, one per device; null: all GPUs, or one process on the CPU", low=1)
+    precision: Precision = setting(Precision.fp32, "of the forward and backward pass; weights stay fp32")
+    val_every: int = setting(1, "epochs between validations; the last epoch is always validated", low=1)
+    log_every: int = setting(10, "steps between two points of the step curves", low=1)
+    sample_images: int = setting(6, "validation images drawn as panels after each validation", low=0)
+
+
+@dataclass(kw_only=True, slots=True)
+class Config:
+    """One run. `lr`, `epochs`, `batch_size`, `seed` and `name` are understood by every preset."""
+
+    name: str = setting("${data.name}", "folder of the run below outputs/")
+    lr: float = setting(0.05, "peak learning rate of the trunk", low=0)
+    epochs: int = setting(30, "passes over the training images", low=1)
+    batch_size: int = setting(16, "images per optimiser step over all processes", low=1)
+    seed: int = setting(0, "of initial weights, order and augmentation", low=0, high=2**32 - 1)
+    resume: str | None = setting(None, "run directory to go on with; it brings its own configuration")
+    data: DataConfig = field(default_factory=DataConfig)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """'; did you mean X?' for the known name closest to `name`, or an empty string if none is close."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def from_composed(composed: DictConfig) -> Config:
+    """Typed configuration from a composed or loaded one, all rules checked.
+
+    Raises:
+        ConfigError: if a key is unknown, a value out of range, or two keys contradict each other.
+    """
+    values = OmegaConf.to_container(composed, resolve=True)
+    assert isinstance(values, dict)
+    _check_keys(values, Config, prefix="")
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), composed))
+    except ValidationError as error:
+        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+    assert isinstance(config, Config)
+    check(config)
+    return config
+
+
+def load(path: Path) -> Config:
+    """Configuration of a run from its config.yaml.
+
+    Raises:
+        ConfigError: if the file is no configuration of this version of the project.
+    """
+    try:
+        loaded = OmegaConf.load(path)
+    except Exception as error:  # OmegaConf lets errors of several YAML layers through
+        raise ConfigError(f"{path} must be the YAML file of a run's configuration: {error}") from error
+    if not isinstance(loaded, DictConfig):
+        raise ConfigError(f"{path} must hold the keys of a run's configuration, not a {type(loaded).__name__}")
+    return from_composed(loaded)
+
+
+def from_container(container: Mapping[str, Any]) -> Config:
+    """Configuration from the plain dict that `to_container` makes.
+
+    Raises:
+        ConfigError: if it is not one of this version.
+    """
+    return from_composed(OmegaConf.create(dict(container)))
+
+
+def to_container(config: Config) -> dict[str, Any]:
+    """Plain dict of plain values (enums by name): what goes into config.yaml and into checkpoints."""
+    container = OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def flatten(container: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dict as one level with dotted keys: {"model": {"init": 1}} gives {"model.init": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in container.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def schema_fields(schema: type, prefix: str = "") -> dict[str, dataclasses.Field[Any]]:
+    """Every leaf key of a dataclass schema, dotted, with its field."""
+    leaves: dict[str, dataclasses.Field[Any]] = {}
+    for entry in dataclasses.fields(schema):
+        factory = entry.default_factory
+        if isinstance(factory, type) and dataclasses.is_dataclass(factory):
+            leaves.update(schema_fields(factory, f"{prefix}{entry.name}."))
+        else:
+            leaves[f"{prefix}{entry.name}"] = entry
+    return leaves
+
+
+def _check_keys(values: Mapping[Any, Any], schema: type, *, prefix: str) -> None:
+    """`+key=value` passes Hydra even with a schema, and an old config.yaml never met it: look for extra keys."""
+    entries = {entry.name: entry for entry in dataclasses.fields(schema)}
+    for key, value in values.items():
+        if key not in entries:
+            raise ConfigError(f"{prefix}{key} is not a key{nearest(str(key), entries)}; known: {', '.join(entries)}")
+        nested = entries[key].default_factory
+        if isinstance(nested, type) and dataclasses.is_dataclass(nested) and isinstance(value, Mapping):
+            _check_keys(value, nested, prefix=f"{prefix}{key}.")
+
+
+def check(config: Config) -> None:
+    """Check every range of the schema and every rule between keys.
+
+    Raises:
+        ConfigError: naming key, value, rule and remedy of the first rule that is broken.
+    """
+    values = flatten(to_container(config))
+    for key, entry in schema_fields(Config).items():
+        _check_range(key, values[key], low=entry.metadata["low"], high=entry.metadata["high"])
+    _check_lists(config)
+    _check_rules(config)
+
+
+def _check_range(key: str, value: Any, *, low: float | None, high: float | None) -> None:
+    for number in value if isinstance(value, list) else [value]:
+        if not isinstance(number, (int, float)) or isinstance(number, bool):
+            continue
+        # Written so that NaN, which compares false with everything, fails too.
+        if (low is not None and not number >= low) or (high is not None and not number <= high):
+            bounds = f"at least {low}" if high is None else f"between {low} and {high}"
+            raise ConfigError(f"{key} (={value}) must be {bounds}")
+
+
+def _check_lists(config: Config) -> None:
+    lengths = {
+        "data.crop_size": (config.data.crop_size, "two numbers, height and width: [320,480]"),
+        "data.augmentation.scale": (config.data.augmentation.scale, "two numbers, low and high: [0.5,2.0]"),
+        "optim.betas": (config.optim.betas, "two numbers: [0.9,0.999]"),
+    }
+    for key, (value, rule) in lengths.items():
+        if len(value) != 2:
+            raise ConfigError(f"{key} (={value}) must be {rule}")
+
+
+def _check_rules(config: Config) -> None:
+    low, high = config.data.augmentation.scale
+    if low > high:
+        raise ConfigError(f"data.augmentation.scale (=[{low}, {high}]) must rise; use [{high},{low}]")
+    classes = config.data.classes
+    if not 2 <= len(classes) <= IGNORE_INDEX:
+        raise ConfigError(f"data.classes must name 2 to {IGNORE_INDEX} classes, the background first; got {len(classes)}")
+    if len(set(classes)) < len(classes):
+        twice = next(name for name in classes if classes.count(name) > 1)
+        raise ConfigError(f"data.classes must not repeat a name; {twice} stands there more than once")
+    if not config.name or Path(config.name).is_absolute() or ".." in Path(config.name).parts:
+        raise ConfigError(f"name (={config.name!r}) must be a folder below outputs/, such as name=my_runs")
+    if config.optim.nesterov and config.optim.momentum == 0:
+        raise ConfigError("optim.nesterov (=true) needs optim.momentum above 0; use optim.momentum=0.9")
+    devices = config.trainer.devices or 1
+    if config.batch_size % devices:
+        raise ConfigError(
+            f"batch_size (={config.batch_size}) must be divisible by trainer.devices (={devices}), because it "
+            f"counts the images of all processes; use batch_size={max(1, config.batch_size // devices) * devices}"
+        )
+    if config.trainer.precision is Precision.fp16 and config.trainer.accelerator is Accelerator.cpu:
+        raise ConfigError("trainer.precision (=fp16) needs a GPU; use bf16 or fp32 on the CPU")

@@ -1,0 +1,301 @@
+"""Pascal VOC 2012 segmentation on disk: colours, split lists, image/mask pairs, download.
+
+Facts: 1464 train and 1449 val images (2913 trainval) with masks of equal size, sides of at most 500 pixels.
+21 classes with the background, in `fcn.config.VOC_CLASSES`; 255 is void, along the borders of objects and on
+difficult ones. Masks are palette PNGs: the class is the palette index, the palette only gives colours to look
+at. The list `train_aug` (10582 images, Hariharan et al. 2011) is not part of VOC.
+
+Source: Everingham et al., "The Pascal Visual Object Classes Challenge", and the VOC2012 development kit.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import shutil
+import tarfile
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from fcn.config import IGNORE_INDEX, nearest
+
+TREE = Path("VOCdevkit", "VOC2012")
+"""Where the dataset lies below a root, as VOC's own archive unpacks."""
+
+SPLIT_LISTS = Path("ImageSets", "Segmentation")
+AUG_SPLIT = "train_aug"
+AUG_MASKS = "SegmentationClassAug"
+_AUG_LINE = re.compile(rf"/?JPEGImages/(?P<id>\S+)\.jpg\s+/?{AUG_MASKS}/(?P=id)\.png")
+
+
+class DataError(ValueError):
+    """A dataset that is not as it must be: says what is wrong and, after a semicolon, what to do.
+
+    Args:
+        problem: what is wrong, naming file and value.
+        remedy: what the user can do about it. Optional because torch rebuilds an exception of a loader
+            process from its one finished message.
+    """
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(problem, remedy)
+
+    def __str__(self) -> str:
+        """Problem and remedy in one line."""
+        return "; ".join(part for part in self.args if part)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image of a split list and its mask."""
+
+    name: str
+    image: Path
+    mask: Path
+
+
+def color_map() -> NDArray[np.uint8]:
+    """VOC colours of all mask values, RGB, uint8 [256, 3]; row 255 (void) is cream.
+
+    The bits of the index, lowest first, go in turn to red, green and blue, from the highest bit of the colour
+    down (VOCcolormap.m of the VOC2012 development kit).
+    """
+    index = np.arange(256)
+    colors = np.zeros((256, 3), np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            colors[:, channel] |= ((index >> (3 * bit + channel) & 1) << (7 - bit)).astype(np.uint8)
+    return colors
+
+
+def read_split(root: Path, split: str) -> list[Pair]:
+    """Pairs of a split in the order of its list, all files known to exist.
+
+    Args:
+        root: folder that holds VOCdevkit/VOC2012.
+        split: name of a list in ImageSets/Segmentation, without .txt. Masks lie in SegmentationClass, for
+            train_aug in SegmentationClassAug.
+
+    Raises:
+        DataError: as `split_lines` and `pair_of_line`.
+    """
+    return [pair_of_line(root, split, number, line) for number, line in split_lines(root, split)]
+
+
+def split_lines(root: Path, split: str) -> list[tuple[int, str]]:
+    """Line numbers (from 1) and texts of a split list, blank lines left out.
+
+    Raises:
+        DataError: if the tree or the list is absent, or the list is empty.
+    """
+    folder = require_tree(root) / SPLIT_LISTS
+    known = sorted(path.stem for path in folder.glob("*.txt"))
+    # Also keeps a split such as "../../x" from leaving the folder.
+    if split not in known:
+        there = ", ".join(known) or "none are there"
+        raise DataError(f"split (={split}) must be a list in {folder}: {there}{nearest(split, known)}")
+    path = folder / f"{split}.txt"
+    # Editors on Windows begin a file with a byte order mark, which utf-8-sig drops.
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if not lines:
+        raise DataError(f"{path} must list at least one image", "restore it from VOC's archive")
+    return lines
+
+
+def require_tree(root: Path) -> Path:
+    """The folder <root>/VOCdevkit/VOC2012, known to hold ImageSets/Segmentation.
+
+    Raises:
+        DataError: if it is absent, saying where it was looked for and how to get it.
+    """
+    tree = root / TREE
+    if (tree / SPLIT_LISTS).is_dir():
+        return tree
+    for parent in root.absolute().parents[:2]:
+        if (parent / TREE / SPLIT_LISTS).is_dir():
+            raise DataError(f"data.root (={root}) must be the folder that holds {TREE}", f"use {parent}")
+    raise DataError(
+        f"data.root (={root}) must hold VOC2012, but {(tree / SPLIT_LISTS).absolute()} is absent",
+        "use data.download=true or `python scripts/prepare_voc.py download=true` to get it (2 GB), or "
+        "data.root=... if it is elsewhere; bare `python train.py` trains on drawn shapes and needs no data",
+    )
+
+
+def pair_of_line(root: Path, split: str, number: int, line: str) -> Pair:
+    """Image and mask of one line of a split list, both known to exist.
+
+    A line is an image id. In train_aug it may also be `/JPEGImages/<id>.jpg /SegmentationClassAug/<id>.png`,
+    a form in which that list is widely passed on.
+
+    Raises:
+        DataError: if the line is neither, or the image or the mask is absent (with list file and line).
+    """
+    tree = root / TREE
+    where = f"{tree / SPLIT_LISTS / split}.txt line {number}"
+    masks = AUG_MASKS if split == AUG_SPLIT else "SegmentationClass"
+    match = _AUG_LINE.fullmatch(line) if split == AUG_SPLIT else None
+    name = match["id"] if match else line
+    # A list can come from anywhere: an id must not lead out of the folders of images and masks.
+    if not re.fullmatch(r"[\w.-]+", name) or ".." in name:
+        problem = f"{where} (={line}) must be an image id such as 2007_000032, without folder or suffix"
+        raise DataError(problem, "correct the line or take it out")
+    pair = Pair(name, image=tree / "JPEGImages" / f"{name}.jpg", mask=tree / masks / f"{name}.png")
+    for path in (pair.image, pair.mask):
+        if not path.is_file():
+            raise DataError(f"{where} (={name}) must name a pair, but {path} is absent", _remedy(path))
+    return pair
+
+
+def _remedy(absent: Path) -> str:
+    if absent.parent.name == AUG_MASKS and not absent.parent.is_dir():
+        return f"put the augmented masks (SBD) into {absent.parent}, or use data.train_split=train"
+    return "restore the file or take the line out"
+
+
+def read_pair(pair: Pair, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Image, uint8 [3, H, W] RGB, and mask, uint8 [H, W], of one pair.
+
+    Raises:
+        DataError: as `read_image` and `read_mask`, or if the sizes differ.
+    """
+    image, mask = read_image(pair.image), read_mask(pair.mask, num_classes)
+    if image.shape[1:] != mask.shape:
+        problem = f"{pair.image} {tuple(image.shape[1:])} must be as large as {pair.mask} {tuple(mask.shape)}"
+        raise DataError(problem, "restore both from the same archive")
+    return image, mask
+
+
+def read_image(path: Path) -> Tensor:
+    """Stored pixels of an image file, uint8 [3, H, W] RGB.
+
+    Grey, palette and CMYK images are converted, an alpha channel is dropped, 16 bits are scaled down to 8. An
+    EXIF orientation is not applied, because VOC's masks match the pixels as stored.
+
+    Raises:
+        DataError: if the file cannot be decoded, or holds floating-point pixels, whose range nobody knows.
+    """
+    image = _decode(path)
+    if image.mode == "F":
+        raise DataError(f"{path} (mode F) must hold integer pixels", "save it as 8-bit RGB")
+    return torch.from_numpy(np.array(_to_rgb(image))).permute(2, 0, 1).contiguous()
+
+
+def read_mask(path: Path, num_classes: int) -> Tensor:
+    """Palette indices of a mask file, uint8 [H, W]: classes 0 to num_classes - 1, and 255 for void.
+
+    Raises:
+        DataError: if the file cannot be decoded, is no palette image, or holds another value.
+    """
+    image = _decode(path)
+    # SegmentationClassAug is commonly passed on as grey PNGs, whose grey value is the index. Anywhere else a
+    # grey mask is one that some tool has converted, whose greys say nothing about classes.
+    allowed = ("P", "L") if path.parent.name == AUG_MASKS else ("P",)
+    if image.mode not in allowed:
+        problem = f"{path} (mode {image.mode}) must be a palette PNG (mode P), whose index is the class"
+        raise DataError(problem, "restore it as VOC distributes it")
+    mask = np.array(image)
+    wrong = np.unique(mask[(mask >= num_classes) & (mask != IGNORE_INDEX)])
+    if wrong.size:
+        values = ", ".join(map(str, wrong[:5]))
+        problem = f"{path} (values {values}) must hold only 0 to {num_classes - 1} and {IGNORE_INDEX}"
+        raise DataError(problem, "name every class in data.classes, or restore the mask")
+    return torch.from_numpy(mask)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Height and width of an image file, from its header alone.
+
+    Raises:
+        DataError: if the file is no image.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except Exception as error:  # for the reason given in _decode
+        raise _unreadable(path, error) from error
+
+
+def _decode(path: Path) -> Image.Image:
+    try:
+        image = Image.open(path)
+        with image:
+            image.load()
+    except Exception as error:  # PIL lets errors of many codecs through: OSError, SyntaxError, struct.error
+        raise _unreadable(path, error) from error
+    return image
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    problem = f"{path} must be a readable image: {' '.join(str(error).split())}"
+    return DataError(problem, "restore the file or take it out of the split list")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    # PIL's own conversion clips 16 bits at 255, which leaves such an image nearly white.
+    if image.mode.startswith("I"):
+        sixteen = np.asarray(image).astype(np.int64).clip(0, 65535)
+        image = Image.fromarray((sixteen // 256).astype(np.uint8))
+    # PIL warns if a palette with transparent entries goes to RGB at once.
+    if image.mode == "P":
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def download(root: Path) -> None:
+    """Makes <root>/VOCdevkit/VOC2012, fetching VOC's archive (2 GB) into root where neither is there.
+
+    The archive is verified before it is unpacked, and kept. The tree appears all at once or not at all. Only
+    one process may call this for a root, since two would write to the same archive.
+
+    Raises:
+        DataError: if fetching, verifying or unpacking fails, or an incomplete tree is in the way.
+    """
+    tree = root / TREE
+    if (tree / SPLIT_LISTS).is_dir():
+        return
+    if tree.exists():
+        raise DataError(f"{tree} must hold {SPLIT_LISTS}", "move the half unpacked tree away")
+    _unpack(_fetch(root), tree)
+
+
+def _fetch(root: Path) -> Path:
+    """The verified archive in root, fetched with a progress bar unless one with the right sum is there."""
+    # torchvision takes seconds to import, and here only a download needs it.
+    from torchvision.datasets.utils import download_url
+    from torchvision.datasets.voc import DATASET_YEAR_DICT
+
+    source = DATASET_YEAR_DICT["2012"]
+    archive = Path(root, source["filename"])
+    try:
+        download_url(source["url"], root, source["filename"], source["md5"])
+    except (OSError, RuntimeError, http.client.HTTPException) as error:  # RuntimeError: the sum is wrong
+        problem = f"{source['url']} must be fetched to {archive}, which failed: {error}"
+        other = f"or bring the file (md5 {source['md5']}) there by other means"
+        raise DataError(problem, f"check network and disk space and start again, {other}") from error
+    return archive
+
+
+def _unpack(archive: Path, tree: Path) -> None:
+    """Unpacks beside `tree` and renames, so that a half unpacked tree is never taken for a complete one."""
+    if not hasattr(tarfile, "data_filter"):
+        problem = f"Python must be at least 3.10.12, 3.11.4 or 3.12 to unpack {archive} safely"
+        raise DataError(problem, f"update it, or unpack by hand into {tree.parent.parent}")
+    unfinished = tree.with_name(f".{tree.name}-{uuid.uuid4().hex}")
+    try:
+        with tarfile.open(archive) as tar:
+            tar.extractall(unfinished, filter="data")
+        os.rename(unfinished / TREE, tree)
+    except (OSError, tarfile.TarError) as error:
+        remedy = "make room for another 2 GB, or delete the archive, and start again"
+        raise DataError(f"{archive} must unpack into {tree}: {error}", remedy) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)

@@ -1,0 +1,230 @@
+"""The Python API that the commands call: train a configuration into a run directory."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import RichProgressBar
+from pytorch_lightning.strategies import DDPStrategy
+
+from fcn import config as configuration
+from fcn import runs
+from fcn.callbacks import AtomicCheckpointIO, RunRecorder, StopOnSignal, device_name, one_line
+from fcn.config import Accelerator, Config, ConfigError, DatasetName, Precision, Reduction
+from fcn.data.module import VOCDataModule
+from fcn.losses import comparable_lr
+from fcn.task import SegmentationTask
+
+log = logging.getLogger(__name__)
+
+PRECISIONS = {Precision.fp32: "32-true", Precision.bf16: "bf16-mixed", Precision.fp16: "16-mixed"}
+
+HPARAMS = (
+    "model.name", "model.init", "backbone.name", "backbone.weights", "data.name", "loss.reduction",
+    "optim.name", "schedule.name", "lr", "batch_size", "epochs", "seed",
+)  # fmt: skip
+"""Keys that every run shows in TensorBoard's HPARAMS tab; those typed for a run are shown as well."""
+
+
+def train(config: Config, run_dir: Path | None = None) -> dict[str, float]:
+    """Train and validate; fill a run directory; go on where it stopped if it holds a checkpoint.
+
+    One process, or one rank of several: how many there are is read from the environment that torchrun sets.
+
+    Args:
+        config: the run. With a `run_dir` that holds a run already, its own configuration.
+        run_dir: created if need be; by default a new one, outputs/<name>/<time>.
+
+    Returns:
+        The final metrics by their names in summary.json.
+
+    Raises:
+        ConfigError, DataError, WeightsError: before the first step, if the run cannot be made.
+        TrainingDiverged: if the loss becomes NaN or infinite.
+        SystemExit: with 128 + signal, after Ctrl-C or SIGTERM and with a checkpoint to go on from.
+    """
+    run_dir = run_dir or Path("outputs", config.name, f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
+    if not (run_dir / runs.CONFIG).exists():
+        configuration.check(config)
+        runs.create(run_dir, config)
+    summary = runs.read_summary(run_dir)
+    if summary.get("status") == "finished":
+        print(f"{run_dir} is finished: nothing to do")
+        return dict(summary["metrics"])
+    with logging_to(run_dir / runs.LOG), StopOnSignal(run_dir / runs.LAST) as stop:
+        return _fit(config, run_dir, stop)
+
+
+def _fit(config: Config, run_dir: Path, stop: StopOnSignal) -> dict[str, float]:
+    # The seed decides the initial weights; everything later is seeded by what it is for.
+    pl.seed_everything(config.seed, verbose=False)
+    recorder = RunRecorder(run_dir, stop)
+    trainer = build_trainer(config, callbacks=[stop, recorder])
+    status = "failed"
+    try:
+        task, data = SegmentationTask(config), VOCDataModule(config)
+        announce = Announcement(config, run_dir)
+        trainer.callbacks.append(announce)  # type: ignore[attr-defined]
+        last = run_dir / runs.LAST
+        trainer.fit(task, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
+        status = "finished"
+    except (SystemExit, KeyboardInterrupt):
+        status = "interrupted"
+        log.info("interrupted at step %d; go on with resume=%s", trainer.global_step, run_dir)
+        raise
+    finally:
+        if trainer.is_global_zero:
+            recorder.finish(trainer, status, hyperparameters(config, run_dir))
+    devices = f"{trainer.world_size} x {device_name(trainer.strategy.root_device)}"
+    log.info("%s, %.1f images/s on %s", one_line(recorder.metrics), recorder.images_per_second, devices)
+    return recorder.metrics
+
+
+def build_trainer(config: Config, *, callbacks: list[pl.Callback]) -> pl.Trainer:
+    """Trainer for this process, which is one of LOCAL_WORLD_SIZE on this machine and of WORLD_SIZE in all."""
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    on_gpu = uses_gpu(config)
+    if config.batch_size % world:
+        raise ConfigError(
+            f"batch_size (={config.batch_size}) must be divisible by the number of processes (={world}), because "
+            f"it counts the images of all; use batch_size={max(1, config.batch_size // world) * world}"
+        )
+    # Batch norm's statistics are broadcast before validation; doing it at every step would hang uneven ones.
+    ddp = DDPStrategy(
+        process_group_backend="nccl" if on_gpu else "gloo", broadcast_buffers=False, gradient_as_bucket_view=True
+    )
+    progress = [RichProgressBar(leave=False)] if sys.stdout.isatty() else []
+    return pl.Trainer(
+        accelerator="gpu" if on_gpu else "cpu",
+        devices=local,
+        num_nodes=world // local,
+        strategy=ddp if world > 1 else "auto",
+        precision=PRECISIONS[config.trainer.precision],  # type: ignore[arg-type]
+        max_epochs=config.epochs,
+        check_val_every_n_epoch=config.trainer.val_every,
+        callbacks=[*callbacks, *progress],
+        plugins=[AtomicCheckpointIO()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=bool(progress),
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # the data module's samplers know their share
+        default_root_dir=os.curdir,
+    )
+
+
+def uses_gpu(config: Config) -> bool:
+    """Whether the run's processes compute on GPUs.
+
+    Raises:
+        ConfigError: if GPUs are asked for and torch sees none.
+    """
+    accelerator = config.trainer.accelerator
+    if accelerator is Accelerator.gpu and not torch.cuda.is_available():
+        raise ConfigError("trainer.accelerator (=gpu) needs a GPU, and torch sees none; use trainer=cpu or trainer=auto")
+    return accelerator is not Accelerator.cpu and torch.cuda.is_available()
+
+
+def hyperparameters(config: Config, run_dir: Path) -> dict[str, Any]:
+    """Flat values for the HPARAMS tab: the main keys and every key that was typed."""
+    flat = configuration.flatten(configuration.to_container(config))
+    typed = [override.lstrip("+").partition("=")[0] for override in runs.load_overrides(run_dir)]
+    values = {key: flat[key] for key in [*HPARAMS, *typed] if key in flat}
+    return {key: v if isinstance(v, (bool, int, float, str)) else str(v) for key, v in values.items()}
+
+
+class Announcement(pl.Callback):
+    """The first lines of a run: what is trained on what, and what the learning rate amounts to."""
+
+    def __init__(self, config: Config, run_dir: Path) -> None:
+        self.config = config
+        self.run_dir = run_dir
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        for line in header(self.config, data, pl_module):
+            log.info(line)
+        devices = f"{trainer.world_size} x {device_name(trainer.strategy.root_device)}"
+        log.info("run      %s on %s, seed %d", self.run_dir, devices, self.config.seed)
+
+
+def header(config: Config, data: VOCDataModule, task: pl.LightningModule) -> list[str]:
+    """Lines that say what is trained on what."""
+    millions = sum(parameter.numel() for parameter in task.parameters()) / 1e6
+    upsampling = f"{config.model.init.value} upsampling{'' if config.model.upsample_trainable else ', frozen'}"
+    height, width = config.data.crop_size
+    sets = f"{len(data.train_images)} training and {len(data.val_images)} validation images"
+    dropped = f" ({data.dropped} too small for the crop left out)" if data.dropped else ""
+    lines = [
+        f"model    {config.model.name.value} on {config.backbone.name.value} (weights: {config.backbone.weights}), "
+        f"{upsampling}, {millions:.1f} M parameters",
+        f"data     {config.data.name.value}: {sets}{dropped}, {len(config.data.classes)} classes, "
+        f"crops of {height}x{width}",
+        f"steps    {config.epochs} epochs of {data.steps_per_epoch} steps, batch {config.batch_size} over all processes",
+        f"loss     {_loss_line(config)}",
+    ]
+    if config.data.name is DatasetName.shapes:
+        lines.append("         This is the embedded set of drawn shapes. For Pascal VOC: python train.py experiment=d2l")
+    return lines
+
+
+def _loss_line(config: Config) -> str:
+    reduction = config.loss.reduction
+    line = f"{reduction.value}, {config.optim.name.value} with lr {config.lr:g}, {config.schedule.name.value} schedule"
+    if reduction is Reduction.pixel_mean:
+        return line
+    same = comparable_lr(config.lr, reduction, batch_size=config.batch_size, crop_size=config.data.crop_size)
+    return f"{line}; acts like lr {same:.3g} on pixel_mean"
+
+
+class _Console(logging.Handler):
+    """Prints through today's sys.stdout, which a progress bar replaces by one that keeps its line clean."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), flush=True)
+
+
+@contextlib.contextmanager
+def logging_to(path: Path) -> Iterator[None]:
+    """Send this package's log to the console and to `path`; rank 0 only. Quiets what Lightning says of itself."""
+    logger = logging.getLogger("fcn")
+    handlers: list[logging.Handler] = []
+    if int(os.environ.get("RANK", "0")) == 0:
+        file = logging.FileHandler(path, encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        handlers = [_Console(), file]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    for handler in handlers:
+        logger.addHandler(handler)
+    for name in ("pytorch_lightning", "lightning.fabric", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            _ignore_known_warnings()
+            yield
+    finally:
+        for handler in handlers:
+            logger.removeHandler(handler)
+            handler.close()
+
+
+def _ignore_known_warnings() -> None:
+    # The number of workers is chosen (data.num_workers), not forgotten.
+    warnings.filterwarnings("ignore", message=".*does not have many workers")
+    # Our samplers know where a resumed epoch stands, though the loader has no state_dict.
+    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
+    # A process without validation images is expected: Share pads nothing.
+    warnings.filterwarnings("ignore", message=".*has 0 length")

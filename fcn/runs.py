@@ -1,0 +1,140 @@
+"""A run directory: where things are in it, and how they are written and read.
+
+Everything of a run lies inside its directory, so that evaluating, resuming and comparing need its path alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from fcn import config as configuration
+from fcn.config import Config, ConfigError
+
+CONFIG = "config.yaml"
+SUMMARY = "summary.json"
+METRICS = "metrics.csv"
+LOG = "train.log"
+LAST = "checkpoints/last.ckpt"
+BEST = "checkpoints/best.ckpt"
+SAMPLES = "samples"
+OVERRIDES = ".hydra/overrides.yaml"
+
+PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
+
+
+def create(run_dir: Path, config: Config, *, overrides: Sequence[str] = ()) -> None:
+    """Make `run_dir` a job that can be executed: its resolved configuration and the overrides as typed.
+
+    Raises:
+        ConfigError: if the directory already holds a run; its files stay as they are.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        # Opening with "x" decides which of two commands of the same second owns the directory.
+        with open(run_dir / CONFIG, "x", encoding="utf-8") as file:
+            file.write(OmegaConf.to_yaml(OmegaConf.create(configuration.to_container(config))))
+    except FileExistsError:
+        raise ConfigError(
+            f"{run_dir} already holds a run; go on with it by resume={run_dir}, or choose another name=..."
+        ) from None
+    (run_dir / OVERRIDES).parent.mkdir(exist_ok=True)
+    write_text(run_dir / OVERRIDES, OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
+
+
+def load_config(run_dir: Path) -> Config:
+    """Configuration of the run in `run_dir`.
+
+    Raises:
+        ConfigError: if there is no run, or its configuration is not one of this version.
+    """
+    if not (run_dir / CONFIG).is_file():
+        raise ConfigError(f"{run_dir} must be a run directory, but it holds no {CONFIG}")
+    return configuration.load(run_dir / CONFIG)
+
+
+def load_overrides(run_dir: Path) -> list[str]:
+    """Overrides as they were typed; an empty list for a run made from Python."""
+    path = run_dir / OVERRIDES
+    return [str(item) for item in OmegaConf.load(path)] if path.is_file() else []
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to a temporary name beside `path` and rename it, so that readers see all of it or nothing."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy `source` to `target` through a temporary name; sharing the bytes where the file system can."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_summary(run_dir: Path, summary: Mapping[str, Any]) -> None:
+    write_text(run_dir / SUMMARY, json.dumps(summary, indent=2) + "\n")
+
+
+def read_summary(run_dir: Path) -> dict[str, Any]:
+    """Contents of summary.json; an empty dict if the run has not come so far."""
+    try:
+        summary = json.loads((run_dir / SUMMARY).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    assert isinstance(summary, dict)
+    return summary
+
+
+def read_metrics(run_dir: Path) -> list[dict[str, str]]:
+    """Rows of metrics.csv, oldest first; cells are text, empty where nothing was measured."""
+    path = run_dir / METRICS
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def write_metrics(run_dir: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write metrics.csv anew: a column for every name that occurs, in order of first occurrence."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    temporary = run_dir / f".{METRICS}.{os.getpid()}.tmp"
+    with open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(temporary, run_dir / METRICS)
+
+
+def provenance() -> dict[str, Any]:
+    """What a run was made with: git commit of this code (null outside a checkout) and versions."""
+    versions = {"python": sys.version.split()[0], **{package: version(package) for package in PACKAGES}}
+    return {"git_commit": _git_commit(), "versions": versions}
+
+
+def _git_commit() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

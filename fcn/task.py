@@ -1,0 +1,174 @@
+"""SegmentationTask: the FCN with its loss, its metrics and its optimiser, as a LightningModule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from fcn import config as configuration
+from fcn.config import IGNORE_INDEX, Config, Protocol, Reduction
+from fcn.losses import cross_entropy
+from fcn.metrics import SegmentationMetrics, class_iou, scores
+from fcn.models.fcn import build_model
+from fcn.optim import build_optimizer, build_schedule
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class TrainingDiverged(ValueError):
+    """The loss is no number any more. Raised before the step is taken, so the weights are still the last good ones."""
+
+
+class SegmentationTask(pl.LightningModule):
+    """Trains and validates the configured model.
+
+    `forward` takes uint8 images [N, 3, H, W] of any size and gives float logits [N, C, H, W].
+
+    Attributes:
+        model: the network; takes normalised float images.
+        metrics: by the prefix of their names, `train/` and `val/`, counted without void over an epoch; under
+            `data.protocol=d2l` also `d2l/train_` and `d2l/test_`, where void is background.
+        step_loss: loss of the last step over all processes.
+        confusion: int64 [C, C] of the last validation, rows are the target.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        num_classes = len(config.data.classes)
+        self.model = build_model(config.model, config.backbone, num_classes=num_classes)
+        chapter = config.data.protocol is Protocol.d2l
+        prefixes = ["train/", "val/", *(["d2l/train_", "d2l/test_"] if chapter else [])]
+        self.metrics = nn.ModuleDict({prefix: SegmentationMetrics(num_classes) for prefix in prefixes})
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1) * 255, persistent=False)
+        self.step_loss = float("nan")
+        self.confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+
+    def forward(self, images: Tensor) -> Tensor:
+        normalised = (images.to(self.mean.dtype) - self.mean) / self.std
+        logits: Tensor = self.model(normalised)
+        return logits
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        config = self.config
+        head = list(self.model.head_parameters())
+        optimizer = build_optimizer(self.model, head=head, config=config.optim, lr=config.lr)
+        # `estimated_stepping_batches` would load the data; the order of an epoch fixes the number anyway.
+        total_steps = config.epochs * self.trainer.datamodule.steps_per_epoch  # type: ignore[attr-defined]
+        schedule = build_schedule(optimizer, config.schedule, total_steps=total_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_validation_start(self) -> None:
+        # Running statistics of batch norm differ between processes; process 0's are those that are saved.
+        if self.trainer.world_size > 1:
+            for statistics in self.model.buffers():
+                dist.broadcast(statistics, src=0)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        # Dropout is then a function of (seed, step, process): the same after any resume.
+        sequence = np.random.SeedSequence([self.config.seed, self.global_step, self.global_rank])
+        torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        mask = batch["mask"]
+        chapter = self.config.data.protocol is Protocol.d2l
+        target = void_as_background(mask) if chapter else mask
+        logits = self(batch["image"])
+        numerator, count = cross_entropy(logits, target, self.config.loss.reduction)
+        total, total_count = self._over_processes(numerator.detach(), count)
+        self.step_loss = float(total / total_count.clamp(min=1))
+        self._check_finite()
+        prediction = logits.detach().argmax(dim=1)
+        self._metrics("train/").update(prediction, mask, loss=(numerator.detach(), count))
+        if chapter:
+            self._metrics("d2l/train_").update(prediction, target, loss=(numerator.detach(), count))
+        # DDP averages gradients over processes; the step wants their sum, over the global divisor.
+        divisor = total_count.clamp(min=1) if self.config.loss.reduction is Reduction.pixel_mean else 1
+        return numerator * self.trainer.world_size / divisor
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
+        chapter = dataloader_idx == 1
+        target = void_as_background(batch["mask"]) if chapter else batch["mask"]
+        logits = self(batch["image"])
+        loss = cross_entropy(logits, target, Reduction.pixel_mean)
+        self._metrics("d2l/test_" if chapter else "val/").update(logits.argmax(dim=1), target, loss=loss)
+
+    def epoch_scores(self) -> dict[str, float]:
+        """Scores of everything measured since the last call, over all processes; then counts from zero again.
+
+        A collective: all processes call it together. Names are those of summary.json: `train/loss`,
+        `val/mean_iou`, `val/iou/<class>`, and the chapter's under `d2l/`. Sets `confusion`.
+        """
+        found: dict[str, float] = {}
+        for prefix in self.metrics:
+            metric = self._metrics(prefix)
+            with metric.sync_context():
+                confusion, loss = metric.confusion.cpu(), float(metric.loss_sum / metric.loss_divisor)
+            metric.reset()
+            if prefix == "val/" and confusion.any():
+                self.confusion = confusion
+            if confusion.any():
+                found.update(_named(prefix, confusion, loss, self.config.data.classes))
+        return found
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["config"] = configuration.to_container(self.config)
+        # A checkpoint in the middle of an epoch must not lose what each process has counted so far.
+        own = {name: self._metrics(name).state() for name in self.metrics}
+        everyone: list[Any] = [own]
+        if self.trainer.world_size > 1:
+            everyone = [None] * self.trainer.world_size
+            dist.all_gather_object(everyone, own)
+        checkpoint["metrics"] = everyone
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # With as many processes as before each takes back its own counts, so that sums are rounded the same.
+        mine = checkpoint["metrics"][self.trainer.global_rank :: self.trainer.world_size]
+        for name in self.metrics if mine else ():
+            states = [states[name] for states in mine]
+            self._metrics(name).load_state({key: sum(state[key] for state in states) for key in states[0]})
+
+    def _metrics(self, name: str) -> SegmentationMetrics:
+        metric = self.metrics[name]
+        assert isinstance(metric, SegmentationMetrics)
+        return metric
+
+    def _over_processes(self, numerator: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+        if self.trainer.world_size == 1:
+            return numerator, count
+        sums = torch.stack([numerator.double(), count.double()])
+        dist.all_reduce(sums)
+        return sums[0], sums[1]
+
+    def _check_finite(self) -> None:
+        """The loss over all processes, so that all of them stop together."""
+        if np.isfinite(self.step_loss):
+            return
+        lr = self.trainer.optimizers[0].param_groups[0]["lr"]
+        raise TrainingDiverged(
+            f"train/loss became {self.step_loss} at step {self.global_step} (epoch {self.current_epoch}, lr {lr:.3g}); "
+            f"try lr={self.config.lr / 10:g}, or a warm-up such as schedule.warmup_steps=100"
+        )
+
+
+def void_as_background(mask: Tensor) -> Tensor:
+    """The chapter's reading of VOC masks, which knows no void: its loader maps every unknown colour to class 0."""
+    return torch.where(mask == IGNORE_INDEX, torch.zeros_like(mask), mask)
+
+
+def _named(prefix: str, confusion: Tensor, loss: float, classes: list[str]) -> dict[str, float]:
+    values = scores(confusion)
+    if prefix.startswith("d2l/"):
+        return {f"{prefix}loss": loss, f"{prefix}acc": values["pixel_accuracy"]}
+    if prefix == "train/":
+        return {"train/loss": loss, "train/pixel_accuracy": values["pixel_accuracy"]}
+    ious = zip(classes, class_iou(confusion).tolist(), strict=True)
+    per_class = {f"val/iou/{label}": iou for label, iou in ious}
+    return {"val/loss": loss, **{f"val/{key}": value for key, value in values.items()}, **per_class}
