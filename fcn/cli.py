@@ -5,9 +5,9 @@ Imports no torch: `--help` and `--cfg job` only compose.
 
 from __future__ import annotations
 
+import json
 import os
 import re
-import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf, ValidationError
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
-from fcn.config import Config, nearest, schema_fields
+from fcn.config import Config, flatten, nearest, schema_fields
 
 WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
 """Whether the person who started this process asked for tracebacks, in Hydra's own way."""
@@ -96,7 +96,7 @@ def _wrong_value(key: str, problem: str, schema: type) -> str:
 
 def _register_resolvers(schema: type) -> None:
     OmegaConf.register_new_resolver("run_directory", _run_directory, replace=True)
-    OmegaConf.register_new_resolver("known_keys", lambda: _key_table(schema), replace=True)
+    OmegaConf.register_new_resolver("known_keys", lambda _root_: _key_table(schema, _root_), replace=True)
 
 
 def _run_directory(resume: str | None, name: str) -> str:
@@ -104,15 +104,13 @@ def _run_directory(resume: str | None, name: str) -> str:
     return resume or str(Path("outputs", name, f"{datetime.now():%Y-%m-%d_%H-%M-%S}"))
 
 
-def _key_table(schema: type) -> str:
+def _key_table(schema: type, composed: DictConfig) -> str:
+    """For --help, every key with its value as composed and its meaning, one a line."""
+    composed = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+    values = flatten(OmegaConf.to_container(composed, resolve=True, enum_to_str=True))  # type: ignore[arg-type]
     lines = []
     for key, entry in schema_fields(schema).items():
-        kind = entry.default if entry.default_factory is None else entry.default
-        default = OmegaConf.to_container(OmegaConf.structured(schema), enum_to_str=True)
-        lines.append(f"{key}: {entry.metadata['meaning']} {kind} {default}")
-    return "\n".join(lines)
-
-
-def program() -> str:
-    """How the running command was called, for messages: `python train.py`."""
-    return f"python {Path(sys.argv[0]).name}"
+        value = values[key]
+        text = json.dumps(value) if isinstance(value, (bool, list)) or value is None else str(value)
+        lines.append(f"{key:<29} {text if len(text) <= 14 else '...':<14}  {entry.metadata['meaning']}")
+    return "\n".join(lines).replace("$", "$$")  # Hydra takes the help text for a string.Template

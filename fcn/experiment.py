@@ -19,10 +19,11 @@ from pytorch_lightning.strategies import DDPStrategy
 
 from fcn import config as configuration
 from fcn import runs
-from fcn.callbacks import AtomicCheckpointIO, RunRecorder, StopOnSignal, device_name, one_line
 from fcn.config import Accelerator, Config, ConfigError, DatasetName, Precision, Reduction
 from fcn.data.module import VOCDataModule
 from fcn.losses import comparable_lr
+from fcn.recording import AtomicCheckpointIO, RunRecorder, device_name, one_line
+from fcn.stopping import StopOnSignal
 from fcn.task import SegmentationTask
 
 log = logging.getLogger(__name__)
@@ -102,7 +103,9 @@ def build_trainer(config: Config, *, callbacks: list[pl.Callback]) -> pl.Trainer
         )
     # Batch norm's statistics are broadcast before validation; doing it at every step would hang uneven ones.
     ddp = DDPStrategy(
-        process_group_backend="nccl" if on_gpu else "gloo", broadcast_buffers=False, gradient_as_bucket_view=True
+        process_group_backend="nccl" if on_gpu else "gloo",
+        broadcast_buffers=False,
+        gradient_as_bucket_view=True,
     )
     progress = [RichProgressBar(leave=False)] if sys.stdout.isatty() else []
     return pl.Trainer(
@@ -133,7 +136,9 @@ def uses_gpu(config: Config) -> bool:
     """
     accelerator = config.trainer.accelerator
     if accelerator is Accelerator.gpu and not torch.cuda.is_available():
-        raise ConfigError("trainer.accelerator (=gpu) needs a GPU, and torch sees none; use trainer=cpu or trainer=auto")
+        raise ConfigError(
+            "trainer.accelerator (=gpu) needs a GPU, and torch sees none; use trainer=cpu or trainer=auto"
+        )
     return accelerator is not Accelerator.cpu and torch.cuda.is_available()
 
 
@@ -172,11 +177,13 @@ def header(config: Config, data: VOCDataModule, task: pl.LightningModule) -> lis
         f"{upsampling}, {millions:.1f} M parameters",
         f"data     {config.data.name.value}: {sets}{dropped}, {len(config.data.classes)} classes, "
         f"crops of {height}x{width}",
-        f"steps    {config.epochs} epochs of {data.steps_per_epoch} steps, batch {config.batch_size} over all processes",
+        f"steps    {config.epochs} epochs of {data.steps_per_epoch} steps, each of {config.batch_size} images over all processes",
         f"loss     {_loss_line(config)}",
     ]
     if config.data.name is DatasetName.shapes:
-        lines.append("         This is the embedded set of drawn shapes. For Pascal VOC: python train.py experiment=d2l")
+        lines.append(
+            "         This is the embedded set of drawn shapes. For Pascal VOC: python train.py experiment=d2l"
+        )
     return lines
 
 

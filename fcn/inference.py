@@ -93,6 +93,7 @@ def predict_logits(task: SegmentationTask, image: Tensor) -> Tensor:
     was_training = task.training
     task.eval()
     try:
-        return task(image.unsqueeze(0).to(task.device))[0].float()
+        logits: Tensor = task(image.unsqueeze(0).to(task.device))
+        return logits[0].float()
     finally:
         task.train(was_training)

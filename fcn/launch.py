@@ -82,7 +82,9 @@ def count_processes(config: Config) -> int:
     found = torch.cuda.device_count()
     wanted = config.trainer.devices or max(found, 1)
     if config.trainer.accelerator is Accelerator.gpu and wanted > found:
-        raise ConfigError(f"trainer.devices (={wanted}) must be at most the GPUs that torch sees (={found}); use trainer=cpu")
+        raise ConfigError(
+            f"trainer.devices (={wanted}) must be at most the GPUs that torch sees (={found}); use trainer=cpu"
+        )
     if found and wanted > found:
         raise ConfigError(f"trainer.devices (={wanted}) must be at most the GPUs that torch sees (={found})")
     return wanted
@@ -104,7 +106,7 @@ def _execute_with_agent(run_dir: Path, processes: int) -> None:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     # Rank 0 speaks to the terminal, the others to files.
-    logs = DefaultLogsSpecs(str(run_dir / "logs"), redirects={rank: Std.ALL for rank in range(1, processes)})
+    logs = DefaultLogsSpecs(str(run_dir / "logs"), redirects=dict.fromkeys(range(1, processes), Std.ALL))
     agent = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -214,7 +216,10 @@ def register_launcher() -> None:
     RunsLauncher.__module__ = "hydra_plugins.fcn"
     Plugins.instance().register(RunsLauncher)
     ConfigStore.instance().store(
-        group="hydra/launcher", name="runs", node={"_target_": "hydra_plugins.fcn.RunsLauncher"}, provider="fcn"
+        group="hydra/launcher",
+        name="runs",
+        node={"_target_": "hydra_plugins.fcn.RunsLauncher"},
+        provider="fcn",
     )
 
 

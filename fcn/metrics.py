@@ -51,9 +51,7 @@ class SegmentationMetrics(Metric):
         self.add_state("loss_sum", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("loss_divisor", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(
-        self, prediction: Tensor, target: Tensor, *, loss: tuple[Tensor, Tensor] | None = None
-    ) -> None:
+    def update(self, prediction: Tensor, target: Tensor, *, loss: tuple[Tensor, Tensor] | None = None) -> None:
         """Count a batch, or one image.
 
         Args:
@@ -69,8 +67,8 @@ class SegmentationMetrics(Metric):
         self.confusion = self.confusion + confusion_matrix(prediction, target, num_classes=self.num_classes)
         if loss is not None:
             numerator, divisor = loss
-            self.loss_sum = self.loss_sum + numerator.detach().double()
-            self.loss_divisor = self.loss_divisor + divisor.detach().double()
+            self.loss_sum = self.loss_sum + numerator.double()
+            self.loss_divisor = self.loss_divisor + divisor.double()
 
     def compute(self) -> dict[str, float]:
         """Scores of everything counted so far, over all processes.

@@ -17,9 +17,7 @@ NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 """Batch, instance, group and layer norms: their scales are no convolution weights, whatever their shape."""
 
 
-def build_optimizer(
-    model: nn.Module, *, head: Iterable[nn.Parameter], config: OptimConfig, lr: float
-) -> Optimizer:
+def build_optimizer(model: nn.Module, *, head: Iterable[nn.Parameter], config: OptimConfig, lr: float) -> Optimizer:
     """Optimiser over the parameters that train, in named groups.
 
     The groups are `trunk`, `trunk/no_decay`, `head` and `head/no_decay`, in this order and without the
@@ -36,9 +34,7 @@ def build_optimizer(
     if config.name is OptimName.adamw:
         beta1, beta2 = config.betas
         return AdamW(groups, lr=lr, betas=(beta1, beta2), weight_decay=config.weight_decay)
-    return SGD(
-        groups, lr=lr, momentum=config.momentum, nesterov=config.nesterov, weight_decay=config.weight_decay
-    )
+    return SGD(groups, lr=lr, momentum=config.momentum, nesterov=config.nesterov, weight_decay=config.weight_decay)
 
 
 def _parameter_groups(

@@ -8,6 +8,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from fcn import config as configuration
@@ -38,6 +39,9 @@ class SegmentationTask(pl.LightningModule):
         confusion: int64 [C, C] of the last validation, rows are the target.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
@@ -56,7 +60,7 @@ class SegmentationTask(pl.LightningModule):
         logits: Tensor = self.model(normalised)
         return logits
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         config = self.config
         head = list(self.model.head_parameters())
         optimizer = build_optimizer(self.model, head=head, config=config.optim, lr=config.lr)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -181,10 +182,13 @@ class VOCDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Sample]:
         assert self.trainer is not None
-        progress = self.trainer.fit_loop.epoch_loop.batch_progress
+        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress
         # `processed` counts the finished steps over all epochs; `ready` and current_epoch are one off in places.
         return self._crop_loader(
-            self.train_images, stream=AUGMENTATION, seed=self.config.seed, position=lambda: progress.total.processed
+            self.train_images,
+            stream=AUGMENTATION,
+            seed=self.config.seed,
+            position=lambda: progress.total.processed,
         )
 
     def val_dataloader(self) -> list[DataLoader[Sample]]:
@@ -210,9 +214,7 @@ class VOCDataModule(pl.LightningDataModule):
         assert self.trainer is not None
         data = self.config.data
         height, width = data.crop_size
-        crops = Crops(
-            images, TrainTransform((height, width), data.augmentation), seed=self.config.seed, stream=stream
-        )
+        crops = Crops(images, TrainTransform((height, width), data.augmentation), seed=self.config.seed, stream=stream)
         batches = EpochBatches(
             len(images),
             batch_size=self.config.batch_size,
@@ -223,7 +225,7 @@ class VOCDataModule(pl.LightningDataModule):
         )
         return DataLoader(crops, batch_sampler=batches, **self._loader_options())
 
-    def _loader_options(self) -> dict[str, object]:
+    def _loader_options(self) -> dict[str, Any]:
         assert self.trainer is not None
         on_gpu = self.trainer.strategy.root_device.type == "cuda"
         workers = self.config.data.num_workers
@@ -241,9 +243,7 @@ def locate(data: DataConfig, *, prepare: bool) -> Path:
         if data.classes != list(shapes.CLASSES):
             raise ConfigError(f"data.classes must be the embedded set's own under data=shapes: {list(shapes.CLASSES)}")
         size = data.shapes
-        return shapes.ensure_shapes(
-            root / "shapes", num_train=size.num_train, num_val=size.num_val, seed=size.seed
-        )
+        return shapes.ensure_shapes(root / "shapes", num_train=size.num_train, num_val=size.num_val, seed=size.seed)
     if prepare and data.download:
         voc.download(root)
     return root

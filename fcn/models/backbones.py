@@ -165,9 +165,7 @@ def _fetch(trunk: Trunk) -> StateDict:
     except Exception as error:  # network, file system, hash and unpickler have no common error
         remedy = "or use backbone.weights=none or the path of a state dict"
         if file.exists():
-            raise WeightsError(
-                f"backbone.weights (=imagenet) cannot read {file}; delete it, {remedy}"
-            ) from error
+            raise WeightsError(f"backbone.weights (=imagenet) cannot read {file}; delete it, {remedy}") from error
         raise WeightsError(
             f"backbone.weights (=imagenet) must find {file} or fetch it from {source.url}, which failed "
             f"({error}); put the file there, {remedy}"
@@ -207,9 +205,7 @@ def _left_out(network: nn.Module, backbone: Backbone) -> set[str]:
     return children - {name for name, _ in backbone.layers.named_children()}
 
 
-def _load(
-    backbone: Backbone, state: StateDict, *, config: BackboneConfig, classifier: Collection[str]
-) -> None:
+def _load(backbone: Backbone, state: StateDict, *, config: BackboneConfig, classifier: Collection[str]) -> None:
     """Copy `state` into the trunk once every name and shape is known to fit."""
     given = {key: value for key, value in state.items() if key.split(".")[0] not in classifier}
     wanted = backbone.layers.state_dict()
@@ -218,9 +214,7 @@ def _load(
     problems = {
         "lacks": [key for key in needed if key not in given],
         "has the unknown": [key for key in given if key not in wanted],
-        "has another shape for": [
-            key for key in needed if key in given and given[key].shape != wanted[key].shape
-        ],
+        "has another shape for": [key for key in needed if key in given and given[key].shape != wanted[key].shape],
     }
     for problem, keys in problems.items():
         if keys:

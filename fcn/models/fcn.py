@@ -26,9 +26,7 @@ class FCN32s(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.score_fr = _score_layer(backbone.channels[-1], num_classes)
-        self.upscore = upsampling(
-            num_classes, stride=backbone.strides[-1], init=init, trainable=upsample_trainable
-        )
+        self.upscore = upsampling(num_classes, stride=backbone.strides[-1], init=init, trainable=upsample_trainable)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of every pixel.

@@ -1,22 +1,18 @@
-"""What happens around the steps of a run: its directory is filled, and signals stop it where it can go on."""
+"""What a run leaves behind: scalars, pictures, checkpoints and summary, written at the end of every epoch."""
 
 from __future__ import annotations
 
 import logging
 import os
 import platform
-import signal
-import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-import torch.distributed as dist
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
@@ -24,9 +20,11 @@ from torch.utils.tensorboard.summary import hparams
 from fcn import runs, visualization
 from fcn.data.module import VOCDataModule
 from fcn.inference import predict_logits
+from fcn.stopping import StopOnSignal
 from fcn.task import SegmentationTask
 
 log = logging.getLogger(__name__)
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint under a temporary name and renames it: a name never stands for half a file."""
@@ -40,59 +38,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-
-
-class StopOnSignal(pl.Callback):
-    """Ctrl-C and SIGTERM end the run after the current step, with a checkpoint from which it goes on bit for bit.
-
-    The handler only sets a flag. All processes agree on it after a step, save together and exit with 128 + signal. A
-    second signal of the same kind ends the program at once.
-    """
-
-    def __init__(self, checkpoint: Path) -> None:
-        self.checkpoint = checkpoint
-        self.received = 0
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> StopOnSignal:
-        if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        self._install()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # Lightning has put its own handler for SIGTERM around ours, which would end the run without saving.
-        self._install()
-
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
-        # After the last step of an epoch comes its validation, which a resumed run would miss: on_train_epoch_end.
-        if not trainer.is_last_batch:
-            self.stop_if_asked(trainer, save=True)
-
-    def stop_if_asked(self, trainer: pl.Trainer, *, save: bool) -> None:
-        """Leave the program if any process has received a signal; a collective."""
-        number = self.received
-        if trainer.world_size > 1:
-            flag = torch.tensor(number, device=trainer.strategy.root_device)
-            dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-            number = int(flag)
-        if not number:
-            return
-        if save:
-            trainer.save_checkpoint(self.checkpoint)
-        raise SystemExit(128 + number)
-
-    def _install(self) -> None:
-        for number in self._previous:
-            signal.signal(number, self._note)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 class RunRecorder(pl.Callback):
@@ -172,7 +117,11 @@ class RunRecorder(pl.Callback):
         self.metrics.update(scores)
         improved = scores.get("val/mean_iou", -1.0) > self.best.get("val/mean_iou", -1.0)
         if improved:
-            self.best = {"epoch": trainer.current_epoch, "val/mean_iou": scores["val/mean_iou"], "checkpoint": runs.BEST}
+            self.best = {
+                "epoch": trainer.current_epoch,
+                "val/mean_iou": scores["val/mean_iou"],
+                "checkpoint": runs.BEST,
+            }
         # Scalars come before the checkpoint: a run that is killed in between writes them again, never skips them.
         if trainer.is_global_zero:
             self._record_scalars(trainer, scores)
@@ -189,9 +138,9 @@ class RunRecorder(pl.Callback):
         if not self._writer:
             return
         # Without the experiment record, whose columns the first run would fix for all, TensorBoard unites the runs'.
-        _, start, end = hparams(dict(hyperparameters), dict(self.metrics))
-        self._writer._get_file_writer().add_summary(start)
-        self._writer._get_file_writer().add_summary(end)
+        _, *records = hparams(dict(hyperparameters), dict(self.metrics))  # type: ignore[no-untyped-call]
+        for record in records:
+            self._writer._get_file_writer().add_summary(record)  # type: ignore[no-untyped-call]
         self._writer.close()
 
     def write_summary(self, trainer: pl.Trainer, status: str) -> None:

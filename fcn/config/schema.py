@@ -1,20 +1,14 @@
-"""Schema of conf/: every key with its meaning, unit and range, and the rules between keys.
+"""Schema of conf/: every key with its default, its meaning, its unit and its range.
 
-The defaults of the project live here and nowhere else; the YAML files of conf/ say what differs. This module
-imports no torch, so that printing a configuration or its help is quick.
+The defaults of the project live here and nowhere else; the YAML files of conf/ say what differs.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from pathlib import Path
 from typing import Any
-
-from omegaconf import DictConfig, OmegaConf, ValidationError
 
 IGNORE_INDEX = 255
 """Mask value of void pixels, which count in no loss and in no metric."""
@@ -23,10 +17,6 @@ VOC_CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
-
-
-class ConfigError(ValueError):
-    """A configuration that breaks a rule: its message names the key, its value, the rule and the remedy."""
 
 
 # Members are lower case because OmegaConf reads an enum by member name: the name is what users type.
@@ -129,7 +119,8 @@ class DataConfig:
     val_split: str = setting("val", "a list in ImageSets/Segmentation")
     classes: list[str] = setting(list(VOC_CLASSES), "names in the order of the mask indices; 0 is the background")
     protocol: Protocol = setting(
-        Protocol.voc, "d2l: void trains as background, images below the crop are dropped, d2l/... is logged as well"
+        Protocol.voc,
+        "d2l: void trains as background, images below the crop are dropped, d2l/... is logged as well",
     )
     crop_size: list[int] = setting([320, 480], "height and width of the training crop, pixels", low=1)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
@@ -214,72 +205,6 @@ class Config:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """'; did you mean X?' for the known name closest to `name`, or an empty string if none is close."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
-def from_composed(composed: DictConfig) -> Config:
-    """Typed configuration from a composed or loaded one, all rules checked.
-
-    Raises:
-        ConfigError: if a key is unknown, a value out of range, or two keys contradict each other.
-    """
-    values = OmegaConf.to_container(composed, resolve=True)
-    assert isinstance(values, dict)
-    _check_keys(values, Config, prefix="")
-    try:
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), composed))
-    except ValidationError as error:
-        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
-    assert isinstance(config, Config)
-    check(config)
-    return config
-
-
-def load(path: Path) -> Config:
-    """Configuration of a run from its config.yaml.
-
-    Raises:
-        ConfigError: if the file is no configuration of this version of the project.
-    """
-    try:
-        loaded = OmegaConf.load(path)
-    except Exception as error:  # OmegaConf lets errors of several YAML layers through
-        raise ConfigError(f"{path} must be the YAML file of a run's configuration: {error}") from error
-    if not isinstance(loaded, DictConfig):
-        raise ConfigError(f"{path} must hold the keys of a run's configuration, not a {type(loaded).__name__}")
-    return from_composed(loaded)
-
-
-def from_container(container: Mapping[str, Any]) -> Config:
-    """Configuration from the plain dict that `to_container` makes.
-
-    Raises:
-        ConfigError: if it is not one of this version.
-    """
-    return from_composed(OmegaConf.create(dict(container)))
-
-
-def to_container(config: Config) -> dict[str, Any]:
-    """Plain dict of plain values (enums by name): what goes into config.yaml and into checkpoints."""
-    container = OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True)
-    assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}
-
-
-def flatten(container: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dict as one level with dotted keys: {"model": {"init": 1}} gives {"model.init": 1}."""
-    flat: dict[str, Any] = {}
-    for key, value in container.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
 def schema_fields(schema: type, prefix: str = "") -> dict[str, dataclasses.Field[Any]]:
     """Every leaf key of a dataclass schema, dotted, with its field."""
     leaves: dict[str, dataclasses.Field[Any]] = {}
@@ -290,72 +215,3 @@ def schema_fields(schema: type, prefix: str = "") -> dict[str, dataclasses.Field
         else:
             leaves[f"{prefix}{entry.name}"] = entry
     return leaves
-
-
-def _check_keys(values: Mapping[Any, Any], schema: type, *, prefix: str) -> None:
-    """`+key=value` passes Hydra even with a schema, and an old config.yaml never met it: look for extra keys."""
-    entries = {entry.name: entry for entry in dataclasses.fields(schema)}
-    for key, value in values.items():
-        if key not in entries:
-            raise ConfigError(f"{prefix}{key} is not a key{nearest(str(key), entries)}; known: {', '.join(entries)}")
-        nested = entries[key].default_factory
-        if isinstance(nested, type) and dataclasses.is_dataclass(nested) and isinstance(value, Mapping):
-            _check_keys(value, nested, prefix=f"{prefix}{key}.")
-
-
-def check(config: Config) -> None:
-    """Check every range of the schema and every rule between keys.
-
-    Raises:
-        ConfigError: naming key, value, rule and remedy of the first rule that is broken.
-    """
-    values = flatten(to_container(config))
-    for key, entry in schema_fields(Config).items():
-        _check_range(key, values[key], low=entry.metadata["low"], high=entry.metadata["high"])
-    _check_lists(config)
-    _check_rules(config)
-
-
-def _check_range(key: str, value: Any, *, low: float | None, high: float | None) -> None:
-    for number in value if isinstance(value, list) else [value]:
-        if not isinstance(number, (int, float)) or isinstance(number, bool):
-            continue
-        # Written so that NaN, which compares false with everything, fails too.
-        if (low is not None and not number >= low) or (high is not None and not number <= high):
-            bounds = f"at least {low}" if high is None else f"between {low} and {high}"
-            raise ConfigError(f"{key} (={value}) must be {bounds}")
-
-
-def _check_lists(config: Config) -> None:
-    lengths = {
-        "data.crop_size": (config.data.crop_size, "two numbers, height and width: [320,480]"),
-        "data.augmentation.scale": (config.data.augmentation.scale, "two numbers, low and high: [0.5,2.0]"),
-        "optim.betas": (config.optim.betas, "two numbers: [0.9,0.999]"),
-    }
-    for key, (value, rule) in lengths.items():
-        if len(value) != 2:
-            raise ConfigError(f"{key} (={value}) must be {rule}")
-
-
-def _check_rules(config: Config) -> None:
-    low, high = config.data.augmentation.scale
-    if low > high:
-        raise ConfigError(f"data.augmentation.scale (=[{low}, {high}]) must rise; use [{high},{low}]")
-    classes = config.data.classes
-    if not 2 <= len(classes) <= IGNORE_INDEX:
-        raise ConfigError(f"data.classes must name 2 to {IGNORE_INDEX} classes, the background first; got {len(classes)}")
-    if len(set(classes)) < len(classes):
-        twice = next(name for name in classes if classes.count(name) > 1)
-        raise ConfigError(f"data.classes must not repeat a name; {twice} stands there more than once")
-    if not config.name or Path(config.name).is_absolute() or ".." in Path(config.name).parts:
-        raise ConfigError(f"name (={config.name!r}) must be a folder below outputs/, such as name=my_runs")
-    if config.optim.nesterov and config.optim.momentum == 0:
-        raise ConfigError("optim.nesterov (=true) needs optim.momentum above 0; use optim.momentum=0.9")
-    devices = config.trainer.devices or 1
-    if config.batch_size % devices:
-        raise ConfigError(
-            f"batch_size (={config.batch_size}) must be divisible by trainer.devices (={devices}), because it "
-            f"counts the images of all processes; use batch_size={max(1, config.batch_size // devices) * devices}"
-        )
-    if config.trainer.precision is Precision.fp16 and config.trainer.accelerator is Accelerator.cpu:
-        raise ConfigError("trainer.precision (=fp16) needs a GPU; use bf16 or fp32 on the CPU")

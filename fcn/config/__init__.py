@@ -1,0 +1,142 @@
+"""Typed configuration of a run. Imports no torch, so that printing a configuration or its help is quick."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, ValidationError
+
+from fcn.config import rules
+from fcn.config.rules import ConfigError, nearest
+from fcn.config.schema import (
+    IGNORE_INDEX,
+    VOC_CLASSES,
+    Accelerator,
+    AugmentationConfig,
+    BackboneConfig,
+    BackboneName,
+    Config,
+    DataConfig,
+    DatasetName,
+    Init,
+    LossConfig,
+    ModelConfig,
+    ModelName,
+    OptimConfig,
+    OptimName,
+    Precision,
+    Protocol,
+    Reduction,
+    ScheduleConfig,
+    ScheduleName,
+    ShapesConfig,
+    TrainerConfig,
+    schema_fields,
+    setting,
+)
+
+__all__ = [
+    "IGNORE_INDEX",
+    "VOC_CLASSES",
+    "Accelerator",
+    "AugmentationConfig",
+    "BackboneConfig",
+    "BackboneName",
+    "Config",
+    "ConfigError",
+    "DataConfig",
+    "DatasetName",
+    "Init",
+    "LossConfig",
+    "ModelConfig",
+    "ModelName",
+    "OptimConfig",
+    "OptimName",
+    "Precision",
+    "Protocol",
+    "Reduction",
+    "ScheduleConfig",
+    "ScheduleName",
+    "ShapesConfig",
+    "TrainerConfig",
+    "check",
+    "flatten",
+    "from_composed",
+    "from_container",
+    "load",
+    "nearest",
+    "schema_fields",
+    "setting",
+    "to_container",
+]
+
+
+def from_composed(composed: DictConfig) -> Config:
+    """Typed configuration from a composed or loaded one, all rules checked.
+
+    Raises:
+        ConfigError: if a key is unknown, a value out of range, or two keys contradict each other.
+    """
+    values = OmegaConf.to_container(composed, resolve=True)
+    assert isinstance(values, dict)
+    rules.check_keys(values, Config, prefix="")
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), composed))
+    except ValidationError as error:
+        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+    assert isinstance(config, Config)
+    check(config)
+    return config
+
+
+def load(path: Path) -> Config:
+    """Configuration of a run from its config.yaml.
+
+    Raises:
+        ConfigError: if the file is no configuration of this version of the project.
+    """
+    try:
+        loaded = OmegaConf.load(path)
+    except Exception as error:  # OmegaConf lets errors of several YAML layers through
+        raise ConfigError(f"{path} must be the YAML file of a run's configuration: {error}") from error
+    if not isinstance(loaded, DictConfig):
+        raise ConfigError(f"{path} must hold the keys of a run's configuration, not a {type(loaded).__name__}")
+    return from_composed(loaded)
+
+
+def from_container(container: Mapping[str, Any]) -> Config:
+    """Configuration from the plain dict that `to_container` makes.
+
+    Raises:
+        ConfigError: if it is not one of this version.
+    """
+    return from_composed(OmegaConf.create(dict(container)))
+
+
+def to_container(config: Config) -> dict[str, Any]:
+    """Plain dict of plain values (enums by name): what goes into config.yaml and into checkpoints."""
+    container = OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def flatten(container: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dict as one level with dotted keys: {"model": {"init": 1}} gives {"model.init": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in container.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def check(config: Config) -> None:
+    """Check every range of the schema and every rule between keys.
+
+    Raises:
+        ConfigError: naming key, value, rule and remedy of the first rule that is broken.
+    """
+    rules.check(config, flatten(to_container(config)))

@@ -1,0 +1,95 @@
+"""The rules of a configuration: ranges, unknown keys, and what keys demand of each other."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fcn.config.schema import IGNORE_INDEX, Accelerator, Config, Precision, schema_fields
+
+
+class ConfigError(ValueError):
+    """A configuration that breaks a rule: its message names the key, its value, the rule and the remedy."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """'; did you mean X?' for the known name closest to `name`, or an empty string if none is close."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def check_keys(values: Mapping[Any, Any], schema: type, *, prefix: str) -> None:
+    """`+key=value` passes Hydra even with a schema, and an old config.yaml never met it: look for extra keys."""
+    entries = {entry.name: entry for entry in dataclasses.fields(schema)}
+    for key, value in values.items():
+        if key not in entries:
+            raise ConfigError(f"{prefix}{key} is not a key{nearest(str(key), entries)}; known: {', '.join(entries)}")
+        nested = entries[key].default_factory
+        if isinstance(nested, type) and dataclasses.is_dataclass(nested) and isinstance(value, Mapping):
+            check_keys(value, nested, prefix=f"{prefix}{key}.")
+
+
+def check(config: Config, values: Mapping[str, Any]) -> None:
+    """Check every range of the schema and every rule between keys.
+
+    Args:
+        config: the configuration.
+        values: the same by dotted keys, as plain values.
+
+    Raises:
+        ConfigError: naming key, value, rule and remedy of the first rule that is broken.
+    """
+    for key, entry in schema_fields(Config).items():
+        _check_range(key, values[key], low=entry.metadata["low"], high=entry.metadata["high"])
+    _check_lists(config)
+    _check_rules(config)
+
+
+def _check_range(key: str, value: Any, *, low: float | None, high: float | None) -> None:
+    for number in value if isinstance(value, list) else [value]:
+        if not isinstance(number, (int, float)) or isinstance(number, bool):
+            continue
+        # Written so that NaN, which compares false with everything, fails too.
+        if (low is not None and not number >= low) or (high is not None and not number <= high):
+            bounds = f"at least {low}" if high is None else f"between {low} and {high}"
+            raise ConfigError(f"{key} (={value}) must be {bounds}")
+
+
+def _check_lists(config: Config) -> None:
+    lengths: dict[str, tuple[Sequence[float], str]] = {
+        "data.crop_size": (config.data.crop_size, "two numbers, height and width: [320,480]"),
+        "data.augmentation.scale": (config.data.augmentation.scale, "two numbers, low and high: [0.5,2.0]"),
+        "optim.betas": (config.optim.betas, "two numbers: [0.9,0.999]"),
+    }
+    for key, (value, rule) in lengths.items():
+        if len(value) != 2:
+            raise ConfigError(f"{key} (={value}) must be {rule}")
+
+
+def _check_rules(config: Config) -> None:
+    low, high = config.data.augmentation.scale
+    if low > high:
+        raise ConfigError(f"data.augmentation.scale (=[{low}, {high}]) must rise; use [{high},{low}]")
+    classes = config.data.classes
+    if not 2 <= len(classes) <= IGNORE_INDEX:
+        raise ConfigError(
+            f"data.classes must name 2 to {IGNORE_INDEX} classes, the background first; got {len(classes)}"
+        )
+    if len(set(classes)) < len(classes):
+        twice = next(name for name in classes if classes.count(name) > 1)
+        raise ConfigError(f"data.classes must not repeat a name; {twice} stands there more than once")
+    if not config.name or Path(config.name).is_absolute() or ".." in Path(config.name).parts:
+        raise ConfigError(f"name (={config.name!r}) must be a folder below outputs/, such as name=my_runs")
+    if config.optim.nesterov and config.optim.momentum == 0:
+        raise ConfigError("optim.nesterov (=true) needs optim.momentum above 0; use optim.momentum=0.9")
+    devices = config.trainer.devices or 1
+    if config.batch_size % devices:
+        raise ConfigError(
+            f"batch_size (={config.batch_size}) must be divisible by trainer.devices (={devices}), because it "
+            f"counts the images of all processes; use batch_size={max(1, config.batch_size // devices) * devices}"
+        )
+    if config.trainer.precision is Precision.fp16 and config.trainer.accelerator is Accelerator.cpu:
+        raise ConfigError("trainer.precision (=fp16) needs a GPU; use bf16 or fp32 on the CPU")
