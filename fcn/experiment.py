@@ -168,16 +168,15 @@ class Announcement(pl.Callback):
 def header(config: Config, data: VOCDataModule, task: pl.LightningModule) -> list[str]:
     """Lines that say what is trained on what."""
     millions = sum(parameter.numel() for parameter in task.parameters()) / 1e6
-    upsampling = f"{config.model.init.value} upsampling{'' if config.model.upsample_trainable else ', frozen'}"
+    upsampling = f"{config.model.init} upsampling{'' if config.model.upsample_trainable else ', frozen'}"
     height, width = config.data.crop_size
     sets = f"{len(data.train_images)} training and {len(data.val_images)} validation images"
     dropped = f" ({data.dropped} too small for the crop left out)" if data.dropped else ""
     lines = [
-        f"model    {config.model.name.value} on {config.backbone.name.value} (weights: {config.backbone.weights}), "
+        f"model    {config.model.name} on {config.backbone.name} (weights: {config.backbone.weights}), "
         f"{upsampling}, {millions:.1f} M parameters",
-        f"data     {config.data.name.value}: {sets}{dropped}, {len(config.data.classes)} classes, "
-        f"crops of {height}x{width}",
-        f"steps    {config.epochs} epochs of {data.steps_per_epoch} steps, each of {config.batch_size} images over all processes",
+        f"data     {config.data.name}: {sets}{dropped}, {len(config.data.classes)} classes, crops of {height}x{width}",
+        f"steps    {config.epochs} epochs of {data.steps_per_epoch} steps, {config.batch_size} images a step in all",
         f"loss     {_loss_line(config)}",
     ]
     if config.data.name is DatasetName.shapes:
@@ -189,7 +188,7 @@ def header(config: Config, data: VOCDataModule, task: pl.LightningModule) -> lis
 
 def _loss_line(config: Config) -> str:
     reduction = config.loss.reduction
-    line = f"{reduction.value}, {config.optim.name.value} with lr {config.lr:g}, {config.schedule.name.value} schedule"
+    line = f"{reduction}, {config.optim.name} with lr {config.lr:g}, {config.schedule.name} schedule"
     if reduction is Reduction.pixel_mean:
         return line
     same = comparable_lr(config.lr, reduction, batch_size=config.batch_size, crop_size=config.data.crop_size)
@@ -233,5 +232,9 @@ def _ignore_known_warnings() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers")
     # Our samplers know where a resumed epoch stands, though the loader has no state_dict.
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
+    # torch 2.15 has another name for DDP's broadcast_buffers, which older ones do not know.
+    warnings.filterwarnings("ignore", message=".*`broadcast_buffers` is deprecated")
+    # Lightning 2.6 calls what torch 2.15 deprecates.
+    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
     # A process without validation images is expected: Share pads nothing.
     warnings.filterwarnings("ignore", message=".*has 0 length")

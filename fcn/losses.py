@@ -13,20 +13,20 @@ from fcn.config import IGNORE_INDEX, Reduction
 
 
 def cross_entropy(logits: Tensor, target: Tensor, reduction: Reduction) -> tuple[Tensor, Tensor]:
-    """Numerator and divisor of the loss, apart so that several processes can share one step exactly.
+    """Numerator and count of the loss, apart so that several processes can share one step exactly.
 
-    The loss of a step is `numerator / divisor.clamp(min=1)`, where both are first summed over the processes
-    if `reduction` is pixel_mean, and only the numerator for the sums, whose divisor is 1. Void pixels give
-    neither loss nor gradient: an all-void image, or batch, gives exactly 0.
+    Void pixels give neither loss nor gradient: an all-void image, or batch, gives exactly 0. `numerator / count`,
+    each summed over batches and processes first, is the loss that is reported; what is minimised is
+    `pixel_mean`'s quotient, or the numerator alone of the two sums: see `step_loss`.
 
-    | reduction  | numerator                                                | divisor                   |
+    | reduction  | numerator                                                | count                     |
     |------------|----------------------------------------------------------|---------------------------|
     | pixel_mean | sum over the non-void pixels                             | number of non-void pixels |
-    | image_sum  | sum over the images of the mean of their non-void pixels | 1                         |
-    | pixel_sum  | sum over the non-void pixels                             | 1                         |
+    | image_sum  | sum over the images of the mean of their non-void pixels | number of images          |
+    | pixel_sum  | sum over the non-void pixels                             | number of non-void pixels |
 
-    `image_sum` is the loss of d2l's FCN chapter, which has no void; `pixel_sum` is the unnormalised loss of
-    Long et al. 2015.
+    Sources: `image_sum` is the chapter's loss (d2l, section 14.11.4) where no pixel is void; the chapter has no void.
+    `pixel_sum` is the unnormalised loss of Shelhamer et al. 2017, section 4.1.
 
     Args:
         logits: float [N, C, H, W]. Half-precision logits are normalised and summed in float32.
@@ -34,20 +34,22 @@ def cross_entropy(logits: Tensor, target: Tensor, reduction: Reduction) -> tuple
         reduction: the normalisation.
 
     Returns:
-        The numerator, a float32 scalar (float64 for float64 logits) with gradient; the divisor, an int64
-        scalar.
+        The numerator, a float32 scalar (float64 for float64 logits) with gradient, and the count, an int64 scalar.
 
     Raises:
         IndexError: from torch, on the CPU, if a pixel of `target` is neither a class nor void.
     """
     pixel_loss = _pixel_loss(logits, target)
-    one = torch.ones((), dtype=torch.int64, device=logits.device)
-    if reduction is Reduction.pixel_sum:
-        return pixel_loss.sum(), one
     num_pixels = (target != IGNORE_INDEX).sum(dim=(1, 2))
-    if reduction is Reduction.pixel_mean:
-        return pixel_loss.sum(), num_pixels.sum()
-    return (pixel_loss.sum(dim=(1, 2)) / num_pixels.clamp(min=1)).sum(), one
+    if reduction is Reduction.image_sum:
+        image_loss = pixel_loss.sum(dim=(1, 2)) / num_pixels.clamp(min=1)
+        return image_loss.sum(), torch.tensor(len(target), device=logits.device)
+    return pixel_loss.sum(), num_pixels.sum()
+
+
+def step_loss(numerator: Tensor, count: Tensor, reduction: Reduction) -> Tensor:
+    """What a step minimises, from the sums over all processes; 0 for a batch that is all void."""
+    return numerator / count.clamp(min=1) if reduction is Reduction.pixel_mean else numerator
 
 
 def _pixel_loss(logits: Tensor, target: Tensor) -> Tensor:

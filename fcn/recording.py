@@ -106,9 +106,9 @@ class RunRecorder(pl.Callback):
         now = time.monotonic()
         self._train_seconds += now - self._since
         self._since = now
-        task.log("loss", task.step_loss, prog_bar=True, logger=False)
+        task.log("loss", task.last_loss, prog_bar=True, logger=False)
         if self._writer and trainer.global_step % task.config.trainer.log_every == 0:
-            point = {"train/loss_step": task.step_loss, "lr": _learning_rate(trainer)}
+            point = {"train/loss_step": task.last_loss, "lr": _learning_rate(trainer)}
             self._write_scalars(point, trainer.global_step)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

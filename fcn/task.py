@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fcn import config as configuration
 from fcn.config import IGNORE_INDEX, Config, Protocol, Reduction
-from fcn.losses import cross_entropy
+from fcn.losses import cross_entropy, step_loss
 from fcn.metrics import SegmentationMetrics, class_iou, scores
 from fcn.models.fcn import build_model
 from fcn.optim import build_optimizer, build_schedule
@@ -35,7 +35,7 @@ class SegmentationTask(pl.LightningModule):
         model: the network; takes normalised float images.
         metrics: by the prefix of their names, `train/` and `val/`, counted without void over an epoch; under
             `data.protocol=d2l` also `d2l/train_` and `d2l/test_`, where void is background.
-        step_loss: loss of the last step over all processes.
+        last_loss: reported loss of the last step, over all processes.
         confusion: int64 [C, C] of the last validation, rows are the target.
     """
 
@@ -52,7 +52,7 @@ class SegmentationTask(pl.LightningModule):
         self.metrics = nn.ModuleDict({prefix: SegmentationMetrics(num_classes) for prefix in prefixes})
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1) * 255, persistent=False)
-        self.step_loss = float("nan")
+        self.last_loss = float("nan")
         self.confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -87,15 +87,14 @@ class SegmentationTask(pl.LightningModule):
         logits = self(batch["image"])
         numerator, count = cross_entropy(logits, target, self.config.loss.reduction)
         total, total_count = self._over_processes(numerator.detach(), count)
-        self.step_loss = float(total / total_count.clamp(min=1))
+        self.last_loss = float(total / total_count.clamp(min=1))
         self._check_finite()
         prediction = logits.detach().argmax(dim=1)
         self._metrics("train/").update(prediction, mask, loss=(numerator.detach(), count))
         if chapter:
             self._metrics("d2l/train_").update(prediction, target, loss=(numerator.detach(), count))
-        # DDP averages gradients over processes; the step wants their sum, over the global divisor.
-        divisor = total_count.clamp(min=1) if self.config.loss.reduction is Reduction.pixel_mean else 1
-        return numerator * self.trainer.world_size / divisor
+        # DDP averages gradients over processes; the step wants their sum, over the global count.
+        return step_loss(numerator, total_count, self.config.loss.reduction) * self.trainer.world_size
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
         chapter = dataloader_idx == 1
@@ -153,11 +152,11 @@ class SegmentationTask(pl.LightningModule):
 
     def _check_finite(self) -> None:
         """The loss over all processes, so that all of them stop together."""
-        if np.isfinite(self.step_loss):
+        if np.isfinite(self.last_loss):
             return
         lr = self.trainer.optimizers[0].param_groups[0]["lr"]
         raise TrainingDiverged(
-            f"train/loss became {self.step_loss} at step {self.global_step} (epoch {self.current_epoch}, lr {lr:.3g}); "
+            f"train/loss became {self.last_loss} at step {self.global_step} (epoch {self.current_epoch}, lr {lr:.3g}); "
             f"try lr={self.config.lr / 10:g}, or a warm-up such as schedule.warmup_steps=100"
         )
 

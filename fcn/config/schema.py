@@ -19,20 +19,26 @@ VOC_CLASSES = (
 )  # fmt: skip
 
 
-# Members are lower case because OmegaConf reads an enum by member name: the name is what users type.
-class DatasetName(str, Enum):
+class Choice(str, Enum):
+    """One of a few names. Members are lower case: OmegaConf reads an enum by member name, so it is what users type."""
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+class DatasetName(Choice):
     shapes = "shapes"
     voc = "voc"
 
 
-class Protocol(str, Enum):
+class Protocol(Choice):
     """voc: void pixels count nowhere. d2l: as in the chapter, see `DataConfig.protocol`."""
 
     voc = "voc"
     d2l = "d2l"
 
 
-class BackboneName(str, Enum):
+class BackboneName(Choice):
     resnet18 = "resnet18"
     resnet34 = "resnet34"
     resnet50 = "resnet50"
@@ -41,39 +47,39 @@ class BackboneName(str, Enum):
     squeezenet1_0 = "squeezenet1_0"
 
 
-class ModelName(str, Enum):
+class ModelName(Choice):
     fcn32s = "fcn32s"
 
 
-class Init(str, Enum):
+class Init(Choice):
     bilinear = "bilinear"
     xavier = "xavier"
 
 
-class Reduction(str, Enum):
+class Reduction(Choice):
     pixel_mean = "pixel_mean"
     image_sum = "image_sum"
     pixel_sum = "pixel_sum"
 
 
-class OptimName(str, Enum):
+class OptimName(Choice):
     sgd = "sgd"
     adamw = "adamw"
 
 
-class ScheduleName(str, Enum):
+class ScheduleName(Choice):
     constant = "constant"
     poly = "poly"
     cosine = "cosine"
 
 
-class Accelerator(str, Enum):
+class Accelerator(Choice):
     auto = "auto"
     cpu = "cpu"
     gpu = "gpu"
 
 
-class Precision(str, Enum):
+class Precision(Choice):
     fp32 = "fp32"
     bf16 = "bf16"
     fp16 = "fp16"
@@ -132,7 +138,7 @@ class DataConfig:
 class BackboneConfig:
     """The trunk, a torchvision classification network without pooling and classifier."""
 
-    name: BackboneName = setting(BackboneName.resnet18, "torchvision's name")
+    name: BackboneName = setting(BackboneName.resnet18, "name of the network in torchvision")
     weights: str = setting("none", "none (random), imagenet (torchvision's V1), or the path of a state dict")
 
 
@@ -157,9 +163,9 @@ class LossConfig:
 @dataclass(kw_only=True, slots=True)
 class OptimConfig:
     name: OptimName = setting(OptimName.sgd, "the learning rate itself is the top-level key lr")
-    momentum: float = setting(0.9, "of SGD", low=0, high=1)
-    nesterov: bool = setting(False, "of SGD")
-    betas: list[float] = setting([0.9, 0.999], "of AdamW", low=0, high=1)
+    momentum: float = setting(0.9, "momentum of SGD", low=0, high=1)
+    nesterov: bool = setting(False, "Nesterov momentum for SGD")
+    betas: list[float] = setting([0.9, 0.999], "betas of AdamW", low=0, high=0.999999)
     weight_decay: float = setting(1e-4, "on convolution weights; not on biases, norms and frozen kernels", low=0)
     decay_all: bool = setting(False, "weight decay on biases and norms too, as the chapter does")
     head_lr_multiplier: float = setting(1.0, "learning rate of the head relative to the trunk's", low=0)
@@ -170,7 +176,7 @@ class ScheduleConfig:
     """Learning rate as a factor of lr, set anew at every step."""
 
     name: ScheduleName = setting(ScheduleName.poly, "constant, poly: (1 - t)^power, or cosine; t from 0 to 1")
-    power: float = setting(0.9, "of poly", low=0)
+    power: float = setting(0.9, "exponent of poly", low=0)
     warmup_steps: int = setting(0, "steps of linear rise from lr / warmup_steps to lr", low=0)
 
 

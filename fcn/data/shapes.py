@@ -1,12 +1,12 @@
-"""The embedded set: a small dataset of drawn shapes in the layout of VOC, so that a first run needs no download.
+"""The embedded set: a small dataset of drawn shapes in VOC's layout; nothing to download.
 
-Facts: 5 shape classes and background; JPEG images with sides of 96 to 160 pixels, landscape and portrait; 1 to 3
-objects an image, rotated, scaled and covering each other; palette PNG masks of the image's size, whose index is the
-class, with 255 (void) on the last pixel inside and the first outside of every outline, as in VOC.
+Facts: 5 shape classes and background; JPEG images with sides of 96 to 160 pixels, landscape and portrait;
+1 to 3 objects an image, turned, scaled and covering each other; palette PNG masks of the image's size, whose
+index is the class, with 255 (void) on the last pixel inside and the first outside of every outline, as in VOC.
 
-A class has a favourite hue, which a share of its objects does not wear: colour is an easy first cue, and only shape
-is a certain one. The tips of stars and the arms of crosses are finer than a stride of 32, so that there is something
-to gain by finer strides.
+A class has a favourite hue, which some of its objects do not wear: colour is an easy first cue, and only shape
+is a certain one. Corners, tips and arms are finer than a stride of 32, so that finer strides have something to
+gain.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fcn.data.voc import SPLIT_LISTS, TREE, color_map
 CLASSES: tuple[str, ...] = ("background", "disc", "square", "triangle", "star", "cross")
 
 VERSION: int = 1
-"""Raised whenever the drawing changes: as part of the folder's name it keeps old drawings from being read as new."""
+"""Raised whenever the drawing changes: it is in the folder's name, so that no old drawing is read as a new one."""
 
 SPLITS = ("train", "val")  # the place in this tuple keys the random numbers: append only
 MIN_SIDE, MAX_SIDE = 96, 160
@@ -36,47 +36,36 @@ FAVOURITE_HUE_SHARE = 0.9
 HUE_SPREAD = 12  # standard deviation round the favourite hue, in degrees
 BACKGROUND_SATURATION = 0, 35  # range in percent; paler than the objects, as much of what stands in front is
 OBJECT_SATURATION = 60, 100
-SUPERSAMPLING = 4  # PIL draws polygons without smooth edges, so shapes are drawn this much larger and averaged
+SUPERSAMPLING = 4  # PIL's polygons have no smooth edges, so shapes are drawn this much larger and averaged
 
-FloatArray = NDArray[np.float32]
+FloatArray = NDArray[np.float64]
 
 
 def _round_the_circle(num_rounds: int, *distances: float) -> FloatArray:
-    """Corners at even angles whose distances from the centre are `distances`, over and over: [N, 2] as (x, y)."""
-    radii = np.tile(np.array(distances, np.float32), num_rounds)[:, None]
-    angles = np.arange(len(radii), dtype=np.float32) * (2 * np.pi / len(radii))
-    return radii * np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    """Corners at even angles and at `distances` from the centre, over and over: [N, 2] as (x, y)."""
+    radii = np.tile(distances, num_rounds)[:, None]
+    angles = np.arange(len(radii)) * (2 * np.pi / len(radii))
+    corners: FloatArray = radii * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    return corners
 
 
-_CROSS = [
-    (3, 1),
-    (1, 1),
-    (1, 3),
-    (-1, 3),
-    (-1, 1),
-    (-3, 1),
-    (-3, -1),
-    (-1, -1),
-    (-1, -3),
-    (1, -3),
-    (1, -1),
-    (3, -1),
-]
+_ARM = np.array([(3, -1), (3, 1), (1, 1)]) / 3
+_QUARTER_TURN = np.array([(0, 1), (-1, 0)])
 OUTLINES: dict[str, FloatArray] = {  # corners in order, [N, 2] as (x, y), in or close to the unit circle
     "disc": _round_the_circle(48, 0.9),
     "square": _round_the_circle(4, 1.0),
     "triangle": _round_the_circle(3, 1.0),
     "star": _round_the_circle(5, 1.0, 0.5),
-    "cross": np.array(_CROSS, np.float32) / 3,
+    "cross": np.concatenate([_ARM @ np.linalg.matrix_power(_QUARTER_TURN, quarter) for quarter in range(4)]),
 }
 
 
 def ensure_shapes(root: Path, *, num_train: int, num_val: int, seed: int) -> Path:
     """The folder that contains `VOCdevkit/VOC2012` with the drawn set; draws it first where it is absent.
 
-    Other parameters and other versions have other folders. A set appears whole or not at all, so several processes
-    may ask for it at the same time. A sample depends on `seed`, its split and its number in the split alone: a
-    larger set begins with the samples of a smaller one.
+    Other parameters and other versions have other folders. A set appears whole or not at all, so several
+    processes may ask for it at the same time. A sample depends on `seed`, its split and its number in the split
+    alone: a larger set begins with the samples of a smaller one.
 
     Args:
         root: folder of all drawn sets; it is made where it does not exist.
@@ -113,7 +102,7 @@ def _write_at_once(folder: Path, counts: dict[str, int], seed: int) -> None:
         _write_voc(unfinished / TREE, counts, seed)
         os.rename(unfinished, folder)
     except OSError:
-        # Where another process was first, the rename fails because the folder has files in it: the same as ours.
+        # Where another process was first, the rename fails: a folder with files is there, the same as ours.
         if not folder.is_dir():
             raise
     finally:
@@ -142,26 +131,26 @@ def _write_sample(tree: Path, name: str, image: NDArray[np.uint8], mask: NDArray
 
 
 def draw_sample(rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """One image, uint8 [H, W, 3] RGB, and its mask, uint8 [H, W]; every choice in them is drawn from `rng`."""
-    height, width = (int(side) for side in rng.integers(MIN_SIDE, MAX_SIDE, size=2, endpoint=True))
-    image = _surface(rng, (height, width), hue=rng.uniform(0, 360), saturation=rng.uniform(*BACKGROUND_SATURATION))
+    """One image, uint8 [H, W, 3] RGB, and its mask, uint8 [H, W]; `rng` makes every choice in them."""
+    height, width = rng.integers(MIN_SIDE, MAX_SIDE, size=2, endpoint=True).tolist()
+    image = _surface(rng, (height, width), rng.uniform(0, 360), rng.uniform(*BACKGROUND_SATURATION))
     mask = np.zeros((height, width), np.uint8)
     for _ in range(rng.integers(1, MAX_OBJECTS, endpoint=True)):
-        _add_object(rng, image, mask)
+        label = int(rng.integers(1, len(CLASSES)))
+        cover = _cover(rng, CLASSES[label], (height, width))
+        surface = _surface(rng, (height, width), _hue(rng, label), rng.uniform(*OBJECT_SATURATION))
+        image += np.asarray(cover)[..., None] / 255 * (surface - image)
+        _write_label(mask, cover, label)
     image += rng.normal(scale=rng.uniform(0, 10), size=(height, width, 1))  # as of a sensor
     return image.clip(0, 255).astype(np.uint8), mask
 
 
-def _add_object(rng: np.random.Generator, image: FloatArray, mask: NDArray[np.uint8]) -> None:
-    """Draws one random object over image and mask, in place."""
-    label = int(rng.integers(1, len(CLASSES)))
-    cover = _cover(rng, CLASSES[label], (mask.shape[0], mask.shape[1]))
-    fill = _surface(
-        rng, (mask.shape[0], mask.shape[1]), hue=_hue(rng, label), saturation=rng.uniform(*OBJECT_SATURATION)
-    )
-    image += np.asarray(cover, np.float32)[..., None] / 255 * (fill - image)
-    mask[np.asarray(cover.filter(ImageFilter.MaxFilter(3))) >= 128] = IGNORE_INDEX
-    mask[np.asarray(cover.filter(ImageFilter.MinFilter(3))) >= 128] = label
+def _write_label(mask: NDArray[np.uint8], cover: Image.Image, label: int) -> None:
+    """Writes an object into `mask`, in place: its class, and void on both sides of the outline."""
+    # The mean of 3x3 pixels that are each inside or not: 255 only if all nine are inside, 0 only if none is.
+    share = np.asarray(cover.point([0] * 128 + [255] * 128).filter(ImageFilter.BoxBlur(1)))
+    mask[share > 0] = IGNORE_INDEX
+    mask[share == 255] = label
 
 
 def _hue(rng: np.random.Generator, label: int) -> float:
@@ -172,7 +161,7 @@ def _hue(rng: np.random.Generator, label: int) -> float:
 
 
 def _cover(rng: np.random.Generator, name: str, size: tuple[int, int]) -> Image.Image:
-    """A shape at a random place, scale and angle: mode L of `size` (H, W), the covered part of each pixel in 1/255."""
+    """A shape somewhere, of some scale and angle: mode L of `size` (H, W), how much of a pixel it covers in 1/255."""
     height, width = size
     radius = min(size) * rng.uniform(MIN_RADIUS, MAX_RADIUS)
     center = np.array([width, height]) * rng.uniform(0.15, 0.85, size=2)
@@ -184,31 +173,36 @@ def _cover(rng: np.random.Generator, name: str, size: tuple[int, int]) -> Image.
     return cover.reduce(SUPERSAMPLING)
 
 
-def _surface(rng: np.random.Generator, size: tuple[int, int], *, hue: float, saturation: float) -> FloatArray:
-    """A coloured surface with a gradient, stripes or blotches of brightness: float32 [H, W, 3] in about 0..255."""
+def _surface(rng: np.random.Generator, size: tuple[int, int], hue: float, saturation: float) -> FloatArray:
+    """A surface of `size` (H, W) with a gradient, stripes or blotches of brightness: [H, W, 3] in about 0..255.
+
+    `hue` is in degrees, `saturation` in percent.
+    """
     color = ImageColor.getrgb(f"hsl({hue:.0f}, {saturation:.0f}%, {rng.uniform(30, 70):.0f}%)")
     pattern = (_gradient, _stripes, _blotches)[rng.integers(3)](rng, size)
-    return np.asarray(color, np.float32) + np.float32(rng.uniform(10, 50)) * pattern[..., None]
+    return np.array(color) + rng.uniform(10, 50) * pattern[..., None]
 
 
 def _gradient(rng: np.random.Generator, size: tuple[int, int]) -> FloatArray:
     along = _ramp(rng, size)
-    return 2 * (along - along.min()) / np.ptp(along) - 1
+    return np.interp(along, [along.min(), along.max()], [-1, 1])
 
 
 def _stripes(rng: np.random.Generator, size: tuple[int, int]) -> FloatArray:
-    wavelength = rng.uniform(6, 24)
-    return np.sin(_ramp(rng, size) * np.float32(2 * np.pi / wavelength))
+    num_radians = 2 * np.pi / rng.uniform(6, 24)  # per pixel
+    return np.sin(_ramp(rng, size) * num_radians)
 
 
 def _blotches(rng: np.random.Generator, size: tuple[int, int]) -> FloatArray:
     height, width = size
     coarse = Image.fromarray(rng.normal(scale=0.6, size=(height // 12, width // 12)).astype(np.float32))
-    return np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
+    return np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), np.float64)
 
 
 def _ramp(rng: np.random.Generator, size: tuple[int, int]) -> FloatArray:
-    """The distance of each pixel from the top left corner along a random direction, in pixels, float32 [H, W]."""
+    """How far each pixel is from the top left corner along a random direction, in pixels: [H, W]."""
+    height, width = size
     angle = rng.uniform(0, 2 * np.pi)
-    y, x = np.mgrid[: size[0], : size[1]].astype(np.float32)
-    return x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle))
+    y, x = np.mgrid[:height, :width]
+    along: FloatArray = x * np.cos(angle) + y * np.sin(angle)
+    return along

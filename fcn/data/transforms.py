@@ -114,6 +114,12 @@ def _cut(image: Tensor, mask: Tensor, rows: _Axis, columns: _Axis) -> tuple[Tens
     size = [rows.length, columns.length]
     if list(mask.shape) == size:
         return image, mask
-    image = F.resize(image, size, InterpolationMode.BILINEAR, antialias=True)
     # Bilinear samples at pixel centres; NEAREST_EXACT does too, plain NEAREST is off by up to half a pixel.
-    return image, F.resize(mask[None], size, InterpolationMode.NEAREST_EXACT)[0]
+    return _resample(image, size), F.resize(mask[None], size, InterpolationMode.NEAREST_EXACT)[0]
+
+
+def _resample(image: Tensor, size: list[int]) -> Tensor:
+    # torch 2.15's uint8 kernel gives wrong values or an internal assert for an output one pixel wide.
+    source = image.float() if size[1] == 1 else image
+    scaled: Tensor = F.resize(source, size, InterpolationMode.BILINEAR, antialias=True)
+    return scaled.round().to(torch.uint8) if size[1] == 1 else scaled

@@ -32,7 +32,7 @@ class Trunk:
     Attributes:
         builder: torchvision's function, which gives the randomly initialised network. The `imagenet` weights
             are its IMAGENET1K_V1.
-        ends: dotted name of the module whose output is the map. What follows the last one is left out.
+        ends: dotted name of the module whose output is the map. The network's children after the last one are left out.
         strides: distance between neighbouring cells, in input pixels.
         channels: channels of the map.
         adapt: changes the built network in place, for maps that would not lie at pixel stride * i.

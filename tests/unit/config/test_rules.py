@@ -1,0 +1,104 @@
+"""What a configuration may hold, and the message when it may not."""
+
+import dataclasses
+import re
+
+import pytest
+from omegaconf import OmegaConf
+
+from fcn import config as configuration
+from fcn.config import Config, ConfigError, schema_fields
+
+
+def composed(**overrides: object):
+    """The schema's defaults with dotted keys changed, as Hydra would compose them."""
+    node = OmegaConf.create(configuration.to_container(Config()))
+    for key, value in overrides.items():
+        OmegaConf.update(node, key.replace("__", "."), value)
+    return node
+
+
+def test_the_defaults_are_a_configuration():
+    assert configuration.from_composed(composed()) == configuration.from_container(configuration.to_container(Config()))
+
+
+def test_values_are_typed():
+    config = configuration.from_composed(composed(model__init="xavier", lr="1e-2", data__crop_size=[64, 96]))
+    assert config.model.init is configuration.Init.xavier
+    assert config.lr == 0.01
+    assert config.data.crop_size == [64, 96]
+
+
+def test_the_name_of_a_run_follows_its_data():
+    assert configuration.from_composed(composed(name="${data.name}", data__name="voc")).name == "voc"
+
+
+def test_every_key_says_what_it_means_and_every_number_has_a_lower_bound():
+    for key, entry in schema_fields(Config).items():
+        assert len(entry.metadata["meaning"]) > 8 or key == "backbone.name", key
+        numeric = re.search(r"\b(int|float)\b", str(entry.type)) is not None
+        assert not numeric or entry.metadata["low"] is not None, key
+
+
+@pytest.mark.parametrize(
+    "low", [entry for entry in schema_fields(Config).items() if entry[1].metadata["low"] is not None]
+)
+def test_every_lower_bound_holds(low):
+    key, entry = low
+    default = entry.default_factory() if entry.default is dataclasses.MISSING else entry.default
+    below = entry.metadata["low"] - 1
+    value = [below, *default[1:]] if isinstance(default, list) else below
+    with pytest.raises(
+        ConfigError, match=rf"^{re.escape(key)} \(=.*\) must be (at least|between) {entry.metadata['low']}"
+    ):
+        configuration.from_composed(composed(**{key: value}))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"lr": float("nan")}, r"lr \(=nan\) must be at least 0"),
+        ({"data__augmentation__flip": 1.5}, r"flip \(=1.5\) must be between 0 and 1"),
+        ({"data__crop_size": [320]}, r"data.crop_size \(=\[320\]\) must be two numbers"),
+        ({"data__augmentation__scale": [2.0, 0.5]}, r"scale \(=\[2.0, 0.5\]\) must rise"),
+        ({"optim__betas": [0.9]}, r"optim.betas \(=\[0.9\]\) must be two numbers"),
+        ({"data__classes": ["background"]}, "data.classes must name 2 to 255 classes"),
+        ({"data__classes": ["background", "cat", "cat"]}, "must not repeat a name; cat"),
+        ({"batch_size": 3, "trainer__devices": 2}, r"batch_size \(=3\) must be divisible by trainer.devices \(=2\)"),
+        ({"name": "../elsewhere"}, "name .* must be a folder below outputs/"),
+        ({"name": "/elsewhere"}, "name .* must be a folder below outputs/"),
+        ({"name": ""}, "name .* must be a folder below outputs/"),
+        ({"optim__nesterov": True, "optim__momentum": 0}, "optim.nesterov .* needs optim.momentum above 0"),
+        ({"trainer__precision": "fp16", "trainer__accelerator": "cpu"}, "trainer.precision .* needs a GPU"),
+        ({"model__init": "xaver"}, "model.init"),
+        ({"epochs": 2.5}, "epochs"),
+    ],
+)
+def test_rules(overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        configuration.from_composed(composed(**overrides))
+
+
+def test_an_unknown_key_is_named_with_its_nearest():
+    node = composed()
+    OmegaConf.update(node, "model.int", "xavier", force_add=True)
+    with pytest.raises(ConfigError, match=r"model\.int is not a key; did you mean init\?; known: name, init"):
+        configuration.from_composed(node)
+
+
+def test_saved_and_loaded_it_is_the_same(tmp_path):
+    config = configuration.from_composed(composed(model__init="xavier", trainer__devices=2))
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(configuration.to_container(config))))
+    assert configuration.load(tmp_path / "config.yaml") == config
+
+
+@pytest.mark.parametrize(("text", "message"), [("[1, 2]", "not a ListConfig"), ("a: [", "must be the YAML file")])
+def test_a_file_that_is_no_configuration(tmp_path, text, message):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        configuration.load(tmp_path / "config.yaml")
+
+
+def test_the_container_is_plain_data():
+    for value in configuration.flatten(configuration.to_container(Config())).values():
+        assert type(value) in (str, int, float, bool, list, type(None))

@@ -1,0 +1,83 @@
+"""The structure of the package: imports go one way, files stay small, configuration imports no torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[2] / "fcn"
+
+# Every module may import those above it, and none below or beside it.
+LEVELS = [
+    ["fcn.config.schema"],
+    ["fcn.config.rules"],
+    ["fcn.config"],
+    ["fcn.data.voc", "fcn.models.backbones", "fcn.models.upsampling", "fcn.losses", "fcn.metrics", "fcn.optim"],
+    ["fcn.data.shapes", "fcn.data.transforms", "fcn.models.fcn", "fcn.visualization", "fcn.runs"],
+    ["fcn.data.module", "fcn.task"],
+    ["fcn.inference", "fcn.stopping"],
+    ["fcn.recording"],
+    ["fcn.experiment"],
+    ["fcn.worker", "fcn.cli"],
+    ["fcn.launch"],
+]
+LEVEL = {module: number for number, modules in enumerate(LEVELS) for module in modules}
+PURE = {"fcn.data", "fcn.models"}  # packages without code of their own
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports(path: Path) -> set[str]:
+    """Modules of the package that a file imports, also inside functions."""
+    known = set(modules())
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name in known}
+        if isinstance(node, ast.ImportFrom) and node.module and node.module in known:
+            inner = {f"{node.module}.{alias.name}" for alias in node.names} & known
+            others = {alias.name for alias in node.names if f"{node.module}.{alias.name}" not in known}
+            found |= inner | ({node.module} if others else set())
+    return found - {"fcn"}
+
+
+@pytest.mark.parametrize("module", [name for name in modules() if name not in PURE | {"fcn"}])
+def test_imports_only_from_above(module):
+    assert module in LEVEL, f"{module} has no place in LEVELS"
+    too_low = {other for other in imports(modules()[module]) if LEVEL[other] >= LEVEL[module]}
+    assert not too_low
+
+
+def test_data_and_models_do_not_import_each_other():
+    for module, path in modules().items():
+        if module.startswith("fcn.data."):
+            assert not any(other.startswith("fcn.models") for other in imports(path)), module
+        if module.startswith("fcn.models."):
+            assert not any(other.startswith("fcn.data") for other in imports(path)), module
+
+
+@pytest.mark.parametrize("module", modules())
+def test_files_stay_small(module):
+    assert len(modules()[module].read_text().splitlines()) <= 310
+
+
+def test_configuration_files_stay_small():
+    for path in (PACKAGE.parent / "conf").rglob("*.yaml"):
+        assert len(path.read_text().splitlines()) <= 32, path
+
+
+def test_the_command_line_imports_no_torch():
+    code = "import sys, fcn.launch; print(sorted({name.split('.')[0] for name in sys.modules}))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
+    )
+    assert "'hydra'" in loaded.stdout
+    assert not {"torch", "pytorch_lightning", "torchvision"} & set(ast.literal_eval(loaded.stdout))
