@@ -33,8 +33,7 @@ def run_command(task: Callable[[DictConfig], Any], *, config_name: str, schema: 
     An exception ends the program with one line on standard error and status 1; with HYDRA_FULL_ERROR=1 in the
     environment its traceback is shown instead.
     """
-    ConfigStore.instance().store(name="schema", node=schema, provider="fcn")
-    _register_resolvers(schema)
+    register(schema)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets exceptions through to us instead of printing its own
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
@@ -94,7 +93,9 @@ def _wrong_value(key: str, problem: str, schema: type) -> str:
     return f"{key}{value} {rule}" + (f" ({entry.metadata['meaning']})" if entry else "")
 
 
-def _register_resolvers(schema: type) -> None:
+def register(schema: type = Config) -> None:
+    """Make the schema and the resolvers of conf/ known; also what Hydra's compose API needs to read conf/."""
+    ConfigStore.instance().store(name="schema", node=schema, provider="fcn")
     OmegaConf.register_new_resolver("run_directory", _run_directory, replace=True)
     OmegaConf.register_new_resolver("known_keys", lambda _root_: _key_table(schema, _root_), replace=True)
 

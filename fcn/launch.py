@@ -15,13 +15,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import hydra
+from hydra import initialize_config_dir
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from fcn import cli, runs
 from fcn.config import Accelerator, Config, ConfigError, from_composed
@@ -221,6 +225,21 @@ def register_launcher() -> None:
         node={"_target_": "hydra_plugins.fcn.RunsLauncher"},
         provider="fcn",
     )
+
+
+def compose(*overrides: str) -> Config:
+    """Configuration as `python train.py OVERRIDES` would compose it, for `fcn.experiment.train`.
+
+    Raises:
+        ConfigError: if a key, a value or an option is wrong.
+    """
+    register_launcher()
+    cli.register()
+    with initialize_config_dir(str(cli.CONF), version_base="1.3"):
+        try:
+            return from_composed(hydra.compose("config", list(overrides)))
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(cli.explain(error)) from error
 
 
 def main() -> None:

@@ -50,13 +50,14 @@ class SegmentationTask(pl.LightningModule):
         chapter = config.data.protocol is Protocol.d2l
         prefixes = ["train/", "val/", *(["d2l/train_", "d2l/test_"] if chapter else [])]
         self.metrics = nn.ModuleDict({prefix: SegmentationMetrics(num_classes) for prefix in prefixes})
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         self.last_loss = float("nan")
         self.confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
 
     def forward(self, images: Tensor) -> Tensor:
-        normalised = (images.to(self.mean.dtype) - self.mean) / self.std
+        # The operations of torchvision's ToTensor and Normalize in their order: the same bits as the chapter's.
+        normalised = (images.to(self.mean.dtype) / 255 - self.mean) / self.std
         logits: Tensor = self.model(normalised)
         return logits
 

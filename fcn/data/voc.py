@@ -27,9 +27,7 @@ from torch import Tensor
 
 from fcn.config import IGNORE_INDEX, nearest
 
-TREE = Path("VOCdevkit", "VOC2012")
-"""Where the dataset lies below a root, as VOC's own archive unpacks."""
-
+TREE = Path("VOCdevkit", "VOC2012")  # below a root, as VOC's own archive unpacks
 SPLIT_LISTS = Path("ImageSets", "Segmentation")
 AUG_SPLIT = "train_aug"
 AUG_MASKS = "SegmentationClassAug"

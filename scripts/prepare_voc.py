@@ -1,0 +1,254 @@
+"""Fetches Pascal VOC 2012 if asked to, reads every image and mask of its splits, prints class statistics.
+
+    python scripts/prepare_voc.py root=data download=true splits=[train,val]
+
+Exit status 0 if every pair is sound, 1 otherwise; all problems are listed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from fcn.config import VOC_CLASSES, ConfigError, nearest, setting
+from fcn.data import voc
+from fcn.data.voc import DataError
+
+Counts = NDArray[np.int64]
+
+
+@dataclass(kw_only=True, slots=True)
+class PrepareConfig:
+    # RUF009: `setting` makes a default factory of a list, which ruff cannot see from here.
+    root: str = setting("data", "folder that holds VOCdevkit/VOC2012")
+    download: bool = setting(False, "fetch VOC2012 (2 GB) into root when it is absent")
+    splits: list[str] = setting(["train", "val"], "lists in ImageSets/Segmentation to read")
+    classes: list[str] = setting(list(VOC_CLASSES), "names in the order of the mask indices")
+    workers: int | None = setting(None, "threads that read; null: one per core", low=1)
+    json: str | None = setting(None, "file that receives the statistics")
+
+
+@dataclass(frozen=True)
+class SplitStatistics:
+    """What the masks of a split hold; arrays are int64 with one entry per class.
+
+    Attributes:
+        num_images: pairs that were read.
+        images: images that contain the class.
+        pixels: pixels of the class.
+        pixels_where_present: non-void pixels of the images that contain the class.
+        void: void pixels.
+    """
+
+    num_images: int
+    images: Counts
+    pixels: Counts
+    pixels_where_present: Counts
+    void: int
+
+    @classmethod
+    def from_counts(cls, counts: Counts) -> SplitStatistics:
+        """Statistics of int64 [images, classes + 1]: an image's pixels of every class and, last, of void."""
+        pixels, void = counts[:, :-1], counts[:, -1]
+        present = pixels > 0
+        where_present = (present * pixels.sum(axis=1, keepdims=True)).sum(axis=0)
+        return cls(len(counts), present.sum(axis=0), pixels.sum(axis=0), where_present, int(void.sum()))
+
+    @property
+    def shares(self) -> NDArray[np.float64]:
+        """Share of the non-void pixels that each class has; zeros if there are none."""
+        return self.pixels / max(1, int(self.pixels.sum()))
+
+    @property
+    def void_share(self) -> float:
+        return self.void / max(1, self.void + int(self.pixels.sum()))
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """Median-frequency-balancing weights, NaN for an absent class.
+
+        The frequency of a class is its share of the non-void pixels of the images that contain it; its weight
+        is the median of all frequencies over its own (Eigen and Fergus 2015, "Predicting Depth, ...").
+        """
+        frequencies = np.full(len(self.pixels), np.nan)
+        np.divide(self.pixels, self.pixels_where_present, out=frequencies, where=self.pixels > 0)
+        present = frequencies[self.pixels > 0]
+        return np.median(present) / frequencies if present.size else frequencies
+
+
+def prepare(config: PrepareConfig) -> int:
+    """Exit status of the whole job: 0 if every pair of every split is sound, 1 otherwise.
+
+    Raises:
+        ConfigError: if a value is out of range.
+        DataError: if the download fails, or the tree or a list is absent.
+    """
+    _check(config)
+    root = Path(config.root)
+    if config.download:
+        voc.download(root)
+    console = Console()
+    # All lists first: a misspelt one must not cost the time of reading the others.
+    lines = {split: voc.split_lines(root, split) for split in config.splits}
+    statistics: dict[str, SplitStatistics] = {}
+    problems: list[str] = []
+    for split, found in _read_splits(config, lines):
+        good = [counts for counts in found if not isinstance(counts, DataError)]
+        problems += [str(problem) for problem in found if isinstance(problem, DataError)]
+        counts = np.array(good, np.int64).reshape(len(good), len(config.classes) + 1)
+        statistics[split] = SplitStatistics.from_counts(counts)
+        console.print(_table(split, statistics[split], config.classes))
+    if config.json is not None:
+        _write_json(Path(config.json), _plain(statistics, problems, config.classes))
+    return _report(console, problems, num_pairs=sum(map(len, lines.values())))
+
+
+def _check(config: PrepareConfig) -> None:
+    if config.workers is not None and config.workers < 1:
+        raise ConfigError(f"workers (={config.workers}) must be at least 1; leave it out for one per core")
+    if not config.splits:
+        raise ConfigError("splits (=[]) must name a list; use splits=[train,val]")
+
+
+def _read_splits(
+    config: PrepareConfig, lines: dict[str, list[tuple[int, str]]]
+) -> Iterator[tuple[str, list[Counts | DataError]]]:
+    """Each split with one entry per line: pixel counts, or what is wrong with the pair."""
+    # Threads, because decoding and counting leave Python's lock, and processes would each import torch first.
+    workers = ThreadPoolExecutor(config.workers or os.cpu_count())
+    try:
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            for split, numbered in lines.items():
+                jobs = [(config.root, split, number, line, len(config.classes)) for number, line in numbered]
+                results = progress.track(workers.map(_count, jobs), len(jobs), description=f"reading {split}")
+                yield split, list(results)
+    finally:
+        workers.shutdown(cancel_futures=True)  # on Ctrl-C, do not read the rest
+
+
+def _count(job: tuple[str, str, int, str, int]) -> Counts | DataError:
+    """Pixels of every class and, last, of void, int64 [classes + 1], in the pair of one line of a list."""
+    root, split, number, line, num_classes = job
+    try:
+        pair = voc.pair_of_line(Path(root), split, number, line)
+        _, mask = voc.read_pair(pair, num_classes)
+    except DataError as error:
+        return error
+    counts = np.bincount(mask.numpy().ravel(), minlength=256)
+    return np.append(counts[:num_classes], counts[255])
+
+
+def _table(split: str, statistics: SplitStatistics, classes: list[str]) -> Table:
+    title = f"{split}: {statistics.num_images} images, {statistics.void_share:.2%} of the pixels void"
+    table = Table("class", title=title)
+    for heading in ("images", "pixels", "share", "weight"):
+        table.add_column(heading, justify="right")
+    columns = (statistics.images, statistics.pixels, statistics.shares, statistics.weights)
+    for name, images, pixels, share, weight in zip(classes, *columns, strict=True):
+        known = "-" if np.isnan(weight) else f"{weight:.3f}"
+        table.add_row(name, f"{images:,}", f"{pixels:,}", f"{share:.2%}", known)
+    return table
+
+
+def _plain(statistics: dict[str, SplitStatistics], problems: list[str], classes: list[str]) -> dict[str, Any]:
+    """What goes into the JSON file; the weight of an absent class is null."""
+    splits = {}
+    for split, found in statistics.items():
+        columns = (found.images, found.pixels, found.shares, found.weights)
+        splits[split] = {
+            "images": found.num_images,
+            "void_pixels": found.void,
+            "void_share": found.void_share,
+            "classes": {
+                name: {
+                    "images": int(images),
+                    "pixels": int(pixels),
+                    "share": float(share),
+                    "weight": None if np.isnan(weight) else float(weight),
+                }
+                for name, images, pixels, share, weight in zip(classes, *columns, strict=True)
+            },
+        }
+    return {"splits": splits, "problems": problems}
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes beside `path` and renames, so that nobody reads half a file."""
+    unfinished = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        os.replace(unfinished, path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise ConfigError(f"json (={path}) must be a file that can be written: {error}") from error
+
+
+def _report(console: Console, problems: list[str], *, num_pairs: int) -> int:
+    for problem in problems:
+        console.print(problem, markup=False, highlight=False, soft_wrap=True)
+    if problems:
+        console.print(f"{len(problems)} of {num_pairs} pairs are not sound")
+        return 1
+    console.print(f"all {num_pairs} pairs are sound")
+    return 0
+
+
+def parse(arguments: list[str]) -> PrepareConfig:
+    """Configuration of `key=value` arguments.
+
+    Raises:
+        ConfigError: if a key is unknown or a value has the wrong type.
+    """
+    known = [entry.name for entry in dataclasses.fields(PrepareConfig)]
+    for argument in arguments:
+        key, equals, _ = argument.partition("=")
+        if not equals or key not in known:
+            there = ", ".join(known)
+            raise ConfigError(f"{argument} must be key=value, the key one of {there}{nearest(key, known)}")
+    try:
+        given = OmegaConf.from_cli(arguments)
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(PrepareConfig), given))
+    except Exception as error:  # OmegaConf lets errors of several YAML layers through
+        raise ConfigError(f"{' '.join(arguments)}: {str(error).splitlines()[0]}") from error
+    assert isinstance(config, PrepareConfig)
+    return config
+
+
+def _help() -> str:
+    rows = ["Keys, with their defaults:"]
+    for entry in dataclasses.fields(PrepareConfig):
+        default = getattr(PrepareConfig(), entry.name)
+        rows.append(f"  {entry.name}={json.dumps(default).replace(chr(34), '').replace(' ', '')}")
+        rows.append(f"      {entry.metadata['meaning']}")
+    return f"{__doc__}\n" + "\n".join(rows)
+
+
+def main(arguments: list[str]) -> int:
+    if {"-h", "--help"} & set(arguments):
+        print(_help())
+        return 0
+    try:
+        return prepare(parse(arguments))
+    except (ConfigError, DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,79 @@
+"""Commands of the checkout, run in processes as a user runs them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+
+# A run of seconds: two epochs of two steps on small crops.
+TINY = (
+    "data.shapes.num_train=16",
+    "data.shapes.num_val=5",
+    "data.crop_size=[64,64]",
+    "batch_size=8",
+    "epochs=2",
+    "trainer.sample_images=2",
+    "trainer.log_every=1",
+)
+
+
+@dataclass
+class Command:
+    """A command of the checkout, run in a folder of its own; the embedded set is shared by all tests."""
+
+    folder: Path
+    data: Path
+
+    def start(self, *arguments: str, script: str = "train.py", **environment: str) -> subprocess.Popen:
+        # One thread: two tests run side by side, and the bits of a run depend on the number of threads.
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment}
+        return subprocess.Popen(
+            [sys.executable, str(ROOT / script), *arguments],
+            cwd=self.folder,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(self, *arguments: str, **options: str) -> subprocess.CompletedProcess:
+        process = self.start(*arguments, **options)
+        out, err = process.communicate(timeout=280)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def train(self, *overrides: str, name: str) -> Path:
+        """Run directory of a tiny run that must succeed."""
+        done = self(*TINY, f"data.root={self.data}", f"name={name}", *overrides)
+        assert done.returncode == 0, done.stderr + done.stdout
+        return self.run_of(name)
+
+    def run_of(self, name: str) -> Path:
+        """The one run directory below outputs/<name>."""
+        (found,) = (self.folder / "outputs" / name).iterdir()
+        return found
+
+
+def wait_for(condition, *, seconds: float = 120, process: subprocess.Popen | None = None) -> None:
+    """Wait until `condition()` holds; fail if it does not in time, or if `process` ends before."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if process is not None and process.poll() is not None:
+            out, err = process.communicate()
+            pytest.fail(f"the command ended with {process.returncode}: {out}{err}")
+        if time.monotonic() > end:
+            pytest.fail("waited in vain")
+        time.sleep(0.02)
+
+
+def interrupt(process: subprocess.Popen, number: int = signal.SIGINT) -> subprocess.CompletedProcess:
+    process.send_signal(number)
+    out, err = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)

@@ -1,0 +1,35 @@
+"""Fixtures for all tests: the embedded set, the genuine data, and commands in folders of their own."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.commands import SHARED, Command
+
+
+@pytest.fixture(scope="session")
+def shapes_root(tmp_path_factory) -> Path:
+    """Folder of the embedded set, drawn once for all test processes."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "data"
+
+
+@pytest.fixture
+def command(tmp_path, shapes_root) -> Command:
+    return Command(tmp_path, shapes_root)
+
+
+@pytest.fixture(scope="module")
+def module_command(tmp_path_factory, shapes_root) -> Command:
+    """As `command`, with a folder shared by the tests of a module."""
+    return Command(tmp_path_factory.mktemp("commands"), shapes_root)
+
+
+@pytest.fixture
+def voc_sample() -> Path:
+    """Root of the 240 genuine VOC images beside the checkout."""
+    root = SHARED / "voc-sample"
+    if not root.is_dir():
+        pytest.skip("the genuine VOC sample is not beside the checkout")
+    return root

@@ -1,0 +1,150 @@
+"""What one tiny run of `python train.py` leaves behind and prints."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import fcn
+from fcn import config as configuration
+from fcn.data.shapes import CLASSES
+from tests.commands import TINY
+
+
+@pytest.fixture(scope="module")
+def tiny(module_command):
+    """A finished run: its directory and what it printed."""
+    done = module_command(*TINY, f"data.root={module_command.data}", "name=tiny", "model.init=xavier")
+    assert done.returncode == 0, done.stderr
+    return module_command.run_of("tiny"), done
+
+
+@pytest.fixture(scope="module")
+def events(tiny):
+    accumulator = EventAccumulator(str(tiny[0]), size_guidance={"images": 0, "scalars": 0})
+    accumulator.Reload()
+    return accumulator
+
+
+def test_nothing_is_on_standard_error(tiny):
+    assert tiny[1].stderr == ""
+
+
+def test_the_first_lines_say_what_is_trained_on_and_how_to_switch_to_voc(tiny):
+    head = "\n".join(tiny[1].stdout.splitlines()[:6])
+    assert "fcn32s on resnet18 (weights: none), xavier upsampling" in head
+    assert "shapes: 16 training and 5 validation images, 6 classes" in head
+    assert "embedded set of drawn shapes. For Pascal VOC: python train.py experiment=d2l" in head
+
+
+def test_the_last_line_has_the_final_numbers(tiny):
+    run, done = tiny
+    metrics = json.loads((run / "summary.json").read_text())["metrics"]
+    last = done.stdout.splitlines()[-1]
+    assert re.fullmatch(
+        r"loss \d+\.\d{3}, train acc \d\.\d{3}, val acc \d\.\d{3}, val mIoU \d\.\d{3}, "
+        r"\d+\.\d images/s on 1 x CPU .* \(\d+ cores\)",
+        last,
+    )
+    assert f"val mIoU {metrics['val/mean_iou']:.3f}" in last
+
+
+def test_the_directory_is_complete(tiny):
+    run, _ = tiny
+    found = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    (event_file,) = {name for name in found if name.startswith("events.out.tfevents")}
+    assert found - {event_file} == {
+        "config.yaml",
+        ".hydra/overrides.yaml",
+        "summary.json",
+        "metrics.csv",
+        "train.log",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "samples/epoch_001.png",
+        "samples/epoch_002.png",
+    }
+
+
+def test_the_configuration_is_the_resolved_one(tiny):
+    config = configuration.load(tiny[0] / "config.yaml")
+    assert (config.name, config.model.init, config.batch_size) == ("tiny", configuration.Init.xavier, 8)
+    assert "model.init=xavier" in (tiny[0] / ".hydra/overrides.yaml").read_text()
+
+
+def test_the_summary(tiny):
+    summary = json.loads((tiny[0] / "summary.json").read_text())
+    assert summary["status"] == "finished"
+    assert {
+        "train/loss", "train/pixel_accuracy", "val/loss", "val/pixel_accuracy", "val/mean_accuracy", "val/mean_iou",
+        "val/fw_iou",
+    } <= set(summary["metrics"])  # fmt: skip
+    assert summary["best"]["checkpoint"] == "checkpoints/best.ckpt"
+    assert summary["best"]["val/mean_iou"] >= summary["metrics"]["val/mean_iou"]
+    assert summary["world_size"] == 1
+    assert summary["images_per_second"] > 0
+    assert "model.init=xavier" in summary["overrides"]
+    assert summary["versions"]["torch"] == torch.__version__.partition("+")[0]
+
+
+def test_csv_tensorboard_and_summary_agree(tiny, events):
+    run, _ = tiny
+    with open(run / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    metrics = json.loads((run / "summary.json").read_text())["metrics"]
+    assert [(row["epoch"], row["step"]) for row in rows] == [("0", "2"), ("1", "4")]
+    for name, value in metrics.items():
+        points = events.Scalars(name)
+        assert [point.step for point in points] == [2, 4]
+        np.testing.assert_equal(float(rows[-1][name]), value)
+        np.testing.assert_allclose(points[-1].value, value, rtol=1e-6)
+
+
+def test_there_is_a_score_per_class(tiny, events):
+    tags = set(events.Tags()["scalars"])
+    assert {f"val/iou/{name}" for name in CLASSES} <= tags
+    assert {"train/loss_step", "lr", "images_per_second"} <= tags
+
+
+def test_step_curves_have_a_point_per_log_every_steps(events):
+    assert [point.step for point in events.Scalars("train/loss_step")] == [1, 2, 3, 4]
+
+
+def test_pictures_are_logged_at_every_validation(tiny, events):
+    assert set(events.Tags()["images"]) == {"val/samples", "val/confusion_matrix"}
+    assert [picture.step for picture in events.Images("val/samples")] == [2, 4]
+    with Image.open(tiny[0] / "samples/epoch_002.png") as sheet:
+        assert min(sheet.size) > 200
+
+
+def test_checkpoints_are_plain_data(tiny):
+    for name in ("best", "last"):
+        content = torch.load(tiny[0] / f"checkpoints/{name}.ckpt", weights_only=True)
+        assert content["config"]["model"]["init"] == "xavier"
+        assert "model.upscore.weight" in content["state_dict"]
+
+
+def test_a_run_predicts_from_its_path_alone(tiny, tmp_path):
+    moved = tmp_path / "elsewhere.ckpt"
+    moved.write_bytes((tiny[0] / "checkpoints/best.ckpt").read_bytes())
+    image = Image.effect_noise((47, 33), 60).convert("RGB")
+    predictor = fcn.load(tiny[0])
+    assert predictor.logits(image).shape == (6, 33, 47)
+    mask = predictor.predict(np.asarray(image))
+    assert (mask.shape, mask.dtype) == ((33, 47), np.uint8)
+    np.testing.assert_array_equal(mask, predictor.logits(image).argmax(0))
+    np.testing.assert_array_equal(mask, fcn.load(moved).predict(image))
+
+
+def test_a_finished_run_is_left_alone(tiny, module_command):
+    run, _ = tiny
+    before = (run / "checkpoints/last.ckpt").stat().st_mtime_ns
+    again = module_command(f"resume={run}")
+    assert again.returncode == 0
+    assert "is finished: nothing to do" in again.stdout
+    assert (run / "checkpoints/last.ckpt").stat().st_mtime_ns == before

@@ -1,0 +1,160 @@
+"""The chapter's loop in plain PyTorch against `experiment=d2l`: the same batches give the same losses and weights."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+import torchvision
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+
+from fcn import experiment, runs
+from fcn.config import Config
+from fcn.data.module import AUGMENTATION, CHAPTER_CROPS, Crops, EpochBatches, VOCDataModule
+from fcn.data.transforms import TrainTransform
+from fcn.data.voc import color_map
+from fcn.inference import load_task
+from fcn.launch import compose
+from fcn.task import IMAGENET_MEAN, IMAGENET_STD, SegmentationTask
+
+CROP = (128, 96)
+BATCH = 4
+EPOCHS = 2
+
+
+@pytest.fixture
+def voc_tree(tmp_path) -> Path:
+    """A VOC2012 tree of noise: no two pixels are equal, so that max-pooling meets no ties, which rounding would break.
+
+    Some images are smaller than the crop; masks hold all 21 classes and void.
+    """
+    rng = np.random.default_rng(0)
+    voc = tmp_path / "root" / "VOCdevkit" / "VOC2012"
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (voc / folder).mkdir(parents=True)
+    for split, count in (("train", 18), ("val", 9)):
+        names = [f"{split}_{number}" for number in range(count)]
+        (voc / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("\n".join(names))
+        for number, name in enumerate(names):
+            width, height = (80, 140) if number % 4 == 3 else (110, 150)
+            noise = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(voc / "JPEGImages" / f"{name}.jpg", quality=95)
+            cells = rng.choice([*range(21), 255], (height // 10 + 1, width // 10 + 1)).astype(np.uint8)
+            mask = Image.fromarray(np.kron(cells, np.ones((10, 10), np.uint8))[:height, :width]).convert("P")
+            mask.putpalette(color_map().flatten().tolist())
+            mask.save(voc / "SegmentationClass" / f"{name}.png")
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def config(voc_tree) -> Config:
+    """`experiment=d2l` on small crops and without ImageNet's weights."""
+    return compose(
+        "experiment=d2l",
+        f"data.root={voc_tree}",
+        f"data.crop_size=[{CROP[0]},{CROP[1]}]",
+        f"batch_size={BATCH}",
+        f"epochs={EPOCHS}",
+        "backbone.weights=none",
+        "trainer=cpu",
+        "trainer.log_every=1",
+        "trainer.sample_images=0",
+    )
+
+
+class Chapter:
+    """d2l 14.11, written out: its network, its loss, its optimiser, its training loop."""
+
+    def __init__(self, num_classes: int) -> None:
+        trunk = torchvision.models.resnet18()
+        self.net = nn.Sequential(*list(trunk.children())[:-2])
+        self.net.add_module("final_conv", nn.Conv2d(512, num_classes, kernel_size=1))
+        transposed = nn.ConvTranspose2d(num_classes, num_classes, kernel_size=64, padding=16, stride=32)
+        self.net.add_module("transpose_conv", transposed)
+        self.optimizer = torch.optim.SGD(self.net.parameters(), lr=1e-3, weight_decay=1e-3)
+
+    def take_weights(self, task: SegmentationTask) -> None:
+        ours, theirs = task.model.state_dict(), self.net.state_dict()
+        assert len(ours) == len(theirs)
+        self.net.load_state_dict(dict(zip(theirs, ours.values(), strict=True)))
+
+    def step(self, images, masks) -> tuple[float, float]:
+        """One step; the mean loss per image and the accuracy of the batch, as the chapter prints them."""
+        self.net.train()
+        self.optimizer.zero_grad()
+        prediction = self.net(images)
+        loss = F.cross_entropy(prediction, masks, reduction="none").mean(1).mean(1)
+        loss.sum().backward()
+        self.optimizer.step()
+        accuracy = (prediction.argmax(1) == masks).float().mean()
+        return float(loss.detach().sum()) / len(images), float(accuracy)
+
+    @torch.no_grad()
+    def accuracy(self, batches) -> float:
+        self.net.eval()
+        hits = [(self.net(images).argmax(1) == masks).double().mean().item() for images, masks in batches]
+        return sum(hits) / len(hits)
+
+
+def as_the_chapter_reads(samples):
+    """Float images normalised by ImageNet's statistics; void is background, as every unknown colour is there."""
+    normalise = torchvision.transforms.Normalize(mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    images = normalise(torch.stack([sample["image"] for sample in samples]).float() / 255)
+    masks = torch.stack([sample["mask"] for sample in samples]).long()
+    return images, torch.where(masks == 255, 0, masks)
+
+
+def batches_of(images, *, epoch, seed, stream, config):
+    crops = Crops(images, TrainTransform(CROP, config.data.augmentation), seed=config.seed, stream=stream)
+    order = EpochBatches(len(images), batch_size=BATCH, position=lambda: 0, seed=seed)
+    steps = len(order)
+    order.position = lambda: epoch * steps
+    return [as_the_chapter_reads([crops[key] for key in keys]) for keys in order]
+
+
+def test_losses_weights_and_accuracies_are_the_chapters(config, tmp_path):
+    torch.set_num_threads(2)
+    pl.seed_everything(config.seed, verbose=False)
+    chapter = Chapter(len(config.data.classes))
+    pl.seed_everything(config.seed, verbose=False)
+    chapter.take_weights(SegmentationTask(config))
+
+    metrics = experiment.train(config, tmp_path / "run")
+
+    data = VOCDataModule(config)
+    data.setup("fit")
+    results, tests = [], []
+    for epoch in range(EPOCHS):
+        train = batches_of(data.train_images, epoch=epoch, seed=config.seed, stream=AUGMENTATION, config=config)
+        results.append([chapter.step(*batch) for batch in train])
+        test = batches_of(data.chapter_images, epoch=epoch, seed=None, stream=CHAPTER_CROPS, config=config)
+        tests.append(chapter.accuracy(test))
+
+    events = EventAccumulator(str(tmp_path / "run"))
+    events.Reload()
+    losses = [point.value for point in events.Scalars("train/loss_step")]
+    expected = [loss for epoch in results for loss, _ in epoch]
+    assert len(losses) == len(expected) >= 5
+    torch.testing.assert_close(losses, expected, rtol=1e-4, atol=0)
+
+    steps = len(results[-1])
+    assert metrics["d2l/train_loss"] == pytest.approx(sum(loss for loss, _ in results[-1]) / steps, rel=1e-4)
+    assert metrics["d2l/train_acc"] == pytest.approx(sum(hit for _, hit in results[-1]) / steps, abs=1e-3)
+    assert metrics["d2l/test_acc"] == pytest.approx(tests[-1], abs=1e-3)
+
+    trained = load_task(tmp_path / "run" / runs.LAST).model.state_dict()
+    for name, expected_weight, weight in zip(trained, chapter.net.state_dict().values(), trained.values(), strict=True):
+        torch.testing.assert_close(weight, expected_weight, rtol=1e-3, atol=2e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_the_learning_rate_line_compares_to_pixel_mean(config, tmp_path, capsys):
+    config.epochs = 1
+    experiment.train(config, tmp_path / "run")
+    # 1e-3 times the batch of 4 that this test uses; 0.032 at the chapter's 32.
+    assert (
+        "image_sum, sgd with lr 0.001, constant schedule; acts like lr 0.004 on pixel_mean" in capsys.readouterr().out
+    )

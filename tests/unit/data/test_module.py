@@ -1,0 +1,144 @@
+"""Which images, in which order, changed how, for which process."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fcn import config as configuration
+from fcn.config import AugmentationConfig, Config, ConfigError, DataConfig, Protocol, ShapesConfig
+from fcn.data import shapes
+from fcn.data.module import AUGMENTATION, Crops, EpochBatches, Share, VOCDataModule, locate
+from fcn.data.transforms import TrainTransform
+from fcn.data.voc import DataError
+
+
+def shapes_config(root, **changes) -> Config:
+    data = DataConfig(
+        root=str(root), classes=list(shapes.CLASSES), shapes=ShapesConfig(num_train=8, num_val=5), crop_size=[64, 64]
+    )
+    for key, value in changes.items():
+        if hasattr(data, key):
+            setattr(data, key, value)
+    return Config(name="x", data=data, batch_size=changes.get("batch_size", 4))
+
+
+sizes = st.tuples(st.integers(1, 40), st.integers(1, 5), st.integers(1, 4))  # images, images per rank, ranks
+
+
+@given(sizes, st.integers(0, 3), st.integers(0, 5))
+def test_the_processes_share_every_global_batch(size, seed, epoch):
+    num_images, share, world = size
+    batch_size = share * world
+    if num_images < batch_size:
+        return
+    alone = EpochBatches(num_images, batch_size=batch_size, position=lambda: 0, seed=seed)
+    steps = len(alone)
+    alone.position = lambda: epoch * steps
+    ranks = [
+        EpochBatches(num_images, batch_size=batch_size, position=alone.position, seed=seed, rank=r, world_size=world)
+        for r in range(world)
+    ]
+    for whole, *parts in zip(alone, *ranks, strict=True):
+        assert Counter(key for part in parts for key in part) == Counter(whole)
+        assert {len(part) for part in parts} == {share}
+        assert {key[0] for key in whole} == {epoch}
+    seen = [index for batch in alone for _, index in batch]
+    assert len(set(seen)) == len(seen) == steps * batch_size
+
+
+@given(st.integers(2, 30), st.integers(1, 4), st.integers(0, 60))
+def test_a_resumed_order_is_the_rest_of_the_uninterrupted_one(num_images, batch_size, done):
+    if num_images < batch_size:
+        return
+    batches = EpochBatches(num_images, batch_size=batch_size, position=lambda: 0, seed=7)
+    steps = len(batches)
+    uninterrupted = []
+    for epoch in range(done // steps + 1):
+        batches.position = lambda epoch=epoch: epoch * steps
+        uninterrupted += list(batches)
+    batches.position = lambda: done
+    assert list(batches) == uninterrupted[done:]
+
+
+def test_epochs_differ_and_seeds_differ():
+    def order(seed, epoch):
+        return EpochBatches(50, batch_size=5, position=lambda: 0, seed=seed).order(epoch)
+
+    assert order(0, 0) == order(0, 0)
+    assert order(0, 0) != order(0, 1)
+    assert order(0, 0) != order(1, 0)
+    assert sorted(order(3, 9)) == list(range(50))
+
+
+@given(st.integers(1, 50), st.integers(1, 8))
+def test_validation_shares_hold_each_image_once(num_images, world):
+    shares = [list(Share(num_images, rank=rank, world_size=world)) for rank in range(world)]
+    assert sorted(index for share in shares for index in share) == list(range(num_images))
+
+
+@pytest.fixture(scope="module")
+def module(shapes_root):
+    data = VOCDataModule(shapes_config(shapes_root))
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def crops(module, seed=0):
+    augmentation = AugmentationConfig(scale=[0.5, 2.0], flip=0.5, brightness=0.4, hue=0.1)
+    return Crops(module.train_images, TrainTransform((64, 64), augmentation), seed=seed, stream=AUGMENTATION)
+
+
+def test_a_sample_depends_on_seed_epoch_and_index_alone(module):
+    first = crops(module)[1, 3]
+    torch.manual_seed(123)
+    np.random.seed(5)  # noqa: NPY002 - the global generator must not matter
+    again = crops(module)[1, 3]
+    assert torch.equal(first["image"], again["image"])
+    assert torch.equal(first["mask"], again["mask"])
+    for other in (crops(module)[2, 3], crops(module, seed=1)[1, 3], crops(module)[1, 4]):
+        assert not torch.equal(first["image"], other["image"])
+
+
+def test_images_leave_as_uint8(module):
+    for sample in (crops(module)[0, 0], module.val_images[0]):
+        assert sample["image"].dtype == sample["mask"].dtype == torch.uint8
+        assert sample["image"].shape[1:] == sample["mask"].shape
+
+
+def test_the_chapters_protocol_drops_images_below_the_crop(shapes_root):
+    config = shapes_config(shapes_root, protocol=Protocol.d2l, crop_size=[110, 110], batch_size=1)
+    data = VOCDataModule(config)
+    data.prepare_data()
+    data.setup("fit")
+    everything = VOCDataModule(shapes_config(shapes_root))
+    everything.setup("fit")
+    fitting = [min(everything.train_images[i]["mask"].shape) >= 110 for i in range(len(everything.train_images))]
+    assert len(data.train_images) == sum(fitting)
+    assert data.dropped == len(fitting) - sum(fitting)
+    assert 0 < data.dropped < 8
+    assert len(data.val_images) == 5  # VOC's protocol keeps them all
+
+
+def test_a_crop_larger_than_every_image_is_an_error_in_the_chapters_protocol(shapes_root):
+    config = shapes_config(shapes_root, protocol=Protocol.d2l, crop_size=[400, 400])
+    with pytest.raises(DataError, match=r"data.crop_size \(=400x400\) must fit into some image"):
+        VOCDataModule(config).setup("fit")
+
+
+def test_a_batch_larger_than_the_set_is_an_error(shapes_root):
+    config = shapes_config(shapes_root, batch_size=16)
+    data = VOCDataModule(config)
+    data.prepare_data()
+    with pytest.raises(ConfigError, match=r"batch_size \(=16\) must not exceed the 8 images .* use batch_size=8"):
+        data.setup("fit")
+
+
+def test_the_embedded_set_has_its_own_classes(shapes_root):
+    config = shapes_config(shapes_root, classes=list(configuration.VOC_CLASSES))
+    with pytest.raises(ConfigError, match=r"data\.classes must be the embedded set's own"):
+        locate(config.data, prepare=True)

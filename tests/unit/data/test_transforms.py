@@ -1,0 +1,241 @@
+"""What training relies on: image and mask stay aligned, sizes are exact, the generator decides everything."""
+
+import collections
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+from fcn.config import AugmentationConfig
+from fcn.data.transforms import PAD_COLOR, TrainTransform
+
+PLAIN = AugmentationConfig()
+JITTER = AugmentationConfig(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
+EVERYTHING = AugmentationConfig(scale=[0.5, 2.0], flip=0.5, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
+
+sides = st.integers(1, 40)
+seeds = st.integers(0, 2**32)
+# No deadline: the cores are shared, and the first call of an operator is slow.
+examples = settings(deadline=None, max_examples=50)
+
+torch.set_num_threads(1)
+
+
+def rng(seed: int) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def coded(height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Image and mask in which every pixel tells its place: column + 7 * row, modulo 97, in all channels."""
+    mask = ((torch.arange(width) + 7 * torch.arange(height)[:, None]) % 97).to(torch.uint8)
+    return mask.expand(3, -1, -1).clone(), mask
+
+
+def random_pair(height: int, width: int) -> tuple[Tensor, Tensor]:
+    values = rng(height * 1000 + width).integers(0, 256, (4, height, width), dtype=np.uint8)
+    pixels = torch.from_numpy(values)
+    return pixels[:3], pixels[3] % 21
+
+
+@examples
+@given(
+    size=st.tuples(sides, sides),
+    crop=st.tuples(sides, sides),
+    scale=st.tuples(st.floats(0.1, 10), st.floats(0.1, 10)).map(sorted),
+    seed=seeds,
+)
+def test_any_image_gives_exactly_the_crop_size_and_no_new_label(
+    size: tuple[int, int], crop: tuple[int, int], scale: list[float], seed: int
+) -> None:
+    image, mask = random_pair(*size)
+    before = image.clone(), mask.clone()
+    settings_ = AugmentationConfig(scale=scale, flip=0.5, brightness=0.4)
+    out_image, out_mask = TrainTransform(crop, settings_)(image, mask, rng(seed))
+    assert out_image.shape == (3, *crop)
+    assert out_mask.shape == crop
+    assert out_image.dtype == out_mask.dtype == torch.uint8
+    assert out_image.is_contiguous()
+    assert out_mask.is_contiguous()
+    assert set(out_mask.unique().tolist()) <= {*mask.unique().tolist(), 255}
+    assert (out_mask != 255).any()
+    assert torch.equal(image, before[0])
+    assert torch.equal(mask, before[1])
+
+
+@examples
+@given(
+    size=st.tuples(sides, sides),
+    crop=st.tuples(sides, sides),
+    flip=st.sampled_from([0.0, 0.5, 1.0]),
+    seed=seeds,
+)
+def test_image_and_mask_stay_aligned_and_padding_is_exact(
+    size: tuple[int, int], crop: tuple[int, int], flip: float, seed: int
+) -> None:
+    image, mask = TrainTransform(crop, AugmentationConfig(flip=flip))(*coded(*size), rng(seed))
+    padding = mask == 255
+    expected = torch.where(padding, torch.tensor(PAD_COLOR)[:, None, None], mask.expand(3, -1, -1))
+    assert torch.equal(image, expected.to(torch.uint8))
+    shown = min(size[0], crop[0]) * min(size[1], crop[1])
+    assert int((~padding).sum()) == shown
+
+
+@examples
+@given(size=st.tuples(st.integers(8, 40), st.integers(8, 40)), seed=seeds)
+def test_by_default_it_is_the_chapters_crop(size: tuple[int, int], seed: int) -> None:
+    """The output is one of all the windows, the same for image and mask, bit for bit."""
+    image, mask = random_pair(*size)
+    out_image, out_mask = TrainTransform((8, 8), PLAIN)(image, mask, rng(seed))
+    windows = [
+        (F.crop(image, top, left, 8, 8), F.crop(mask, top, left, 8, 8))
+        for top in range(size[0] - 7)
+        for left in range(size[1] - 7)
+    ]
+    assert any(torch.equal(out_image, i) and torch.equal(out_mask, m) for i, m in windows)
+
+
+def test_a_flip_is_exact_and_leaves_the_crop_where_it_was() -> None:
+    image, mask = coded(30, 40)
+    for seed in range(5):
+        straight = TrainTransform((16, 24), AugmentationConfig(flip=0.0))(image, mask, rng(seed))
+        flipped = TrainTransform((16, 24), AugmentationConfig(flip=1.0))(image, mask, rng(seed))
+        assert torch.equal(flipped[0], torch.flip(straight[0], [2]))
+        assert torch.equal(flipped[1], torch.flip(straight[1], [1]))
+
+
+def test_flips_come_with_their_probability() -> None:
+    image, mask = coded(1, 2)
+    transform = TrainTransform((1, 2), AugmentationConfig(flip=0.3))
+    generator = rng(0)
+    flipped = sum(int(transform(image, mask, generator)[1][0, 0]) for _ in range(2000))
+    assert abs(flipped / 2000 - 0.3) < 4 * (0.3 * 0.7 / 2000) ** 0.5
+
+
+@pytest.mark.parametrize(
+    ("size", "crop", "places"),
+    [((7, 9), (5, 6), 3 * 4), ((5, 6), (7, 9), 3 * 4), ((7, 6), (5, 9), 3 * 4), ((5, 6), (5, 6), 1)],
+    ids=["crop", "pad", "crop and pad", "exact"],
+)
+def test_every_place_is_equally_likely(size: tuple[int, int], crop: tuple[int, int], places: int) -> None:
+    image, mask = coded(*size)
+    transform = TrainTransform(crop, PLAIN)
+    generator = rng(0)
+    draws = 200 * places
+    seen = collections.Counter(transform(image, mask, generator)[1].numpy().tobytes() for _ in range(draws))
+    assert len(seen) == places
+    chi_square = sum((count - 200) ** 2 / 200 for count in seen.values())
+    assert chi_square < 31.3  # the 99.9 % point for 11 degrees of freedom
+
+
+def test_scales_fill_their_range() -> None:
+    """A ramp over columns tells the scale: the labels of a crop span crop / scale columns."""
+    mask = torch.arange(200, dtype=torch.uint8).expand(200, -1)
+    transform = TrainTransform((50, 50), AugmentationConfig(scale=[0.5, 2.0]))
+    generator = rng(0)
+    spans = []
+    for _ in range(400):
+        _, out = transform(mask.expand(3, -1, -1), mask, generator)
+        spans.append(int(out.max()) - int(out.min()) + 1)
+    scales = 50 / np.array(spans)
+    assert 0.5 <= scales.min() < 0.52
+    assert 1.9 < scales.max() <= 2.2  # 50 / 23: the last columns fall between samples
+    assert abs(np.mean(scales) - 1.25) < 0.08
+
+
+@pytest.mark.parametrize("scale", [0.25, 0.5, 0.7, 1.5, 2.0, 4.0])
+def test_scaled_image_and_mask_have_the_same_geometry(scale: float) -> None:
+    """On a ramp, bilinear gives the very place of a sample and nearest its pixel: half a pixel apart at most,
+    and without the constant shift that nearest neighbour at pixel corners has."""
+    ramp = torch.arange(200, dtype=torch.uint8).expand(160, -1)
+    image, mask = TrainTransform((48, 48), AugmentationConfig(scale=[scale, scale]))(
+        ramp.expand(3, -1, -1), ramp, rng(1)
+    )
+    shown = mask != 255
+    # Antialiasing at the rim of what is cut out is one-sided: leave out one sample on each side.
+    difference = (image[0].double() - mask.double())[:, 2:-2][shown[:, 2:-2]]
+    assert difference.abs().max() <= 1
+    assert abs(difference.mean()) < 0.26  # rounding of half pixels up adds 0.25 at scale 0.5
+
+
+@examples
+@given(crop=st.tuples(sides, sides), scale=st.floats(0.2, 5))
+@example(crop=(1, 1), scale=0.5)  # torch's uint8 kernel fails here
+@example(crop=(7, 1), scale=0.5)  # and is wrong here
+def test_scaling_is_the_antialiased_bilinear_of_floating_point(crop: tuple[int, int], scale: float) -> None:
+    """Where the part cut out is the whole image, the crop is that image resized."""
+    size = max(1, round(crop[0] / scale)), max(1, round(crop[1] / scale))
+    image, mask = random_pair(*size)
+    out, _ = TrainTransform(crop, AugmentationConfig(scale=[scale, scale]))(image, mask, rng(0))
+    reference = torch.nn.functional.interpolate(image[None].double(), crop, mode="bilinear", antialias=True)
+    # Rows and columns are each rounded to whole values, with weights of 16 bits.
+    assert (out - reference[0]).abs().max() < 1.1
+
+
+def test_a_scaled_image_smaller_than_the_crop_keeps_its_shape() -> None:
+    mask = torch.ones(40, 80, dtype=torch.uint8)
+    transform = TrainTransform((100, 100), AugmentationConfig(scale=[0.5, 0.5]))
+    image, out = transform(torch.full((3, 40, 80), 9, dtype=torch.uint8), mask, rng(0))
+    rows, columns = (out == 1).any(1).sum(), (out == 1).any(0).sum()
+    assert (int(rows), int(columns)) == (20, 40)
+    assert torch.equal((image == 9).all(0), out == 1)
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=seeds)
+def test_the_generator_decides_everything(seed: int) -> None:
+    image, mask = random_pair(50, 60)
+    transform = TrainTransform((32, 40), EVERYTHING)
+    torch.manual_seed(0)
+    first = transform(image, mask, rng(seed))
+    torch.manual_seed(1)
+    global_state = torch.get_rng_state()
+    second = pickle.loads(pickle.dumps(transform))(image, mask, rng(seed))
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(first[1], second[1])
+    assert torch.equal(torch.get_rng_state(), global_state)
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=seeds)
+def test_jitter_changes_colours_only(seed: int) -> None:
+    image, mask = random_pair(20, 30)
+    plain_image, plain_mask = TrainTransform((24, 24), PLAIN)(image, mask, rng(seed))
+    image, mask = TrainTransform((24, 24), JITTER)(image, mask, rng(seed))
+    assert torch.equal(mask, plain_mask)
+    assert not torch.equal(image, plain_image)
+    padding = mask == 255
+    assert torch.equal(image[:, padding], plain_image[:, padding])
+
+
+@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "hue"])
+def test_each_jitter_is_torchvisions_within_its_range(name: str) -> None:
+    image, mask = random_pair(8, 8)
+    strength = 0.3
+    adjust = getattr(F, f"adjust_{name}")
+    middle = 0.0 if name == "hue" else 1.0
+    transform = TrainTransform((8, 8), AugmentationConfig(**{name: strength}))
+    column = 4 + ["brightness", "contrast", "saturation", "hue"].index(name)
+    for seed in range(5):
+        factor = middle + strength * (2 * rng(seed).random(8)[column] - 1)
+        assert torch.equal(transform(image, mask, rng(seed))[0], adjust(image, factor))
+
+
+@pytest.mark.parametrize("crop", [(8, 8), (4, 4), (12, 12)])
+def test_the_output_shares_no_memory_with_the_image(crop: tuple[int, int]) -> None:
+    image, mask = random_pair(8, 8)
+    before = image.clone(), mask.clone()
+    out_image, out_mask = TrainTransform(crop, PLAIN)(image, mask, rng(0))
+    out_image.fill_(0)
+    out_mask.fill_(0)
+    assert torch.equal(image, before[0])
+    assert torch.equal(mask, before[1])
+
+
+def test_image_and_mask_of_different_size_are_a_mistake_of_ours() -> None:
+    with pytest.raises(AssertionError, match=r"\[3, 4, 4\]"):
+        TrainTransform((2, 2), PLAIN)(torch.zeros(3, 4, 4), torch.zeros(4, 5), rng(0))

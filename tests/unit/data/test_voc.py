@@ -1,0 +1,499 @@
+"""What a user of a VOC tree relies on: the right pairs, the right indices, and errors that say what to do."""
+
+import functools
+import hashlib
+import http.server
+import io
+import pickle
+import tarfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+from torchvision.datasets.voc import DATASET_YEAR_DICT
+
+from fcn.data import voc
+from fcn.data.voc import DataError, Pair
+
+SAMPLE = Path(__file__).resolve().parents[3] / ".." / "shared" / "voc-sample"
+# No deadline: the cores are shared, and the first call of a codec is slow.
+examples = settings(deadline=None, max_examples=50)
+needs_sample = pytest.mark.skipif(not SAMPLE.is_dir(), reason="no genuine VOC sample beside the checkout")
+
+
+def make_tree(root: Path, lists: dict[str, str], *, aug: bool = False) -> Path:
+    """A small VOC tree below `root` with 4 x 6 pairs a and b; gives the folder VOC2012."""
+    tree = root / "VOCdevkit" / "VOC2012"
+    masks = "SegmentationClassAug" if aug else "SegmentationClass"
+    for folder in ("JPEGImages", masks, "ImageSets/Segmentation"):
+        (tree / folder).mkdir(parents=True, exist_ok=True)
+    for number, name in enumerate("ab"):
+        Image.new("RGB", (6, 4), (10, 20, 30)).save(tree / "JPEGImages" / f"{name}.jpg")
+        save_mask(tree / masks / f"{name}.png", np.full((4, 6), number, np.uint8))
+    for split, text in lists.items():
+        (tree / "ImageSets" / "Segmentation" / f"{split}.txt").write_bytes(text.encode())
+    return tree
+
+
+def save_mask(path: Path, indices: np.ndarray, palette: bytes | None = None, **options: int) -> Path:
+    mask = Image.frombytes("P", indices.shape[::-1], indices.tobytes())
+    mask.putpalette(voc.color_map().tobytes() if palette is None else palette)
+    mask.save(path, **options)
+    return path
+
+
+def save_image(path: Path, pixels: np.ndarray, mode: str) -> Path:
+    Image.fromarray(pixels).convert(mode).save(path)
+    return path
+
+
+# Colours
+
+
+def test_color_map_has_the_colours_of_the_devkit() -> None:
+    known = {
+        0: (0, 0, 0),
+        1: (128, 0, 0),
+        2: (0, 128, 0),
+        3: (128, 128, 0),
+        4: (0, 0, 128),
+        8: (64, 0, 0),
+        15: (192, 128, 128),
+        16: (0, 64, 0),
+        20: (0, 64, 128),
+        255: (224, 224, 192),
+    }
+    colors = voc.color_map()
+    assert colors.shape == (256, 3)
+    assert colors.dtype == np.uint8
+    assert {index: tuple(colors[index].tolist()) for index in known} == known
+    assert len(np.unique(colors, axis=0)) == 256
+
+
+@pytest.mark.realdata
+@needs_sample
+def test_color_map_is_the_palette_of_genuine_masks() -> None:
+    path = voc.read_split(SAMPLE, "val")[0].mask
+    palette = Image.open(path).getpalette()
+    assert palette is not None
+    np.testing.assert_array_equal(np.reshape(palette, (-1, 3)), voc.color_map()[: len(palette) // 3])
+
+
+# Split lists
+
+
+@pytest.mark.parametrize("text", ["b\na\n", "\n  b \n\na", "\ufeffb\r\na\r\n"])
+def test_a_split_has_the_pairs_of_its_list_in_its_order(tmp_path: Path, text: str) -> None:
+    tree = make_tree(tmp_path, {"train": text})
+    assert voc.read_split(tmp_path, "train") == [
+        Pair(name, tree / "JPEGImages" / f"{name}.jpg", tree / "SegmentationClass" / f"{name}.png") for name in "ba"
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "b",
+        "/JPEGImages/b.jpg /SegmentationClassAug/b.png",
+        "JPEGImages/b.jpg SegmentationClassAug/b.png",
+    ],
+)
+def test_train_aug_takes_its_own_masks_and_either_form_of_line(tmp_path: Path, line: str) -> None:
+    tree = make_tree(tmp_path, {"train_aug": f"a\n{line}\n"}, aug=True)
+    pairs = voc.read_split(tmp_path, "train_aug")
+    assert pairs[1] == Pair("b", tree / "JPEGImages" / "b.jpg", tree / "SegmentationClassAug" / "b.png")
+
+
+def test_an_absent_tree_says_where_it_was_looked_for_and_every_way_out(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="must hold VOC2012") as caught:
+        voc.read_split(tmp_path / "x", "train")
+    message = str(caught.value)
+    assert str(tmp_path / "x" / "VOCdevkit" / "VOC2012") in message
+    for remedy in ("data.download=true", "scripts/prepare_voc.py", "data.root=...", "bare `python train.py`"):
+        assert remedy in message
+
+
+@pytest.mark.parametrize("below", ["VOCdevkit", "VOCdevkit/VOC2012"])
+def test_a_root_that_is_too_deep_is_told_the_right_one(tmp_path: Path, below: str) -> None:
+    make_tree(tmp_path, {"train": "a\n"})
+    with pytest.raises(DataError, match=f"must be the folder that holds .*; use {tmp_path}$"):
+        voc.read_split(tmp_path / below, "train")
+
+
+@pytest.mark.parametrize("split", ["trian", "train_aug", "train.txt"])
+def test_an_unknown_split_lists_the_known_ones_and_the_nearest(tmp_path: Path, split: str) -> None:
+    make_tree(tmp_path, {"train": "a\n", "val": "b\n"})
+    with pytest.raises(DataError, match=r"split \(=.*must be a list in .*: train, val; did you mean train\?"):
+        voc.read_split(tmp_path, split)
+
+
+def test_a_split_cannot_leave_the_folder_of_lists(tmp_path: Path) -> None:
+    make_tree(tmp_path, {"train": "a\n"})
+    (tmp_path / "secret.txt").write_text("a\n")
+    with pytest.raises(DataError, match=r"must be a list in .*: train$"):
+        voc.read_split(tmp_path, "../../../../secret")
+
+
+def test_a_tree_without_lists_says_so(tmp_path: Path) -> None:
+    make_tree(tmp_path, {})
+    with pytest.raises(DataError, match="none are there"):
+        voc.read_split(tmp_path, "train")
+
+
+@pytest.mark.parametrize("text", ["", "\n  \n"])
+def test_an_empty_list_is_an_error(tmp_path: Path, text: str) -> None:
+    make_tree(tmp_path, {"val": text})
+    with pytest.raises(DataError, match=r"val\.txt must list at least one image; "):
+        voc.read_split(tmp_path, "val")
+
+
+@pytest.mark.parametrize("absent", ["JPEGImages/b.jpg", "SegmentationClass/b.png"])
+def test_an_absent_file_is_named_with_list_and_line(tmp_path: Path, absent: str) -> None:
+    tree = make_tree(tmp_path, {"val": "a\n\nb\n"})
+    (tree / absent).unlink()
+    with pytest.raises(DataError, match=rf"val\.txt line 3 \(=b\) must name a pair, but .*{absent} is absent"):
+        voc.read_split(tmp_path, "val")
+
+
+def test_absent_augmented_masks_say_how_to_do_without(tmp_path: Path) -> None:
+    make_tree(tmp_path, {"train_aug": "a\n"})
+    with pytest.raises(DataError, match=r"is absent; put the augmented masks .* or use data\.train_split=train"):
+        voc.read_split(tmp_path, "train_aug")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "x/a",
+        "../a",
+        "/etc/passwd",
+        "..",
+        "a..b",
+        "x\\a",
+        "C:a",
+        "a 1",
+        "a\0",
+        "/JPEGImages/a.jpg /SegmentationClassAug/b.png",
+        "/JPEGImages/../a.jpg /SegmentationClassAug/../a.png",
+    ],
+)
+@pytest.mark.parametrize("split", ["val", "train_aug"])
+def test_an_id_cannot_leave_its_folder(tmp_path: Path, split: str, line: str) -> None:
+    make_tree(tmp_path, {split: f"a\n{line}\n"}, aug=split == "train_aug")
+    with pytest.raises(DataError, match=rf"{split}\.txt line 2 \(=.*\) must be an image id"):
+        voc.read_split(tmp_path, split)
+
+
+# Images
+
+
+def test_an_image_is_rgb_in_channel_height_width_order(tmp_path: Path) -> None:
+    pixels = np.arange(2 * 5 * 3, dtype=np.uint8).reshape(2, 5, 3)
+    image = voc.read_image(save_image(tmp_path / "x.png", pixels, "RGB"))
+    assert image.dtype == torch.uint8
+    assert image.is_contiguous()
+    np.testing.assert_array_equal(image.numpy(), pixels.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "LA", "RGBA", "CMYK"])
+def test_every_kind_of_image_comes_as_rgb(tmp_path: Path, mode: str) -> None:
+    pixels = np.full((2, 3, 3), 255, np.uint8)
+    suffix = "jpg" if mode == "CMYK" else "png"
+    image = voc.read_image(save_image(tmp_path / f"x.{suffix}", pixels, mode))
+    assert image.tolist() == [[[255] * 3] * 2] * 3
+
+
+def test_a_transparent_palette_gives_its_colours_without_a_warning(tmp_path: Path) -> None:
+    image = Image.new("P", (1, 1), 1)
+    image.putpalette([0, 0, 0, 9, 8, 7])
+    image.save(tmp_path / "x.png", transparency=b"\xff\x80")
+    assert voc.read_image(tmp_path / "x.png").flatten().tolist() == [9, 8, 7]
+
+
+@pytest.mark.parametrize(("stored", "seen"), [(0, 0), (255, 0), (256, 1), (32768, 128), (65535, 255)])
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path, stored: int, seen: int) -> None:
+    Image.fromarray(np.full((2, 2), stored, np.uint16)).save(tmp_path / "x.png")
+    assert voc.read_image(tmp_path / "x.png").unique().tolist() == [seen]
+
+
+def test_floating_point_pixels_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.ones((2, 2), np.float32)).save(tmp_path / "x.tiff")
+    with pytest.raises(DataError, match=r"x\.tiff \(mode F\) must hold integer pixels; save it as 8-bit RGB"):
+        voc.read_image(tmp_path / "x.tiff")
+
+
+def test_the_exif_orientation_is_ignored(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a viewer turns it by 90 degrees
+    Image.new("RGB", (6, 4)).save(tmp_path / "x.jpg", exif=exif)
+    assert voc.read_image(tmp_path / "x.jpg").shape == (3, 4, 6)
+    assert voc.image_size(tmp_path / "x.jpg") == (4, 6)
+
+
+@examples
+@given(data=st.binary(max_size=40), kept=st.floats(0.0, 0.9), suffix=st.sampled_from(["jpg", "png"]))
+def test_a_damaged_file_is_an_error_that_names_it(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, kept: float, suffix: str
+) -> None:
+    path = tmp_path_factory.getbasetemp() / f"broken.{suffix}"
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(buffer, {"jpg": "JPEG", "png": "PNG"}[suffix])
+    whole = buffer.getvalue()
+    for content in (data, whole[: int(kept * len(whole))]):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=rf"broken\.{suffix} must be a readable image: .*; restore the file"):
+            voc.read_image(path)
+
+
+@pytest.mark.parametrize("read", [voc.read_image, functools.partial(voc.read_mask, num_classes=21), voc.image_size])
+def test_an_absent_file_is_an_error_that_names_it(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    with pytest.raises(DataError, match=r"x\.png must be a readable image: .*No such file"):
+        read(tmp_path / "x.png")
+
+
+def test_the_size_is_height_then_width_and_needs_no_pixels(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.effect_noise((60, 40), 50).save(buffer, "PNG")
+    (tmp_path / "x.png").write_bytes(buffer.getvalue()[:100])
+    assert voc.image_size(tmp_path / "x.png") == (40, 60)
+
+
+# Masks
+
+
+@examples
+@given(
+    indices=hnp.arrays(
+        np.uint8,
+        hnp.array_shapes(min_dims=2, max_dims=2, max_side=8),
+        elements=st.sampled_from([*range(21), 255]),
+    ),
+    palette=st.binary(min_size=768, max_size=768),
+)
+def test_a_mask_is_its_indices_whatever_the_palette(
+    tmp_path_factory: pytest.TempPathFactory, indices: np.ndarray, palette: bytes
+) -> None:
+    path = save_mask(tmp_path_factory.getbasetemp() / "indices.png", indices, palette)
+    mask = voc.read_mask(path, 21)
+    assert mask.dtype == torch.uint8
+    np.testing.assert_array_equal(mask.numpy(), indices)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_a_mask_of_few_bits_a_pixel_is_its_indices_too(tmp_path: Path, bits: int) -> None:
+    indices = np.array([[0, 1, 1], [1, 0, 0]], np.uint8)
+    path = save_mask(tmp_path / "x.png", indices, voc.color_map()[: 2**bits].tobytes(), bits=bits)
+    np.testing.assert_array_equal(voc.read_mask(path, 21).numpy(), indices)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_a_mask_without_palette_is_refused(tmp_path: Path, mode: str) -> None:
+    path = save_image(tmp_path / "x.png", np.zeros((2, 2, 3), np.uint8), mode)
+    with pytest.raises(DataError, match=rf"x\.png \(mode {mode}\) must be a palette PNG"):
+        voc.read_mask(path, 21)
+
+
+def test_augmented_masks_may_hold_their_indices_as_greys_but_not_as_colours(tmp_path: Path) -> None:
+    folder = tmp_path / "SegmentationClassAug"
+    folder.mkdir()
+    indices = np.array([[0, 7, 255]], np.uint8)
+    Image.fromarray(indices).save(folder / "grey.png")
+    np.testing.assert_array_equal(voc.read_mask(folder / "grey.png", 21).numpy(), indices)
+    Image.fromarray(indices).convert("RGB").save(folder / "rgb.png")
+    with pytest.raises(DataError, match="must be a palette PNG"):
+        voc.read_mask(folder / "rgb.png", 21)
+
+
+def test_a_value_that_is_no_class_is_named_with_its_file(tmp_path: Path) -> None:
+    path = save_mask(tmp_path / "x.png", np.array([[0, 20, 21, 254, 255]], np.uint8))
+    with pytest.raises(DataError, match=r"x\.png \(values 21, 254\) must hold only 0 to 20 and 255; name every"):
+        voc.read_mask(path, 21)
+    assert voc.read_mask(path, 255).tolist() == [[0, 20, 21, 254, 255]]
+
+
+# Pairs and the error itself
+
+
+def test_a_pair_has_image_and_mask_of_one_size(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path, {"val": "a\nb\n"})
+    pair = voc.read_split(tmp_path, "val")[1]
+    image, mask = voc.read_pair(pair, 21)
+    assert image.shape == (3, 4, 6)
+    assert mask.tolist() == [[1] * 6] * 4
+    save_mask(tree / "SegmentationClass" / "b.png", np.zeros((6, 4), np.uint8))
+    with pytest.raises(DataError, match=r"b\.jpg \(4, 6\) must be as large as .*b\.png \(6, 4\)"):
+        voc.read_pair(pair, 21)
+
+
+def test_the_error_survives_the_way_out_of_another_process() -> None:
+    error = DataError("x must be y", "do z")
+    assert isinstance(error, ValueError)
+    assert str(error) == str(pickle.loads(pickle.dumps(error))) == "x must be y; do z"
+    # torch's loader rebuilds it from one message.
+    assert str(DataError(str(error))) == "x must be y; do z"
+
+
+@pytest.mark.realdata
+@needs_sample
+def test_genuine_pairs_read_as_torchvision_reads_them() -> None:
+    from torchvision.datasets import VOCSegmentation
+
+    reference = VOCSegmentation(str(SAMPLE), year="2012", image_set="val")
+    pairs = voc.read_split(SAMPLE, "val")
+    assert len(pairs) == len(reference) == 60
+    for index in range(0, 60, 10):
+        image, mask = voc.read_pair(pairs[index], 21)
+        expected_image, expected_mask = reference[index]
+        np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), np.asarray(expected_image))
+        np.testing.assert_array_equal(mask.numpy(), np.asarray(expected_mask))
+        assert voc.image_size(pairs[index].image) == mask.shape
+
+
+# Download
+
+
+def make_archive(path: Path, members: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+
+
+LIST = "VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt"
+
+
+@pytest.fixture
+def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the download would put its archive. Nothing listens at the address."""
+    monkeypatch.setenv("no_proxy", "*")
+    (tmp_path / "root").mkdir()
+    path = tmp_path / "root" / "voc.tar"
+    make_archive(path, {LIST: b"a\n"})
+    publish(path, monkeypatch, url="http://127.0.0.1:9/voc.tar")
+    return path
+
+
+def publish(path: Path, monkeypatch: pytest.MonkeyPatch, *, url: str) -> None:
+    """Makes torchvision's table say that `path` is the archive, to be had at `url`."""
+    md5 = hashlib.md5(path.read_bytes()).hexdigest()
+    monkeypatch.setitem(DATASET_YEAR_DICT, "2012", {"url": url, "filename": "voc.tar", "md5": md5})
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """Address of a web server on this machine for the folder `web`."""
+    (tmp_path / "web").mkdir()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    handler = functools.partial(Handler, directory=str(tmp_path / "web"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_address[1]}"
+        running.shutdown()
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_an_archive_that_is_there_is_unpacked_and_not_fetched(archive: Path) -> None:
+    voc.download(archive.parent)
+    assert (archive.parent / LIST).read_text() == "a\n"
+    assert names_in(archive.parent) == ["VOCdevkit", "voc.tar"]
+    assert names_in(archive.parent / "VOCdevkit") == ["VOC2012"]
+
+
+def test_a_complete_tree_is_left_alone(archive: Path) -> None:
+    make_tree(archive.parent, {"train": "mine\n"})
+    archive.unlink()
+    voc.download(archive.parent)
+    assert (archive.parent / LIST).read_text() == "mine\n"
+
+
+def test_a_damaged_archive_is_fetched_anew(
+    archive: Path, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(archive, monkeypatch, url=f"{server}/voc.tar")
+    (tmp_path / "web" / "voc.tar").write_bytes(archive.read_bytes())
+    archive.write_bytes(archive.read_bytes()[:700])
+    voc.download(archive.parent)
+    assert (archive.parent / LIST).read_text() == "a\n"
+
+
+def test_an_archive_with_the_wrong_sum_is_not_unpacked(
+    archive: Path, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(archive, monkeypatch, url=f"{server}/voc.tar")
+    archive.unlink()
+    make_archive(tmp_path / "web" / "voc.tar", {LIST: b"forged\n"})
+    with pytest.raises(DataError, match=r"must be fetched to .*voc\.tar, which failed: .*corrupted"):
+        voc.download(archive.parent)
+    assert not (archive.parent / "VOCdevkit").exists()
+
+
+def test_without_network_the_error_says_what_to_bring_where(archive: Path) -> None:
+    archive.unlink()
+    with pytest.raises(DataError, match=rf"must be fetched to {archive}.*; check network .* \(md5 [0-9a-f]{{32}}\)"):
+        voc.download(archive.parent)
+
+
+def test_a_half_unpacked_tree_is_not_taken_for_a_whole_one(archive: Path) -> None:
+    (archive.parent / "VOCdevkit" / "VOC2012" / "JPEGImages").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"VOC2012 must hold .*; move the half unpacked tree away"):
+        voc.download(archive.parent)
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt(), OSError("No space left on device")])
+def test_an_interrupted_extraction_leaves_nothing_and_can_be_repeated(
+    archive: Path, interruption: BaseException
+) -> None:
+    def stop_half_way(self: tarfile.TarFile, path: Path, **_: object) -> None:
+        (path / LIST).parent.mkdir(parents=True)
+        raise interruption
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tarfile.TarFile, "extractall", stop_half_way)
+        with pytest.raises((KeyboardInterrupt, DataError), match=r"^$|must unpack into .*No space left .*; make room"):
+            voc.download(archive.parent)
+    assert names_in(archive.parent / "VOCdevkit") == []
+    voc.download(archive.parent)
+    assert (archive.parent / LIST).is_file()
+
+
+def test_the_tree_appears_all_at_once(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def see_both(source: Path, target: Path) -> None:
+        assert (source / "ImageSets" / "Segmentation" / "train.txt").read_text() == "a\n"
+        assert not target.exists()
+        raise OSError("stopped before the last step")
+
+    monkeypatch.setattr(voc.os, "rename", see_both)
+    with pytest.raises(DataError, match="stopped before the last step"):
+        voc.download(archive.parent)
+    assert names_in(archive.parent / "VOCdevkit") == []
+
+
+def test_a_member_cannot_leave_the_folder(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_archive(archive, {LIST: b"a\n", "../../evil.txt": b"x"})
+    publish(archive, monkeypatch, url="http://127.0.0.1:9/voc.tar")
+    with pytest.raises(DataError, match=r"must unpack into .*evil\.txt"):
+        voc.download(archive.parent)
+    assert not list(archive.parent.parent.rglob("evil.txt"))
+    assert not (archive.parent / "VOCdevkit" / "VOC2012").exists()
+
+
+def test_a_python_that_cannot_unpack_safely_does_not_unpack(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(tarfile, "data_filter")
+    with pytest.raises(DataError, match=r"Python must be at least 3\.10\.12.*; update it, or unpack by hand into"):
+        voc.download(archive.parent)
