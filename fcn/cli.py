@@ -34,6 +34,7 @@ def run_command(task: Callable[[DictConfig], Any], *, config_name: str, schema: 
     environment its traceback is shown instead.
     """
     register(schema)
+    before = os.environ.get("HYDRA_FULL_ERROR", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets exceptions through to us instead of printing its own
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
@@ -43,6 +44,8 @@ def run_command(task: Callable[[DictConfig], Any], *, config_name: str, schema: 
         if WANTS_TRACEBACK:
             raise
         fail(error, schema)
+    finally:
+        os.environ["HYDRA_FULL_ERROR"] = before
 
 
 def fail(error: BaseException, schema: type = Config) -> NoReturn:
@@ -86,7 +89,7 @@ def _wrong_value(key: str, problem: str, schema: type) -> str:
     if allowed := re.search(r"expected one of \[(.*)\]", problem):
         known = allowed[1].replace("'", "").split(", ")
         return f"{key}{value} must be one of {', '.join(known)}{nearest(given[1] if given else '', known)}"
-    kinds = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false"}
+    kinds = {"Float": "a number", "Integer": "a whole number", "bool": "true or false"}
     wanted = next((words for kind, words in kinds.items() if kind in problem), None)
     rule = f"must be {wanted}" if wanted else f"is not accepted: {problem.strip()}"
     entry = schema_fields(schema).get(key)

@@ -17,11 +17,7 @@ from typing import Any
 
 import hydra
 from hydra import initialize_config_dir
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
-from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -40,8 +36,14 @@ def launch(composed: DictConfig) -> dict[str, float]:
     run_dir = Path(os.path.relpath(settings.runtime.output_dir))
     try:
         with _removing_if_empty(run_dir):
-            config = _prepare(composed, run_dir, overrides=list(settings.overrides.task))
-            processes = count_processes(config)
+            config = from_composed(composed)
+            overrides = list(settings.overrides.task)
+            if config.resume is None:
+                processes = count_processes(config)
+                runs.create(run_dir, config, overrides=overrides)
+            else:
+                _check_nothing_changes(config.resume, overrides)
+                processes = count_processes(runs.load_config(run_dir))
         return execute(run_dir, processes)
     except Exception as error:
         if settings.mode is RunMode.MULTIRUN or cli.WANTS_TRACEBACK:
@@ -49,15 +51,10 @@ def launch(composed: DictConfig) -> dict[str, float]:
         cli.fail(error)
 
 
-def _prepare(composed: DictConfig, run_dir: Path, *, overrides: list[str]) -> Config:
-    config = from_composed(composed)
-    if config.resume is None:
-        runs.create(run_dir, config, overrides=overrides)
-        return config
+def _check_nothing_changes(resume: str, overrides: Sequence[str]) -> None:
     others = [override for override in overrides if not override.startswith("resume=")]
     if others:
-        raise ConfigError(f"resume (={config.resume}) brings its run's own configuration; leave out {' '.join(others)}")
-    return runs.load_config(run_dir)
+        raise ConfigError(f"resume (={resume}) brings its run's own configuration; leave out {' '.join(others)}")
 
 
 @contextlib.contextmanager
@@ -67,7 +64,7 @@ def _removing_if_empty(run_dir: Path) -> Iterator[None]:
         yield
     except BaseException:
         for directory in (run_dir, *run_dir.parents):
-            if directory.name in ("", "outputs") or not directory.is_dir() or any(directory.iterdir()):
+            if directory.name in ("", "..") or not directory.is_dir() or any(directory.iterdir()):
                 break
             directory.rmdir()
         raise
@@ -167,26 +164,6 @@ def _worker_environment(processes: int) -> Iterator[None]:
         os.environ.update(before)
 
 
-class RunsLauncher(BasicLauncher):
-    """Hydra's launcher for sweeps, one job after the other, each in a directory named by what differs.
-
-    A failed job does not stop the others; the sweep then ends with its error.
-    """
-
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        names = job_names(job_overrides, first=initial_job_idx)
-        named = [
-            [*overrides, f"hydra.sweep.subdir={name}"] for overrides, name in zip(job_overrides, names, strict=True)
-        ]
-        returns = super().launch(named, initial_job_idx)
-        failed = [job for job in returns if job.status is JobStatus.FAILED]
-        for job in failed:
-            print(f"failed: {' '.join(job.overrides or [])}: {cli.explain(job._return_value)}", file=sys.stderr)
-        if failed:
-            raise SystemExit(f"error: {len(failed)} of {len(returns)} jobs failed")
-        return returns
-
-
 def job_names(job_overrides: Sequence[Sequence[str]], *, first: int = 0) -> list[str]:
     """Directory names for the jobs of a sweep: number, and the overrides that not all jobs share.
 
@@ -204,8 +181,8 @@ def job_names(job_overrides: Sequence[Sequence[str]], *, first: int = 0) -> list
 def _slug(override: str) -> str:
     """`model.init=xavier` becomes `init-xavier`: safe in file names, unquoted on a command line and in TensorBoard."""
     key, _, value = override.lstrip("+~").partition("=")
-    text = f"{re.split('[./]', key)[-1]}-{value}" if value else key
-    return re.sub(r"[^A-Za-z0-9.-]+", "-", text).strip("-.")
+    pieces = re.split(r"[^A-Za-z0-9.]+", f"{re.split('[./]', key)[-1]}-{value}")
+    return "-".join(piece.strip(".") for piece in pieces if piece.strip("."))
 
 
 def _shortened(name: str, *, limit: int = 80) -> str:
@@ -215,25 +192,12 @@ def _shortened(name: str, *, limit: int = 80) -> str:
     return f"{name[: limit - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
-def register_launcher() -> None:
-    """Make `hydra/launcher=runs` known to Hydra, which accepts plugins from `hydra_plugins` and from itself only."""
-    RunsLauncher.__module__ = "hydra_plugins.fcn"
-    Plugins.instance().register(RunsLauncher)
-    ConfigStore.instance().store(
-        group="hydra/launcher",
-        name="runs",
-        node={"_target_": "hydra_plugins.fcn.RunsLauncher"},
-        provider="fcn",
-    )
-
-
 def compose(*overrides: str) -> Config:
     """Configuration as `python train.py OVERRIDES` would compose it, for `fcn.experiment.train`.
 
     Raises:
         ConfigError: if a key, a value or an option is wrong.
     """
-    register_launcher()
     cli.register()
     with initialize_config_dir(str(cli.CONF), version_base="1.3"):
         try:
@@ -244,5 +208,4 @@ def compose(*overrides: str) -> Config:
 
 def main() -> None:
     """The main job: `python train.py`."""
-    register_launcher()
     cli.run_command(launch, config_name="config")

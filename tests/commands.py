@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from fcn import launch
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 
@@ -77,3 +79,17 @@ def interrupt(process: subprocess.Popen, number: int = signal.SIGINT) -> subproc
     process.send_signal(number)
     out, err = process.communicate(timeout=120)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def type_in(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
+    """Exit status, standard output and standard error of `python train.py ARGUMENTS`, in this process for speed."""
+    monkeypatch.setattr("sys.argv", ["train.py", *arguments])
+    try:
+        launch.main()
+        status: object = 0
+    except SystemExit as end:
+        status = end.code
+    out, err = capsys.readouterr()
+    if isinstance(status, str):  # what the interpreter does with it
+        return 1, out, f"{err}{status}\n"
+    return int(status or 0), out, err

@@ -1,6 +1,10 @@
 """Fixtures for all tests: the embedded set, the genuine data, and commands in folders of their own."""
 
 import os
+
+# Before torch is imported: two test processes run side by side, and more threads would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from pathlib import Path
 
 import pytest

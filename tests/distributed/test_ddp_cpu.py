@@ -1,0 +1,172 @@
+"""`trainer=ddp_cpu`: two gloo processes are one run."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from fcn import runs
+from fcn.data import shapes
+from tests.commands import ROOT, TINY, interrupt, wait_for
+
+
+def workers_of(run: Path) -> set[int]:
+    """Processes whose command line names the run directory as a worker's does."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                arguments = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"fcn.worker" in arguments and any(str(run.name).encode() in argument for argument in arguments):
+                found.add(int(entry.name))
+    return found
+
+
+@pytest.fixture(scope="module")
+def pair(module_command):
+    """A finished run of two processes and what the command printed."""
+    done = module_command(*TINY, f"data.root={module_command.data}", "name=pair", "trainer=ddp_cpu")
+    assert done.returncode == 0, done.stderr + done.stdout
+    return module_command.run_of("pair"), done
+
+
+def test_two_processes_are_one_run(pair, module_command):
+    run, done = pair
+    assert [path.name for path in (module_command.folder / "outputs").iterdir()] == ["pair"]
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["status"] == "finished"
+    assert summary["world_size"] == 2
+    assert " on 2 x CPU " in done.stdout.splitlines()[-1]
+    assert len(list(run.glob("events.*"))) == 1
+    # 16 images in global batches of 8: two steps an epoch, whatever the number of processes.
+    assert torch.load(run / runs.LAST, weights_only=True)["global_step"] == 4
+    assert done.stderr == ""
+
+
+# What each rank measures of one checkpoint; validation is the run's own.
+VALIDATE = """
+import sys, torch, pytorch_lightning as pl
+from fcn import experiment
+from fcn.data.module import VOCDataModule
+from fcn.inference import load_task
+task = load_task(sys.argv[1])
+trainer = experiment.build_trainer(task.config, callbacks=[])
+data = VOCDataModule(task.config)
+data.prepare_data(); data.setup("validate")
+trainer.validate(task, dataloaders=None, datamodule=data, verbose=False)
+scores = task.epoch_scores()
+if trainer.is_global_zero:
+    torch.save({"confusion": task.confusion, "scores": scores}, sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_validation_counts_are_those_of_one_process(pair, tmp_path, processes):
+    """5 validation images: shares of 3 + 2, and of 2 + 2 + 1, each counted once."""
+    script = tmp_path / "validate.py"
+    script.write_text(VALIDATE)
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    results = []
+    for count in (1, processes):
+        out = tmp_path / f"{count}.pt"
+        start = (
+            [sys.executable]
+            if count == 1
+            else [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={count}"]
+        )
+        checkpoint = make_divisible(pair[0] / runs.LAST, tmp_path / "run.ckpt", batch_size=6)
+        subprocess.run(
+            [*start, str(script), str(checkpoint), str(out)], env=env, check=True, capture_output=True, timeout=200
+        )
+        results.append(torch.load(out, weights_only=True))
+    alone, together = results
+    assert torch.equal(alone["confusion"], together["confusion"])
+    assert alone["confusion"].sum() > 5 * 96 * 96 * 0.8
+    for name, value in alone["scores"].items():
+        assert together["scores"][name] == pytest.approx(value, rel=1e-12, nan_ok=True), name
+
+
+def make_divisible(checkpoint: Path, target: Path, *, batch_size: int) -> Path:
+    """The same weights under a batch size that 1, 2 and 3 processes divide."""
+    content = torch.load(checkpoint, weights_only=True)
+    content["config"]["batch_size"] = batch_size
+    torch.save(content, target)
+    return target
+
+
+def test_a_failing_rank_gives_one_line_with_its_root_cause(command):
+    """Rank 1 alone reads the second validation image, and that one is broken."""
+    root = command.folder / "voc"
+    drawn = shapes.ensure_shapes(root, num_train=16, num_val=5, seed=0)
+    broken = (drawn / "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt").read_text().split()[1]
+    image = drawn / f"VOCdevkit/VOC2012/JPEGImages/{broken}.jpg"
+    image.write_bytes(image.read_bytes()[:500])
+    classes = f"data.classes=[{','.join(shapes.CLASSES)}]"
+    done = command(*TINY, "data=voc", f"data.root={drawn}", classes, "name=broken", "trainer=ddp_cpu")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: rank 1 failed: DataError: ")
+    assert f"{broken}.jpg" in line
+    run = command.run_of("broken")
+    assert json.loads((run / "summary.json").read_text())["status"] == "failed"
+    assert not workers_of(run)
+
+
+LONG = ("epochs=200", "trainer.val_every=200", "trainer=ddp_cpu")
+
+
+def started(command, name):
+    """A long run of two processes that has made its first steps."""
+    process = command.start(*TINY, *LONG, f"data.root={command.data}", f"name={name}")
+    folder = command.folder / "outputs" / name
+    wait_for(lambda: any((run / runs.LAST).exists() for run in folder.glob("*")), process=process)
+    run = command.run_of(name)
+    assert len(workers_of(run)) == 2
+    return process, run
+
+
+def test_ctrl_c_leaves_a_usable_run_and_no_orphan(command):
+    process, run = started(command, "stopped")
+    done = interrupt(process, signal.SIGINT)
+    assert done.returncode == 130, done.stderr
+    assert not workers_of(run)
+    assert json.loads((run / "summary.json").read_text())["status"] == "interrupted"
+    stopped_at = torch.load(run / runs.LAST, weights_only=True)["global_step"]
+    assert f"interrupted at step {stopped_at}; go on with resume=" in done.stdout
+
+
+def test_killing_the_command_leaves_no_orphan(command):
+    process, run = started(command, "killed")
+    process.kill()
+    process.wait()
+    wait_for(lambda: not workers_of(run), seconds=60)
+    time.sleep(0.2)
+    assert torch.load(run / runs.LAST, weights_only=True)["global_step"] > 0
+
+
+def test_resume_is_exact_with_two_processes(command):
+    """Stopped somewhere by SIGTERM and resumed, against the same run left alone."""
+    options = ("data.shapes.num_train=16", "batch_size=4", "epochs=3", "trainer=ddp_cpu")
+    alone = command.train(*options, name="alone")
+    process = command.start(*TINY, *options, f"data.root={command.data}", "name=resumed")
+    folder = command.folder / "outputs" / "resumed"
+    wait_for(lambda: any((run / runs.LAST).exists() for run in folder.glob("*")), process=process)
+    time.sleep(0.3)  # into the second epoch
+    done = interrupt(process, signal.SIGTERM)
+    assert done.returncode == 143, done.stderr
+    run = command.run_of("resumed")
+    resumed = command(f"resume={run}")
+    assert resumed.returncode == 0, resumed.stderr
+    ours, theirs = (torch.load(path / runs.LAST, weights_only=True) for path in (run, alone))
+    for name, weight in theirs["state_dict"].items():
+        assert torch.equal(ours["state_dict"][name], weight), name
+    metrics = [json.loads((path / "summary.json").read_text())["metrics"] for path in (run, alone)]
+    assert metrics[0] == metrics[1]

@@ -1,0 +1,174 @@
+"""What is typed, and the one line that answers when it is wrong."""
+
+import os
+
+import pytest
+
+from fcn import config as configuration
+from fcn import launch, runs
+from fcn.config import Config
+from tests.commands import TINY, type_in
+
+WRONG = [
+    ("model.int=xavier", "model.int is not a key; did you mean model.init?; known: model.name, model.init"),
+    ("+model.int=xavier", "model.int is not a key; did you mean init?; known: name, init"),
+    ("init=xavier", "init is not a key; did you mean model.init?"),
+    ("bakcbone=resnet50", "bakcbone is not a key; did you mean backbone?"),
+    ("++foo.bar=1", "foo is not a key"),
+    ("hydra.run.dri=x", "hydra.run.dri is not a key"),
+    ("lr=abc", "lr (=abc) must be a number (peak learning rate"),
+    ("lr=", "lr (=) must be a number"),
+    ("lr=null", "lr is not accepted"),
+    ("lr=-1", "lr (=-1.0) must be at least 0"),
+    ("epochs=2.5", "epochs (=2.5) must be a whole number"),
+    ("epochs=0", "epochs (=0) must be at least 1"),
+    ("data.download=maybe", "data.download (=maybe) must be true or false"),
+    ("data.crop_size=5", "data.crop_size"),
+    ("data.crop_size=[320,x]", "data.crop_size[1] (=x) must be a whole number"),
+    ("model.init=xaver", "model.init (=xaver) must be one of bilinear, xavier; did you mean xavier?"),
+    ("model/init=xaver", "model/init=xaver is no option of model/init; did you mean xavier?; known: bilinear, xavier"),
+    ("backbone=resnt18", "backbone=resnt18 is no option of backbone; did you mean resnet18?"),
+    ("experiment=dl2", "experiment=dl2 is no option of experiment; did you mean d2l?"),
+    ("trainer=tpu", "trainer=tpu is no option of trainer"),
+    ("resume=outputs/none", "outputs/none must be a run directory, but it holds no config.yaml"),
+    ("lr", "Error parsing override 'lr'"),
+]
+
+
+@pytest.mark.parametrize(("override", "message"), WRONG)
+def test_a_wrong_override_is_one_short_line(override, message, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = type_in(monkeypatch, capsys, override)
+    assert status == 1
+    assert err.startswith(f"error: {message}"), err
+    assert len(err.splitlines()) == 1
+    assert len(err) < 500
+    assert out == ""
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["trainer=ddp_cpu", "batch_size=3"], "batch_size (=3) must be divisible by trainer.devices (=2)"),
+        (["trainer=gpu", "trainer.devices=16"], "trainer.devices (=16) must be at most the GPUs that torch sees"),
+        (["resume=x", "lr=0.1"], "resume (=x) brings its run's own configuration; leave out lr=0.1"),
+    ],
+)
+def test_keys_that_contradict_each_other(overrides, message, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    status, _, err = type_in(monkeypatch, capsys, *overrides)
+    assert status == 1
+    assert err.startswith(f"error: {message}"), err
+    assert len(err.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], {"data.name": "shapes", "model.init": "bilinear", "backbone.name": "resnet18", "trainer.devices": None}),
+        (["model.init=xavier", "lr=0.01"], {"model.init": "xavier", "lr": 0.01}),
+        (["model/init=xavier"], {"model.init": "xavier"}),
+        (["model/init=xavier", "model.init=bilinear"], {"model.init": "bilinear"}),
+        (
+            ["backbone=resnet50", "optim=adamw", "schedule=cosine", "schedule.warmup_steps=5"],
+            {"backbone.name": "resnet50", "optim.name": "adamw", "schedule.name": "cosine", "lr": 1e-3},
+        ),
+        (["optim=adamw", "lr=0.5"], {"optim.name": "adamw", "lr": 0.5}),
+        (["trainer=ddp_cpu"], {"trainer.accelerator": "cpu", "trainer.devices": 2}),
+        (["trainer=ddp"], {"trainer.accelerator": "gpu", "trainer.devices": None}),
+        (["loss=image_sum"], {"loss.reduction": "image_sum"}),
+        (["data=voc", "data.root=x"], {"data.name": "voc", "name": "voc", "data.root": "x"}),
+        (
+            ["experiment=d2l"],
+            {
+                "data.name": "voc",
+                "data.protocol": "d2l",
+                "data.crop_size": [320, 480],
+                "data.augmentation.flip": 0.0,
+                "data.augmentation.scale": [1.0, 1.0],
+                "backbone.name": "resnet18",
+                "backbone.weights": "imagenet",
+                "model.init": "bilinear",
+                "loss.reduction": "image_sum",
+                "optim.name": "sgd",
+                "optim.momentum": 0.0,
+                "optim.weight_decay": 1e-3,
+                "optim.decay_all": True,
+                "schedule.name": "constant",
+                "lr": 1e-3,
+                "batch_size": 32,
+                "epochs": 5,
+            },
+        ),
+        (["experiment=d2l", "model.init=xavier", "lr=0.1"], {"model.init": "xavier", "lr": 0.1, "batch_size": 32}),
+    ],
+)
+def test_composition(overrides, expected):
+    flat = configuration.flatten(configuration.to_container(launch.compose(*overrides)))
+    assert {key: flat[key] for key in expected} == expected
+
+
+def test_every_option_of_every_group_composes():
+    groups = {path.parent.relative_to(launch.cli.CONF) for path in launch.cli.CONF.glob("*/**/*.yaml")}
+    for group in sorted(str(path) for path in groups if not str(path).startswith("hydra")):
+        for option in (launch.cli.CONF / group).glob("*.yaml"):
+            launch.compose(f"{group}={option.stem}")
+
+
+def test_compose_answers_as_the_command_does():
+    with pytest.raises(configuration.ConfigError, match="did you mean xavier"):
+        launch.compose("model.init=xaver")
+
+
+def test_the_help_is_for_people(command):
+    done = command("--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    for expected in (
+        "python train.py model.init=xavier lr=0.01",
+        "backbone: resnet101, resnet152, resnet18, resnet34, resnet50, squeezenet1_0",
+        "experiment: d2l",
+        "peak learning rate of the trunk",
+        "--cfg job shows the composed configuration",
+    ):
+        assert expected in done.stdout
+    assert not list(command.folder.iterdir())
+
+
+def test_the_configuration_can_be_printed(command):
+    done = command("--cfg", "job", "model.init=xavier")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "init: xavier" in done.stdout
+    assert not list(command.folder.iterdir())
+
+
+def test_a_traceback_is_shown_only_when_asked_for(command):
+    quiet = command("lr=-1")
+    loud = command("lr=-1", HYDRA_FULL_ERROR="1")
+    assert quiet.returncode == loud.returncode == 1
+    assert quiet.stderr == "error: lr (=-1.0) must be at least 0\n"
+    assert "Traceback" in loud.stderr
+
+
+def test_voc_absent_says_where_it_looked_and_what_to_do(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    status, _, err = type_in(monkeypatch, capsys, *TINY, "data=voc", "data.root=nowhere")
+    assert status == 1
+    (line,) = err.splitlines()
+    where = os.path.join("nowhere", "VOCdevkit", "VOC2012")
+    for expected in (where, "data.download=true", "data.root=", "python train.py"):
+        assert expected in line, line
+
+
+def test_a_directory_holds_one_run(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "outputs" / "mine"
+    runs.create(run, Config(name="mine"))
+    before = sorted((path, path.stat().st_mtime_ns) for path in run.rglob("*"))
+    status, _, err = type_in(monkeypatch, capsys, *TINY, "hydra.run.dir=outputs/mine")
+    assert status == 1
+    assert err == (
+        "error: outputs/mine already holds a run; go on with it by resume=outputs/mine, or choose another name=...\n"
+    )
+    assert sorted((path, path.stat().st_mtime_ns) for path in run.rglob("*")) == before

@@ -1,0 +1,116 @@
+"""Same seed, same bits: whatever the number of workers, and after any stop."""
+
+import json
+import random
+import signal
+
+import pytest
+import torch
+
+from tests.commands import TINY, Command, interrupt, wait_for
+
+# More steps than TINY has, to be stopped in the middle of an epoch; validation every other epoch.
+LONGER = (
+    "data.shapes.num_train=16",
+    "batch_size=4",
+    "epochs=3",
+    "trainer.val_every=2",
+    "data.augmentation.scale=[0.5,2.0]",
+)
+
+
+def final_state(run):
+    return torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+
+
+def assert_same_bits(run, other):
+    ours, theirs = final_state(run), final_state(other)
+    assert ours["global_step"] == theirs["global_step"]
+    for name, weight in ours["state_dict"].items():
+        assert torch.equal(weight, theirs["state_dict"][name]), name
+    for momenta, other_momenta in zip(
+        ours["optimizer_states"][0]["state"].values(), theirs["optimizer_states"][0]["state"].values(), strict=True
+    ):
+        assert torch.equal(momenta["momentum_buffer"], other_momenta["momentum_buffer"])
+    summaries = [json.loads((path / "summary.json").read_text()) for path in (run, other)]
+    assert summaries[0]["metrics"] == summaries[1]["metrics"]
+    assert summaries[0]["best"] == summaries[1]["best"]
+    assert summaries[0]["status"] == summaries[1]["status"] == "finished"
+
+
+def scalar_columns(run):
+    """metrics.csv without what depends on the clock."""
+    lines = [line.split(",") for line in (run / "metrics.csv").read_text().splitlines()]
+    clock = lines[0].index("images_per_second")
+    return [line[:clock] + line[clock + 1 :] for line in lines]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(module_command):
+    return module_command.train(*LONGER, name="uninterrupted")
+
+
+def test_workers_change_nothing(module_command, uninterrupted):
+    assert_same_bits(module_command.train(*LONGER, "data.num_workers=2", name="workers"), uninterrupted)
+
+
+def test_the_last_epoch_is_validated_whatever_val_every(uninterrupted):
+    header, *rows = scalar_columns(uninterrupted)
+    column = header.index("val/mean_iou")
+    assert [bool(row[column]) for row in rows] == [False, True, True]
+
+
+def stop_at(command: Command, name: str, step: int, number: int):
+    """Start a run and send it a signal once `step` has been logged; what it printed, and its directory."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    process = command.start(*TINY, *LONGER, f"data.root={command.data}", f"name={name}")
+    folder = command.folder / "outputs" / name
+
+    def reached() -> bool:
+        for run in folder.glob("*"):
+            if list(run.glob("events.*")):
+                events = EventAccumulator(str(run))
+                events.Reload()
+                tags = events.Tags()["scalars"]
+                return "train/loss_step" in tags and events.Scalars("train/loss_step")[-1].step >= step
+        return False
+
+    wait_for(reached, process=process)
+    return interrupt(process, number), command.run_of(name)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_is_usable_and_goes_on_bit_for_bit(module_command, uninterrupted, number, status):
+    step = random.SystemRandom().randint(1, 6)
+    done, run = stop_at(module_command, f"stopped_{status}", step, number)
+    assert done.returncode == status, done.stderr
+    assert done.stderr == ""
+    stopped = final_state(run)["global_step"]
+    assert step <= stopped < 12
+    assert f"interrupted at step {stopped}; go on with resume={run.relative_to(module_command.folder)}" in done.stdout
+    assert json.loads((run / "summary.json").read_text())["status"] == "interrupted"
+
+    resumed = module_command(f"resume={run}")
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_bits(run, uninterrupted)
+    assert scalar_columns(run) == scalar_columns(uninterrupted)
+
+
+def test_a_killed_run_goes_on_bit_for_bit(module_command, uninterrupted):
+    done, run = stop_at(module_command, "killed", 6, signal.SIGKILL)
+    assert done.returncode == -signal.SIGKILL
+    resumed = module_command(f"resume={run}")
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_bits(run, uninterrupted)
+    assert scalar_columns(run) == scalar_columns(uninterrupted)
+
+
+def test_a_run_directory_is_a_job(module_command, uninterrupted):
+    """`python -m fcn.worker RUN_DIR` executes what train.py has only begun: here, a configuration and nothing else."""
+    run = module_command.folder / "outputs" / "job"
+    run.mkdir()
+    (run / "config.yaml").write_text((uninterrupted / "config.yaml").read_text())
+    done = module_command(str(run), script="fcn/worker.py")
+    assert done.returncode == 0, done.stderr
+    assert_same_bits(run, uninterrupted)
