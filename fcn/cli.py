@@ -5,6 +5,7 @@ Imports no torch: `--help` and `--cfg job` only compose.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -15,7 +16,9 @@ from typing import Any, NoReturn
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, ValidationError
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
@@ -34,10 +37,20 @@ def run_command(task: Callable[[DictConfig], Any], *, config_name: str, schema: 
     environment its traceback is shown instead.
     """
     register(schema)
+
+    @functools.wraps(task)
+    def guarded(composed: DictConfig) -> Any:
+        try:
+            return task(composed)
+        except Exception as error:
+            if WANTS_TRACEBACK or HydraConfig.get().mode is RunMode.MULTIRUN:
+                raise  # Hydra goes on with the other jobs of a sweep and raises it at the end
+            fail(error, schema)  # at once: Hydra would first print a line of its own
+
     before = os.environ.get("HYDRA_FULL_ERROR", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets exceptions through to us instead of printing its own
     try:
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(guarded)()
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except Exception as error:

@@ -19,7 +19,6 @@ import hydra
 from hydra import initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -33,22 +32,17 @@ SHUTDOWN_SECONDS = 300
 def launch(composed: DictConfig) -> dict[str, float]:
     """Hydra's task: make Hydra's output directory a run directory and execute it; the final metrics."""
     settings = HydraConfig.get()
+    overrides = list(settings.overrides.task)
     run_dir = Path(os.path.relpath(settings.runtime.output_dir))
-    try:
-        with _removing_if_empty(run_dir):
-            config = from_composed(composed)
-            overrides = list(settings.overrides.task)
-            if config.resume is None:
-                processes = count_processes(config)
-                runs.create(run_dir, config, overrides=overrides)
-            else:
-                _check_nothing_changes(config.resume, overrides)
-                processes = count_processes(runs.load_config(run_dir))
-        return execute(run_dir, processes)
-    except Exception as error:
-        if settings.mode is RunMode.MULTIRUN or cli.WANTS_TRACEBACK:
-            raise  # Hydra goes on with the other jobs of the sweep and raises it at the end
-        cli.fail(error)
+    with _removing_if_empty(run_dir):
+        config = from_composed(composed)
+        if config.resume is None:
+            processes = count_processes(config)
+            runs.create(run_dir, config, overrides=overrides)
+        else:
+            _check_nothing_changes(config.resume, overrides)
+            processes = count_processes(runs.load_config(run_dir))
+    return execute(run_dir, processes)
 
 
 def _check_nothing_changes(resume: str, overrides: Sequence[str]) -> None:

@@ -7,11 +7,9 @@ Exit status 0 if every pair is sound, 1 otherwise; all problems are listed.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import sys
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,12 +18,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from fcn.config import VOC_CLASSES, ConfigError, nearest, setting
+from fcn import runs
+from fcn.cli import run_command
+from fcn.config import VOC_CLASSES, ConfigError, setting, typed
 from fcn.data import voc
 from fcn.data.voc import DataError
 
@@ -34,7 +34,6 @@ Counts = NDArray[np.int64]
 
 @dataclass(kw_only=True, slots=True)
 class PrepareConfig:
-    # RUF009: `setting` makes a default factory of a list, which ruff cannot see from here.
     root: str = setting("data", "folder that holds VOCdevkit/VOC2012")
     download: bool = setting(False, "fetch VOC2012 (2 GB) into root when it is absent")
     splits: list[str] = setting(["train", "val"], "lists in ImageSets/Segmentation to read")
@@ -95,10 +94,11 @@ def prepare(config: PrepareConfig) -> int:
     """Exit status of the whole job: 0 if every pair of every split is sound, 1 otherwise.
 
     Raises:
-        ConfigError: if a value is out of range.
+        ConfigError: if no split is named, or the JSON file cannot be written.
         DataError: if the download fails, or the tree or a list is absent.
     """
-    _check(config)
+    if not config.splits:
+        raise ConfigError("splits (=[]) must name a list; use splits=[train,val]")
     root = Path(config.root)
     if config.download:
         voc.download(root)
@@ -118,13 +118,6 @@ def prepare(config: PrepareConfig) -> int:
     return _report(console, problems, num_pairs=sum(map(len, lines.values())))
 
 
-def _check(config: PrepareConfig) -> None:
-    if config.workers is not None and config.workers < 1:
-        raise ConfigError(f"workers (={config.workers}) must be at least 1; leave it out for one per core")
-    if not config.splits:
-        raise ConfigError("splits (=[]) must name a list; use splits=[train,val]")
-
-
 def _read_splits(
     config: PrepareConfig, lines: dict[str, list[tuple[int, str]]]
 ) -> Iterator[tuple[str, list[Counts | DataError]]]:
@@ -132,7 +125,7 @@ def _read_splits(
     # Threads, because decoding and counting leave Python's lock, and processes would each import torch first.
     workers = ThreadPoolExecutor(config.workers or os.cpu_count())
     try:
-        with Progress(console=Console(stderr=True), transient=True) as progress:
+        with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
             for split, numbered in lines.items():
                 jobs = [(config.root, split, number, line, len(config.classes)) for number, line in numbered]
                 results = progress.track(workers.map(_count, jobs), len(jobs), description=f"reading {split}")
@@ -188,14 +181,10 @@ def _plain(statistics: dict[str, SplitStatistics], problems: list[str], classes:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes beside `path` and renames, so that nobody reads half a file."""
-    unfinished = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        os.replace(unfinished, path)
+        runs.write_text(path, json.dumps(content, indent=2) + "\n")
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise ConfigError(f"json (={path}) must be a file that can be written: {error}") from error
 
 
@@ -209,46 +198,12 @@ def _report(console: Console, problems: list[str], *, num_pairs: int) -> int:
     return 0
 
 
-def parse(arguments: list[str]) -> PrepareConfig:
-    """Configuration of `key=value` arguments.
+def main() -> None:
+    def task(composed: DictConfig) -> None:
+        raise SystemExit(prepare(typed(composed, PrepareConfig)))
 
-    Raises:
-        ConfigError: if a key is unknown or a value has the wrong type.
-    """
-    known = [entry.name for entry in dataclasses.fields(PrepareConfig)]
-    for argument in arguments:
-        key, equals, _ = argument.partition("=")
-        if not equals or key not in known:
-            there = ", ".join(known)
-            raise ConfigError(f"{argument} must be key=value, the key one of {there}{nearest(key, known)}")
-    try:
-        given = OmegaConf.from_cli(arguments)
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(PrepareConfig), given))
-    except Exception as error:  # OmegaConf lets errors of several YAML layers through
-        raise ConfigError(f"{' '.join(arguments)}: {str(error).splitlines()[0]}") from error
-    assert isinstance(config, PrepareConfig)
-    return config
-
-
-def _help() -> str:
-    rows = ["Keys, with their defaults:"]
-    for entry in dataclasses.fields(PrepareConfig):
-        default = getattr(PrepareConfig(), entry.name)
-        rows.append(f"  {entry.name}={json.dumps(default).replace(chr(34), '').replace(' ', '')}")
-        rows.append(f"      {entry.metadata['meaning']}")
-    return f"{__doc__}\n" + "\n".join(rows)
-
-
-def main(arguments: list[str]) -> int:
-    if {"-h", "--help"} & set(arguments):
-        print(_help())
-        return 0
-    try:
-        return prepare(parse(arguments))
-    except (ConfigError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    run_command(task, config_name="prepare_voc", schema=PrepareConfig)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main()

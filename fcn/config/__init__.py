@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf, ValidationError
 
@@ -70,24 +70,39 @@ __all__ = [
     "schema_fields",
     "setting",
     "to_container",
+    "typed",
 ]
 
 
+Schema = TypeVar("Schema")
+
+
+def typed(composed: DictConfig, schema: type[Schema]) -> Schema:
+    """Object of a dataclass schema from composed values, with every key, type and range checked.
+
+    Raises:
+        ConfigError: if a key is unknown, or a value of the wrong type or out of its range.
+    """
+    values = OmegaConf.to_container(composed, resolve=True)
+    assert isinstance(values, dict)
+    rules.check_keys(values, schema, prefix="")
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), composed))
+    except ValidationError as error:
+        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+    assert isinstance(config, schema)
+    rules.check_ranges(flatten(to_container(config)), schema)
+    return config
+
+
 def from_composed(composed: DictConfig) -> Config:
-    """Typed configuration from a composed or loaded one, all rules checked.
+    """Configuration of a run from a composed or loaded one, all rules checked.
 
     Raises:
         ConfigError: if a key is unknown, a value out of range, or two keys contradict each other.
     """
-    values = OmegaConf.to_container(composed, resolve=True)
-    assert isinstance(values, dict)
-    rules.check_keys(values, Config, prefix="")
-    try:
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), composed))
-    except ValidationError as error:
-        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
-    assert isinstance(config, Config)
-    check(config)
+    config = typed(composed, Config)
+    rules.check_run(config)
     return config
 
 
@@ -115,7 +130,7 @@ def from_container(container: Mapping[str, Any]) -> Config:
     return from_composed(OmegaConf.create(dict(container)))
 
 
-def to_container(config: Config) -> dict[str, Any]:
+def to_container(config: object) -> dict[str, Any]:
     """Plain dict of plain values (enums by name): what goes into config.yaml and into checkpoints."""
     container = OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True)
     assert isinstance(container, dict)
@@ -139,4 +154,5 @@ def check(config: Config) -> None:
     Raises:
         ConfigError: naming key, value, rule and remedy of the first rule that is broken.
     """
-    rules.check(config, flatten(to_container(config)))
+    rules.check_ranges(flatten(to_container(config)), Config)
+    rules.check_run(config)

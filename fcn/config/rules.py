@@ -32,18 +32,22 @@ def check_keys(values: Mapping[Any, Any], schema: type, *, prefix: str) -> None:
             check_keys(value, nested, prefix=f"{prefix}{key}.")
 
 
-def check(config: Config, values: Mapping[str, Any]) -> None:
-    """Check every range of the schema and every rule between keys.
+def check_ranges(values: Mapping[str, Any], schema: type) -> None:
+    """Check the range of every key, given by dotted names as plain values.
 
-    Args:
-        config: the configuration.
-        values: the same by dotted keys, as plain values.
+    Raises:
+        ConfigError: naming key, value and range of the first one outside.
+    """
+    for key, entry in schema_fields(schema).items():
+        _check_range(key, values[key], low=entry.metadata["low"], high=entry.metadata["high"])
+
+
+def check_run(config: Config) -> None:
+    """Check what the keys of a run demand of each other.
 
     Raises:
         ConfigError: naming key, value, rule and remedy of the first rule that is broken.
     """
-    for key, entry in schema_fields(Config).items():
-        _check_range(key, values[key], low=entry.metadata["low"], high=entry.metadata["high"])
     _check_lists(config)
     _check_rules(config)
 
