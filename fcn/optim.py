@@ -85,9 +85,10 @@ def schedule_factor(config: ScheduleConfig, step: int, total_steps: int) -> floa
         step: steps already made, from 0.
         total_steps: steps of the whole run, above `schedule.warmup_steps`.
     """
-    if step < config.warmup_steps:
-        return (step + 1) / config.warmup_steps
-    t = min(1.0, (step - config.warmup_steps) / (total_steps - config.warmup_steps))
+    warmup = total_steps // 10 if config.warmup_steps is None else config.warmup_steps
+    if step < warmup:
+        return (step + 1) / warmup
+    t = min(1.0, (step - warmup) / (total_steps - warmup))
     if config.name is ScheduleName.poly:
         # At power 0 this is constant, 0 ** 0 being 1.
         return float((1 - t) ** config.power)
@@ -107,7 +108,7 @@ def build_schedule(optimizer: Optimizer, config: ScheduleConfig, *, total_steps:
     Raises:
         ConfigError: if the warm-up takes the whole run.
     """
-    if config.warmup_steps >= total_steps:
+    if config.warmup_steps is not None and config.warmup_steps >= total_steps:
         raise ConfigError(
             f"schedule.warmup_steps (={config.warmup_steps}) must be below the number of steps of the run "
             f"(={total_steps}); use schedule.warmup_steps={total_steps // 10} or more epochs"

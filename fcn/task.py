@@ -46,7 +46,9 @@ class SegmentationTask(pl.LightningModule):
         super().__init__()
         self.config = config
         num_classes = len(config.data.classes)
-        self.model = build_model(config.model, config.backbone, num_classes=num_classes)
+        model = build_model(config.model, config.backbone, num_classes=num_classes)
+        # Convolutions are faster on channels-last memory, on CPUs and on tensor cores alike.
+        self.model = model.to(memory_format=torch.channels_last)
         chapter = config.data.protocol is Protocol.d2l
         prefixes = ["train/", "val/", *(["d2l/train_", "d2l/test_"] if chapter else [])]
         self.metrics = nn.ModuleDict({prefix: SegmentationMetrics(num_classes) for prefix in prefixes})
@@ -58,7 +60,7 @@ class SegmentationTask(pl.LightningModule):
     def forward(self, images: Tensor) -> Tensor:
         # The operations of torchvision's ToTensor and Normalize in their order: the same bits as the chapter's.
         normalised = (images.to(self.mean.dtype) / 255 - self.mean) / self.std
-        logits: Tensor = self.model(normalised)
+        logits: Tensor = self.model(normalised.contiguous(memory_format=torch.channels_last))
         return logits
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:

@@ -109,7 +109,7 @@ class AugmentationConfig:
 class ShapesConfig:
     """Size and seed of the embedded set (`data=shapes`)."""
 
-    num_train: int = setting(320, "training images", low=1)
+    num_train: int = setting(400, "training images", low=1)
     num_val: int = setting(80, "validation images", low=1)
     seed: int = setting(0, "seed of the drawings; the run's seed is another", low=0)
 
@@ -162,7 +162,7 @@ class LossConfig:
 
 @dataclass(kw_only=True, slots=True)
 class OptimConfig:
-    name: OptimName = setting(OptimName.sgd, "the learning rate itself is the top-level key lr")
+    name: OptimName = setting(OptimName.adamw, "the learning rate itself is the top-level key lr")
     momentum: float = setting(0.9, "momentum of SGD", low=0, high=1)
     nesterov: bool = setting(False, "Nesterov momentum for SGD")
     betas: list[float] = setting([0.9, 0.999], "betas of AdamW", low=0, high=0.999999)
@@ -175,9 +175,9 @@ class OptimConfig:
 class ScheduleConfig:
     """Learning rate as a factor of lr, set anew at every step."""
 
-    name: ScheduleName = setting(ScheduleName.poly, "constant, poly: (1 - t)^power, or cosine; t from 0 to 1")
+    name: ScheduleName = setting(ScheduleName.cosine, "constant, poly: (1 - t)^power, or cosine; t from 0 to 1")
     power: float = setting(0.9, "exponent of poly", low=0)
-    warmup_steps: int = setting(0, "steps of linear rise from lr / warmup_steps to lr", low=0)
+    warmup_steps: int | None = setting(None, "steps of linear rise to lr; null: a tenth of the run", low=0)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -197,8 +197,8 @@ class Config:
     """One run. `lr`, `epochs`, `batch_size`, `seed` and `name` are understood by every preset."""
 
     name: str = setting("${data.name}", "folder of the run below outputs/")
-    lr: float = setting(0.05, "peak learning rate of the trunk", low=0)
-    epochs: int = setting(30, "passes over the training images", low=1)
+    lr: float = setting(1e-3, "peak learning rate of the trunk", low=0)
+    epochs: int = setting(7, "passes over the training images", low=1)
     batch_size: int = setting(16, "images per optimiser step over all processes", low=1)
     seed: int = setting(0, "of initial weights, order and augmentation", low=0, high=2**32 - 1)
     resume: str | None = setting(None, "run directory to go on with; it brings its own configuration")

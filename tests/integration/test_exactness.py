@@ -28,10 +28,10 @@ def assert_same_bits(run, other):
     assert ours["global_step"] == theirs["global_step"]
     for name, weight in ours["state_dict"].items():
         assert torch.equal(weight, theirs["state_dict"][name]), name
-    for momenta, other_momenta in zip(
-        ours["optimizer_states"][0]["state"].values(), theirs["optimizer_states"][0]["state"].values(), strict=True
-    ):
-        assert torch.equal(momenta["momentum_buffer"], other_momenta["momentum_buffer"])
+    (optimizer,), (other_optimizer,) = ours["optimizer_states"], theirs["optimizer_states"]
+    for index, moments in optimizer["state"].items():
+        for name, moment in moments.items():
+            assert torch.equal(moment, other_optimizer["state"][index][name]), name
     summaries = [json.loads((path / "summary.json").read_text()) for path in (run, other)]
     assert summaries[0]["metrics"] == summaries[1]["metrics"]
     assert summaries[0]["best"] == summaries[1]["best"]

@@ -120,7 +120,7 @@ def train(net: nn.Module, optimizer: Optimizer, steps: int = 6) -> list[torch.Te
 
 def test_decay_all_is_plain_sgd_bit_for_bit():
     net, plain = Net(), Net()
-    config = OptimConfig(momentum=0.0, weight_decay=1e-3, decay_all=True)
+    config = OptimConfig(name=OptimName.sgd, momentum=0.0, weight_decay=1e-3, decay_all=True)
     ours = train(net, build_optimizer(net, head=net.head(), config=config, lr=0.1))
     theirs = train(plain, SGD(plain.parameters(), lr=0.1, weight_decay=1e-3))
     start = list(Net().parameters())
@@ -130,7 +130,7 @@ def test_decay_all_is_plain_sgd_bit_for_bit():
 
 def test_momentum_and_nesterov_reach_sgd():
     net, plain = Net(), Net()
-    config = OptimConfig(momentum=0.8, nesterov=True, weight_decay=0.01, decay_all=True)
+    config = OptimConfig(name=OptimName.sgd, momentum=0.8, nesterov=True, weight_decay=0.01, decay_all=True)
     ours = train(net, build_optimizer(net, head=net.head(), config=config, lr=0.1))
     theirs = train(plain, SGD(plain.parameters(), lr=0.1, momentum=0.8, nesterov=True, weight_decay=0.01))
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
@@ -158,6 +158,13 @@ def test_factors_by_hand(name, factors):
     config = ScheduleConfig(name=name, power=2.0, warmup_steps=4)
     steps = [0, 1, 3, 4, 6, 8, 12, 13]
     assert [schedule_factor(config, step, 12) for step in steps] == pytest.approx(factors, abs=1e-15)
+
+
+def test_by_default_the_warm_up_is_a_tenth_of_the_run():
+    config = ScheduleConfig(name=ScheduleName.cosine)
+    assert schedule_factor(config, 0, 175) == pytest.approx(1 / 17)
+    assert schedule_factor(config, 16, 175) == schedule_factor(config, 17, 175) == 1
+    assert schedule_factor(config, 0, 4) == 1  # none in a run of a few steps
 
 
 @given(
@@ -192,10 +199,13 @@ def rates(optimizer: Optimizer, schedule: LRScheduler, steps: int) -> list[float
     ("config", "reference"),
     [
         (
-            ScheduleConfig(name=ScheduleName.poly, power=0.9),
+            ScheduleConfig(name=ScheduleName.poly, power=0.9, warmup_steps=0),
             lambda optimizer: PolynomialLR(optimizer, total_iters=50, power=0.9),
         ),
-        (ScheduleConfig(name=ScheduleName.cosine), lambda optimizer: CosineAnnealingLR(optimizer, T_max=50)),
+        (
+            ScheduleConfig(name=ScheduleName.cosine, warmup_steps=0),
+            lambda optimizer: CosineAnnealingLR(optimizer, T_max=50),
+        ),
     ],
 )
 def test_schedules_are_those_of_torch(config, reference):
