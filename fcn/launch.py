@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import re
 import sys
@@ -100,6 +101,9 @@ def _execute_with_agent(run_dir: Path, processes: int) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    for name in ("agent.server.api", "multiprocessing.api"):
+        # What the agent says of a failed rank, in several lines, is said by RankFailed in one.
+        logging.getLogger(f"torch.distributed.elastic.{name}").setLevel(logging.CRITICAL)
     # Rank 0 speaks to the terminal, the others to files.
     logs = DefaultLogsSpecs(str(run_dir / "logs"), redirects=dict.fromkeys(range(1, processes), Std.ALL))
     agent = LaunchConfig(
@@ -175,7 +179,7 @@ def job_names(job_overrides: Sequence[Sequence[str]], *, first: int = 0) -> list
 def _slug(override: str) -> str:
     """`model.init=xavier` becomes `init-xavier`: safe in file names, unquoted on a command line and in TensorBoard."""
     key, _, value = override.lstrip("+~").partition("=")
-    pieces = re.split(r"[^A-Za-z0-9.]+", f"{re.split('[./]', key)[-1]}-{value}")
+    pieces = re.split(r"[^A-Za-z0-9.+]+", f"{re.split('[./]', key)[-1]}-{value}")
     return "-".join(piece.strip(".") for piece in pieces if piece.strip("."))
 
 

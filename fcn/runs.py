@@ -6,6 +6,7 @@ Everything of a run lies inside its directory, so that evaluating, resuming and 
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import os
 import shutil
@@ -126,6 +127,7 @@ def write_metrics(run_dir: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     os.replace(temporary, run_dir / METRICS)
 
 
+@functools.cache
 def provenance() -> dict[str, Any]:
     """What a run was made with: git commit of this code (null outside a checkout) and versions."""
     versions = {"python": sys.version.split()[0], **{package: version(package) for package in PACKAGES}}

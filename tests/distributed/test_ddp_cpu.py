@@ -51,43 +51,55 @@ def test_two_processes_are_one_run(pair, module_command):
     assert done.stderr == ""
 
 
-# What each rank measures of one checkpoint; validation is the run's own.
+# What a rank runs to validate a checkpoint; in this process it is the only one.
 VALIDATE = """
-import sys, torch, pytorch_lightning as pl
+import sys
+from pathlib import Path
+import torch
 from fcn import experiment
 from fcn.data.module import VOCDataModule
 from fcn.inference import load_task
-task = load_task(sys.argv[1])
-trainer = experiment.build_trainer(task.config, callbacks=[])
-data = VOCDataModule(task.config)
-data.prepare_data(); data.setup("validate")
-trainer.validate(task, dataloaders=None, datamodule=data, verbose=False)
-scores = task.epoch_scores()
-if trainer.is_global_zero:
-    torch.save({"confusion": task.confusion, "scores": scores}, sys.argv[2])
+
+def validate(checkpoint, out):
+    task = load_task(Path(checkpoint))
+    trainer = experiment.build_trainer(task.config, callbacks=[])
+    data = VOCDataModule(task.config)
+    data.prepare_data()
+    trainer.validate(task, datamodule=data, verbose=False)
+    scores = task.epoch_scores()
+    if trainer.is_global_zero:
+        torch.save({"confusion": task.confusion, "scores": scores}, out)
+
+if __name__ == "__main__":
+    validate(*sys.argv[1:])
 """
 
 
-@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_validation_counts_are_those_of_one_process(pair, tmp_path, processes):
     """5 validation images: shares of 3 + 2, and of 2 + 2 + 1, each counted once."""
     script = tmp_path / "validate.py"
     script.write_text(VALIDATE)
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    results = []
-    for count in (1, processes):
-        out = tmp_path / f"{count}.pt"
-        start = (
-            [sys.executable]
-            if count == 1
-            else [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={count}"]
-        )
-        checkpoint = make_divisible(pair[0] / runs.LAST, tmp_path / "run.ckpt", batch_size=6)
-        subprocess.run(
-            [*start, str(script), str(checkpoint), str(out)], env=env, check=True, capture_output=True, timeout=200
-        )
-        results.append(torch.load(out, weights_only=True))
-    alone, together = results
+    checkpoint = make_divisible(pair[0] / runs.LAST, tmp_path / "run.ckpt", batch_size=6)
+    namespace: dict = {"__name__": "validate"}
+    exec(VALIDATE, namespace)
+    namespace["validate"](checkpoint, tmp_path / "alone.pt")
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            f"--nproc-per-node={processes}",
+            script,
+            checkpoint,
+            tmp_path / "together.pt",
+        ],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=True,
+        capture_output=True,
+        timeout=200,
+    )
+    alone, together = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("alone", "together"))
     assert torch.equal(alone["confusion"], together["confusion"])
     assert alone["confusion"].sum() > 5 * 96 * 96 * 0.8
     for name, value in alone["scores"].items():
@@ -129,7 +141,7 @@ def started(command, name):
     folder = command.folder / "outputs" / name
     wait_for(lambda: any((run / runs.LAST).exists() for run in folder.glob("*")), process=process)
     run = command.run_of(name)
-    assert len(workers_of(run)) == 2
+    assert len(workers_of(run)) >= 2
     return process, run
 
 
@@ -152,6 +164,7 @@ def test_killing_the_command_leaves_no_orphan(command):
     assert torch.load(run / runs.LAST, weights_only=True)["global_step"] > 0
 
 
+@pytest.mark.slow
 def test_resume_is_exact_with_two_processes(command):
     """Stopped somewhere by SIGTERM and resumed, against the same run left alone."""
     options = ("data.shapes.num_train=16", "batch_size=4", "epochs=3", "trainer=ddp_cpu")

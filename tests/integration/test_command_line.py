@@ -111,10 +111,18 @@ def test_composition(overrides, expected):
 
 
 def test_every_option_of_every_group_composes():
-    groups = {path.parent.relative_to(launch.cli.CONF) for path in launch.cli.CONF.glob("*/**/*.yaml")}
-    for group in sorted(str(path) for path in groups if not str(path).startswith("hydra")):
-        for option in (launch.cli.CONF / group).glob("*.yaml"):
-            launch.compose(f"{group}={option.stem}")
+    """The options of all groups side by side: the first of each, the second of each, and so on."""
+    conf = launch.cli.CONF
+    folders = {path.parent.relative_to(conf) for path in conf.glob("*/**/*.yaml")}
+    groups = {
+        str(group): sorted(path.stem for path in (conf / group).glob("*.yaml"))
+        for group in folders
+        if group.parts[0] not in ("hydra", "experiment")
+    }
+    for number in range(max(map(len, groups.values()))):
+        launch.compose(*(f"{group}={options[number % len(options)]}" for group, options in groups.items()))
+    for preset in (conf / "experiment").glob("*.yaml"):
+        launch.compose(f"experiment={preset.stem}")
 
 
 def test_compose_answers_as_the_command_does():

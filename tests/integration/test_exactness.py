@@ -7,6 +7,7 @@ import signal
 import pytest
 import torch
 
+from fcn import experiment, launch, worker
 from tests.commands import TINY, Command, interrupt, wait_for
 
 # More steps than TINY has, to be stopped in the middle of an epoch; validation every other epoch.
@@ -46,12 +47,29 @@ def scalar_columns(run):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(module_command):
-    return module_command.train(*LONGER, name="uninterrupted")
+def trained(tmp_path_factory, shapes_root):
+    """Run directory of a run made in this process, by the Python API."""
+
+    def train(*overrides: str):
+        run = tmp_path_factory.mktemp("runs") / "run"
+        experiment.train(launch.compose(*TINY, *LONGER, f"data.root={shapes_root}", "trainer=cpu", *overrides), run)
+        return run
+
+    return train
 
 
-def test_workers_change_nothing(module_command, uninterrupted):
-    assert_same_bits(module_command.train(*LONGER, "data.num_workers=2", name="workers"), uninterrupted)
+@pytest.fixture(scope="module")
+def uninterrupted(trained):
+    return trained()
+
+
+def test_workers_change_nothing(trained, uninterrupted):
+    assert_same_bits(trained("data.num_workers=2"), uninterrupted)
+
+
+def test_the_seed_changes_everything(trained, uninterrupted):
+    other = final_state(trained("seed=1"))["state_dict"]["model.score_fr.weight"]
+    assert not torch.allclose(other, final_state(uninterrupted)["state_dict"]["model.score_fr.weight"])
 
 
 def test_the_last_epoch_is_validated_whatever_val_every(uninterrupted):
@@ -80,7 +98,9 @@ def stop_at(command: Command, name: str, step: int, number: int):
     return interrupt(process, number), command.run_of(name)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_a_stopped_run_is_usable_and_goes_on_bit_for_bit(module_command, uninterrupted, number, status):
     step = random.SystemRandom().randint(1, 6)
     done, run = stop_at(module_command, f"stopped_{status}", step, number)
@@ -106,11 +126,10 @@ def test_a_killed_run_goes_on_bit_for_bit(module_command, uninterrupted):
     assert scalar_columns(run) == scalar_columns(uninterrupted)
 
 
-def test_a_run_directory_is_a_job(module_command, uninterrupted):
-    """`python -m fcn.worker RUN_DIR` executes what train.py has only begun: here, a configuration and nothing else."""
-    run = module_command.folder / "outputs" / "job"
+def test_a_run_directory_is_a_job(uninterrupted, tmp_path):
+    """The worker executes what train.py has only begun: here, a configuration and nothing else."""
+    run = tmp_path / "job"
     run.mkdir()
     (run / "config.yaml").write_text((uninterrupted / "config.yaml").read_text())
-    done = module_command(str(run), script="fcn/worker.py")
-    assert done.returncode == 0, done.stderr
+    worker.execute(run)
     assert_same_bits(run, uninterrupted)

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from fcn import config as configuration
+from fcn import experiment, launch
 from fcn.launch import job_names
-from tests.commands import TINY, wait_for
+from tests.commands import TINY, type_in, wait_for
 
 SWEEP = ("model.init=bilinear,xavier", "lr=0.001,0.01")
 JOBS = {
@@ -48,9 +49,11 @@ def test_four_jobs_are_four_run_directories_named_by_what_differs(sweep, module_
         assert {f"model.init={init}", f"lr={lr}"} <= set(summary["overrides"])
 
 
-def test_a_job_of_a_sweep_is_the_run_alone(sweep, module_command):
-    """Nothing of one job leaks into the next: the last one gives what it gives in a process of its own."""
-    alone = module_command.train("epochs=1", "model.init=xavier", "lr=0.01", name="alone")
+def test_a_job_of_a_sweep_is_the_run_alone(sweep, shapes_root, tmp_path):
+    """Nothing of one job leaks into the next: the last one gives what it gives on its own."""
+    alone = tmp_path / "run"
+    own = ("epochs=1", "model.init=xavier", "lr=0.01", "trainer=cpu")
+    experiment.train(launch.compose(*TINY, f"data.root={shapes_root}", *own), alone)
     in_sweep = summaries(sweep)["3_init-xavier_lr-0.01"]
     assert in_sweep["metrics"] == json.loads((alone / "summary.json").read_text())["metrics"]
 
@@ -151,16 +154,17 @@ def test_devices_may_differ_within_a_sweep(command):
     assert all(summary["status"] == "finished" for summary in found.values())
 
 
-def test_a_job_that_fails_does_not_stop_the_others(command):
-    tiny = (*TINY, f"data.root={command.data}", "name=partly", "epochs=1", "schedule=constant")
-    done = command("-m", *tiny, "lr=1e30,0.01")
-    assert done.returncode == 1
-    failed, end = done.stderr.splitlines()
-    assert failed.startswith("failed: 0_lr-1e30: train/loss became ")
+def test_a_job_that_fails_does_not_stop_the_others(monkeypatch, capsys, tmp_path, shapes_root):
+    monkeypatch.chdir(tmp_path)
+    options = (*TINY, f"data.root={shapes_root}", "name=partly", "epochs=1", "schedule=constant", "trainer=cpu")
+    status, _, err = type_in(monkeypatch, capsys, "-m", *options, "lr=1e30,0.01")
+    assert status == 1
+    failed, end = err.splitlines()
+    assert failed.startswith("failed: 0_lr-1e+30: train/loss became ")
     assert end == "error: 1 of 2 jobs failed"
-    sweep = command.run_of("partly")
+    (sweep,) = (tmp_path / "outputs" / "partly").iterdir()
     statuses = {name: summary["status"] for name, summary in summaries(sweep).items()}
-    assert statuses == {"0_lr-1e30": "failed", "1_lr-0.01": "finished"}
+    assert statuses == {"0_lr-1e+30": "failed", "1_lr-0.01": "finished"}
 
 
 @pytest.mark.parametrize(
