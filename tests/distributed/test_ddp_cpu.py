@@ -114,6 +114,35 @@ def make_divisible(checkpoint: Path, target: Path, *, batch_size: int) -> Path:
     return target
 
 
+@pytest.mark.parametrize(
+    "reduction",
+    [
+        "pixel_mean",
+        pytest.param("image_sum", marks=pytest.mark.slow),
+        pytest.param("pixel_sum", marks=pytest.mark.slow),
+    ],
+)
+def test_two_processes_make_the_steps_of_one(command, reduction):
+    """SqueezeNet has no batch norm: the weights are those of one process, up to rounding.
+
+    The processes have unequal numbers of void pixels, so that an average of their means would be another step.
+    """
+    lr = {"pixel_mean": 1e-2, "image_sum": 1e-2 / 8, "pixel_sum": 1e-2 / 8 / 64**2}[reduction]
+    options = (
+        "backbone=squeezenet1_0",
+        "optim=sgd",
+        f"lr={lr}",
+        f"loss={reduction}",
+        "data.augmentation.scale=[0.4,1.0]",
+    )
+    runs_of = {name: command.train(*options, f"trainer={name}", name=name) for name in ("cpu", "ddp_cpu")}
+    alone, together = (torch.load(run / runs.LAST, weights_only=True)["state_dict"] for run in runs_of.values())
+    for name, weight in alone.items():
+        torch.testing.assert_close(together[name], weight, rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+    moved = [json.loads((run / "summary.json").read_text())["metrics"]["train/loss"] for run in runs_of.values()]
+    assert moved[0] == pytest.approx(moved[1], rel=1e-5)
+
+
 def test_a_failing_rank_gives_one_line_with_its_root_cause(command):
     """Rank 1 alone reads the second validation image, and that one is broken."""
     root = command.folder / "voc"

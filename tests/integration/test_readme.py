@@ -1,0 +1,135 @@
+"""Every command of the README does what it says; `.ci/run` runs the two of its beginning as they stand."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fcn import runs
+from fcn.data import shapes
+from tests.commands import ROOT, TINY, type_in
+
+README = (ROOT / "README.md").read_text()
+# A few steps on one thread, without downloads.
+SMALL = (*TINY, "epochs=1", "trainer=cpu", "trainer.sample_images=0", "backbone.weights=none", "data.num_workers=0")
+
+
+def commands() -> set[str]:
+    """Indented lines and inline code that start with a program."""
+    program = r"(?:python|pip|tensorboard|torchrun) "
+    blocks = re.findall(rf"^    ({program}.*)$", README, re.M)
+    inline = re.findall(rf"`({program}[^`]*)`", README)
+    return {*blocks, *inline, *re.findall(r"`(python train\.py)`", README)}
+
+
+HERE = {  # run below, each with SMALL
+    "python train.py model.init=xavier lr=0.01",
+    "python train.py -m model.init=bilinear,xavier lr=0.001,0.01",
+    "python train.py experiment=d2l data.root=data data.download=true",
+    "python train.py data=voc data.root=<folder that holds VOCdevkit>",
+    "python train.py backbone=resnet50 optim=adamw schedule=poly",
+}
+ELSEWHERE = {
+    "pip install -e . && python train.py": ".ci/run",
+    'pip install -e ".[dev]" && pytest': ".ci/run",
+    "python3 -m venv .venv && source .venv/bin/activate": ".ci/run",
+    "tensorboard --logdir outputs": "test_sweep.py",
+    "python train.py --help": "test_command_line.py",
+    "python train.py trainer=ddp_cpu": "distributed/test_ddp_cpu.py",
+    "python train.py resume=outputs/<name>/<time>": "test_exactness.py",
+    "python train.py experiment=d2l --cfg job": "below",
+    "python train.py trainer=ddp": "below",
+    "python scripts/prepare_voc.py root=data download=true": "below",
+    "torchrun --nproc-per-node 8 -m fcn.worker outputs/<name>/<time>": "below",
+    "python train.py": ".ci/run",
+}
+
+
+@pytest.fixture
+def folder(tmp_path, shapes_root, monkeypatch) -> Path:
+    """A folder to type in, where `data` holds a VOC tree: the drawn one, whose classes are VOC's first six."""
+    drawn = shapes.ensure_shapes(shapes_root / "shapes", num_train=16, num_val=8, seed=0)
+    (tmp_path / "data").symlink_to(drawn)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_every_command_is_known():
+    assert commands() - HERE - set(ELSEWHERE) == set()
+    assert HERE - commands() == set()
+
+
+@pytest.mark.parametrize("line", sorted(HERE))
+def test_training(line, folder, monkeypatch, capsys):
+    arguments = shlex.split(line.replace("<folder that holds VOCdevkit>", "data"))[2:]
+    small = [option for option in SMALL if "lr=" not in option]
+    status, out, err = type_in(monkeypatch, capsys, *arguments, *small)
+    assert status == 0, err
+    assert "val mIoU" in out.splitlines()[-1]
+    finished = [json.loads(path.read_text())["status"] for path in folder.rglob("outputs/**/summary.json")]
+    assert finished == ["finished"] * (4 if "-m" in arguments else 1)
+
+
+def test_the_configuration_of_the_chapter_can_be_looked_at(folder, monkeypatch, capsys):
+    status, out, _ = type_in(monkeypatch, capsys, "experiment=d2l", "--cfg", "job")
+    assert status == 0
+    assert "protocol: d2l" in out
+
+
+@pytest.mark.skipif("torch.cuda.is_available()")
+def test_all_gpus_where_there_are_none(folder, monkeypatch, capsys):
+    status, _, err = type_in(monkeypatch, capsys, "trainer=ddp")
+    assert status == 1
+    assert "must be at most the GPUs that torch sees (=0); use trainer=cpu" in err
+
+
+def test_prepare_voc(command, folder):
+    done = command("root=data", "download=true", script="scripts/prepare_voc.py")
+    assert done.returncode == 0, done.stderr
+    assert "all 24 pairs are sound" in done.stdout
+
+
+@pytest.mark.slow
+def test_torchrun_executes_a_run_directory(command):
+    run = command.train("epochs=1", name="cluster")
+    for name in ("summary.json", "checkpoints/last.ckpt", "checkpoints/best.ckpt", "metrics.csv"):
+        (run / name).unlink()
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "fcn.worker", str(run)],
+        cwd=command.folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    assert runs.read_summary(run)["world_size"] == 2
+
+
+def test_the_python_example(folder, capsys):
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    small = ", ".join(f'"{option}"' for option in SMALL)
+    training, prediction = example.split("mask =")
+    namespace: dict = {"image": np.zeros((40, 50, 3), np.uint8)}
+    exec(training.replace('"epochs=1"', small), namespace)
+    assert 0 <= namespace["metrics"]["val/mean_iou"] <= 1
+    (run,) = (folder / "outputs" / "shapes").iterdir()
+    exec("mask =" + prediction.replace("outputs/<name>/<time>", str(run)), namespace)
+    assert namespace["mask"].shape == (40, 50)
+
+
+def test_every_file_of_the_tree_is_there():
+    (tree,) = re.findall(r"## The tree\n\n(.*?)\n\n", README, re.S)
+    for line in tree.splitlines():
+        name = line.split()[0]
+        inside = "fcn/" if line.startswith("      ") else ""
+        assert (ROOT / inside / name).exists(), name
+    listed = {line.split()[0].rstrip("/") for line in tree.splitlines()}
+    found = {path.name for path in (ROOT / "fcn").iterdir() if path.name not in ("__init__.py", "__pycache__")}
+    assert found <= listed
