@@ -58,10 +58,9 @@ def train(config: Config, run_dir: Path | None = None) -> dict[str, float]:
     if not (run_dir / runs.CONFIG).exists():
         configuration.check(config)
         runs.create(run_dir, config)
-    summary = runs.read_summary(run_dir)
-    if summary.get("status") == "finished":
+    if runs.read_summary(run_dir).get("status") == "finished":
         print(f"{run_dir} is finished: nothing to do")
-        return dict(summary["metrics"])
+        return runs.final_metrics(run_dir)
     with logging_to(run_dir / runs.LOG), StopOnSignal(run_dir / runs.LAST) as stop:
         return _fit(config, run_dir, stop)
 
@@ -70,12 +69,10 @@ def _fit(config: Config, run_dir: Path, stop: StopOnSignal) -> dict[str, float]:
     # The seed decides the initial weights; everything later is seeded by what it is for.
     pl.seed_everything(config.seed, verbose=False)
     recorder = RunRecorder(run_dir, stop)
-    trainer = build_trainer(config, callbacks=[stop, recorder])
+    trainer = build_trainer(config, callbacks=[Announcement(config, run_dir), stop, recorder])
     status = "failed"
     try:
         task, data = SegmentationTask(config), VOCDataModule(config)
-        announce = Announcement(config, run_dir)
-        trainer.callbacks.append(announce)  # type: ignore[attr-defined]
         last = run_dir / runs.LAST
         trainer.fit(task, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
         status = "finished"

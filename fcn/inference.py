@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,8 +72,9 @@ def load_task(checkpoint: Path) -> SegmentationTask:
         container, weights = content["config"], content["state_dict"]
     except FileNotFoundError:
         raise CheckpointError(f"{checkpoint} must be a checkpoint, but there is no such file") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, OSError) as error:
-        raise CheckpointError(f"{checkpoint} must be a checkpoint saved by train.py: {error}") from error
+    except Exception as error:  # of many kinds, IndexError among them, for what is no checkpoint
+        problem = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{checkpoint} must be a checkpoint saved by train.py: {problem}") from error
     config = configuration.from_container(container)
     # The checkpoint brings all weights: nothing is fetched only to be overwritten.
     task = SegmentationTask(replace(config, backbone=replace(config.backbone, weights="none")))

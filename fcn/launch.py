@@ -93,7 +93,7 @@ def execute(run_dir: Path, processes: int) -> dict[str, float]:
 
         return worker.execute(run_dir)
     _execute_with_agent(run_dir, processes)
-    return dict(runs.read_summary(run_dir)["metrics"])
+    return runs.final_metrics(run_dir)
 
 
 def _execute_with_agent(run_dir: Path, processes: int) -> None:
@@ -145,7 +145,7 @@ def _root_cause(error: Any) -> str:
 def _mark_failed(run_dir: Path) -> None:
     """Rank 0 may have been ended while it waited for the rank that failed, and have thought itself interrupted."""
     if summary := runs.read_summary(run_dir):
-        runs.write_summary(run_dir, {**summary, "status": "failed"})
+        runs.write_summary(run_dir, {**summary, "metrics": runs.final_metrics(run_dir), "status": "failed"})
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import functools
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -94,7 +95,9 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def write_summary(run_dir: Path, summary: Mapping[str, Any]) -> None:
-    write_text(run_dir / SUMMARY, json.dumps(summary, indent=2) + "\n")
+    """Write summary.json. A score that does not exist (the IoU of an absent class) is null: JSON has no NaN."""
+    metrics = {name: value if math.isfinite(value) else None for name, value in summary["metrics"].items()}
+    write_text(run_dir / SUMMARY, json.dumps({**summary, "metrics": metrics}, indent=2, allow_nan=False) + "\n")
 
 
 def read_summary(run_dir: Path) -> dict[str, Any]:
@@ -105,6 +108,12 @@ def read_summary(run_dir: Path) -> dict[str, Any]:
         return {}
     assert isinstance(summary, dict)
     return summary
+
+
+def final_metrics(run_dir: Path) -> dict[str, float]:
+    """Metrics of summary.json by name; NaN for a score that does not exist."""
+    metrics = read_summary(run_dir).get("metrics", {})
+    return {name: math.nan if value is None else value for name, value in metrics.items()}
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, str]]:
