@@ -19,7 +19,7 @@ from pytorch_lightning.strategies import DDPStrategy
 
 from fcn import config as configuration
 from fcn import runs
-from fcn.config import Accelerator, Config, ConfigError, DatasetName, Precision, Reduction
+from fcn.config import Accelerator, Config, ConfigError, DatasetName, Precision, Reduction, check_batch_size
 from fcn.data.module import VOCDataModule
 from fcn.losses import comparable_lr
 from fcn.recording import AtomicCheckpointIO, RunRecorder, device_name, one_line
@@ -93,11 +93,7 @@ def build_trainer(config: Config, *, callbacks: list[pl.Callback]) -> pl.Trainer
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     world = int(os.environ.get("WORLD_SIZE", "1"))
     on_gpu = uses_gpu(config)
-    if config.batch_size % world:
-        raise ConfigError(
-            f"batch_size (={config.batch_size}) must be divisible by the number of processes (={world}), because "
-            f"it counts the images of all; use batch_size={max(1, config.batch_size // world) * world}"
-        )
+    check_batch_size(config, world)
     # Batch norm's statistics are broadcast before validation; doing it at every step would hang uneven ones.
     ddp = DDPStrategy(
         process_group_backend="nccl" if on_gpu else "gloo",

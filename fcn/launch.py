@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from fcn import cli, runs
-from fcn.config import Accelerator, Config, ConfigError, from_composed
+from fcn.config import Accelerator, Config, ConfigError, check_batch_size, from_composed
 
 SHUTDOWN_SECONDS = 300
 """How long ranks may take to finish their step and save after a signal; the agent's default kills them after 30 s."""
@@ -69,21 +70,20 @@ def count_processes(config: Config) -> int:
     """Processes of a run: `trainer.devices`, or all GPUs, or one on the CPU.
 
     Raises:
-        ConfigError: if more GPUs are asked for than there are.
+        ConfigError: if more GPUs are asked for than there are, or the batch cannot be shared evenly.
     """
-    if config.trainer.accelerator is Accelerator.cpu:
-        return config.trainer.devices or 1
-    import torch  # slow to import: never for a command that only prints a configuration
+    processes = config.trainer.devices or 1
+    if config.trainer.accelerator is not Accelerator.cpu:
+        import torch  # slow to import: never for a command that only prints a configuration
 
-    found = torch.cuda.device_count()
-    wanted = config.trainer.devices or max(found, 1)
-    if config.trainer.accelerator is Accelerator.gpu and wanted > found:
-        raise ConfigError(
-            f"trainer.devices (={wanted}) must be at most the GPUs that torch sees (={found}); use trainer=cpu"
-        )
-    if found and wanted > found:
-        raise ConfigError(f"trainer.devices (={wanted}) must be at most the GPUs that torch sees (={found})")
-    return wanted
+        found = torch.cuda.device_count()
+        processes = config.trainer.devices or max(found, 1)
+        if processes > found and (found or config.trainer.accelerator is Accelerator.gpu):
+            raise ConfigError(
+                f"trainer.devices (={processes}) must be at most the GPUs that torch sees (={found}); use trainer=cpu"
+            )
+    check_batch_size(config, processes)
+    return processes
 
 
 def execute(run_dir: Path, processes: int) -> dict[str, float]:
@@ -122,6 +122,9 @@ def _execute_with_agent(run_dir: Path, processes: int) -> None:
         with _worker_environment(processes):
             elastic_launch(agent, sys.executable)("-m", "fcn.worker", str(run_dir))
     except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        if failure.exitcode in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+            raise SystemExit(failure.exitcode) from None  # the ranks were signalled, not we; they have saved
         _mark_failed(run_dir)
         raise RankFailed(_root_cause(error)) from None
     except SignalException as error:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, OmegaConf, ValidationError
 
 from fcn.config import rules
-from fcn.config.rules import ConfigError, nearest
+from fcn.config.rules import ConfigError, check_batch_size, nearest
 from fcn.config.schema import (
     IGNORE_INDEX,
     VOC_CLASSES,
@@ -62,6 +62,7 @@ __all__ = [
     "ShapesConfig",
     "TrainerConfig",
     "check",
+    "check_batch_size",
     "flatten",
     "from_composed",
     "from_container",

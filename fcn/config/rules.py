@@ -89,11 +89,19 @@ def _check_rules(config: Config) -> None:
         raise ConfigError(f"name (={config.name!r}) must be a folder below outputs/, such as name=my_runs")
     if config.optim.nesterov and config.optim.momentum == 0:
         raise ConfigError("optim.nesterov (=true) needs optim.momentum above 0; use optim.momentum=0.9")
-    devices = config.trainer.devices or 1
-    if config.batch_size % devices:
-        raise ConfigError(
-            f"batch_size (={config.batch_size}) must be divisible by trainer.devices (={devices}), because it "
-            f"counts the images of all processes; use batch_size={max(1, config.batch_size // devices) * devices}"
-        )
+    check_batch_size(config, config.trainer.devices or 1)
     if config.trainer.precision is Precision.fp16 and config.trainer.accelerator is Accelerator.cpu:
         raise ConfigError("trainer.precision (=fp16) needs a GPU; use bf16 or fp32 on the CPU")
+
+
+def check_batch_size(config: Config, processes: int) -> None:
+    """Check that `processes` can share a batch evenly; how many there are is known only when a run is started.
+
+    Raises:
+        ConfigError: if they cannot.
+    """
+    if config.batch_size % processes:
+        raise ConfigError(
+            f"batch_size (={config.batch_size}) must be divisible by the number of processes (={processes}), because "
+            f"it counts the images of all of them; use batch_size={max(1, config.batch_size // processes) * processes}"
+        )

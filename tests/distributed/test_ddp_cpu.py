@@ -184,6 +184,17 @@ def test_ctrl_c_leaves_a_usable_run_and_no_orphan(command):
     assert f"interrupted at step {stopped_at}; go on with resume=" in done.stdout
 
 
+@pytest.mark.slow
+def test_a_signal_to_one_rank_stops_all_of_them(command):
+    """As a cluster does that takes a machine back: the ranks agree, save, and the run is interrupted, not failed."""
+    process, run = started(command, "signalled")
+    os.kill(max(workers_of(run)), signal.SIGTERM)
+    process.communicate(timeout=120)
+    assert process.returncode == 143
+    assert not workers_of(run)
+    assert json.loads((run / "summary.json").read_text())["status"] == "interrupted"
+
+
 def test_killing_the_command_leaves_no_orphan(command):
     process, run = started(command, "killed")
     process.kill()

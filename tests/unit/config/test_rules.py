@@ -64,7 +64,10 @@ def test_every_lower_bound_holds(low):
         ({"optim__betas": [0.9]}, r"optim.betas \(=\[0.9\]\) must be two numbers"),
         ({"data__classes": ["background"]}, "data.classes must name 2 to 255 classes"),
         ({"data__classes": ["background", "cat", "cat"]}, "must not repeat a name; cat"),
-        ({"batch_size": 3, "trainer__devices": 2}, r"batch_size \(=3\) must be divisible by trainer.devices \(=2\)"),
+        (
+            {"batch_size": 3, "trainer__devices": 2},
+            r"batch_size \(=3\) must be divisible by the number of processes \(=2\)",
+        ),
         ({"name": "../elsewhere"}, "name .* must be a folder below outputs/"),
         ({"name": "/elsewhere"}, "name .* must be a folder below outputs/"),
         ({"name": ""}, "name .* must be a folder below outputs/"),
