@@ -69,7 +69,7 @@ def _fit(config: Config, run_dir: Path, stop: StopOnSignal) -> dict[str, float]:
     # The seed decides the initial weights; everything later is seeded by what it is for.
     pl.seed_everything(config.seed, verbose=False)
     recorder = RunRecorder(run_dir, stop)
-    trainer = build_trainer(config, callbacks=[Announcement(config, run_dir), stop, recorder])
+    trainer = build_trainer(config, callbacks=[Announcement(config, run_dir), recorder, stop])
     status = "failed"
     try:
         task, data = SegmentationTask(config), VOCDataModule(config)

@@ -1,0 +1,30 @@
+"""Genuine VOC images and genuine ImageNet weights through the command that a user types."""
+
+import json
+
+import pytest
+
+from tests.commands import SHARED, type_in
+
+WEIGHTS = SHARED / "weights" / "squeezenet1_0-imagenet.pth"
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+@pytest.mark.skipif(not WEIGHTS.is_file(), reason="the genuine weights are not beside the checkout")
+def test_the_preset_trains_on_genuine_images(voc_sample, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    own = (
+        f"data.root={voc_sample}",
+        f"backbone.weights={WEIGHTS}",
+        "epochs=1",
+        "data.crop_size=[64,64]",
+        "trainer=cpu",
+    )
+    status, out, err = type_in(monkeypatch, capsys, "experiment=voc_sample", *own)
+    assert status == 0, err
+    assert "voc: 180 training and 60 validation images, 21 classes" in out
+    (run,) = (tmp_path / "outputs" / "voc_sample").iterdir()
+    metrics = json.loads((run / "summary.json").read_text())["metrics"]
+    assert metrics["val/pixel_accuracy"] > 0.1
+    assert (run / "samples" / "epoch_001.png").is_file()
