@@ -127,6 +127,8 @@ class RunRecorder(pl.Callback):
             self._record_scalars(trainer, scores)
             if "val/mean_iou" in scores:
                 self._record_pictures(trainer, task)
+            assert self._writer
+            self._writer.flush()
         self._save_checkpoints(trainer, improved=improved)
         if trainer.is_global_zero:
             self.write_summary(trainer, "interrupted")  # what is true if the run ends here
@@ -176,7 +178,6 @@ class RunRecorder(pl.Callback):
         assert self._writer
         for tag, picture in pictures.items():
             self._writer.add_image(tag, np.asarray(picture), trainer.global_step, dataformats="HWC")
-        self._writer.flush()
 
     def _samples(self, trainer: pl.Trainer, task: SegmentationTask) -> list[visualization.Sample]:
         """The same images at every epoch, evenly spread over the validation set."""

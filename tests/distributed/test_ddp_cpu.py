@@ -114,20 +114,13 @@ def make_divisible(checkpoint: Path, target: Path, *, batch_size: int) -> Path:
     return target
 
 
-@pytest.mark.parametrize(
-    "reduction",
-    [
-        "pixel_mean",
-        pytest.param("image_sum", marks=pytest.mark.slow),
-        pytest.param("pixel_sum", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("reduction", ["pixel_mean", pytest.param("image_sum", marks=pytest.mark.slow)])
 def test_two_processes_make_the_steps_of_one(command, reduction):
     """SqueezeNet has no batch norm: the weights are those of one process, up to rounding.
 
     The processes have unequal numbers of void pixels, so that an average of their means would be another step.
     """
-    lr = {"pixel_mean": 1e-2, "image_sum": 1e-2 / 8, "pixel_sum": 1e-2 / 8 / 64**2}[reduction]
+    lr = {"pixel_mean": 1e-2, "image_sum": 1e-2 / 8}[reduction]
     options = (
         "backbone=squeezenet1_0",
         "optim=sgd",

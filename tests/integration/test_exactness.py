@@ -6,6 +6,7 @@ import signal
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fcn import experiment, launch, worker
 from tests.commands import TINY, Command, interrupt, wait_for
@@ -46,6 +47,13 @@ def scalar_columns(run):
     return [line[:clock] + line[clock + 1 :] for line in lines]
 
 
+def step_curve(run):
+    """Points of train/loss_step as TensorBoard shows them."""
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0})
+    events.Reload()
+    return [(point.step, point.value) for point in events.Scalars("train/loss_step")]
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, shapes_root):
     """Run directory of a run made in this process, by the Python API."""
@@ -80,8 +88,6 @@ def test_the_last_epoch_is_validated_whatever_val_every(uninterrupted):
 
 def stop_at(command: Command, name: str, step: int, number: int):
     """Start a run and send it a signal once `step` has been logged; what it printed, and its directory."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     process = command.start(*TINY, *LONGER, f"data.root={command.data}", f"name={name}")
     folder = command.folder / "outputs" / name
 
@@ -115,6 +121,7 @@ def test_a_stopped_run_is_usable_and_goes_on_bit_for_bit(module_command, uninter
     assert resumed.returncode == 0, resumed.stderr
     assert_same_bits(run, uninterrupted)
     assert scalar_columns(run) == scalar_columns(uninterrupted)
+    assert step_curve(run) == step_curve(uninterrupted)
 
 
 def test_a_killed_run_goes_on_bit_for_bit(module_command, uninterrupted):
@@ -124,6 +131,7 @@ def test_a_killed_run_goes_on_bit_for_bit(module_command, uninterrupted):
     assert resumed.returncode == 0, resumed.stderr
     assert_same_bits(run, uninterrupted)
     assert scalar_columns(run) == scalar_columns(uninterrupted)
+    assert step_curve(run) == step_curve(uninterrupted)
 
 
 def test_a_run_directory_is_a_job(uninterrupted, tmp_path):
