@@ -54,9 +54,9 @@ def train(config: Config, run_dir: Path | None = None) -> dict[str, float]:
         TrainingDiverged: if the loss becomes NaN or infinite.
         SystemExit: with 128 + signal, after Ctrl-C or SIGTERM and with a checkpoint to go on from.
     """
+    config = configuration.from_container(configuration.to_container(config))  # checked, references resolved
     run_dir = run_dir or Path("outputs", config.name, f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
     if not (run_dir / runs.CONFIG).exists():
-        configuration.check(config)
         runs.create(run_dir, config)
     if runs.read_summary(run_dir).get("status") == "finished":
         print(f"{run_dir} is finished: nothing to do")

@@ -61,7 +61,6 @@ __all__ = [
     "ScheduleName",
     "ShapesConfig",
     "TrainerConfig",
-    "check",
     "check_batch_size",
     "flatten",
     "from_composed",
@@ -147,13 +146,3 @@ def flatten(container: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def check(config: Config) -> None:
-    """Check every range of the schema and every rule between keys.
-
-    Raises:
-        ConfigError: naming key, value, rule and remedy of the first rule that is broken.
-    """
-    rules.check_ranges(flatten(to_container(config)), Config)
-    rules.check_run(config)
