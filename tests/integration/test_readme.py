@@ -33,6 +33,7 @@ HERE = {  # run below, each with SMALL
     "python train.py -m model.init=bilinear,xavier lr=0.001,0.01",
     "python train.py experiment=d2l data.root=data data.download=true",
     "python train.py data=voc data.root=<folder that holds VOCdevkit>",
+    "python train.py experiment=voc_sample data.root=<folder that holds VOCdevkit>",
     "python train.py backbone=resnet50 optim=adamw schedule=poly",
 }
 ELSEWHERE = {
