@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from fcn import runs
 from fcn.data import shapes
@@ -83,7 +84,7 @@ def test_the_configuration_of_the_chapter_can_be_looked_at(folder, monkeypatch, 
     assert "protocol: d2l" in out
 
 
-@pytest.mark.skipif("torch.cuda.is_available()")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there are GPUs")
 def test_all_gpus_where_there_are_none(folder, monkeypatch, capsys):
     status, _, err = type_in(monkeypatch, capsys, "trainer=ddp")
     assert status == 1
