@@ -9,10 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from fcn import runs
 from fcn.data import shapes
+from fcn.task import SegmentationTask
 from tests.commands import ROOT, TINY, interrupt, wait_for
 
 
@@ -126,14 +128,21 @@ def test_two_processes_make_the_steps_of_one(command, reduction):
         "optim=sgd",
         f"lr={lr}",
         f"loss={reduction}",
+        "epochs=1",
         "data.augmentation.scale=[0.4,1.0]",
     )
     runs_of = {name: command.train(*options, f"trainer={name}", name=name) for name in ("cpu", "ddp_cpu")}
     alone, together = (torch.load(run / runs.LAST, weights_only=True)["state_dict"] for run in runs_of.values())
+    config = runs.load_config(runs_of["cpu"])
+    pl.seed_everything(config.seed, verbose=False)
+    start = SegmentationTask(config).state_dict()
     for name, weight in alone.items():
-        torch.testing.assert_close(together[name], weight, rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
-    moved = [json.loads((run / "summary.json").read_text())["metrics"]["train/loss"] for run in runs_of.values()]
-    assert moved[0] == pytest.approx(moved[1], rel=1e-5)
+        # Relative to the way that the weights have gone: half a step or twice a step would be a difference of order 1.
+        difference, way = (together[name] - weight).norm(), (weight - start[name]).norm()
+        assert difference <= 5e-3 * way, (name, float(difference), float(way))
+        assert way > 0 or "upscore" in name, name
+    losses = [json.loads((run / "summary.json").read_text())["metrics"]["train/loss"] for run in runs_of.values()]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 def test_a_failing_rank_gives_one_line_with_its_root_cause(command):
