@@ -89,7 +89,7 @@ class RunRecorder(pl.Callback):
             step = trainer.global_step
             # What was written after the checkpoint from which a run goes on is dropped: it comes again.
             self._rows = [row for row in runs.read_metrics(self.run_dir) if int(row["step"]) <= step]
-            self._writer = SummaryWriter(str(self.run_dir), purge_step=step + 1 if step else None)
+            self._writer = SummaryWriter(str(self.run_dir), purge_step=step + 1, flush_secs=10)
 
         self._since = time.monotonic()
 

@@ -108,7 +108,7 @@ def stop_at(command: Command, name: str, step: int, number: int):
     ("number", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
 )
 def test_a_stopped_run_is_usable_and_goes_on_bit_for_bit(module_command, uninterrupted, number, status):
-    step = random.SystemRandom().randint(1, 6)
+    step = random.SystemRandom().randint(1, 4)
     done, run = stop_at(module_command, f"stopped_{status}", step, number)
     assert done.returncode == status, done.stderr
     assert done.stderr == ""
@@ -125,7 +125,7 @@ def test_a_stopped_run_is_usable_and_goes_on_bit_for_bit(module_command, uninter
 
 
 def test_a_killed_run_goes_on_bit_for_bit(module_command, uninterrupted):
-    done, run = stop_at(module_command, "killed", 6, signal.SIGKILL)
+    done, run = stop_at(module_command, "killed", 4, signal.SIGKILL)
     assert done.returncode == -signal.SIGKILL
     resumed = module_command(f"resume={run}")
     assert resumed.returncode == 0, resumed.stderr
