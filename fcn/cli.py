@@ -20,9 +20,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, ValidationError
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, InterpolationResolutionError
 
-from fcn.config import Config, flatten, nearest, schema_fields
+from fcn.config import Config, ModelName, flatten, nearest, schema_fields
 
 WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
 """Whether the person who started this process asked for tracebacks, in Hydra's own way."""
@@ -73,6 +73,9 @@ def explain(error: BaseException, schema: type = Config) -> str:
         group, _, option = (cause.missing_cfg_file or "").rpartition("/")
         known = cause.options or []
         return f"{group}={option} is no option of {group}{nearest(option, known)}; known: {', '.join(known)}"
+    if isinstance(cause, InterpolationResolutionError):
+        first = str(cause).splitlines()[0]
+        return first.partition(" raised while resolving interpolation: ")[2] or first
     if isinstance(cause, (ConfigKeyError, ConfigAttributeError)) and cause.full_key:
         return _unknown_key(cause.full_key, schema)
     if isinstance(cause, ValidationError) and cause.full_key:
@@ -113,12 +116,22 @@ def register(schema: type = Config) -> None:
     """Make the schema and the resolvers of conf/ known; also what Hydra's compose API needs to read conf/."""
     ConfigStore.instance().store(name="schema", node=schema, provider="fcn")
     OmegaConf.register_new_resolver("run_directory", _run_directory, replace=True)
+    OmegaConf.register_new_resolver("trunk_of", _trunk_of, replace=True)
     OmegaConf.register_new_resolver("known_keys", lambda _root_: _key_table(schema, _root_), replace=True)
 
 
 def _run_directory(resume: str | None, name: str) -> str:
     """Where Hydra puts a run: the directory that is resumed, or a new one named by the time."""
     return resume or str(Path("outputs", name, f"{datetime.now():%Y-%m-%d_%H-%M-%S}"))
+
+
+def _trunk_of(name: ModelName | str) -> str:
+    """Trunk of one of torchvision's networks; a head that takes any trunk keeps the default."""
+    trunk = ModelName(str(name)).trunk
+    if trunk is None:
+        known = ", ".join(model for model in ModelName if model.trunk)
+        raise ValueError(f"model.name (={name}) must be one of torchvision's under model=torchvision: {known}")
+    return trunk.value
 
 
 def _key_table(schema: type, composed: DictConfig) -> str:

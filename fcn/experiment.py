@@ -21,7 +21,9 @@ from fcn import config as configuration
 from fcn import runs
 from fcn.config import Accelerator, Config, ConfigError, DatasetName, Precision, Reduction, check_batch_size
 from fcn.data.module import VOCDataModule
+from fcn.inference import CheckpointError, network_weights
 from fcn.losses import comparable_lr
+from fcn.models.networks import copy_fitting
 from fcn.recording import AtomicCheckpointIO, RunRecorder, device_name, one_line
 from fcn.stopping import StopOnSignal
 from fcn.task import SegmentationTask
@@ -74,6 +76,8 @@ def _fit(config: Config, run_dir: Path, stop: StopOnSignal) -> dict[str, float]:
     try:
         task, data = SegmentationTask(config), VOCDataModule(config)
         last = run_dir / runs.LAST
+        if config.model.init_from and not last.exists():
+            begin_with(task, config.model.init_from)
         trainer.fit(task, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
         status = "finished"
     except (SystemExit, KeyboardInterrupt):
@@ -86,6 +90,24 @@ def _fit(config: Config, run_dir: Path, stop: StopOnSignal) -> dict[str, float]:
     devices = f"{trainer.world_size} x {device_name(trainer.strategy.root_device)}"
     log.info("%s, %.1f images/s on %s", one_line(recorder.metrics), recorder.images_per_second, devices)
     return recorder.metrics
+
+
+def begin_with(task: SegmentationTask, run: str) -> None:
+    """Copy what fits from another run into the network, and say what did and what did not.
+
+    Raises:
+        ConfigError: if `run` is neither a run nor a checkpoint, or nothing in it fits.
+    """
+    try:
+        copied, kept, left = copy_fitting(task.model, network_weights(run))
+    except CheckpointError as error:
+        raise ConfigError(f"model.init_from (={run}) must be a run or a checkpoint: {error}") from error
+    if not copied:
+        raise ConfigError(f"model.init_from (={run}) must fit the network somewhere; use a run of the same backbone")
+    log.info("weights  %d of %d tensors copied from %s", len(copied), len(copied) + len(kept), run)
+    for name, names in (("as initialised", kept), ("not taken over", left)):
+        if names:
+            log.info("         %s: %s", name, ", ".join(names if len(names) <= 12 else [*names[:12], "..."]))
 
 
 def build_trainer(config: Config, *, callbacks: list[pl.Callback]) -> pl.Trainer:

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from fcn.config import ConfigError, OptimConfig, OptimName, ScheduleConfig, ScheduleName
 
+KINDS = ("", "/no_decay", "/bias")
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 """Batch, instance, group and layer norms: their scales are no convolution weights, whatever their shape."""
 
@@ -20,9 +21,10 @@ NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 def build_optimizer(model: nn.Module, *, head: Iterable[nn.Parameter], config: OptimConfig, lr: float) -> Optimizer:
     """Optimiser over the parameters that train, in named groups.
 
-    The groups are `trunk`, `trunk/no_decay`, `head` and `head/no_decay`, in this order and without the
+    The groups are `trunk`, `trunk/no_decay`, `trunk/bias` and the same of `head`, in this order and without the
     empty ones. Biases, norms and all other parameters of at most one axis are not decayed, unless
-    `optim.decay_all`. Frozen parameters are in no group: they get neither gradient nor decay.
+    `optim.decay_all`. Biases (but not those of norms) are a group of their own only if `optim.bias_lr_multiplier`
+    is not 1. Frozen parameters are in no group: they get neither gradient nor decay.
 
     Args:
         model: trunk and head.
@@ -41,33 +43,40 @@ def _parameter_groups(
     model: nn.Module, *, head: Iterable[nn.Parameter], config: OptimConfig, lr: float
 ) -> list[dict[str, Any]]:
     heads = set(head)
-    undecayed = set() if config.decay_all else _undecayed(model)
-    names = ("trunk", "trunk/no_decay", "head", "head/no_decay")
-    members: dict[str, list[nn.Parameter]] = {name: [] for name in names}
+    norms = _of_norms(model)
+    undecayed = norms | {parameter for parameter in model.parameters() if parameter.ndim <= 1}
+    biases = {parameter for name, parameter in model.named_parameters() if name.endswith("bias")} - norms
+    members: dict[str, list[nn.Parameter]] = {part + kind: [] for part in ("trunk", "head") for kind in KINDS}
     for parameter in model.parameters():
         if parameter.requires_grad:
-            part = "head" if parameter in heads else "trunk"
-            members[f"{part}/no_decay" if parameter in undecayed else part].append(parameter)
+            kind = KINDS[1] if parameter in undecayed and not config.decay_all else KINDS[0]
+            if parameter in biases and config.bias_lr_multiplier != 1:
+                kind = KINDS[2]
+            members[("head" if parameter in heads else "trunk") + kind].append(parameter)
     return [
         {
             "name": name,
             "params": parameters,
-            "lr": lr * config.head_lr_multiplier if name.startswith("head") else lr,
-            "weight_decay": 0.0 if name.endswith("no_decay") else config.weight_decay,
+            "lr": lr * _lr_factor(name, config),
+            "weight_decay": 0.0 if "/" in name and not config.decay_all else config.weight_decay,
         }
         for name, parameters in members.items()
         if parameters
     ]
 
 
-def _undecayed(model: nn.Module) -> set[nn.Parameter]:
-    of_norms = {
+def _lr_factor(group: str, config: OptimConfig) -> float:
+    head = config.head_lr_multiplier if group.startswith("head") else 1.0
+    return head * (config.bias_lr_multiplier if group.endswith("/bias") else 1.0)
+
+
+def _of_norms(model: nn.Module) -> set[nn.Parameter]:
+    return {
         parameter
         for module in model.modules()
         if isinstance(module, NORMS)
         for parameter in module.parameters(recurse=False)
     }
-    return of_norms | {parameter for parameter in model.parameters() if parameter.ndim <= 1}
 
 
 def schedule_factor(config: ScheduleConfig, step: int, total_steps: int) -> float:

@@ -15,7 +15,7 @@ from fcn import config as configuration
 from fcn.config import IGNORE_INDEX, Config, Protocol, Reduction
 from fcn.losses import cross_entropy, step_loss
 from fcn.metrics import SegmentationMetrics, class_iou, scores
-from fcn.models.fcn import build_model
+from fcn.models.networks import build_model
 from fcn.optim import build_optimizer, build_schedule
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -29,7 +29,8 @@ class TrainingDiverged(ValueError):
 class SegmentationTask(pl.LightningModule):
     """Trains and validates the configured model.
 
-    `forward` takes uint8 images [N, 3, H, W] of any size and gives float logits [N, C, H, W].
+    `forward` takes images [N, 3, H, W] of any size, uint8 or float in [0, 1] as torchvision has them, and gives
+    float logits [N, C, H, W].
 
     Attributes:
         model: the network; takes normalised float images.
@@ -59,7 +60,8 @@ class SegmentationTask(pl.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         # The operations of torchvision's ToTensor and Normalize in their order: the same bits as the chapter's.
-        normalised = (images.to(self.mean.dtype) / 255 - self.mean) / self.std
+        unit = images if images.is_floating_point() else images.to(self.mean.dtype) / 255
+        normalised = (unit - self.mean) / self.std
         logits: Tensor = self.model(normalised.contiguous(memory_format=torch.channels_last))
         return logits
 

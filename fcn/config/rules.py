@@ -8,7 +8,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fcn.config.schema import IGNORE_INDEX, Accelerator, Config, Precision, schema_fields
+from fcn.config.schema import (
+    IGNORE_INDEX,
+    Accelerator,
+    Config,
+    InferenceConfig,
+    Precision,
+    PublishedWeights,
+    schema_fields,
+)
 
 
 class ConfigError(ValueError):
@@ -66,6 +74,7 @@ def _check_lists(config: Config) -> None:
     lengths: dict[str, tuple[Sequence[float], str]] = {
         "data.crop_size": (config.data.crop_size, "two numbers, height and width: [320,480]"),
         "data.augmentation.scale": (config.data.augmentation.scale, "two numbers, low and high: [0.5,2.0]"),
+        "model.skip_scale": (config.model.skip_scale, "two numbers, coarse to fine: [1,1]"),
         "optim.betas": (config.optim.betas, "two numbers: [0.9,0.999]"),
     }
     for key, (value, rule) in lengths.items():
@@ -89,9 +98,24 @@ def _check_rules(config: Config) -> None:
         raise ConfigError(f"name (={config.name!r}) must be a folder below outputs/, such as name=my_runs")
     if config.optim.nesterov and config.optim.momentum == 0:
         raise ConfigError("optim.nesterov (=true) needs optim.momentum above 0; use optim.momentum=0.9")
+    _check_model(config)
     check_batch_size(config, config.trainer.devices or 1)
     if config.trainer.precision is Precision.fp16 and config.trainer.accelerator is Accelerator.cpu:
         raise ConfigError("trainer.precision (=fp16) needs a GPU; use bf16 or fp32 on the CPU")
+
+
+def _check_model(config: Config) -> None:
+    name, trunk, backbone = config.model.name, config.model.name.trunk, config.backbone
+    if trunk and (backbone.name is not trunk or backbone.output_stride):
+        raise ConfigError(
+            f"model.name (={name}) is torchvision's network on {trunk}, so that backbone.name (={backbone.name}) must "
+            f"be {trunk} and backbone.output_stride null; use model=torchvision model.name={name}"
+        )
+    if config.model.weights is not PublishedWeights.none and not trunk:
+        raise ConfigError(
+            f"model.weights (={config.model.weights}) are torchvision's, and model.name (={name}) is none of its "
+            "networks; use model=torchvision, or model.init_from=<run> to begin with a run's weights"
+        )
 
 
 def check_batch_size(config: Config, processes: int) -> None:
@@ -105,3 +129,17 @@ def check_batch_size(config: Config, processes: int) -> None:
             f"batch_size (={config.batch_size}) must be divisible by the number of processes (={processes}), because "
             f"it counts the images of all of them; use batch_size={max(1, config.batch_size // processes) * processes}"
         )
+
+
+def check_inference(config: InferenceConfig) -> None:
+    """Check what the keys of inference demand of each other.
+
+    Raises:
+        ConfigError: naming key, value, rule and remedy of the first rule that is broken.
+    """
+    if len(config.tile_size) != 2 or any(side % 32 for side in config.tile_size):
+        raise ConfigError(
+            f"tile_size (={config.tile_size}) must be two multiples of 32, the coarsest stride: [320,480], height first"
+        )
+    if not config.scales:
+        raise ConfigError("scales (=[]) must name at least one scale; use scales=[1.0]")

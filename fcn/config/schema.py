@@ -44,16 +44,61 @@ class BackboneName(Choice):
     resnet50 = "resnet50"
     resnet101 = "resnet101"
     resnet152 = "resnet152"
+    resnext50_32x4d = "resnext50_32x4d"
+    wide_resnet50_2 = "wide_resnet50_2"
     squeezenet1_0 = "squeezenet1_0"
+    mobilenet_v3_large = "mobilenet_v3_large"
+    convnext_tiny = "convnext_tiny"
+    vgg16 = "vgg16"
+    vgg16_bn = "vgg16_bn"
 
 
 class ModelName(Choice):
+    """The FCNs, and torchvision's segmentation networks to compare with, which are named head_trunk."""
+
     fcn32s = "fcn32s"
+    fcn16s = "fcn16s"
+    fcn8s = "fcn8s"
+    fcn_resnet50 = "fcn_resnet50"
+    fcn_resnet101 = "fcn_resnet101"
+    deeplabv3_resnet50 = "deeplabv3_resnet50"
+    lraspp_mobilenet_v3_large = "lraspp_mobilenet_v3_large"
+
+    @property
+    def trunk(self) -> BackboneName | None:
+        """The trunk that torchvision builds this network on; None for the FCNs, which take any."""
+        _, _, trunk = self.value.partition("_")
+        return BackboneName(trunk) if trunk else None
 
 
 class Init(Choice):
     bilinear = "bilinear"
     xavier = "xavier"
+
+
+class ScoreInit(Choice):
+    xavier = "xavier"
+    zero = "zero"
+
+
+class Alignment(Choice):
+    chapter = "chapter"
+    centered = "centered"
+
+
+class Border(Choice):
+    zero = "zero"
+    replicate = "replicate"
+
+
+class Inference(Choice):
+    whole = "whole"
+    tiled = "tiled"
+
+
+class PublishedWeights(Choice):
+    none = "none"
+    voc = "voc"
 
 
 class Reduction(Choice):
@@ -140,15 +185,26 @@ class BackboneConfig:
 
     name: BackboneName = setting(BackboneName.resnet18, "name of the network in torchvision")
     weights: str = setting("none", "none (random), imagenet (torchvision's V1), or the path of a state dict")
+    output_stride: int | None = setting(
+        None, "8, 16 or 32: coarser stages are dilated instead; null: as the network is built", low=8, high=32
+    )
 
 
 @dataclass(kw_only=True, slots=True)
 class ModelConfig:
-    """The head on the trunk."""
+    """The head on the trunk. Of torchvision's networks only name and weights mean something."""
 
-    name: ModelName = setting(ModelName.fcn32s, "one upsampling of the coarsest map")
-    init: Init = setting(Init.bilinear, "initialisation of the transposed convolution")
-    upsample_trainable: bool = setting(True, "false freezes the transposed convolution")
+    name: ModelName = setting(ModelName.fcn32s, "fcn32s, fcn16s, fcn8s, or one of torchvision's (model=torchvision)")
+    init: Init = setting(Init.bilinear, "initialisation of the transposed convolutions")
+    upsample_trainable: bool = setting(True, "false freezes the transposed convolutions")
+    score_init: ScoreInit = setting(ScoreInit.xavier, "of the coarsest score layer; those of skips start at zero")
+    skip_scale: list[float] = setting([1.0, 1.0], "factors of the skips, coarse to fine; at-once: [0.01,1e-4]", low=0)
+    alignment: Alignment = setting(
+        Alignment.chapter, "chapter: kernel 2s, padding s/2; centered: centred where the features of a cell are"
+    )
+    border: Border = setting(Border.zero, "of the coarse scores; zero: logits fade there; replicate: they go on")
+    weights: PublishedWeights = setting(PublishedWeights.none, "voc: torchvision's own, for model=torchvision")
+    init_from: str | None = setting(None, "run or checkpoint whose fitting weights are copied before training")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -169,6 +225,7 @@ class OptimConfig:
     weight_decay: float = setting(1e-4, "on convolution weights; not on biases, norms and frozen kernels", low=0)
     decay_all: bool = setting(False, "weight decay on biases and norms too, as the chapter does")
     head_lr_multiplier: float = setting(1.0, "learning rate of the head relative to the trunk's", low=0)
+    bias_lr_multiplier: float = setting(1.0, "learning rate of biases relative to weights'; Long et al.: 2", low=0)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -209,6 +266,17 @@ class Config:
     optim: OptimConfig = field(default_factory=OptimConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+
+@dataclass(kw_only=True, slots=True)
+class InferenceConfig:
+    """How a trained network is applied to an image. Flip and scales average class probabilities."""
+
+    inference: Inference = setting(Inference.whole, "whole: the image at once; tiled: overlapping tiles, averaged")
+    tile_size: list[int] = setting([320, 480], "height and width of a tile, pixels, multiples of 32", low=32)
+    flip: bool = setting(False, "average with the prediction for the mirrored image")
+    scales: list[float] = setting([1.0], "average over the image at these scales, relative to native", low=0.1, high=10)
+    accelerator: Accelerator = setting(Accelerator.auto, "auto: a GPU if there is one, else the CPU")
 
 
 def schema_fields(schema: type, prefix: str = "") -> dict[str, dataclasses.Field[Any]]:

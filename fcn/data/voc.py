@@ -184,7 +184,7 @@ def read_image(path: Path) -> Tensor:
     image = _decode(path)
     if image.mode == "F":
         raise DataError(f"{path} (mode F) must hold integer pixels", "save it as 8-bit RGB")
-    return torch.from_numpy(np.array(_to_rgb(image))).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(np.array(to_rgb(image))).permute(2, 0, 1).contiguous()
 
 
 def read_mask(path: Path, num_classes: int) -> Tensor:
@@ -237,7 +237,8 @@ def _unreadable(path: Path, error: Exception) -> DataError:
     return DataError(problem, "restore the file or take it out of the split list")
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An image of any mode as 8-bit RGB: 16 bits are scaled down, an alpha channel is dropped."""
     # PIL's own conversion clips 16 bits at 255, which leaves such an image nearly white.
     if image.mode.startswith("I"):
         sixteen = np.asarray(image).astype(np.int64).clip(0, 65535)

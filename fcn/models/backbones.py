@@ -1,28 +1,23 @@
 """Trunks of torchvision's classification networks as feature maps, without pooling and classifier.
 
-Every map of every trunk is laid out alike: it has ceil(H / stride) x ceil(W / stride) cells, and cell i is
-centred at pixel stride * i. A head can therefore combine and upsample the maps of any trunk in one way.
+`TRUNKS` says for each trunk where its maps end and where their cells lie: cell i of a map is centred at pixel
+stride * i + offset. The heads place their upsampling by that, so that any trunk serves any head.
 
-A new trunk is a member of `fcn.config.BackboneName` and an entry of `TRUNKS`.
+A new trunk is a member of `fcn.config.BackboneName`, an entry of `TRUNKS` and a file in conf/backbone.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-from urllib.parse import urlparse
+from __future__ import annotations
 
-import torch
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
+
+import torch.nn.functional as F
 import torchvision.models as tv
 from torch import Tensor, nn
 
-from fcn.config import BackboneConfig, BackboneName, nearest
-
-StateDict = Mapping[str, Tensor]
-
-
-class WeightsError(ValueError):
-    """Weights that cannot be had or do not fit the trunk: the message says why and what to use instead."""
+from fcn.config import BackboneConfig, BackboneName, ConfigError
+from fcn.models.upsampling import Grid
+from fcn.models.weights import copy_weights, fetch, read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,18 +30,64 @@ class Trunk:
         ends: dotted name of the module whose output is the map. The network's children after the last one are left out.
         strides: distance between neighbouring cells, in input pixels.
         channels: channels of the map.
-        adapt: changes the built network in place, for maps that would not lie at pixel stride * i.
+        offsets: pixel at which cell 0 is centred; may lie outside the image.
+        adapt: changes the built network in place.
+        dilates: whether stages can be dilated instead of strided: where all striding is done by convolutions with
+            padding of half their kernel.
+        multiple: sides are padded with zeros, at the bottom and right, to a multiple of this, for networks that would
+            drop an incomplete last cell.
     """
 
     builder: Callable[[], nn.Module]
     ends: tuple[str, ...]
-    strides: tuple[int, ...]
+    strides: tuple[int, ...] = (8, 16, 32)
     channels: tuple[int, ...]
+    offsets: tuple[float, ...] = (0.0, 0.0, 0.0)
     adapt: Callable[[nn.Module], None] | None = None
+    dilates: bool = False
+    multiple: int = 1
 
 
-def _resnet(builder: Callable[[], nn.Module], *, channels: tuple[int, ...]) -> Trunk:
-    return Trunk(builder=builder, ends=("layer2", "layer3", "layer4"), strides=(8, 16, 32), channels=channels)
+def _resnet(builder: Callable[[], nn.Module], *channels: int) -> Trunk:
+    return Trunk(builder=builder, ends=("layer2", "layer3", "layer4"), channels=channels, dilates=True)
+
+
+def _vgg(builder: Callable[[], nn.Module], *ends: str) -> Trunk:
+    # pool3, pool4 and fc7. Without padding their cells would be centred at (stride - 1) / 2; 99 pixels more on
+    # each side move them back, and fc6, which looks at 7 cells without padding, moves its own forth by 3 of 32.
+    return Trunk(
+        builder=builder,
+        ends=(*ends, "classifier.5"),
+        channels=(256, 512, 4096),
+        offsets=(3.5 - 99, 7.5 - 99, 15.5 - 99 + 3 * 32),
+        adapt=_vgg_of_the_papers,
+    )
+
+
+def _vgg_of_the_papers(network: nn.Module) -> None:
+    """Padding of 100, pools that keep an incomplete last cell, fc6 and fc7 as convolutions, no fc8.
+
+    Source: the authors' networks (fcn.berkeleyvision.org); Long et al. 2015, section 4.1.
+    """
+    features, classifier = network.get_submodule("features"), network.get_submodule("classifier")
+    first = features.get_submodule("0")
+    assert isinstance(first, nn.Conv2d)
+    first.padding = (100, 100)
+    for layer in features.children():
+        if isinstance(layer, nn.MaxPool2d):
+            layer.ceil_mode = True
+    convolutions = []
+    for layer, kernel_size in zip(list(classifier.children())[:6], (7, 0, 0, 1, 0, 0), strict=True):
+        if isinstance(layer, nn.Linear):
+            channels = layer.in_features // kernel_size**2
+            convolution = nn.Conv2d(channels, layer.out_features, kernel_size)
+            convolution.load_state_dict(
+                {"weight": layer.weight.view_as(convolution.weight), "bias": layer.bias}, assign=True
+            )
+            layer = convolution
+        convolutions.append(layer)
+    network.add_module("classifier", nn.Sequential(*convolutions))
+    network.add_module("avgpool", nn.Identity())
 
 
 def _pad_squeezenet(network: nn.Module) -> None:
@@ -63,11 +104,13 @@ def _pad_squeezenet(network: nn.Module) -> None:
 
 
 TRUNKS: dict[BackboneName, Trunk] = {
-    BackboneName.resnet18: _resnet(tv.resnet18, channels=(128, 256, 512)),
-    BackboneName.resnet34: _resnet(tv.resnet34, channels=(128, 256, 512)),
-    BackboneName.resnet50: _resnet(tv.resnet50, channels=(512, 1024, 2048)),
-    BackboneName.resnet101: _resnet(tv.resnet101, channels=(512, 1024, 2048)),
-    BackboneName.resnet152: _resnet(tv.resnet152, channels=(512, 1024, 2048)),
+    BackboneName.resnet18: _resnet(tv.resnet18, 128, 256, 512),
+    BackboneName.resnet34: _resnet(tv.resnet34, 128, 256, 512),
+    BackboneName.resnet50: _resnet(tv.resnet50, 512, 1024, 2048),
+    BackboneName.resnet101: _resnet(tv.resnet101, 512, 1024, 2048),
+    BackboneName.resnet152: _resnet(tv.resnet152, 512, 1024, 2048),
+    BackboneName.resnext50_32x4d: _resnet(tv.resnext50_32x4d, 512, 1024, 2048),
+    BackboneName.wide_resnet50_2: _resnet(tv.wide_resnet50_2, 512, 1024, 2048),
     BackboneName.squeezenet1_0: Trunk(
         builder=tv.squeezenet1_0,
         ends=("features.5", "features.10", "features.12"),
@@ -75,6 +118,21 @@ TRUNKS: dict[BackboneName, Trunk] = {
         channels=(256, 512, 512),
         adapt=_pad_squeezenet,
     ),
+    BackboneName.mobilenet_v3_large: Trunk(
+        builder=tv.mobilenet_v3_large,
+        ends=("features.6", "features.12", "features.16"),
+        channels=(40, 112, 960),
+        dilates=True,
+    ),
+    BackboneName.convnext_tiny: Trunk(
+        builder=tv.convnext_tiny,
+        ends=("features.3", "features.5", "features.7"),
+        channels=(192, 384, 768),
+        offsets=(3.5, 7.5, 15.5),
+        multiple=32,
+    ),
+    BackboneName.vgg16: _vgg(tv.vgg16, "features.16", "features.23"),
+    BackboneName.vgg16_bn: _vgg(tv.vgg16_bn, "features.23", "features.33"),
 }
 
 
@@ -88,13 +146,13 @@ class Backbone(nn.Module):
         trunk: its entry of `TRUNKS`.
 
     Attributes:
-        strides: of each map, fine to coarse, in pixels.
+        grids: where the cells of each map lie, fine to coarse.
         channels: of each map, fine to coarse.
     """
 
     def __init__(self, network: nn.Module, trunk: Trunk) -> None:
         super().__init__()
-        self.strides = trunk.strides
+        self.grids = tuple(Grid(stride, offset) for stride, offset in zip(trunk.strides, trunk.offsets, strict=True))
         self.channels = trunk.channels
         self.layers = nn.Sequential()
         last = trunk.ends[-1].split(".")[0]
@@ -102,6 +160,7 @@ class Backbone(nn.Module):
             self.layers.add_module(name, child)
             if name == last:
                 break
+        self._multiple = trunk.multiple
         self._ends = trunk.ends
         self._steps = tuple(_steps(self.layers, ends=trunk.ends))
 
@@ -112,16 +171,43 @@ class Backbone(nn.Module):
             images: float [N, 3, H, W], normalised, H and W from 1 up.
 
         Returns:
-            One float [N, channels, ceil(H / stride), ceil(W / stride)] for each stride; cell i is centred at
-            pixel stride * i.
+            One float [N, channels, h, w] for each grid. Its cells cover the image: h = ceil(H / stride), and for
+            VGG, which pads, a few more.
         """
         maps = []
+        height, width = images.shape[-2:]
         features = images
+        if self._multiple > 1:
+            features = F.pad(images, (0, -width % self._multiple, 0, -height % self._multiple))
         for step in self._steps:
             features = self.layers.get_submodule(step)(features)
             if step in self._ends:
                 maps.append(features)
         return maps
+
+    def dilate(self, output_stride: int) -> None:
+        """Take the striding beyond `output_stride` out and dilate what follows: as many weights, finer maps.
+
+        A strided convolution still looks at the cells that it looked at; those after it are spread. For
+        ResNets this is torchvision's `replace_stride_with_dilation`.
+        """
+        strides = iter(grid.stride for grid in self.grids)
+        stride, dilation = next(strides), 1
+        for step in self._steps:
+            for layer in self.layers.get_submodule(step).modules():
+                if stride > output_stride and isinstance(layer, nn.Conv2d):
+                    _spread(layer, dilation)
+                    if layer.stride != (1, 1):
+                        layer.stride, dilation = (1, 1), stride // output_stride
+            if step in self._ends:
+                stride = next(strides, stride)
+        self.grids = tuple(replace(grid, stride=min(grid.stride, output_stride)) for grid in self.grids)
+
+
+def _spread(layer: nn.Conv2d, dilation: int) -> None:
+    if layer.kernel_size != (1, 1):
+        layer.dilation = (dilation, dilation)
+        layer.padding = tuple((side - 1) // 2 * dilation for side in layer.kernel_size)
 
 
 def _steps(module: nn.Module, *, ends: Collection[str], prefix: str = "") -> Iterator[str]:
@@ -135,92 +221,53 @@ def _steps(module: nn.Module, *, ends: Collection[str], prefix: str = "") -> Ite
 
 
 def build_backbone(config: BackboneConfig) -> Backbone:
-    """Backbone with the weights that `config.weights` names.
+    """Backbone with the weights that `config.weights` names, dilated to `config.output_stride`.
 
     `none` leaves torchvision's random initialisation. `imagenet` fetches torchvision's IMAGENET1K_V1 file
     unless it lies in torch hub's folder. Anything else is the path of a state dict of torchvision's network,
     with or without its classifier.
 
     Raises:
+        ConfigError: if the trunk cannot have this output stride.
         WeightsError: if the file is missing, cannot be fetched or read, or does not fit the trunk.
     """
     trunk = TRUNKS[config.name]
     network = trunk.builder()
+    whole = set(network.state_dict())
     if trunk.adapt:
         trunk.adapt(network)
-    backbone = Backbone(network, trunk)
-    if config.weights != "none":
-        state = _fetch(trunk) if config.weights == "imagenet" else _read(config.weights)
-        _load(backbone, state, config=config, classifier=_left_out(network, backbone))
+    backbone = _dilated(Backbone(network, trunk), trunk, config)
+    load_trunk(backbone.layers, config, unused=whole)
     return backbone
 
 
-def _fetch(trunk: Trunk) -> StateDict:
-    """State dict of torchvision's ImageNet weights, from torch hub's folder or else from its URL."""
-    source = tv.get_model_weights(trunk.builder).IMAGENET1K_V1
-    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(source.url).path).name
-    options = {"progress": False, "check_hash": True, "map_location": "cpu", "weights_only": True}
-    try:
-        return _checked(source.get_state_dict(**options))
-    except Exception as error:  # network, file system, hash and unpickler have no common error
-        remedy = "or use backbone.weights=none or the path of a state dict"
-        if file.exists():
-            raise WeightsError(f"backbone.weights (=imagenet) cannot read {file}; delete it, {remedy}") from error
-        raise WeightsError(
-            f"backbone.weights (=imagenet) must find {file} or fetch it from {source.url}, which failed "
-            f"({error}); put the file there, {remedy}"
-        ) from error
+def load_trunk(module: nn.Module, config: BackboneConfig, *, unused: Collection[str]) -> None:
+    """Copy the weights that `config.weights` names into a module with torchvision's names.
+
+    Raises:
+        WeightsError: if they cannot be had or do not fit.
+    """
+    key = f"backbone.weights (={config.weights})"
+    if config.weights == "none":
+        return
+    if config.weights == "imagenet":
+        source = tv.get_model_weights(TRUNKS[config.name].builder).IMAGENET1K_V1
+        state = fetch(source, key=key, remedy="or use backbone.weights=none or the path of a state dict")
+    else:
+        state = read(config.weights)
+    copy_weights(module, state, key=key, network=config.name.value, unused=unused)
 
 
-def _read(weights: str) -> StateDict:
-    """State dict in the file that `weights` names. Only tensors are read: no code of a pickle is run."""
-    path = Path(weights).expanduser()
-    if not path.is_file():
-        close = nearest(weights, ("none", "imagenet"))
-        raise WeightsError(
-            f"backbone.weights (={weights}) must be none, imagenet or the path of a state dict, "
-            f"but there is no such file{close}"
+def _dilated(backbone: Backbone, trunk: Trunk, config: BackboneConfig) -> Backbone:
+    """The backbone at the configured output stride."""
+    wanted = config.output_stride
+    if wanted is None:
+        return backbone
+    allowed = [stride for stride in trunk.strides if stride >= 8] if trunk.dilates else [trunk.strides[-1]]
+    if wanted not in allowed:
+        raise ConfigError(
+            f"backbone.output_stride (={wanted}) must be {' or '.join(map(str, allowed))} on {config.name}; "
+            "use null, or a ResNet or MobileNet, which can be dilated"
         )
-    try:
-        return _checked(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # bytes that are no state dict make the unpickler raise almost anything
-        raise WeightsError(
-            f"backbone.weights (={weights}) must be a state dict that torch.load(weights_only=True) reads; "
-            "write it with torch.save(network.state_dict(), path)"
-        ) from error
-
-
-def _checked(state: Any) -> StateDict:
-    """`state` itself if it maps names to tensors, and not, say, a training checkpoint."""
-    if not isinstance(state, dict):
-        raise TypeError(f"a {type(state).__name__} is no state dict")
-    if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
-        raise TypeError("a state dict holds tensors by name")
-    return state
-
-
-def _left_out(network: nn.Module, backbone: Backbone) -> set[str]:
-    """Children of the network that are no part of the trunk: pooling and classifier."""
-    children = {name for name, _ in network.named_children()}
-    return children - {name for name, _ in backbone.layers.named_children()}
-
-
-def _load(backbone: Backbone, state: StateDict, *, config: BackboneConfig, classifier: Collection[str]) -> None:
-    """Copy `state` into the trunk once every name and shape is known to fit."""
-    given = {key: value for key, value in state.items() if key.split(".")[0] not in classifier}
-    wanted = backbone.layers.state_dict()
-    # Files older than torch 0.4.1, torchvision's V1 ResNets among them, lack it; load_state_dict fills it in.
-    needed = [key for key in wanted if not key.endswith("num_batches_tracked")]
-    problems = {
-        "lacks": [key for key in needed if key not in given],
-        "has the unknown": [key for key in given if key not in wanted],
-        "has another shape for": [key for key in needed if key in given and given[key].shape != wanted[key].shape],
-    }
-    for problem, keys in problems.items():
-        if keys:
-            more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-            raise WeightsError(
-                f"backbone.weights (={config.weights}) must fit torchvision's {config.name.value}, but it "
-                f"{problem} {keys[0]}{more}; use weights of that network or another backbone"
-            )
-    backbone.layers.load_state_dict(given)
+    backbone.dilate(wanted)
+    return backbone

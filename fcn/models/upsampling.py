@@ -1,17 +1,31 @@
-"""The transposed convolution that brings a coarse map to a finer grid, and its two initialisations."""
+"""The transposed convolution that brings a coarse map to a finer grid, its geometry, and its two initialisations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fcn.config import Init
+from fcn.config import Border, Init, ModelConfig
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the cells of a map lie: cell i is centred at pixel `stride * i + offset` of the image, on both axes."""
+
+    stride: int
+    offset: float
+
+
+PIXELS = Grid(1, 0.0)
 
 
 def bilinear_kernel(channels: int, kernel_size: int) -> Tensor:
     """Weight of a transposed convolution that interpolates every channel bilinearly, by itself.
 
-    The same kernel stands on the class diagonal, the rest is zero. A transposed convolution of even stride s
-    with kernel_size 2s and padding s/2 then interpolates between cells centred at pixel s * i + (s - 1) / 2.
-    Outside the map counts as zero, so that the outermost s/2 pixels fade.
+    The same kernel stands on the class diagonal, the rest is zero.
 
     Returns:
         float32 [channels, channels, kernel_size, kernel_size].
@@ -26,24 +40,65 @@ def bilinear_kernel(channels: int, kernel_size: int) -> Tensor:
     return weight
 
 
-def upsampling(channels: int, *, stride: int, init: Init, trainable: bool) -> nn.ConvTranspose2d:
-    """Transposed convolution that makes a map `stride` times as high and wide.
+class Upsampling(nn.ConvTranspose2d):
+    """Transposed convolution from one grid to a finer one, placed by where the cells of both lie.
 
-    Kernel 2 * stride and padding stride // 2 as in the chapter (64 and 16 for stride 32). The chapter's layer
-    has a bias too; here it starts at zero, so that bilinear initialisation is interpolation and nothing else.
+    With factor f from `source` to `target`, the kernel's centre falls on the cell that it spreads. That takes
+    a kernel of 2f where the centres of source cells lie half-way between target cells, as in VGG, and of
+    2f - 1 where they lie on them, as in a ResNet. For a stride of 32 and cells taken to be centred at 15.5
+    this is the chapter's layer, kernel 64 and padding 16; for VGG padded by 100 pixels it gives the offsets of
+    the papers' crop layers. The layer has a bias, as the chapter's has; it starts at zero, so that bilinear
+    initialisation is interpolation and nothing else.
 
     Args:
         channels: classes, both in and out.
-        stride: even, in cells of the output.
-        init: bilinear, or xavier (Glorot uniform).
-        trainable: False freezes weight and bias.
+        source: grid of the input.
+        target: grid of the output; its stride divides the source's.
+        config: initialisation (bilinear, or Glorot uniform), whether weight and bias train, and what lies round the
+            map: zero, so that the outermost half cell fades, or its outermost cells again.
+
+    Attributes:
+        first: cell of `target` at which the output begins; 0 unless the target's map reaches further out.
     """
-    layer = nn.ConvTranspose2d(channels, channels, kernel_size=2 * stride, stride=stride, padding=stride // 2)
-    assert layer.bias is not None
-    with torch.no_grad():
-        layer.bias.zero_()
-        if init is Init.bilinear:
-            layer.weight.copy_(bilinear_kernel(channels, 2 * stride))
-        else:
-            nn.init.xavier_uniform_(layer.weight)
-    return layer.requires_grad_(trainable)
+
+    def __init__(self, channels: int, *, source: Grid, target: Grid, config: ModelConfig) -> None:
+        factor = source.stride // target.stride
+        distance = (source.offset - target.offset) / target.stride  # of the first centres, in cells of the target
+        assert source.stride == factor * target.stride, (source, target)
+        assert 2 * distance == round(2 * distance), (source, target)
+        margin = 1 if config.border is Border.replicate else 0  # cells added to each side
+        kernel_size = 2 * factor - int(distance.is_integer())
+        cut = int((kernel_size - 1) / 2 - distance)  # cells before the target's first one
+        padding = max(0, cut + factor * margin)
+        missing = factor + 2 * cut - kernel_size  # to `factor` cells of the target for each of the source
+        super().__init__(
+            channels,
+            channels,
+            kernel_size,
+            stride=factor,
+            padding=padding,
+            output_padding=missing if 0 <= missing < factor else 0,
+        )
+        self.first = padding - cut - factor * margin
+        self._margin = margin
+        assert self.bias is not None
+        with torch.no_grad():
+            self.bias.zero_()
+            if config.init is Init.bilinear:
+                self.weight.copy_(bilinear_kernel(channels, kernel_size))
+            else:
+                nn.init.xavier_uniform_(self.weight)
+        self.requires_grad_(config.upsample_trainable)
+
+    def forward(self, scores: Tensor) -> Tensor:  # type: ignore[override]
+        """Scores on the grid of the target, from its cell `first` on.
+
+        Args:
+            scores: float [N, channels, H, W].
+
+        Returns:
+            float [N, channels, at least ...], `factor` cells for every cell where the target's map begins with them.
+        """
+        if self._margin:
+            scores = F.pad(scores, (1, 1, 1, 1), mode="replicate")
+        return super().forward(scores)

@@ -1,0 +1,115 @@
+"""Weights of torchvision's networks: fetched or read as plain tensors, checked, and copied all or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import torch
+from torch import Tensor, nn
+
+from fcn.config import nearest
+
+StateDict = Mapping[str, Tensor]
+
+
+class WeightsError(ValueError):
+    """Weights that cannot be had or do not fit the network: the message says why and what to use instead."""
+
+
+def fetch(source: Any, *, key: str, remedy: str) -> StateDict:
+    """State dict of published weights, from torch hub's folder or else from their URL.
+
+    Args:
+        source: a member of a torchvision weights enumeration.
+        key: what asked for them, for messages: `backbone.weights (=imagenet)`.
+        remedy: what can be used instead.
+
+    Raises:
+        WeightsError: if the file cannot be fetched or read.
+    """
+    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(source.url).path).name
+    options = {"progress": False, "check_hash": True, "map_location": "cpu", "weights_only": True}
+    try:
+        return _checked(source.get_state_dict(**options))
+    except Exception as error:  # network, file system, hash and unpickler have no common error
+        if file.exists():
+            raise WeightsError(f"{key} cannot read {file}; delete it, {remedy}") from error
+        raise WeightsError(
+            f"{key} must find {file} or fetch it from {source.url}, which failed ({error}); "
+            f"put the file there, {remedy}"
+        ) from error
+
+
+def read(weights: str) -> StateDict:
+    """State dict in the file that `backbone.weights` names. Only tensors are read: no code of a pickle is run.
+
+    Raises:
+        WeightsError: if there is no such file, or it holds something else.
+    """
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        close = nearest(weights, ("none", "imagenet"))
+        raise WeightsError(
+            f"backbone.weights (={weights}) must be none, imagenet or the path of a state dict, "
+            f"but there is no such file{close}"
+        )
+    try:
+        return _checked(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # bytes that are no state dict make the unpickler raise almost anything
+        raise WeightsError(
+            f"backbone.weights (={weights}) must be a state dict that torch.load(weights_only=True) reads; "
+            "write it with torch.save(network.state_dict(), path)"
+        ) from error
+
+
+def _checked(state: Any) -> StateDict:
+    """`state` itself if it maps names to tensors, and not, say, a training checkpoint."""
+    if not isinstance(state, dict):
+        raise TypeError(f"a {type(state).__name__} is no state dict")
+    if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
+        raise TypeError("a state dict holds tensors by name")
+    return state
+
+
+def copy_weights(module: nn.Module, state: StateDict, *, key: str, network: str, unused: Collection[str]) -> None:
+    """Copy `state` into `module` once every name and shape is known to fit.
+
+    A fully connected layer's weight [out, in] fits a convolution [out, channels, height, width] of as many
+    numbers: the classifier cast as convolutions of Long et al. 2015, section 3.1.
+
+    Args:
+        module: what receives the weights.
+        state: weights by the module's names.
+        key: what asked for them, for messages.
+        network: torchvision's name of the network, for messages.
+        unused: names that the whole network has and the module need not have.
+
+    Raises:
+        WeightsError: if a name is missing or unknown, or a shape is another one.
+    """
+    wanted = module.state_dict()
+    given = {name: _as_convolution(value, wanted.get(name)) for name, value in state.items()}
+    # Files older than torch 0.4.1, torchvision's V1 ResNets among them, lack it; load_state_dict fills it in.
+    needed = [name for name in wanted if not name.endswith("num_batches_tracked")]
+    problems = {
+        "lacks": [name for name in needed if name not in given],
+        "has the unknown": [name for name in given if name not in wanted and name not in unused],
+        "has another shape for": [name for name in needed if name in given and given[name].shape != wanted[name].shape],
+    }
+    for problem, names in problems.items():
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise WeightsError(
+                f"{key} must fit torchvision's {network}, but it {problem} {names[0]}{more}; "
+                "use weights of that network or another backbone"
+            )
+    module.load_state_dict({name: value for name, value in given.items() if name in wanted})
+
+
+def _as_convolution(value: Tensor, wanted: Tensor | None) -> Tensor:
+    if wanted is not None and value.ndim == 2 and wanted.ndim == 4 and value.numel() == wanted.numel():
+        return value.reshape(wanted.shape)
+    return value
