@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import textwrap
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,9 +54,12 @@ class Predictor:
 
         Args:
             image: PIL image of any mode, or uint8 [H, W, 3] in RGB; its pixels as stored.
+
+        Raises:
+            ValueError: as `to_pixels`.
         """
-        pixels = np.array(to_rgb(image) if isinstance(image, Image.Image) else image)
-        return self.batch_logits(torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0))[0].cpu()
+        pixels = torch.from_numpy(to_pixels(image))
+        return self.batch_logits(pixels.permute(2, 0, 1).unsqueeze(0))[0].cpu()
 
     def probabilities(self, image: Image.Image | NDArray[np.uint8]) -> Tensor:
         """Probability of every class at every pixel, float32 [C, H, W] on the CPU; see `logits`."""
@@ -75,14 +80,21 @@ class Predictor:
         images = images.to(self.task.device)
         if not self.settings.flip and self.settings.scales == [1.0]:
             return self._scores(images)
-        size = images.shape[-2:]
-        views = [_scaled(images, scale) for scale in self.settings.scales]
-        scores = [F.interpolate(self._scores(view), size, mode="bilinear", align_corners=False) for view in views]
-        if self.settings.flip:
-            views = [view.flip(-1) for view in views]
-            mirrored = [F.interpolate(self._scores(view), size, mode="bilinear", align_corners=False) for view in views]
-            scores += [view.flip(-1) for view in mirrored]
-        return torch.stack([score.softmax(dim=1) for score in scores]).mean(dim=0).log()
+        mirrorings = (False, True) if self.settings.flip else (False,)
+        views = [(scale, mirrored) for mirrored in mirrorings for scale in self.settings.scales]
+        # Added one by one, so that memory does not grow with the views; as logarithms, so that a probability too
+        # small for float32 does not become the logarithm of zero.
+        total = self._view(images, *views[0])
+        for view in views[1:]:
+            total = torch.logaddexp(total, self._view(images, *view))
+        return total - math.log(len(views))
+
+    def _view(self, images: Tensor, scale: float, mirrored: bool) -> Tensor:
+        """Logarithms of probabilities, found at `scale` or in the mirror, brought back to the frame of `images`."""
+        view = _scaled(images, scale)
+        scores = self._scores(view.flip(-1) if mirrored else view)
+        scores = F.interpolate(scores, images.shape[-2:], mode="bilinear", align_corners=False)
+        return (scores.flip(-1) if mirrored else scores).log_softmax(dim=1)
 
     def _scores(self, images: Tensor) -> Tensor:
         """Logits of the network at the size of `images`, float32 [N, C, H, W]."""
@@ -97,7 +109,25 @@ class Predictor:
                 count = logits.new_zeros(images.shape[-2:])
             total[..., rows, columns] += logits
             count[rows, columns] += 1
-        return total / count
+        return total.div_(count)
+
+
+def to_pixels(image: Image.Image | NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """An image as uint8 [H, W, 3] in RGB; a copy.
+
+    Args:
+        image: PIL image of any mode but F, or uint8 [H, W, 3] in RGB; its pixels as stored.
+
+    Raises:
+        ValueError: if it is anything else, or has no pixel.
+    """
+    if isinstance(image, Image.Image) and image.mode == "F":
+        raise ValueError("image (mode F) must hold integer pixels, whose range is known; scale it to 8-bit RGB")
+    pixels = np.array(to_rgb(image) if isinstance(image, Image.Image) and min(image.size) else image)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        given = f"shape {list(pixels.shape)}, {pixels.dtype}"
+        raise ValueError(f"image ({given}) must be uint8 [H, W, 3] in RGB, 0 to 255; convert it, or give a PIL image")
+    return pixels
 
 
 def tiles(size: Any, tile_size: Any) -> list[tuple[slice, slice]]:
@@ -145,10 +175,16 @@ def load(run: str | Path, settings: InferenceConfig | None = None) -> Predictor:
 
 
 def find_checkpoint(run: str | Path) -> Path:
-    """The best checkpoint of a run directory, or the last if there is no best; a file is taken as it is."""
+    """The best checkpoint of a run directory, or the last if there is no best; a file is taken as it is.
+
+    Raises:
+        CheckpointError: if it is not there.
+    """
     path = Path(run)
     if path.is_dir():
-        return next((path / name for name in (runs.BEST, runs.LAST) if (path / name).is_file()), path / runs.LAST)
+        path = next((path / name for name in (runs.BEST, runs.LAST) if (path / name).is_file()), path / runs.LAST)
+    if not path.is_file():
+        raise CheckpointError(f"{path} must be a checkpoint, but there is no such file")
     return path
 
 
@@ -168,7 +204,11 @@ def load_task(checkpoint: Path) -> SegmentationTask:
         model=replace(config.model, weights=PublishedWeights.none),
     )
     task = SegmentationTask(bare)
-    task.load_state_dict(content["state_dict"])
+    try:
+        task.load_state_dict(content["state_dict"])
+    except RuntimeError as error:
+        listed = textwrap.shorten(" ".join(str(error).splitlines()[1:]), 200)
+        raise CheckpointError(f"{checkpoint} must hold the weights of its own configuration: {listed}") from error
     return task.eval()
 
 
@@ -186,7 +226,10 @@ def _read(checkpoint: Path) -> dict[str, Any]:
     """Content of a checkpoint; no code of a pickle is run."""
     try:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        return {key: content[key] for key in ("config", "state_dict")}
+        content = {key: content[key] for key in ("config", "state_dict")}
+        if not all(isinstance(value, Mapping) for value in content.values()):
+            raise TypeError("its config and state_dict must be dictionaries")
+        return content
     except FileNotFoundError:
         raise CheckpointError(f"{checkpoint} must be a checkpoint, but there is no such file") from None
     except Exception as error:  # of many kinds, IndexError among them, for what is no checkpoint

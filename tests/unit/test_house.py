@@ -20,8 +20,8 @@ LEVELS = [
     ["fcn.models.networks"],
     ["fcn.data.module", "fcn.task"],
     ["fcn.inference", "fcn.stopping"],
-    ["fcn.recording"],
-    ["fcn.experiment"],
+    ["fcn.recording", "fcn.sources"],
+    ["fcn.experiment", "fcn.prediction"],
     ["fcn.worker", "fcn.cli"],
     ["fcn.launch"],
 ]
