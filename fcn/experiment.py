@@ -19,7 +19,16 @@ from pytorch_lightning.strategies import DDPStrategy
 
 from fcn import config as configuration
 from fcn import runs
-from fcn.config import Accelerator, Config, ConfigError, DatasetName, Precision, Reduction, check_batch_size
+from fcn.config import (
+    Accelerator,
+    Config,
+    ConfigError,
+    DatasetName,
+    Precision,
+    PublishedWeights,
+    Reduction,
+    check_batch_size,
+)
 from fcn.data.module import VOCDataModule
 from fcn.inference import CheckpointError, network_weights
 from fcn.losses import comparable_lr
@@ -183,13 +192,11 @@ class Announcement(pl.Callback):
 def header(config: Config, data: VOCDataModule, task: pl.LightningModule) -> list[str]:
     """Lines that say what is trained on what."""
     millions = sum(parameter.numel() for parameter in task.parameters()) / 1e6
-    upsampling = f"{config.model.init} upsampling{'' if config.model.upsample_trainable else ', frozen'}"
     height, width = config.data.crop_size
     sets = f"{len(data.train_images)} training and {len(data.val_images)} validation images"
     dropped = f" ({data.dropped} too small for the crop left out)" if data.dropped else ""
     lines = [
-        f"model    {config.model.name} on {config.backbone.name} (weights: {config.backbone.weights}), "
-        f"{upsampling}, {millions:.1f} M parameters",
+        f"model    {_model_line(config)}, {millions:.1f} M parameters",
         f"data     {config.data.name}: {sets}{dropped}, {len(config.data.classes)} classes, crops of {height}x{width}",
         f"steps    {config.epochs} epochs of {data.steps_per_epoch} steps, {config.batch_size} images a step in all",
         f"loss     {_loss_line(config)}",
@@ -199,6 +206,17 @@ def header(config: Config, data: VOCDataModule, task: pl.LightningModule) -> lis
             "         This is the embedded set of drawn shapes. For Pascal VOC: python train.py experiment=d2l"
         )
     return lines
+
+
+def _model_line(config: Config) -> str:
+    model, backbone = config.model, config.backbone
+    if model.name.trunk:
+        weights = f"trunk: {backbone.weights}" if model.weights is PublishedWeights.none else str(model.weights)
+        return f"torchvision's {model.name} (weights: {weights})"
+    stride = f", output stride {backbone.output_stride}" if backbone.output_stride else ""
+    extras = ["" if model.upsample_trainable else ", frozen", f", {model.alignment}", f", border {model.border}"]
+    upsampling = f"{model.init} upsampling{''.join(extras)}"
+    return f"{model.name} on {backbone.name} (weights: {backbone.weights}{stride}), {upsampling}"
 
 
 def _loss_line(config: Config) -> str:
