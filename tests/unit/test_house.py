@@ -17,7 +17,7 @@ LEVELS = [
     ["fcn.data.voc", "fcn.models.backbones", "fcn.models.upsampling", "fcn.losses", "fcn.metrics", "fcn.optim"],
     ["fcn.data.shapes", "fcn.data.transforms", "fcn.models.fcn", "fcn.runs"],
     ["fcn.visualization.files", "fcn.visualization.figures", "fcn.visualization.masks"],
-    ["fcn.visualization.legends"],
+    ["fcn.visualization.curves", "fcn.visualization.legends"],
     ["fcn.visualization.panels"],
     ["fcn.visualization"],
     ["fcn.data.module", "fcn.task"],
