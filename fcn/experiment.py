@@ -19,7 +19,16 @@ from pytorch_lightning.strategies import DDPStrategy
 
 from fcn import config as configuration
 from fcn import runs
-from fcn.config import Accelerator, Config, ConfigError, DatasetName, Precision, Reduction, check_batch_size
+from fcn.config import (
+    Accelerator,
+    Config,
+    ConfigError,
+    DatasetName,
+    Precision,
+    PublishedWeights,
+    Reduction,
+    check_batch_size,
+)
 from fcn.data.module import VOCDataModule
 from fcn.inference import CheckpointError, network_weights
 from fcn.losses import comparable_lr
@@ -63,21 +72,32 @@ def train(config: Config, run_dir: Path | None = None) -> dict[str, float]:
     if runs.read_summary(run_dir).get("status") == "finished":
         print(f"{run_dir} is finished: nothing to do")
         return runs.final_metrics(run_dir)
+    # The seed decides the initial weights; everything later is seeded by what it is for.
+    pl.seed_everything(config.seed, verbose=False)
     with logging_to(run_dir / runs.LOG), StopOnSignal(run_dir / runs.LAST) as stop:
-        return _fit(config, run_dir, stop)
+        return _fit(config, run_dir, stop) if config.epochs else _keep_untrained(config, run_dir)
+
+
+def _keep_untrained(config: Config, run_dir: Path) -> dict[str, float]:
+    """The run of 0 epochs: the network as it is initialised, to be evaluated, used and exported like a trained one."""
+    task = build_task(config)
+    if int(os.environ.get("RANK", "0")) == 0:
+        checkpoint = {"config": configuration.to_container(config), "state_dict": task.state_dict()}
+        AtomicCheckpointIO().save_checkpoint(checkpoint, run_dir / runs.LAST)
+        summary = {"status": "finished", "metrics": {}, "overrides": runs.load_overrides(run_dir), **runs.provenance()}
+        runs.write_summary(run_dir, summary)
+        log.info("model    %s", _model_line(config))
+        log.info("not trained (epochs=0); the network is in %s", run_dir / runs.LAST)
+    return {}
 
 
 def _fit(config: Config, run_dir: Path, stop: StopOnSignal) -> dict[str, float]:
-    # The seed decides the initial weights; everything later is seeded by what it is for.
-    pl.seed_everything(config.seed, verbose=False)
     recorder = RunRecorder(run_dir, stop)
     trainer = build_trainer(config, callbacks=[Announcement(config, run_dir), recorder, stop])
     status = "failed"
     try:
-        task, data = SegmentationTask(config), VOCDataModule(config)
         last = run_dir / runs.LAST
-        if config.model.init_from and not last.exists():
-            begin_with(task, config.model.init_from)
+        task, data = SegmentationTask(config) if last.exists() else build_task(config), VOCDataModule(config)
         trainer.fit(task, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
         status = "finished"
     except (SystemExit, KeyboardInterrupt):
@@ -92,12 +112,16 @@ def _fit(config: Config, run_dir: Path, stop: StopOnSignal) -> dict[str, float]:
     return recorder.metrics
 
 
-def begin_with(task: SegmentationTask, run: str) -> None:
-    """Copy what fits from another run into the network, and say what did and what did not.
+def build_task(config: Config) -> SegmentationTask:
+    """Task with its initial weights; those that come from another run are named in the log.
 
     Raises:
-        ConfigError: if `run` is neither a run nor a checkpoint, or nothing in it fits.
+        ConfigError: if `model.init_from` is neither a run nor a checkpoint, or nothing in it fits.
+        WeightsError: if the weights of the trunk, or published ones, cannot be had or do not fit.
     """
+    task, run = SegmentationTask(config), config.model.init_from
+    if run is None:
+        return task
     try:
         copied, kept, left = copy_fitting(task.model, network_weights(run))
     except CheckpointError as error:
@@ -108,6 +132,7 @@ def begin_with(task: SegmentationTask, run: str) -> None:
     for name, names in (("as initialised", kept), ("not taken over", left)):
         if names:
             log.info("         %s: %s", name, ", ".join(names if len(names) <= 12 else [*names[:12], "..."]))
+    return task
 
 
 def build_trainer(config: Config, *, callbacks: list[pl.Callback]) -> pl.Trainer:
@@ -183,13 +208,11 @@ class Announcement(pl.Callback):
 def header(config: Config, data: VOCDataModule, task: pl.LightningModule) -> list[str]:
     """Lines that say what is trained on what."""
     millions = sum(parameter.numel() for parameter in task.parameters()) / 1e6
-    upsampling = f"{config.model.init} upsampling{'' if config.model.upsample_trainable else ', frozen'}"
     height, width = config.data.crop_size
     sets = f"{len(data.train_images)} training and {len(data.val_images)} validation images"
     dropped = f" ({data.dropped} too small for the crop left out)" if data.dropped else ""
     lines = [
-        f"model    {config.model.name} on {config.backbone.name} (weights: {config.backbone.weights}), "
-        f"{upsampling}, {millions:.1f} M parameters",
+        f"model    {_model_line(config)}, {millions:.1f} M parameters",
         f"data     {config.data.name}: {sets}{dropped}, {len(config.data.classes)} classes, crops of {height}x{width}",
         f"steps    {config.epochs} epochs of {data.steps_per_epoch} steps, {config.batch_size} images a step in all",
         f"loss     {_loss_line(config)}",
@@ -199,6 +222,17 @@ def header(config: Config, data: VOCDataModule, task: pl.LightningModule) -> lis
             "         This is the embedded set of drawn shapes. For Pascal VOC: python train.py experiment=d2l"
         )
     return lines
+
+
+def _model_line(config: Config) -> str:
+    model, backbone = config.model, config.backbone
+    if model.name.trunk:
+        weights = f"trunk: {backbone.weights}" if model.weights is PublishedWeights.none else str(model.weights)
+        return f"torchvision's {model.name} (weights: {weights})"
+    stride = f", output stride {backbone.output_stride}" if backbone.output_stride else ""
+    extras = ["" if model.upsample_trainable else ", frozen", f", {model.alignment}", f", border {model.border}"]
+    upsampling = f"{model.init} upsampling{''.join(extras)}"
+    return f"{model.name} on {backbone.name} (weights: {backbone.weights}{stride}), {upsampling}"
 
 
 def _loss_line(config: Config) -> str:

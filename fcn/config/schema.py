@@ -255,7 +255,7 @@ class Config:
 
     name: str = setting("${data.name}", "folder of the run below outputs/")
     lr: float = setting(1e-3, "peak learning rate of the trunk", low=0)
-    epochs: int = setting(7, "passes over the training images", low=1)
+    epochs: int = setting(7, "passes over the training images; 0 keeps the network as initialised", low=0)
     batch_size: int = setting(16, "images per optimiser step over all processes", low=1)
     seed: int = setting(0, "of initial weights, order and augmentation", low=0, high=2**32 - 1)
     resume: str | None = setting(None, "run directory to go on with; it brings its own configuration")

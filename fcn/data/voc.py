@@ -31,6 +31,7 @@ TREE = Path("VOCdevkit", "VOC2012")  # below a root, as VOC's own archive unpack
 SPLIT_LISTS = Path("ImageSets", "Segmentation")
 AUG_SPLIT = "train_aug"
 AUG_MASKS = "SegmentationClassAug"
+PAPERS_SPLIT = "seg11valid"  # 736 images of VOC 2011's val that are not in SBD's train (Long et al. 2015, footnote 7)
 _AUG_LINE = re.compile(rf"/?JPEGImages/(?P<id>\S+)\.jpg\s+/?{AUG_MASKS}/(?P=id)\.png")
 
 
@@ -99,7 +100,8 @@ def split_lines(root: Path, split: str) -> list[tuple[int, str]]:
     # Also keeps a split such as "../../x" from leaving the folder.
     if split not in known:
         there = ", ".join(known) or "none are there"
-        raise DataError(f"split (={split}) must be a list in {folder}: {there}{nearest(split, known)}")
+        remedy = "copy it there from data/pascal of the papers' repository" if split == PAPERS_SPLIT else ""
+        raise DataError(f"split (={split}) must be a list in {folder}: {there}{nearest(split, known)}", remedy)
     path = folder / f"{split}.txt"
     # Editors on Windows begin a file with a byte order mark, which utf-8-sig drops.
     text = path.read_text(encoding="utf-8-sig", errors="replace")

@@ -21,7 +21,7 @@ WRONG = [
     ("lr=null", "lr is not accepted"),
     ("lr=-1", "lr (=-1.0) must be at least 0"),
     ("epochs=2.5", "epochs (=2.5) must be a whole number"),
-    ("epochs=0", "epochs (=0) must be at least 1"),
+    ("epochs=-1", "epochs (=-1) must be at least 0"),
     ("data.download=maybe", "data.download (=maybe) must be true or false"),
     ("data.crop_size=5", "data.crop_size"),
     ("data.crop_size=[320,x]", "data.crop_size[1] (=x) must be a whole number"),

@@ -14,6 +14,7 @@ import torch
 
 from fcn import runs
 from fcn.data import shapes
+from fcn.launch import compose
 from tests.commands import ROOT, TINY, type_in
 
 README = (ROOT / "README.md").read_text()
@@ -21,12 +22,15 @@ README = (ROOT / "README.md").read_text()
 SMALL = (*TINY, "epochs=1", "trainer=cpu", "trainer.sample_images=0", "backbone.weights=none", "data.num_workers=0")
 
 
-def commands() -> set[str]:
+NETWORKS = (ROOT / "docs" / "networks.md").read_text()
+
+
+def commands(text: str = README) -> set[str]:
     """Indented lines and inline code that start with a program."""
     program = r"(?:python|pip|tensorboard|torchrun) "
-    blocks = re.findall(rf"^    ({program}.*)$", README, re.M)
-    inline = re.findall(rf"`({program}[^`]*)`", README)
-    return {*blocks, *inline, *re.findall(r"`(python train\.py)`", README)}
+    blocks = re.findall(rf"^    ({program}.*)$", text, re.M)
+    inline = re.findall(rf"`({program}[^`]*)`", text)
+    return {*blocks, *inline, *re.findall(r"`(python train\.py)`", text)}
 
 
 HERE = {  # run below, each with SMALL
@@ -48,6 +52,7 @@ ELSEWHERE = {
     "python train.py experiment=d2l --cfg job": "below",
     "python train.py trainer=ddp": "below",
     "python scripts/prepare_voc.py root=data download=true": "below",
+    "python scripts/upsample.py input=photo.jpg factor=2": "unit/scripts/test_upsample.py",
     "torchrun --nproc-per-node 8 -m fcn.worker outputs/<name>/<time>": "below",
     "python train.py": ".ci/run",
 }
@@ -76,6 +81,13 @@ def test_training(line, folder, monkeypatch, capsys):
     assert "val mIoU" in out.splitlines()[-1]
     finished = [json.loads(path.read_text())["status"] for path in folder.rglob("outputs/**/summary.json")]
     assert finished == ["finished"] * (4 if "-m" in arguments else 1)
+
+
+@pytest.mark.parametrize("line", sorted(commands(NETWORKS)))
+def test_commands_of_the_networks_page_compose(line):
+    sweep = " -m " in line
+    arguments = [option for option in shlex.split(re.sub("<.*?>", "x", line))[2:] if option != "-m"]
+    compose(*[option.partition(",")[0] if sweep else option for option in arguments])
 
 
 def test_the_configuration_of_the_chapter_can_be_looked_at(folder, monkeypatch, capsys):
