@@ -55,7 +55,7 @@ def find_sources(text: str, output: Path) -> list[Source]:
     if path.is_dir():
         found = _below(path, _walk(path), output)
     elif path.is_file():
-        return _listed(path) if path.suffix == ".txt" else [Source(path, path.stem)]
+        found = _listed(path) if path.suffix == ".txt" else [Source(path, path.stem)]
     elif glob.has_magic(text):
         # Without "..", after which a name could lead out of the output folder.
         pattern = os.path.normpath(text)
@@ -64,7 +64,7 @@ def find_sources(text: str, output: Path) -> list[Source]:
     else:
         raise ConfigError(f"input (={text}) must be an image, a folder, a glob or a split list; there is no such file")
     if not found:
-        raise ConfigError(f"input (={text}) must name at least one image; none was found with a suffix such as .jpg")
+        raise ConfigError(f"input (={text}) must name at least one image; none was found in it")
     return found
 
 

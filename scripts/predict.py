@@ -68,6 +68,7 @@ def predict(config: PredictConfig) -> int:
     if config.voc_submission:
         prediction.check_submission(sources, predictor.classes)
         folder.remove_archive()
+    folder.write_legend(predictor.classes)
     start = time.perf_counter()
     problems = _problems(prediction.predict(predictor, sources, folder), len(sources))
     if config.voc_submission and not problems:

@@ -52,6 +52,7 @@ ELSEWHERE = {
     "python train.py experiment=d2l --cfg job": "below",
     "python train.py trainer=ddp": "below",
     "python scripts/prepare_voc.py root=data download=true": "below",
+    "python scripts/predict.py run=outputs/<name>/<time> input=photos": "unit/scripts/test_predict.py",
     "python scripts/upsample.py input=photo.jpg factor=2": "unit/scripts/test_upsample.py",
     "torchrun --nproc-per-node 8 -m fcn.worker outputs/<name>/<time>": "below",
     "python train.py": ".ci/run",
