@@ -82,10 +82,16 @@ def _walk(top: Path) -> Iterator[Path]:
         raise error  # os.walk would leave the folder out in silence
 
     for folder, folders, files in os.walk(top, onerror=refuse, followlinks=True):
-        here = Path(folder).resolve()
+        around = {outer.resolve() for outer in (Path(folder), *Path(folder).parents)}
         visible = [name for name in folders if not name.startswith(".")]
-        folders[:] = [name for name in visible if not here.is_relative_to((here / name).resolve())]
+        folders[:] = [name for name in visible if not _holds_any(Path(folder, name), around)]
         yield from (Path(folder, name) for name in files if not name.startswith("."))
+
+
+def _holds_any(folder: Path, others: Iterable[Path]) -> bool:
+    """Whether `folder`, its links resolved, is one of `others` or above one of them."""
+    place = folder.resolve()
+    return any(other.is_relative_to(place) for other in others)
 
 
 def _below(base: Path, paths: Iterable[Path], output: Path) -> list[Source]:
