@@ -11,7 +11,6 @@ counts from the edge of the void; where two classes meet without void between th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from io import BytesIO
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from fcn.config import IGNORE_INDEX
 from fcn.metrics import confusion_matrix
+from fcn.visualization.figures import figure_image
 
 
 def boundary_bands(mask: Tensor, widths: Sequence[int]) -> Tensor:
@@ -95,6 +95,4 @@ def boundary_figure(widths: Sequence[int], mean_ious: Sequence[float], *, whole:
     axes.grid(axis="y", color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="lower right", frameon=False)
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png")
-    return Image.open(buffer).convert("RGB")
+    return figure_image(figure)

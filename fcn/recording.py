@@ -135,8 +135,9 @@ class RunRecorder(pl.Callback):
         self.stop.stop_if_asked(trainer, save=False)
 
     def finish(self, trainer: pl.Trainer, status: str, hyperparameters: Mapping[str, Any]) -> None:
-        """Write the last summary and what TensorBoard's HPARAMS tab shows. Called by process 0, once."""
+        """Write the last summary, the curves and what TensorBoard's HPARAMS tab shows. Called by process 0, once."""
         self.write_summary(trainer, status)
+        self._record_curves()
         if not self._writer:
             return
         # Without the experiment record, whose columns the first run would fix for all, TensorBoard unites the runs'.
@@ -178,6 +179,14 @@ class RunRecorder(pl.Callback):
         assert self._writer
         for tag, picture in pictures.items():
             self._writer.add_image(tag, np.asarray(picture), trainer.global_step, dataformats="HWC")
+
+    def _record_curves(self) -> None:
+        """Draw metrics.csv. What goes wrong here must not hide the exception that ended the run, if one did."""
+        try:
+            if rows := runs.read_metrics(self.run_dir):
+                visualization.save_png(visualization.curves_figure(rows), self.run_dir / runs.CURVES)
+        except Exception as error:
+            log.warning("%s could not be drawn: %s", runs.CURVES, error)
 
     def _samples(self, trainer: pl.Trainer, task: SegmentationTask) -> list[visualization.Sample]:
         """The same images at every epoch, evenly spread over the validation set."""

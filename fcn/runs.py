@@ -30,6 +30,7 @@ LOG = "train.log"
 LAST = "checkpoints/last.ckpt"
 BEST = "checkpoints/best.ckpt"
 SAMPLES = "samples"
+CURVES = "curves.png"
 OVERRIDES = ".hydra/overrides.yaml"
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")

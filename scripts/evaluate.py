@@ -222,7 +222,8 @@ def _write_pictures(folder: Path, evaluation: Evaluation) -> None:
         save_png(boundary_figure(evaluation.widths, mean_ious, whole=whole), folder / "boundary.png")
     if evaluation.worst:
         samples = [(one.image, one.target, one.prediction) for one in evaluation.worst]
-        save_png(panels(samples, classes), folder / "worst.png")
+        names = [evaluation.names[one.index] for one in evaluation.worst]
+        save_png(panels(samples, classes, names=names), folder / "worst.png")
 
 
 def report(console: Console, job: Job, evaluation: Evaluation) -> None:

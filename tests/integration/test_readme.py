@@ -47,7 +47,9 @@ ELSEWHERE = {
     "python train.py resume=outputs/<name>/<time>": "test_exactness.py",
     "python train.py experiment=d2l --cfg job": "below",
     "python train.py trainer=ddp": "below",
+    "python scripts/evaluate.py run=outputs/<name>/<time> split=val": "unit/scripts/test_evaluate.py",
     "python scripts/prepare_voc.py root=data download=true": "below",
+    "python scripts/upsample.py input=photo.jpg factor=2": "unit/scripts/test_upsample.py",
     "torchrun --nproc-per-node 8 -m fcn.worker outputs/<name>/<time>": "below",
     "python train.py": ".ci/run",
 }

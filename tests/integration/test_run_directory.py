@@ -63,6 +63,7 @@ def test_the_directory_is_complete(tiny):
         ".hydra/overrides.yaml",
         "summary.json",
         "metrics.csv",
+        "curves.png",
         "train.log",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",

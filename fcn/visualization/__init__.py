@@ -1,0 +1,30 @@
+"""Pictures: masks in colour, overlays, errors, panels, legends, the confusion matrix, curves; and how they are saved.
+
+Everything here is NumPy arrays in and NumPy arrays or PIL images out. Matplotlib is used through its objects,
+never through pyplot, so that no global state is shared between threads and no figure has to be closed.
+"""
+
+from fcn.visualization.curves import curves_figure
+from fcn.visualization.figures import confusion_figure, figure_image, row_shares
+from fcn.visualization.files import save_png
+from fcn.visualization.legends import class_legend, legend
+from fcn.visualization.masks import ERROR_COLOR, Sample, colorize, error_map, overlay
+from fcn.visualization.panels import CELL_SIZE, caption, panels
+
+__all__ = [
+    "CELL_SIZE",
+    "ERROR_COLOR",
+    "Sample",
+    "caption",
+    "class_legend",
+    "colorize",
+    "confusion_figure",
+    "curves_figure",
+    "error_map",
+    "figure_image",
+    "legend",
+    "overlay",
+    "panels",
+    "row_shares",
+    "save_png",
+]

@@ -1,0 +1,53 @@
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fcn.visualization import colorize, save_png
+from tests.pictures import KNOWN_COLORS, MAGENTA, stripes
+
+
+def test_saving_makes_the_folder_and_keeps_every_pixel(tmp_path):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (7, 9, 3), np.uint8))
+    path = tmp_path / "samples" / "epoch.png"
+    save_png(image, path)
+    with Image.open(path) as saved:
+        assert saved.format == "PNG"
+        assert saved.tobytes() == image.tobytes()
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_saving_keeps_the_indices_of_a_palette_mask(tmp_path):
+    mask = Image.fromarray(stripes(4, 6, 0, 15, 255))
+    mask.putpalette(colorize(np.arange(256, dtype=np.uint8)[None]).tobytes())
+    save_png(mask, tmp_path / "mask.png")
+    with Image.open(tmp_path / "mask.png") as saved:
+        np.testing.assert_array_equal(np.asarray(saved), stripes(4, 6, 0, 15, 255))
+        np.testing.assert_array_equal(np.asarray(saved.convert("RGB"))[0, 2], KNOWN_COLORS[15])
+
+
+def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "epoch.png"
+    save_png(Image.new("RGB", (2, 2), MAGENTA), path)
+    before = path.read_bytes()
+    with pytest.raises(OSError, match="cannot write mode F as PNG"):
+        save_png(Image.new("F", (2, 2)), path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_save_that_cannot_be_put_in_place_leaves_no_temporary_file(tmp_path):
+    path = tmp_path / "epoch.png"
+    (path / "in_the_way").mkdir(parents=True)
+    with pytest.raises(OSError, match=r"epoch\.png"):
+        save_png(Image.new("RGB", (2, 2)), path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes and name limits of POSIX")
+def test_a_saved_file_is_as_readable_as_any_other_and_may_have_a_long_name(tmp_path):
+    (tmp_path / "other").touch()
+    path = tmp_path / ("x" * 251 + ".png")
+    save_png(Image.new("RGB", (2, 2)), path)
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
