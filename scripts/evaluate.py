@@ -14,7 +14,7 @@ import shutil
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ def prepare(config: EvaluateConfig, overrides: Sequence[str]) -> Job:
     if config.run is None:
         raise ConfigError("run (=null) must be a run directory or a checkpoint; use run=outputs/<name>/<time>")
     checkpoint = inference.find_checkpoint(config.run)
-    settings = InferenceConfig(**{key: getattr(config, key) for key in to_container(InferenceConfig())})
+    settings = InferenceConfig(**{entry.name: getattr(config, entry.name) for entry in fields(InferenceConfig)})
     predictor = inference.load(config.run, settings)
     data = data_of(predictor.task.config.data, config.data, overrides)
     split = config.split or data.val_split
