@@ -2,10 +2,11 @@
 
 The band of width w holds the non-void pixels that have a pixel of another label, void being a label too, within
 chessboard distance w: of the (2w + 1) x (2w + 1) pixels round them, one at least is labelled otherwise. Scores in
-bands of growing width tell blurred outlines from wrong classes. This is the trimap evaluation of Kohli, Ladicky and
-Torr 2009, "Robust higher order potentials for enforcing label consistency" (section 6), which Kraehenbuehl and
-Koltun 2011 and DeepLab (Chen et al. 2015) took over. VOC draws void along outlines, so that there the distance
-counts from the edge of the void; where two classes meet without void between them, it counts from their border.
+bands of growing width tell blurred outlines from wrong classes.
+
+Source: the trimap of Kohli, Ladický and Torr 2009, "Robust higher order potentials for enforcing label consistency", as
+Krähenbühl and Koltun 2011 and DeepLab (Chen et al. 2015) use it. VOC draws void along outlines: there the distance
+counts from the edge of the void, as in DeepLab. Where two classes meet without void, it counts from their border.
 """
 
 from __future__ import annotations
