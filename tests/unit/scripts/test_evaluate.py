@@ -325,30 +325,30 @@ def test_help_names_every_key(type_in):
 
 
 @pytest.fixture
-def five(voc_sample, tmp_path) -> Path:
-    """A tree whose val is the first five images of the genuine one."""
+def three(voc_sample, tmp_path) -> Path:
+    """A tree whose val is the first three images of the genuine one."""
     genuine, folder = voc_sample / "VOCdevkit" / "VOC2012", tmp_path / "VOCdevkit" / "VOC2012"
     (folder / "ImageSets" / "Segmentation").mkdir(parents=True)
     for part in ("JPEGImages", "SegmentationClass"):
         (folder / part).symlink_to(genuine / part)
-    names = (genuine / "ImageSets" / "Segmentation" / "val.txt").read_text().split()[:5]
+    names = (genuine / "ImageSets" / "Segmentation" / "val.txt").read_text().split()[:3]
     (folder / "ImageSets" / "Segmentation" / "val.txt").write_text("\n".join(names))
     return tmp_path
 
 
 @pytest.mark.realdata
 @pytest.mark.skipif(not (SHARED / "weights").is_dir(), reason="no ImageNet weights beside the checkout")
-def test_the_genuine_sample_to_the_last_count(five, type_in):
+def test_the_genuine_sample_to_the_last_count(three, type_in):
     weights = str(SHARED / "weights" / "squeezenet1_0-imagenet.pth")
-    run = save_run(five / "run", DataConfig(name=DatasetName.voc, root=str(five)), weights=weights)
+    run = save_run(three / "run", DataConfig(name=DatasetName.voc, root=str(three)), weights=weights)
     status, _, err = type_in(f"run={run}", "worst=2")
     assert status == 0, err
     folder, widths = run / "evaluation" / "val", [1, 2, 4, 8, 16]
-    names = (five / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation" / "val.txt").read_text().split()
+    names = (three / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation" / "val.txt").read_text().split()
     predictor, expected, in_bands = load(run), [], np.zeros((5, 21, 21), np.int64)
     for name in names:
-        target = read_mask(five, name)
-        prediction = predictor.logits(read_image(five, name)).argmax(dim=0).numpy()
+        target = read_mask(three, name)
+        prediction = predictor.logits(read_image(three, name)).argmax(dim=0).numpy()
         expected.append(count(target, prediction, 21))
         distance = distance_to_other_label(target, 16)
         in_bands += [count(target[distance <= width], prediction[distance <= width], 21) for width in widths]
