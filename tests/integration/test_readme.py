@@ -51,6 +51,7 @@ ELSEWHERE = {
     "python train.py resume=outputs/<name>/<time>": "test_exactness.py",
     "python train.py experiment=d2l --cfg job": "below",
     "python train.py trainer=ddp": "below",
+    "python scripts/evaluate.py run=outputs/<name>/<time> split=val": "unit/scripts/test_evaluate.py",
     "python scripts/prepare_voc.py root=data download=true": "below",
     "python scripts/predict.py run=outputs/<name>/<time> input=photos": "unit/scripts/test_predict.py",
     "python scripts/upsample.py input=photo.jpg factor=2": "unit/scripts/test_upsample.py",
