@@ -1,7 +1,6 @@
 """What tests of the networks share: trunks by name, trunks that compute shapes only, and trunks of pure geometry."""
 
 import functools
-import itertools
 
 import pytest
 import torch
@@ -10,7 +9,7 @@ from torch.nn import functional as F
 from torchvision.models.convnext import CNBlock
 from torchvision.ops import SqueezeExcitation
 
-from fcn.config import Alignment, BackboneConfig, BackboneName, Border, Init, ModelConfig, ModelName
+from fcn.config import Alignment, BackboneConfig, BackboneName, Init, ModelName
 from fcn.models.backbones import Backbone, build_backbone
 from fcn.models.upsampling import Grid
 
@@ -22,6 +21,7 @@ DILATED = [
 """Trunks with an output stride: basic blocks, bottlenecks, and depthwise convolutions of 3 and 5."""
 
 every_trunk = pytest.mark.parametrize("name", list(BackboneName), ids=str)
+every_init = pytest.mark.parametrize("init", list(Init), ids=str)
 every_head = pytest.mark.parametrize("head", HEADS, ids=str)
 every_alignment = pytest.mark.parametrize("alignment", list(Alignment), ids=str)
 
@@ -44,12 +44,6 @@ def map_sizes(name: BackboneName, output_stride: int | None, height: int, width:
     """Height and width of the maps of an image, fine to coarse."""
     maps = shapes_only(name, output_stride)(torch.empty(1, 3, height, width, device="meta"))
     return [(features.shape[-2], features.shape[-1]) for features in maps]
-
-
-def head_configs() -> list[ModelConfig]:
-    """Every head with every initialisation, alignment and border."""
-    choices = itertools.product(HEADS, Init, Alignment, Border)
-    return [ModelConfig(name=head, init=init, alignment=at, border=border) for head, init, at, border in choices]
 
 
 class Maps(nn.Module):
