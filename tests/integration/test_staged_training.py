@@ -8,7 +8,14 @@ import torch
 from fcn import runs
 from tests.commands import TINY, type_in
 
-SMALL = (*TINY, "epochs=1", "data.shapes.num_train=8", "data.shapes.num_val=2", "trainer=cpu", "trainer.sample_images=0")
+SMALL = (
+    *TINY,
+    "epochs=1",
+    "data.shapes.num_train=8",
+    "data.shapes.num_val=2",
+    "trainer=cpu",
+    "trainer.sample_images=0",
+)
 SKIPS = [f"skip_{layer}.0.{kind}" for layer in ("scores", "upscores") for kind in ("weight", "bias")]
 
 

@@ -120,9 +120,7 @@ def test_the_chapter_puts_a_resnets_scores_15_pixels_and_a_half_down_and_right(
 
 
 @pytest.mark.parametrize("head", HEADS, ids=str)
-@pytest.mark.parametrize(
-    "name", [BackboneName.vgg16, BackboneName.vgg16_bn, BackboneName.convnext_tiny], ids=str
-)
+@pytest.mark.parametrize("name", [BackboneName.vgg16, BackboneName.vgg16_bn, BackboneName.convnext_tiny], ids=str)
 def test_where_cells_are_squares_of_pixels_both_alignments_are_the_same(name: BackboneName, head: ModelName) -> None:
     with torch.device("meta"):
         chapter, centered = (

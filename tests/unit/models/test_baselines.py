@@ -14,9 +14,7 @@ LRASPP = ModelName.lraspp_mobilenet_v3_large
 
 
 def build(name: ModelName = LRASPP, *, num_classes: int = 21, **config: object) -> Baseline:
-    model = build_model(
-        ModelConfig(name=name, **config), BackboneConfig(name=name.trunk), num_classes=num_classes
-    )
+    model = build_model(ModelConfig(name=name, **config), BackboneConfig(name=name.trunk), num_classes=num_classes)
     assert isinstance(model, Baseline)
     return model
 

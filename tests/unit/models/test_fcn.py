@@ -29,7 +29,9 @@ def build(
     weights: str = "none",
     **config: object,
 ) -> FCN:
-    model = build_model(ModelConfig(name=head, **config), BackboneConfig(name=backbone, weights=weights), num_classes=num_classes)
+    model = build_model(
+        ModelConfig(name=head, **config), BackboneConfig(name=backbone, weights=weights), num_classes=num_classes
+    )
     assert isinstance(model, FCN)
     return model
 
@@ -176,7 +178,9 @@ def test_head_and_trunk_share_out_the_parameters(head: ModelName, *, trainable: 
     assert sorted(heads) == sorted(id(parameter) for layer in layers for parameter in layer.parameters())
     trunk = [id(parameter) for parameter in model.backbone.parameters()]
     assert sorted(heads + trunk) == sorted(id(parameter) for parameter in model.parameters())
-    assert all(p.requires_grad is trainable for layer in (*model.skip_upscores, model.upscore) for p in layer.parameters())
+    assert all(
+        p.requires_grad is trainable for layer in (*model.skip_upscores, model.upscore) for p in layer.parameters()
+    )
 
 
 def test_the_same_seed_gives_the_same_network() -> None:

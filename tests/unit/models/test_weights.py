@@ -200,7 +200,7 @@ def test_a_fully_connected_layer_of_another_shape_is_refused(shape: tuple[int, i
 
 @pytest.mark.parametrize("name", [BackboneName.vgg16, BackboneName.vgg16_bn], ids=str)
 def test_torchvisions_vgg_fits_by_names_and_shapes(name: BackboneName) -> None:
-    """Here only names and shapes are looked at; the numbers are in test_papers.py, marked slow."""
+    """Names and shapes alone; the numbers are in test_papers.py, marked slow."""
     with torch.device("meta"):
         state = tv.get_model(name.value).state_dict()
         layers = build(name).layers
