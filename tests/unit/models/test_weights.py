@@ -1,4 +1,4 @@
-"""What a user relies on: torchvision's weights under torchvision's names, all of them, or an error that says why not."""
+"""What a user relies on: weights under torchvision's names, all of them, or an error that says why not."""
 
 import io
 import urllib.error
