@@ -73,8 +73,8 @@ def assert_every_gradient_is_finite(model: FCN) -> None:
 
 
 def learning_rate(name: BackboneName) -> float:
-    """Without batch norm, a step of Adam must be smaller."""
-    return 1e-4 if name is BackboneName.vgg16 else 1e-3
+    """A step of Adam moves every weight alike: VGG's fc6 sums 25088 of them, and no norm takes that back."""
+    return 2e-5 if name in (BackboneName.vgg16, BackboneName.vgg16_bn) else 1e-3
 
 
 small = pytest.mark.parametrize("name", SMALL, ids=str)
