@@ -36,7 +36,7 @@ def test_a_baseline_has_torchvisions_weights_without_an_auxiliary_head(name: Mod
 
 @pytest.mark.parametrize("name", list(BUILDERS), ids=str)
 def test_scores_have_the_images_size(name: ModelName) -> None:
-    for size in [(1, 1), (33, 47), (375, 500)]:
+    for size in [(1, 1), (33, 47)]:
         assert shapes_only(name)(torch.empty(2, 3, *size, device="meta")).shape == (2, 5, *size)
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from fcn.config import BackboneName, Init, ModelConfig, ModelName
 from fcn.models.backbones import Backbone
 from fcn.models.fcn import FCN
-from tests.unit.models.trunks import build, every_head, every_init, every_trunk
+from tests.unit.models.trunks import HEADS, build, every_head, every_init, every_trunk
 
 SMALL = [BackboneName.squeezenet1_0, BackboneName.resnet18]
 COLOURS = torch.tensor([[-1.0, 0.0, 1.0], [1.0, -1.0, 0.0], [0.0, 1.0, -1.0]])
@@ -88,8 +88,9 @@ def test_every_parameter_gets_a_gradient(name: BackboneName, head: ModelName, in
     assert_every_gradient_is_finite(network(name, head, init))
 
 
-@small
-@every_head
+@pytest.mark.parametrize(
+    ("name", "head"), [(BackboneName.resnet18, HEADS[0]), *((BackboneName.squeezenet1_0, head) for head in HEADS)]
+)
 def test_one_batch_is_learned_by_heart(name: BackboneName, head: ModelName) -> None:
     model = network(name, head, Init.bilinear)
     assert accuracy_after_training(model, lr=learning_rate(name)) > 0.95
