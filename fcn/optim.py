@@ -22,7 +22,7 @@ def build_optimizer(model: nn.Module, *, head: Iterable[nn.Parameter], config: O
     """Optimiser over the parameters that train, in named groups.
 
     The groups are `trunk`, `trunk/no_decay`, `trunk/bias` and the same of `head`, in this order and without the
-    empty ones. Biases, norms and all other parameters of at most one axis are not decayed, unless
+    empty ones. Biases, norms and all other parameters of at most one axis longer than 1 are not decayed, unless
     `optim.decay_all`. Biases (but not those of norms) are a group of their own only if `optim.bias_lr_multiplier`
     is not 1. Frozen parameters are in no group: they get neither gradient nor decay.
 
@@ -44,7 +44,8 @@ def _parameter_groups(
 ) -> list[dict[str, Any]]:
     heads = set(head)
     norms = _of_norms(model)
-    undecayed = norms | {parameter for parameter in model.parameters() if parameter.ndim <= 1}
+    # ConvNeXt's layer scales are vectors too, of shape [channels, 1, 1].
+    undecayed = norms | {parameter for parameter in model.parameters() if parameter.squeeze().ndim <= 1}
     biases = {parameter for name, parameter in model.named_parameters() if name.endswith("bias")} - norms
     members: dict[str, list[nn.Parameter]] = {part + kind: [] for part in ("trunk", "head") for kind in KINDS}
     for parameter in model.parameters():

@@ -13,6 +13,7 @@ from fcn.config.schema import (
     Accelerator,
     Config,
     InferenceConfig,
+    ModelName,
     Precision,
     PublishedWeights,
     schema_fields,
@@ -119,7 +120,7 @@ def _check_model(config: Config) -> None:
 
 
 def check_batch_size(config: Config, processes: int) -> None:
-    """Check that `processes` can share a batch evenly; how many there are is known only when a run is started.
+    """Check that `processes` can share a batch; how many there are is known only when a run is started.
 
     Raises:
         ConfigError: if they cannot.
@@ -128,6 +129,11 @@ def check_batch_size(config: Config, processes: int) -> None:
         raise ConfigError(
             f"batch_size (={config.batch_size}) must be divisible by the number of processes (={processes}), because "
             f"it counts the images of all of them; use batch_size={max(1, config.batch_size // processes) * processes}"
+        )
+    if config.model.name is ModelName.deeplabv3_resnet50 and config.batch_size < 2 * processes:
+        raise ConfigError(
+            f"batch_size (={config.batch_size}) must be at least 2 per process for {config.model.name}, whose image "
+            f"pooling is normalised over the images of a batch; use batch_size={2 * processes}"
         )
 
 

@@ -110,6 +110,7 @@ def copy_weights(module: nn.Module, state: StateDict, *, key: str, network: str,
 
 
 def _as_convolution(value: Tensor, wanted: Tensor | None) -> Tensor:
-    if wanted is not None and value.ndim == 2 and wanted.ndim == 4 and value.numel() == wanted.numel():
-        return value.reshape(wanted.shape)
-    return value
+    if wanted is None or value.ndim != 2 or wanted.ndim != 4:
+        return value
+    same = len(value) == len(wanted) and value.numel() == wanted.numel()
+    return value.reshape(wanted.shape) if same else value

@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, PolynomialLR
 from torchvision.models import resnet18
+from torchvision.models.convnext import CNBlock
 
 from fcn.config import ConfigError, OptimConfig, OptimName, ScheduleConfig, ScheduleName
 from fcn.optim import build_optimizer, build_schedule, schedule_factor
@@ -94,6 +95,63 @@ def test_a_norm_is_not_decayed_whatever_the_shape_of_its_scale():
     net = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.LayerNorm([4, 5, 5]), nn.GroupNorm(2, 4))
     groups = names_by_group(build_optimizer(net, head=[], config=OptimConfig(), lr=0.1), net)
     assert groups == {"trunk": {"0.weight"}, "trunk/no_decay": {"1.weight", "1.bias", "2.weight", "2.bias"}}
+
+
+def test_a_layer_scale_is_not_decayed_though_it_has_three_axes():
+    net = CNBlock(4, layer_scale=1e-6, stochastic_depth_prob=0.0)
+    assert net.layer_scale.shape == (4, 1, 1)
+    groups = names_by_group(build_optimizer(net, head=[], config=OptimConfig(), lr=0.1), net)
+    assert groups["trunk"] == {"block.0.weight", "block.3.weight", "block.5.weight"}
+    assert "layer_scale" in groups["trunk/no_decay"]
+
+
+@pytest.mark.parametrize("decay_all", [False, True])
+def test_biases_learn_twice_as_fast_as_in_the_papers(decay_all):
+    """Those of norms are no biases: they belong to scales."""
+    net = Net()
+    config = OptimConfig(weight_decay=0.01, head_lr_multiplier=10.0, bias_lr_multiplier=2.0, decay_all=decay_all)
+    optimizer = build_optimizer(net, head=net.head(), config=config, lr=0.5)
+    groups = names_by_group(optimizer, net)
+    assert groups["trunk/bias"] == {"conv.bias"}
+    assert groups["head/bias"] == {"score.bias", "up.bias"}
+    assert groups["head"] == {"score.weight", "up.weight"}
+    norm = {"norm.weight", "norm.bias"}
+    assert groups["trunk"] == ({"conv.weight"} | norm if decay_all else {"conv.weight"})
+    assert groups.get("trunk/no_decay", set()) == (set() if decay_all else norm)
+    bias_decay = 0.01 if decay_all else 0.0
+    assert options(optimizer, "weight_decay") == {
+        name: {"/no_decay": 0.0, "/bias": bias_decay}.get(name[name.find("/") :], 0.01) for name in groups
+    }
+    assert {name: lr for name, lr in options(optimizer, "lr").items() if name.endswith("bias")} == {
+        "trunk/bias": 1.0,
+        "head/bias": 10.0,
+    }
+    assert options(optimizer, "lr")["trunk"] == 0.5
+    assert options(optimizer, "lr")["head"] == 5.0
+
+
+def test_frozen_biases_are_in_no_group():
+    net = Net()
+    net.up.requires_grad_(False)
+    optimizer = build_optimizer(net, head=net.head(), config=OptimConfig(bias_lr_multiplier=2.0), lr=0.1)
+    assert names_by_group(optimizer, net)["head/bias"] == {"score.bias"}
+
+
+def test_doubled_biases_are_caffes_update():
+    """lr_mult: 2, decay_mult: 0 of biases and lr_mult: 1, decay_mult: 1 of weights, as in the papers' networks."""
+    net, plain = Net(), Net()
+    config = OptimConfig(name=OptimName.sgd, momentum=0.9, weight_decay=0.01, bias_lr_multiplier=2.0)
+    ours = train(net, build_optimizer(net, head=net.head(), config=config, lr=0.05))
+    kinds = {False: {"lr": 0.05, "weight_decay": 0.01}, True: {"lr": 0.1, "weight_decay": 0.0}}
+    groups = [
+        {"params": [parameter], **kinds[name.endswith("bias")]}
+        for name, parameter in plain.named_parameters()
+        if not name.startswith("norm")
+    ]
+    norms = {"params": list(plain.norm.parameters()), "lr": 0.05, "weight_decay": 0.0}
+    theirs = train(plain, SGD([*groups, norms], lr=0.05, momentum=0.9))
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b)
 
 
 def test_groups_of_resnet18():

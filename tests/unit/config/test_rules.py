@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from fcn import config as configuration
-from fcn.config import Config, ConfigError, schema_fields
+from fcn.config import Config, ConfigError, InferenceConfig, schema_fields
 
 
 def composed(**overrides: object):
@@ -73,6 +73,30 @@ def test_every_lower_bound_holds(low):
         ({"name": ""}, "name .* must be a folder below outputs/"),
         ({"optim__nesterov": True, "optim__momentum": 0}, "optim.nesterov .* needs optim.momentum above 0"),
         ({"trainer__precision": "fp16", "trainer__accelerator": "cpu"}, "trainer.precision .* needs a GPU"),
+        (
+            {"model__skip_scale": [0.01]},
+            r"model.skip_scale \(=\[0.01\]\) must be two numbers, coarse to fine: \[1,1\]",
+        ),
+        ({"model__skip_scale": [0.01, -1]}, r"model.skip_scale \(=\[0.01, -1.0\]\) must be at least 0"),
+        ({"backbone__output_stride": 4}, r"backbone.output_stride \(=4\) must be between 8 and 32"),
+        ({"backbone__output_stride": 64}, r"backbone.output_stride \(=64\) must be between 8 and 32"),
+        (
+            {"model__name": "deeplabv3_resnet50", "backbone__name": "resnet101"},
+            r"model.name \(=deeplabv3_resnet50\) is torchvision's network on resnet50, so that backbone.name "
+            r"\(=resnet101\) must be resnet50 .* use model=torchvision model.name=deeplabv3_resnet50",
+        ),
+        (
+            {"model__name": "fcn_resnet50", "backbone__name": "resnet50", "backbone__output_stride": 16},
+            r"backbone.name \(=resnet50\) must be resnet50 and backbone.output_stride null",
+        ),
+        (
+            {"model__weights": "voc"},
+            r"model.weights \(=voc\) are torchvision's, and model.name \(=fcn32s\) is none .* or model.init_from=<run>",
+        ),
+        (
+            {"model__name": "deeplabv3_resnet50", "backbone__name": "resnet50", "batch_size": 1},
+            r"batch_size \(=1\) must be at least 2 per process for deeplabv3_resnet50, .*; use batch_size=2",
+        ),
         ({"model__init": "xaver"}, "model.init"),
         ({"epochs": 2.5}, "epochs"),
     ],
@@ -80,6 +104,24 @@ def test_every_lower_bound_holds(low):
 def test_rules(overrides, message):
     with pytest.raises(ConfigError, match=message):
         configuration.from_composed(composed(**overrides))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"tile_size": [320, 481]}, r"tile_size \(=\[320, 481\]\) must be two multiples of 32"),
+        ({"tile_size": [320]}, r"tile_size \(=\[320\]\) must be two multiples of 32, .*: \[320,480\], height first"),
+        ({"scales": []}, r"scales \(=\[\]\) must name at least one scale; use scales=\[1.0\]"),
+    ],
+)
+def test_rules_of_inference(overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        configuration.check_inference(InferenceConfig(**overrides))
+
+
+def test_the_defaults_of_inference_are_allowed():
+    configuration.check_inference(InferenceConfig())
+    configuration.check_inference(InferenceConfig(tile_size=[32, 512], scales=[0.5, 1.0, 2.0], flip=True))
 
 
 def test_an_unknown_key_is_named_with_its_nearest():

@@ -1,0 +1,79 @@
+"""FCN-16s goes on from a run of FCN-32s, as in the papers, and says what it took over."""
+
+import json
+
+import pytest
+import torch
+
+from fcn import runs
+from tests.commands import TINY, type_in
+
+SMALL = (
+    *TINY,
+    "epochs=1",
+    "data.shapes.num_train=8",
+    "data.shapes.num_val=2",
+    "trainer=cpu",
+    "trainer.sample_images=0",
+)
+SKIPS = [f"skip_{layer}.0.{kind}" for layer in ("scores", "upscores") for kind in ("weight", "bias")]
+
+
+@pytest.fixture
+def train(monkeypatch, capsys, tmp_path, shapes_root):
+    """Exit status, output and the new run directory of a command."""
+    monkeypatch.chdir(tmp_path)
+
+    def typed(name, *overrides):
+        arguments = (*SMALL, f"data.root={shapes_root}", f"name={name}", "backbone=squeezenet1_0", *overrides)
+        status, out, err = type_in(monkeypatch, capsys, *arguments)
+        return status, out + err, next((tmp_path / "outputs" / name).iterdir())
+
+    return typed
+
+
+def weights(run):
+    return torch.load(run / runs.LAST, weights_only=True)["state_dict"]
+
+
+def test_a_finer_network_goes_on_from_a_coarser_one(train, monkeypatch, capsys):
+    status, out, coarse = train("coarse", "model=fcn32s")
+    assert status == 0, out
+    # With a learning rate of zero what is saved is what was copied.
+    status, out, fine = train("fine", "model=fcn16s", f"model.init_from={coarse}", "lr=0", "optim.weight_decay=0")
+    assert status == 0, out
+    before, after = weights(coarse), weights(fine)
+    trained = [name for name in before if name.startswith("model.") and "upscore.weight" not in name]
+    assert len(trained) > 50
+    assert all(torch.equal(after[name], before[name]) for name in trained)
+    lines = (fine / "train.log").read_text()
+    kept = ["model.upscore.weight", *(f"model.{name}" for name in SKIPS)]
+    copied, total = len(trained), len(trained) + len(kept)
+    assert f"weights  {copied} of {total} tensors copied from {coarse}" in lines
+    (as_initialised,) = [line for line in lines.splitlines() if "as initialised: " in line]
+    names = as_initialised.partition("as initialised: ")[2].split(", ")
+    assert sorted(names) == sorted(name.removeprefix("model.") for name in kept)
+    assert "not taken over: upscore.weight" in lines
+    assert out.count("tensors copied") == 1
+
+    # Executed again from its checkpoint it goes on with its own weights.
+    summary = json.loads((fine / "summary.json").read_text())
+    (fine / "summary.json").write_text(json.dumps({**summary, "status": "interrupted"}))
+    status, out, _ = (*type_in(monkeypatch, capsys, f"resume={fine}")[:2], None)
+    assert status == 0, out
+    assert "tensors copied" not in out
+    assert (fine / "train.log").read_text().count("tensors copied") == 1
+
+    # Both trunks' coarsest maps have 512 channels; a score layer alone is nothing to go on with.
+    status, out, _ = train("other", "backbone=resnet18", f"model.init_from={coarse}")
+    assert status == 1
+    assert f"error: model.init_from (={coarse}) must fit the network somewhere; use a run of the same backbone" in out
+
+
+@pytest.mark.parametrize("run", ["<run of fcn32s_vgg16>", "outputs/absent"])
+def test_what_is_no_run_is_one_line(train, run):
+    status, out, _ = train("fine", "model=fcn16s", f"model.init_from='{run}'")
+    assert status == 1
+    (line,) = [line for line in out.splitlines() if line.startswith("error: ")]
+    assert line.startswith(f"error: model.init_from (={run}) must be a run or a checkpoint: ")
+    assert line.endswith("there is no such file")

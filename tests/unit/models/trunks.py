@@ -1,0 +1,99 @@
+"""What tests of the networks share: trunks by name, trunks that compute shapes only, and trunks of pure geometry."""
+
+import functools
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.convnext import CNBlock
+from torchvision.ops import SqueezeExcitation
+
+from fcn.config import Alignment, BackboneConfig, BackboneName, Init, ModelName
+from fcn.models.backbones import Backbone, build_backbone
+from fcn.models.upsampling import Grid
+
+HEADS = (ModelName.fcn32s, ModelName.fcn16s, ModelName.fcn8s)
+DILATED = [
+    (BackboneName.resnet18, 8), (BackboneName.resnet18, 16), (BackboneName.resnet50, 8),
+    (BackboneName.mobilenet_v3_large, 8), (BackboneName.mobilenet_v3_large, 16),
+]  # fmt: skip
+"""Trunks with an output stride: basic blocks, bottlenecks, and depthwise convolutions of 3 and 5."""
+
+every_trunk = pytest.mark.parametrize("name", list(BackboneName), ids=str)
+every_init = pytest.mark.parametrize("init", list(Init), ids=str)
+every_head = pytest.mark.parametrize("head", HEADS, ids=str)
+every_alignment = pytest.mark.parametrize("alignment", list(Alignment), ids=str)
+
+
+def build(
+    name: BackboneName = BackboneName.squeezenet1_0, weights: str = "none", output_stride: int | None = None
+) -> Backbone:
+    return build_backbone(BackboneConfig(name=name, weights=weights, output_stride=output_stride))
+
+
+@functools.cache
+def shapes_only(name: BackboneName, output_stride: int | None = None) -> Backbone:
+    """A trunk that computes shapes and no values, in no time whatever its size."""
+    with torch.device("meta"):
+        return build(name, output_stride=output_stride).eval()
+
+
+@functools.cache
+def map_sizes(name: BackboneName, output_stride: int | None, height: int, width: int) -> list[tuple[int, int]]:
+    """Height and width of the maps of an image, fine to coarse."""
+    maps = shapes_only(name, output_stride)(torch.empty(1, 3, height, width, device="meta"))
+    return [(features.shape[-2], features.shape[-1]) for features in maps]
+
+
+class Maps(nn.Module):
+    """A trunk whose maps are given, whatever the image: a head can be looked at by itself."""
+
+    def __init__(self, maps: list[Tensor], grids: tuple[Grid, ...]) -> None:
+        super().__init__()
+        self.maps, self.grids = maps, grids
+        self.channels = tuple(features.shape[1] for features in maps)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return list(self.maps)
+
+
+class Window(nn.Module):
+    """Where a convolution or a pool looks, and no more: the mean over its window and over the channels."""
+
+    def __init__(self, layer: nn.Conv2d | nn.MaxPool2d) -> None:
+        super().__init__()
+        self.layer = layer
+        self.kernel_size, self.stride, self.padding, self.dilation = (
+            (side, side) if isinstance(side, int) else side
+            for side in (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        (rows, columns), (down, right) = self.kernel_size, self.padding
+        features = F.pad(features.mean(dim=1, keepdim=True), (right, right, down, down))
+        if isinstance(self.layer, nn.MaxPool2d):
+            return F.avg_pool2d(features, self.kernel_size, self.stride, ceil_mode=self.layer.ceil_mode)
+        mean = torch.full((1, 1, rows, columns), 1 / (rows * columns), dtype=features.dtype)
+        return F.conv2d(features, mean, stride=self.stride, dilation=self.dilation)
+
+
+POINTWISE = (
+    nn.BatchNorm2d, nn.LayerNorm, nn.ReLU, nn.Hardswish, nn.GELU, nn.Dropout, nn.Linear, SqueezeExcitation,
+)  # fmt: skip
+"""Layers that look at one place, or, as squeeze-and-excitation, at all places alike."""
+
+
+def windows(name: BackboneName, output_stride: int | None = None) -> Backbone:
+    """The trunk's geometry alone. It is linear, so that the gradient of a cell is its receptive field."""
+    with torch.device("meta"):
+        backbone = build(name, output_stride=output_stride).eval()
+    for layer in list(backbone.modules()):
+        if isinstance(layer, CNBlock):
+            layer.layer_scale = nn.Parameter(torch.ones(1, 1, 1, dtype=torch.float64))
+        for child_name, child in layer.named_children():
+            if isinstance(child, nn.Conv2d | nn.MaxPool2d):
+                layer.register_module(child_name, Window(child))
+            elif isinstance(child, POINTWISE):
+                layer.register_module(child_name, nn.Identity())
+    return backbone
