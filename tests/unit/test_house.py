@@ -20,7 +20,7 @@ LEVELS = [
     ["fcn.models.networks"],
     ["fcn.data.module", "fcn.task"],
     ["fcn.inference", "fcn.stopping"],
-    ["fcn.recording"],
+    ["fcn.recording", "fcn.exporting"],
     ["fcn.experiment"],
     ["fcn.worker", "fcn.cli"],
     ["fcn.launch"],
