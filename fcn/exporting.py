@@ -269,19 +269,24 @@ def _import_packages() -> dict[str, str]:
 
 
 def _write_onnx(program: ExportedProgram, file: Path, config: ExportConfig, metadata: Mapping[str, str]) -> None:
-    names = {"input_names": ["images"], "output_names": ["logits", "mask"]}
-    exported = torch.onnx.export(program, (), opset_version=config.opset, verbose=False, **names)
-    assert exported is not None
-    graph = exported.model.graph
-    axes = [str(graph.inputs[0].shape[axis]) for axis in (0, 2, 3)]
-    exported.rename_axes(dict(zip(axes, ("batch", "height", "width"), strict=True)))
-    # The exporter describes the crop at the end by formulas that come to the same.
-    batch, _, height, width = graph.inputs[0].shape
-    logits, mask = graph.outputs
-    logits.shape, mask.shape = (
-        type(logits.shape)([batch, logits.shape[1], height, width]),
-        type(mask.shape)([batch, height, width]),
+    exported = torch.onnx.export(
+        program,
+        (),
+        input_names=["images"],
+        output_names=["logits", "mask"],
+        opset_version=config.opset,
+        verbose=False,
     )
+    assert exported is not None
+    images, (logits, mask) = exported.model.graph.inputs[0], exported.model.graph.outputs
+    assert images.shape is not None
+    assert logits.shape is not None
+    symbols = [str(images.shape[axis]) for axis in (0, 2, 3)]
+    exported.rename_axes(dict(zip(symbols, ("batch", "height", "width"), strict=True)))
+    # The exporter describes the crop at the end by formulas that come to the same.
+    shape = type(images.shape)
+    logits.shape = shape(["batch", logits.shape[1], "height", "width"])
+    mask.shape = shape(["batch", "height", "width"])
     exported.model.metadata_props.update(metadata)
     exported.save(file, external_data=False)
 

@@ -48,6 +48,7 @@ ELSEWHERE = {
     "python train.py experiment=d2l --cfg job": "below",
     "python train.py trainer=ddp": "below",
     "python scripts/prepare_voc.py root=data download=true": "below",
+    "python scripts/export.py run=outputs/<name>/<time> format=onnx": "unit/test_exporting.py",
     "torchrun --nproc-per-node 8 -m fcn.worker outputs/<name>/<time>": "below",
     "python train.py": ".ci/run",
 }
