@@ -51,9 +51,6 @@ class ImageType(Choice):
     float = "float"
 
 
-SIZES = [[1, 1], [2, 3], [33, 47], [96, 128], [375, 500]]
-
-
 @dataclass(kw_only=True, slots=True)
 class ExportConfig:
     run: str | None = setting(None, "run directory (its best checkpoint, else its last) or .ckpt file; required")
@@ -61,7 +58,9 @@ class ExportConfig:
     output: str | None = setting(None, "file to write; null: <run>/export/model.onnx or .pt2, beside a .ckpt file")
     input: ImageType = setting(ImageType.uint8, "images that the file takes; uint8: 0..255, float: 0..1")
     opset: int | None = setting(None, "ONNX operator set; null: the exporter's default", low=18)
-    sizes: list[list[int]] = setting(SIZES, "heights and widths of the images that it is verified on")
+    sizes: list[list[int]] = setting(
+        [[1, 1], [2, 3], [33, 47], [96, 128], [375, 500]], "heights and widths of the images that it is verified on"
+    )
     batches: list[int] = setting([1, 2], "numbers of images that it is verified on", low=1)
     tolerance: float = setting(1e-3, "allowed difference of logits, relative to the largest one beyond 1", low=0)
 

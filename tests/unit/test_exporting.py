@@ -2,7 +2,9 @@
 
 import importlib.util
 import json
+import re
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,7 @@ from fcn.config import (
     ModelConfig,
     ModelName,
 )
-from fcn.exporting import Agreement, ExportConfig, ExportError, Format, ImageType, export
+from fcn.exporting import Agreement, ExportConfig, Format, ImageType, export
 from fcn.inference import load
 from fcn.task import SegmentationTask
 from tests.commands import ROOT
@@ -131,7 +133,7 @@ def test_the_file_says_what_it_is(onnx_file, fcn8s):
     assert told["network"] == "fcn8s on squeezenet1_0"
     assert told["run"] == str(fcn8s)
     assert json.loads(told["packages"])["onnx"] == onnx.__version__
-    assert json.loads(told["provenance"])["versions"]["torch"] == torch.__version__
+    assert json.loads(told["provenance"])["versions"]["torch"] == version("torch")
     assert json.loads(told["verified"]) == {**QUICK, "tolerance": 1e-3}
     axes = {
         value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
@@ -144,6 +146,7 @@ def test_the_file_says_what_it_is(onnx_file, fcn8s):
     }
 
 
+@pytest.mark.slow
 def test_torch_export_of_a_run_directory_with_float_images(fcn32s, tmp_path):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "best.ckpt").write_bytes(fcn32s.read_bytes())
@@ -164,9 +167,9 @@ def test_torch_export_of_a_run_directory_with_float_images(fcn32s, tmp_path):
 
 
 NETWORKS = [
-    ("resnet18", {"name": ModelName.fcn16s}),
-    ("mobilenet_v3_large", {"name": ModelName.fcn8s}),
-    ("convnext_tiny", {"name": ModelName.fcn8s, "border": Border.replicate}),
+    ("resnet18", {"name": ModelName.fcn32s}),
+    ("mobilenet_v3_large", {"name": ModelName.fcn32s}),
+    ("convnext_tiny", {"name": ModelName.fcn32s, "border": Border.replicate}),
     ("", {"name": ModelName.lraspp_mobilenet_v3_large}),
 ]
 
@@ -210,8 +213,11 @@ def _other_class(logits, mask):
         ),
         (_other_class, r"mask must be PyTorch's, but differs at image, row, column \[0, 2, 3\] on 1 x 5 x 6 images"),
         (lambda logits, mask: (logits * torch.nan, mask), r"logits must be PyTorch's, but differ by inf"),
-        (lambda logits, mask: (logits[..., 1:], mask), r"must give \(1, 3, 5, 6\), not \(1, 3, 5, 5\) on 1 x 5 x 6"),
-        (lambda logits, mask: 1 / 0, r"must run on 1 x 5 x 6 images, but: division by zero"),
+        (
+            lambda logits, mask: (logits[..., 1:], mask),
+            r"network must give \(1, 3, 5, 6\), not \(1, 3, 5, 5\) on 1 x 5 x 6",
+        ),
+        (lambda logits, mask: 1 / 0, r"network must run on 1 x 5 x 6 images, but: division by zero"),
     ],
 )
 def test_a_network_that_differs_leaves_no_file(no_tracing, type_in, fcn8s, tmp_path, monkeypatch, broken, message):
@@ -220,8 +226,7 @@ def test_a_network_that_differs_leaves_no_file(no_tracing, type_in, fcn8s, tmp_p
     output = tmp_path / "made" / "net.onnx"
     status, out, err = type_in(f"run={fcn8s}", f"output={output}", "sizes=[[5,6]]")
     assert (status, out, err.count("\n")) == (1, "", 1)
-    with pytest.raises(ExportError, match=message):
-        export(ExportConfig(run=str(fcn8s), output=str(output), sizes=[[5, 6]]))
+    assert re.match(f"error: the exported {message}", err), err
     assert list(tmp_path.iterdir()) == []
 
 
