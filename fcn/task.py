@@ -59,11 +59,14 @@ class SegmentationTask(pl.LightningModule):
         self.confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
 
     def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.model(self.normalised(images).contiguous(memory_format=torch.channels_last))
+        return logits
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """What the network takes, float [N, 3, H, W], of images as `forward` takes them."""
         # The operations of torchvision's ToTensor and Normalize in their order: the same bits as the chapter's.
         unit = images if images.is_floating_point() else images.to(self.mean.dtype) / 255
-        normalised = (unit - self.mean) / self.std
-        logits: Tensor = self.model(normalised.contiguous(memory_format=torch.channels_last))
-        return logits
+        return (unit - self.mean) / self.std
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         config = self.config

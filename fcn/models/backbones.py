@@ -178,7 +178,7 @@ class Backbone(nn.Module):
         height, width = images.shape[-2:]
         features = images
         if self._multiple > 1:
-            features = F.pad(images, (0, -width % self._multiple, 0, -height % self._multiple))
+            features = F.pad(images, (0, _missing(width, self._multiple), 0, _missing(height, self._multiple)))
         for step in self._steps:
             features = self.layers.get_submodule(step)(features)
             if step in self._ends:
@@ -202,6 +202,11 @@ class Backbone(nn.Module):
             if step in self._ends:
                 stride = next(strides, stride)
         self.grids = tuple(replace(grid, stride=min(grid.stride, output_stride)) for grid in self.grids)
+
+
+def _missing(side: int, multiple: int) -> int:
+    # Not -side % multiple: torch.export reasons about divisions and not about the remainder of a negative number.
+    return (side + multiple - 1) // multiple * multiple - side
 
 
 def _spread(layer: nn.Conv2d, dilation: int) -> None:

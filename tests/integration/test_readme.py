@@ -55,6 +55,7 @@ ELSEWHERE = {
     "python scripts/prepare_voc.py root=data download=true": "below",
     "python scripts/predict.py run=outputs/<name>/<time> input=photos": "unit/scripts/test_predict.py",
     "python scripts/upsample.py input=photo.jpg factor=2": "unit/scripts/test_upsample.py",
+    "python scripts/export.py run=outputs/<name>/<time> format=onnx": "unit/test_exporting.py",
     "torchrun --nproc-per-node 8 -m fcn.worker outputs/<name>/<time>": "below",
     "python train.py": ".ci/run",
 }

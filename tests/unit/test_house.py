@@ -24,7 +24,7 @@ LEVELS = [
     ["fcn.visualization"],
     ["fcn.data.module", "fcn.task"],
     ["fcn.inference", "fcn.stopping"],
-    ["fcn.recording", "fcn.sources", "fcn.evaluation"],
+    ["fcn.recording", "fcn.sources", "fcn.evaluation", "fcn.exporting"],
     ["fcn.experiment", "fcn.prediction"],
     ["fcn.worker", "fcn.cli"],
     ["fcn.launch"],
