@@ -197,6 +197,7 @@ def test_a_signal_to_one_rank_stops_all_of_them(command):
     assert json.loads((run / "summary.json").read_text())["status"] == "interrupted"
 
 
+@pytest.mark.slow
 def test_killing_the_command_leaves_no_orphan(command):
     process, run = started(command, "killed")
     process.kill()

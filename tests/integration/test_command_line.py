@@ -135,8 +135,9 @@ def test_the_help_is_for_people(command):
     assert (done.returncode, done.stderr) == (0, "")
     for expected in (
         "python train.py model.init=xavier lr=0.01",
-        "backbone: resnet101, resnet152, resnet18, resnet34, resnet50, squeezenet1_0",
-        "experiment: d2l",
+        "backbone: convnext_tiny, mobilenet_v3_large, resnet101,",
+        "model: fcn16s, fcn32s, fcn8s, torchvision",
+        "experiment: d2l, fcn16s_vgg16,",
         "peak learning rate of the trunk",
         "--cfg job shows the composed configuration",
     ):

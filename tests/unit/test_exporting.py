@@ -112,6 +112,7 @@ def test_onnx_gives_the_masks_of_fcn_load_for_any_size_and_batch(onnx_file, fcn8
     assert_masks_are_those_of_fcn_load(session, fcn8s, sizes=sizes)
 
 
+@pytest.mark.slow
 def test_the_chapters_network_through_the_command(type_in, fcn32s, tmp_path):
     output = tmp_path / "new" / "folder" / "net.onnx"
     status, out, err = type_in(f"run={fcn32s}", f"output={output}", "sizes=[[1,1],[40,50]]", "batches=[1]")

@@ -336,6 +336,7 @@ def three(voc_sample, tmp_path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 @pytest.mark.skipif(not (SHARED / "weights").is_dir(), reason="no ImageNet weights beside the checkout")
 def test_the_genuine_sample_to_the_last_count(three, type_in):
