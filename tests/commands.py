@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fcn import launch
+from tests.forked import Forked
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -29,22 +30,24 @@ TINY = (
 
 @dataclass
 class Command:
-    """A command of the checkout, run in a folder of its own; the embedded set is shared by all tests."""
+    """A command of the checkout, run in a folder of its own; the embedded set is shared by all tests.
+
+    Attributes:
+        fresh: whether it is an interpreter of its own, which imports everything anew, or forked; see tests/forked.py.
+    """
 
     folder: Path
     data: Path
+    fresh: bool = False
 
-    def start(self, *arguments: str, script: str = "train.py", **environment: str) -> subprocess.Popen:
+    def start(self, *arguments: str, script: str = "train.py", **environment: str) -> subprocess.Popen | Forked:
         # One thread: two tests run side by side, and the bits of a run depend on the number of threads.
         env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment}
-        return subprocess.Popen(
-            [sys.executable, str(ROOT / script), *arguments],
-            cwd=self.folder,
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        line = [sys.executable, str(ROOT / script), *arguments]
+        if not self.fresh:
+            return Forked(line, cwd=self.folder, env=env)
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(line, cwd=self.folder, env=env, text=True, **pipes)
 
     def __call__(self, *arguments: str, **options: str) -> subprocess.CompletedProcess:
         process = self.start(*arguments, **options)
@@ -63,7 +66,7 @@ class Command:
         return found
 
 
-def wait_for(condition, *, seconds: float = 120, process: subprocess.Popen | None = None) -> None:
+def wait_for(condition, *, seconds: float = 120, process: subprocess.Popen | Forked | None = None) -> None:
     """Wait until `condition()` holds; fail if it does not in time, or if `process` ends before."""
     end = time.monotonic() + seconds
     while not condition():
@@ -75,7 +78,7 @@ def wait_for(condition, *, seconds: float = 120, process: subprocess.Popen | Non
         time.sleep(0.02)
 
 
-def interrupt(process: subprocess.Popen, number: int = signal.SIGINT) -> subprocess.CompletedProcess:
+def interrupt(process: subprocess.Popen | Forked, number: int = signal.SIGINT) -> subprocess.CompletedProcess:
     process.send_signal(number)
     out, err = process.communicate(timeout=120)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)

@@ -24,6 +24,12 @@ def command(tmp_path, shapes_root) -> Command:
     return Command(tmp_path, shapes_root)
 
 
+@pytest.fixture
+def fresh_command(tmp_path, shapes_root) -> Command:
+    """As `command`, but by an interpreter that imports everything anew."""
+    return Command(tmp_path, shapes_root, fresh=True)
+
+
 @pytest.fixture(scope="module")
 def module_command(tmp_path_factory, shapes_root) -> Command:
     """As `command`, with a folder shared by the tests of a module."""

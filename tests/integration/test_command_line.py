@@ -130,8 +130,8 @@ def test_compose_answers_as_the_command_does():
         launch.compose("model.init=xaver")
 
 
-def test_the_help_is_for_people(command):
-    done = command("--help")
+def test_the_help_is_for_people(fresh_command):
+    done = fresh_command("--help")
     assert (done.returncode, done.stderr) == (0, "")
     for expected in (
         "python train.py model.init=xavier lr=0.01",
@@ -142,19 +142,19 @@ def test_the_help_is_for_people(command):
         "--cfg job shows the composed configuration",
     ):
         assert expected in done.stdout
-    assert not list(command.folder.iterdir())
+    assert not list(fresh_command.folder.iterdir())
 
 
-def test_the_configuration_can_be_printed(command):
-    done = command("--cfg", "job", "model.init=xavier")
+def test_the_configuration_can_be_printed(fresh_command):
+    done = fresh_command("--cfg", "job", "model.init=xavier")
     assert (done.returncode, done.stderr) == (0, "")
     assert "init: xavier" in done.stdout
-    assert not list(command.folder.iterdir())
+    assert not list(fresh_command.folder.iterdir())
 
 
-def test_a_traceback_is_shown_only_when_asked_for(command):
-    quiet = command("lr=-1")
-    loud = command("lr=-1", HYDRA_FULL_ERROR="1")
+def test_a_traceback_is_shown_only_when_asked_for(fresh_command):
+    quiet = fresh_command("lr=-1")
+    loud = fresh_command("lr=-1", HYDRA_FULL_ERROR="1")
     assert quiet.returncode == loud.returncode == 1
     assert quiet.stderr == "error: lr (=-1.0) must be at least 0\n"
     assert "Traceback" in loud.stderr
