@@ -168,14 +168,13 @@ def test_torch_export_of_a_run_directory_with_float_images(fcn32s, tmp_path):
 
 
 NETWORKS = [
-    ("resnet18", {"name": ModelName.fcn32s}),
-    ("mobilenet_v3_large", {"name": ModelName.fcn32s}),
-    ("convnext_tiny", {"name": ModelName.fcn32s, "border": Border.replicate}),
-    ("", {"name": ModelName.lraspp_mobilenet_v3_large}),
+    pytest.param("convnext_tiny", {"name": ModelName.fcn32s, "border": Border.replicate}, marks=pytest.mark.slow),
+    pytest.param("resnet18", {"name": ModelName.fcn32s}, marks=pytest.mark.exhaustive),
+    pytest.param("mobilenet_v3_large", {"name": ModelName.fcn32s}, marks=pytest.mark.exhaustive),
+    pytest.param("", {"name": ModelName.lraspp_mobilenet_v3_large}, marks=pytest.mark.exhaustive),
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("trunk", "model"), NETWORKS, ids=lambda value: value if isinstance(value, str) else None)
 def test_other_networks_take_any_size(tmp_path, trunk, model):
     run = checkpoint(tmp_path / "run.ckpt", trunk, **model)
