@@ -1,4 +1,4 @@
-"""Commands in processes of their own that need not import torch and Lightning again, which takes longer than a tiny run.
+"""Commands in processes of their own that need not import torch and Lightning anew: longer than a tiny run takes.
 
 A server process imports the libraries once and is forked for every command. Nothing of `fcn` is imported before the
 fork, so that environment, working directory and arguments are read as in a process that a user starts. Tests of
@@ -24,7 +24,7 @@ class Forked:
 
     def __init__(self, args: list[str], *, cwd: Path, env: dict[str, str]) -> None:
         self.args = args
-        self._output = [tempfile.TemporaryFile("w+") for _ in range(2)]
+        self._output = [tempfile.TemporaryFile("w+") for _ in range(2)]  # noqa: SIM115 (open until they are read)
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(LIBRARIES)
         names = [f"/proc/{os.getpid()}/fd/{file.fileno()}" for file in self._output]

@@ -86,21 +86,23 @@ def test_validation_counts_are_those_of_one_process(pair, tmp_path, processes):
     namespace: dict = {"__name__": "validate"}
     exec(VALIDATE, namespace)
     namespace["validate"](checkpoint, tmp_path / "alone.pt")
-    subprocess.run(
+    done = subprocess.run(
         [
             sys.executable,
             "-m",
             "torch.distributed.run",
+            "--standalone",  # a free port
             f"--nproc-per-node={processes}",
             script,
             checkpoint,
             tmp_path / "together.pt",
         ],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        check=True,
         capture_output=True,
+        text=True,
         timeout=200,
     )
+    assert done.returncode == 0, done.stderr
     alone, together = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("alone", "together"))
     assert torch.equal(alone["confusion"], together["confusion"])
     assert alone["confusion"].sum() > 5 * 96 * 96 * 0.8

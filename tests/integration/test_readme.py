@@ -121,7 +121,17 @@ def test_torchrun_executes_a_run_directory(command):
     for name in ("summary.json", "checkpoints/last.ckpt", "checkpoints/best.ckpt", "metrics.csv"):
         (run / name).unlink()
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "fcn.worker", str(run)],
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            "2",
+            "-m",
+            "fcn.worker",
+            str(run),
+        ],
         cwd=command.folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
