@@ -105,7 +105,7 @@ def stop_at(command: Command, name: str, step: int, number: int):
 
 
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+    ("number", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.exhaustive)]
 )
 def test_a_stopped_run_is_usable_and_goes_on_bit_for_bit(module_command, uninterrupted, number, status):
     step = random.SystemRandom().randint(1, 4)
