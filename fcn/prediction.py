@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import os
 import tarfile
 import tempfile
-import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +20,7 @@ from torch import Tensor
 
 from fcn.config import VOC_CLASSES, ConfigError
 from fcn.data.voc import SPLIT_LISTS, DataError, color_map
+from fcn.files import replacing
 from fcn.inference import Predictor
 from fcn.sources import Source, read_upright
 from fcn.visualization import class_legend, overlay, save_png
@@ -128,7 +127,8 @@ class OutputFolder:
             if self.softmax:
                 buffer = BytesIO()
                 np.save(buffer, logits.softmax(dim=0).half().numpy())
-                _write_bytes(next(files), buffer.getvalue())
+                with replacing(next(files)) as temporary:
+                    temporary.write_bytes(buffer.getvalue())
 
     def write_archive(self, sources: Sequence[Source], competition: str) -> None:
         """Write the masks as VOC's evaluation server takes them: `results.tgz`, the same bytes for the same masks.
@@ -154,8 +154,8 @@ class OutputFolder:
                 entry.size = mask.stat().st_size
                 with open(mask, "rb") as file:
                     tar.addfile(entry, file)
-        with self._writing():
-            _write_bytes(self.root / ARCHIVE, buffer.getvalue())
+        with self._writing(), replacing(self.root / ARCHIVE) as temporary:
+            temporary.write_bytes(buffer.getvalue())
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -219,13 +219,3 @@ def _reading(sources: Iterable[Source]) -> Iterator[tuple[Source, Future[NDArray
         yield from waiting
     finally:
         readers.shutdown(cancel_futures=True)  # on Ctrl-C, do not read the rest
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    """Write a file through a temporary name, as `save_png`."""
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -22,6 +22,7 @@ from omegaconf import OmegaConf
 
 from fcn import config as configuration
 from fcn.config import Config, ConfigError
+from fcn.files import replacing
 
 CONFIG = "config.yaml"
 SUMMARY = "summary.json"
@@ -74,25 +75,17 @@ def load_overrides(run_dir: Path) -> list[str]:
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` to a temporary name beside `path` and rename it, so that readers see all of it or nothing."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def copy_file(source: Path, target: Path) -> None:
     """Copy `source` to `target` through a temporary name; sharing the bytes where the file system can."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(target) as temporary:
         try:
             os.link(source, temporary)
         except OSError:
             shutil.copyfile(source, temporary)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_summary(run_dir: Path, summary: Mapping[str, Any]) -> None:
@@ -129,12 +122,10 @@ def read_metrics(run_dir: Path) -> list[dict[str, str]]:
 def write_metrics(run_dir: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write metrics.csv anew: a column for every name that occurs, in order of first occurrence."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    temporary = run_dir / f".{METRICS}.{os.getpid()}.tmp"
-    with open(temporary, "w", newline="", encoding="utf-8") as file:
+    with replacing(run_dir / METRICS) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(temporary, run_dir / METRICS)
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 """Commands of the checkout, run in processes as a user runs them."""
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -84,11 +86,22 @@ def interrupt(process: subprocess.Popen | Forked, number: int = signal.SIGINT) -
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-def type_in(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
-    """Exit status, standard output and standard error of `python train.py ARGUMENTS`, in this process for speed."""
-    monkeypatch.setattr("sys.argv", ["train.py", *arguments])
+def load_script(name: str) -> ModuleType:
+    """The module of scripts/<name>.py."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def type_in(monkeypatch, capsys, *arguments: str, script: ModuleType = launch) -> tuple[int, str, str]:
+    """Exit status, standard output and standard error of `python SCRIPT ARGUMENTS`, in this process for speed."""
+    monkeypatch.setattr("sys.argv", [f"{script.__name__}.py", *arguments])
     try:
-        launch.main()
+        script.main()
         status: object = 0
     except SystemExit as end:
         status = end.code

@@ -1,6 +1,5 @@
 """An exported network computes what PyTorch computes, for any size, and says what it takes; or there is no file."""
 
-import importlib.util
 import json
 import re
 import sys
@@ -29,20 +28,14 @@ from fcn.config import (
 from fcn.exporting import Agreement, ExportConfig, Format, ImageType, export
 from fcn.inference import load
 from fcn.task import SegmentationTask
-from tests.commands import ROOT
+from tests import commands
+from tests.commands import load_script
 
 CLASSES = ["background", "cat", "dog"]
 QUICK = {"sizes": [[1, 1], [33, 47]], "batches": [1, 2]}
 
 
-def load_script():
-    spec = importlib.util.spec_from_file_location("export_script", ROOT / "scripts" / "export.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-script = load_script()
+script = load_script("export")
 
 
 def checkpoint(path: Path, trunk: str, **model) -> Path:
@@ -81,17 +74,7 @@ def onnx_file(fcn8s) -> Path:
 
 @pytest.fixture
 def type_in(monkeypatch, capsys):
-    def typed(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["export.py", *arguments])
-        try:
-            script.main()
-            code: object = 0
-        except SystemExit as end:
-            code = end.code
-        out, err = capsys.readouterr()
-        return (1, out, f"{err}{code}\n") if isinstance(code, str) else (int(code or 0), out, err)
-
-    return typed
+    return lambda *arguments: commands.type_in(monkeypatch, capsys, *arguments, script=script)
 
 
 def assert_masks_are_those_of_fcn_load(session, run: Path, *, sizes) -> None:

@@ -1,13 +1,10 @@
 """What a user of scripts/evaluate.py relies on: the numbers of the run on the set that was meant, or one line."""
 
 import csv
-import importlib.util
 import json
 import math
 import re
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -21,7 +18,8 @@ from fcn.data import voc
 from fcn.data.shapes import CLASSES as SHAPES
 from fcn.inference import load
 from fcn.task import SegmentationTask
-from tests.commands import ROOT, SHARED
+from tests import commands
+from tests.commands import SHARED, load_script
 
 CLASSES = ["ground", "cat", "dog"]
 VAL = {"a": (20, 31), "b": (31, 20), "c": (20, 31)}
@@ -32,17 +30,7 @@ FILES = {
 }  # fmt: skip
 
 
-def load_script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("evaluate", ROOT / "scripts" / "evaluate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["evaluate"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-script = load_script()
+script = load_script("evaluate")
 
 
 def save_run(folder: Path, data: DataConfig, *, weights: str = "none", name: str = "checkpoints/last.ckpt") -> Path:
@@ -95,17 +83,7 @@ def run(saved, tree, monkeypatch) -> Path:
 def type_in(monkeypatch, capsys):
     """Exit status, output and errors of the command with these arguments."""
 
-    def type_in(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["evaluate.py", *arguments])
-        try:
-            script.main()
-            status: object = 0
-        except SystemExit as end:
-            status = end.code
-        out, err = capsys.readouterr()
-        return (1, out, f"{err}{status}\n") if isinstance(status, str) else (int(status or 0), out, err)
-
-    return type_in
+    return lambda *arguments: commands.type_in(monkeypatch, capsys, *arguments, script=script)
 
 
 def count(target: np.ndarray, prediction: np.ndarray, num_classes: int) -> np.ndarray:

@@ -1,11 +1,8 @@
 """What a user of scripts/predict.py relies on: masks as from Python, bad files told and skipped, mistakes one line."""
 
-import importlib.util
 import re
-import sys
 import tarfile
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -17,23 +14,13 @@ from fcn import config as configuration
 from fcn.config import BackboneConfig, BackboneName, Config, DataConfig, Inference, InferenceConfig
 from fcn.data import voc
 from fcn.task import SegmentationTask
-from tests.commands import SHARED
+from tests import commands
+from tests.commands import SHARED, load_script
 
-SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "predict.py"
 WEIGHTS = SHARED / "weights" / "squeezenet1_0-imagenet.pth"
 
 
-def load_script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("predict", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["predict"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-predict = load_script()
+predict = load_script("predict")
 
 
 def save_checkpoint(path: Path, **settings) -> Path:
@@ -70,17 +57,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 def run(monkeypatch, capsys):
     """Exit status of the command with these arguments, its output and its errors."""
 
-    def type_in(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["predict.py", "accelerator=cpu", *arguments])
-        try:
-            predict.main()
-            code: object = 0
-        except SystemExit as end:
-            code = end.code
-        out, err = capsys.readouterr()
-        return (1, out, f"{err}{code}\n") if isinstance(code, str) else (int(code or 0), out, err)
-
-    return type_in
+    return lambda *arguments: commands.type_in(monkeypatch, capsys, "accelerator=cpu", *arguments, script=predict)
 
 
 def files(top: str) -> list[str]:

@@ -1,12 +1,9 @@
 """What a user of scripts/prepare_voc.py relies on: a verdict on every pair, right statistics and status."""
 
-import importlib.util
 import json
 import os
 import re
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -14,23 +11,14 @@ from PIL import Image
 
 from fcn.config import VOC_CLASSES
 from fcn.data import voc
+from tests import commands
+from tests.commands import load_script
 
 CHECKOUT = Path(__file__).resolve().parents[3]
-SCRIPT = CHECKOUT / "scripts" / "prepare_voc.py"
 SAMPLE = CHECKOUT / ".." / "shared" / "voc-sample"
 
 
-def load_script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("prepare_voc", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["prepare_voc"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-prepare_voc = load_script()
+prepare_voc = load_script("prepare_voc")
 
 MASKS = {
     "a": [[0, 0, 0, 1]],
@@ -60,13 +48,8 @@ def run(monkeypatch, capsys):
     """Exit status of the command with these arguments, its output and its errors."""
 
     def type_in(root: Path, *arguments: str) -> tuple[int, str, str]:
-        own = ["prepare_voc.py", f"root={root}", "workers=2", "classes=[ground,cat,dog,cow]"]
-        monkeypatch.setattr("sys.argv", [*own, *arguments])
-        with pytest.raises(SystemExit) as end:
-            prepare_voc.main()
-        out, err = capsys.readouterr()
-        code = end.value.code
-        return (1, out, f"{err}{code}\n") if isinstance(code, str) else (int(code or 0), out, err)
+        own = (f"root={root}", "workers=2", "classes=[ground,cat,dog,cow]")
+        return commands.type_in(monkeypatch, capsys, *own, *arguments, script=prepare_voc)
 
     return type_in
 

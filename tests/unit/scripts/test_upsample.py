@@ -1,10 +1,7 @@
 """What a user of scripts/upsample.py relies on: it is interpolation, the picture shows it, mistakes are one line."""
 
-import importlib.util
 import re
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -13,21 +10,10 @@ from PIL import Image
 from torch.nn import functional as F
 
 from fcn.config import ConfigError
+from tests import commands
+from tests.commands import load_script
 
-SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "upsample.py"
-
-
-def load_script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("upsample", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["upsample"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-upsample = load_script()
+upsample = load_script("upsample")
 
 
 @pytest.fixture
@@ -44,17 +30,7 @@ def folder(tmp_path: Path, monkeypatch) -> Path:
 def run(folder, monkeypatch, capsys):
     """Exit status of the command with these arguments, its output and its errors."""
 
-    def type_in(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["upsample.py", *arguments])
-        try:
-            upsample.main()
-            code: object = 0
-        except SystemExit as end:
-            code = end.code
-        out, err = capsys.readouterr()
-        return (1, out, f"{err}{code}\n") if isinstance(code, str) else (int(code or 0), out, err)
-
-    return type_in
+    return lambda *arguments: commands.type_in(monkeypatch, capsys, *arguments, script=upsample)
 
 
 @pytest.fixture
