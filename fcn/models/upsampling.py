@@ -97,7 +97,8 @@ class Upsampling(nn.ConvTranspose2d):
             scores: float [N, channels, H, W].
 
         Returns:
-            float [N, channels, at least ...], `factor` cells for every cell where the target's map begins with them.
+            float [N, channels, h, w]: h = factor * H and w = factor * W, or somewhat fewer or more where the source is
+            padded beyond the image, as VGG's maps are.
         """
         if self._margin:
             scores = F.pad(scores, (1, 1, 1, 1), mode="replicate")
