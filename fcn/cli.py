@@ -126,7 +126,7 @@ def _run_directory(resume: str | None, name: str) -> str:
 
 
 def _trunk_of(name: ModelName | str) -> str:
-    """Trunk of one of torchvision's networks; a head that takes any trunk keeps the default."""
+    """Trunk of one of torchvision's networks, from its name."""
     trunk = ModelName(str(name)).trunk
     if trunk is None:
         known = ", ".join(model for model in ModelName if model.trunk)

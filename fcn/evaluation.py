@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import heapq
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,12 +18,7 @@ from fcn.data import voc
 from fcn.data.module import WholeImages, locate
 from fcn.inference import Predictor
 from fcn.metrics import class_iou, confusion_matrix, scores
-
-READING_THREADS = min(4, os.cpu_count() or 1)
-"""Decoding a pair takes milliseconds and leaves Python's lock; processes would each import torch first."""
-
-Job = TypeVar("Job")
-Result = TypeVar("Result")
+from fcn.readahead import read_ahead
 
 
 @dataclass(frozen=True)
@@ -163,7 +155,8 @@ def evaluate(
     kept: list[tuple[float, int, Judged]] = []
     batches = batches_of_one_size(images.pairs, batch_size)
 
-    for batch, samples in zip(batches, _ahead(lambda batch: [images[index] for index in batch], batches), strict=True):
+    for batch, reading in read_ahead(lambda batch: [images[index] for index in batch], batches):
+        samples = reading.result()
         pixels, targets = (torch.stack([sample[key] for sample in samples]) for key in ("image", "mask"))
         predictions = predictor.batch_logits(pixels).argmax(dim=1)
         counts, band_counts = _count(predictions, targets.to(predictions.device), widths, num_classes=num_classes)
@@ -189,21 +182,6 @@ def batches_of_one_size(pairs: Sequence[voc.Pair], batch_size: int) -> list[list
         same_size.setdefault(voc.image_size(pair.image), []).append(index)
     groups = same_size.values()
     return [group[start : start + batch_size] for group in groups for start in range(0, len(group), batch_size)]
-
-
-def _ahead(function: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
-    """Results of `function` in the order of the jobs, from threads that are a few jobs ahead of whoever takes them."""
-    waiting: deque[Future[Result]] = deque()
-    workers = ThreadPoolExecutor(READING_THREADS)
-    try:
-        for job in jobs:
-            waiting.append(workers.submit(function, job))
-            if len(waiting) > 2 * READING_THREADS:  # no more: a set does not fit into memory
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        workers.shutdown(cancel_futures=True)  # after an error, do not read the rest
 
 
 def _count(predictions: Tensor, targets: Tensor, widths: Sequence[int], *, num_classes: int) -> tuple[Tensor, Tensor]:

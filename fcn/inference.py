@@ -101,13 +101,11 @@ class Predictor:
         if self.settings.inference is Inference.whole:
             logits: Tensor = self.task(images)
             return logits.float()
-        total, count = torch.zeros(0), torch.zeros(0)
-        for rows, columns in tiles(images.shape[-2:], self.settings.tile_size):
-            logits = self.task(images[..., rows, columns]).float()
-            if not total.numel():
-                total = logits.new_zeros(*logits.shape[:2], *images.shape[-2:])
-                count = logits.new_zeros(images.shape[-2:])
-            total[..., rows, columns] += logits
+        size = images.shape[-2:]
+        total = torch.zeros(len(images), len(self.classes), *size, device=images.device)
+        count = torch.zeros(size, device=images.device)
+        for rows, columns in tiles(size, self.settings.tile_size):
+            total[..., rows, columns] += self.task(images[..., rows, columns]).float()
             count[rows, columns] += 1
         return total.div_(count)
 

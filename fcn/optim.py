@@ -50,9 +50,9 @@ def _parameter_groups(
     members: dict[str, list[nn.Parameter]] = {part + kind: [] for part in ("trunk", "head") for kind in KINDS}
     for parameter in model.parameters():
         if parameter.requires_grad:
-            kind = KINDS[1] if parameter in undecayed and not config.decay_all else KINDS[0]
+            kind = "/no_decay" if parameter in undecayed and not config.decay_all else ""
             if parameter in biases and config.bias_lr_multiplier != 1:
-                kind = KINDS[2]
+                kind = "/bias"
             members[("head" if parameter in heads else "trunk") + kind].append(parameter)
     return [
         {

@@ -6,9 +6,7 @@ import contextlib
 import gzip
 import tarfile
 import tempfile
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -22,6 +20,7 @@ from fcn.config import VOC_CLASSES, ConfigError
 from fcn.data.voc import SPLIT_LISTS, DataError, color_map
 from fcn.files import replacing
 from fcn.inference import Predictor
+from fcn.readahead import read_ahead
 from fcn.sources import Source, read_upright
 from fcn.visualization import class_legend, overlay, save_png
 
@@ -30,9 +29,6 @@ ARCHIVE = "results.tgz"
 
 LEGEND = "classes.png"
 """Which colour is which class, below the output folder."""
-
-READERS, AHEAD = 2, 4
-"""Threads that read, and images that wait in memory at most while the network computes."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +193,7 @@ def predict(predictor: Predictor, sources: Iterable[Source], folder: OutputFolde
     Raises:
         ConfigError: if a file cannot be written.
     """
-    for source, future in _reading(sources):
+    for source, future in read_ahead(lambda source: read_upright(source.path), sources):
         try:
             pixels = future.result()
         except DataError as error:
@@ -205,17 +201,3 @@ def predict(predictor: Predictor, sources: Iterable[Source], folder: OutputFolde
         else:
             folder.write(source, pixels, predictor.logits(pixels))
             yield None
-
-
-def _reading(sources: Iterable[Source]) -> Iterator[tuple[Source, Future[NDArray[np.uint8]]]]:
-    """Sources with their pixels, a few of which are read ahead; `ThreadPoolExecutor.map` would read them all."""
-    readers = ThreadPoolExecutor(READERS)
-    waiting: deque[tuple[Source, Future[NDArray[np.uint8]]]] = deque()
-    try:
-        for source in sources:
-            waiting.append((source, readers.submit(read_upright, source.path)))
-            if len(waiting) > AHEAD:
-                yield waiting.popleft()
-        yield from waiting
-    finally:
-        readers.shutdown(cancel_futures=True)  # on Ctrl-C, do not read the rest

@@ -24,12 +24,13 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, NullLocator
 from omegaconf import DictConfig
 from PIL import Image, ImageOps
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from fcn.cli import run_command
-from fcn.config import ConfigError, setting, typed
-from fcn.models.upsampling import bilinear_kernel
+from fcn.config import ConfigError, ModelConfig, setting, typed
+from fcn.data.voc import to_rgb
+from fcn.models.upsampling import PIXELS, Grid, Upsampling
 from fcn.visualization import figure_image, save_png
 
 MAX_PIXELS = 4096 * 4096
@@ -71,25 +72,22 @@ class Comparison:
         return float(inside.max()) if inside.numel() else math.nan, float(outside.max())
 
 
-def transposed_convolution(channels: int, factor: int) -> nn.ConvTranspose2d:
-    """Transposed convolution that makes a map exactly `factor` times as high and wide, bilinearly.
+def transposed_convolution(factor: int) -> Upsampling:
+    """The networks' layer for one channel, frozen, that makes a map `factor` times as high and wide, bilinearly.
 
     Output pixel j lies at (j + 1/2) / factor - 1/2 of the input, as in `interpolate(align_corners=False)`. For an even
     factor s this takes a kernel of 2s, which has its centre between two pixels, and padding s/2 (the chapter's
     layer); for an odd one a kernel of 2s - 1, with its centre on a pixel, and padding (s - 1)/2.
     """
-    kernel_size = 2 * factor - factor % 2
-    layer = nn.ConvTranspose2d(channels, channels, kernel_size, stride=factor, padding=factor // 2, bias=False)
-    with torch.no_grad():
-        layer.weight.copy_(bilinear_kernel(channels, kernel_size))
-    return layer.requires_grad_(False)
+    source = Grid(factor, (factor - 1) / 2)
+    return Upsampling(1, source=source, target=PIXELS, config=ModelConfig(upsample_trainable=False))
 
 
 def compare(image: Image.Image, factor: int) -> Comparison:
     """Upsample an RGB image both ways."""
     # Every colour is an image of one channel: with three, most of the kernel would be zero.
     colors = torch.from_numpy(np.array(image)).permute(2, 0, 1)[:, None] / 255
-    transposed = transposed_convolution(1, factor)(colors)
+    transposed = transposed_convolution(factor)(colors)
     interpolated = F.interpolate(colors, scale_factor=factor, mode="bilinear", align_corners=False)
     return Comparison(transposed[:, 0], interpolated[:, 0], border=factor // 2)
 
@@ -139,7 +137,7 @@ def read_image(path: Path, factor: int) -> Image.Image:
             opened = Image.open(path)
         with opened:
             _check_size(path, opened.size, factor)
-            return ImageOps.exif_transpose(opened).convert("RGB")
+            return to_rgb(ImageOps.exif_transpose(opened))
     except ConfigError:
         raise
     except Exception as error:  # PIL lets errors of many codecs through: OSError, SyntaxError, struct.error

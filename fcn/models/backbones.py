@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 
+import torch
 import torch.nn.functional as F
 import torchvision.models as tv
 from torch import Tensor, nn
@@ -238,15 +239,14 @@ def build_backbone(config: BackboneConfig) -> Backbone:
     """
     trunk = TRUNKS[config.name]
     network = trunk.builder()
-    whole = set(network.state_dict())
     if trunk.adapt:
         trunk.adapt(network)
     backbone = _dilated(Backbone(network, trunk), trunk, config)
-    load_trunk(backbone.layers, config, unused=whole)
+    load_trunk(backbone.layers, config)
     return backbone
 
 
-def load_trunk(module: nn.Module, config: BackboneConfig, *, unused: Collection[str]) -> None:
+def load_trunk(module: nn.Module, config: BackboneConfig) -> None:
     """Copy the weights that `config.weights` names into a module with torchvision's names.
 
     Raises:
@@ -260,7 +260,9 @@ def load_trunk(module: nn.Module, config: BackboneConfig, *, unused: Collection[
         state = fetch(source, key=key, remedy="or use backbone.weights=none or the path of a state dict")
     else:
         state = read(config.weights)
-    copy_weights(module, state, key=key, network=config.name.value, unused=unused)
+    with torch.device("meta"):  # names alone, the classifier's among them
+        whole = TRUNKS[config.name].builder().state_dict()
+    copy_weights(module, state, key=key, network=config.name.value, unused=whole)
 
 
 def _dilated(backbone: Backbone, trunk: Trunk, config: BackboneConfig) -> Backbone:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
 import torchvision.models.segmentation as tv
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
@@ -57,11 +56,9 @@ class Baseline(nn.Module):
 
 def _load_trunk(network: nn.Module, backbone: BackboneConfig) -> None:
     trunk = network.get_submodule("backbone")
-    with torch.device("meta"):
-        whole = TRUNKS[backbone.name].builder()
-    if "features" in dict(whole.named_children()):  # torchvision takes the layers of a MobileNet out of this folder
+    if TRUNKS[backbone.name].ends[0].startswith("features."):  # torchvision takes a MobileNet's layers out of there
         trunk = nn.ModuleDict({"features": trunk})
-    load_trunk(trunk, backbone, unused=set(whole.state_dict()))
+    load_trunk(trunk, backbone)
 
 
 def _load_published(network: nn.Module, model: ModelConfig, *, num_classes: int) -> None:

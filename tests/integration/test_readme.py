@@ -41,6 +41,7 @@ HERE = {  # run below, each with SMALL
     "python train.py experiment=voc_sample data.root=<folder that holds VOCdevkit>",
     "python train.py backbone=resnet50 optim=adamw schedule=poly",
     "python train.py model=fcn8s",
+    "python train.py model.alignment=centered",
 }
 ELSEWHERE = {
     "pip install -e . && python train.py": ".ci/run",
@@ -51,7 +52,6 @@ ELSEWHERE = {
     "python train.py trainer=ddp_cpu": "distributed/test_ddp_cpu.py",
     "python train.py resume=outputs/<name>/<time>": "test_exactness.py",
     "python train.py experiment=d2l --cfg job": "below",
-    "python train.py model.alignment=centered": "unit/models/test_alignment.py",
     "python train.py model=torchvision model.name=lraspp_mobilenet_v3_large": "test_networks.py",
     "python train.py trainer=ddp": "below",
     "python scripts/evaluate.py run=outputs/<name>/<time> split=val": "unit/scripts/test_evaluate.py",

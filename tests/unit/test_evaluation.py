@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from fcn import readahead
 from fcn.config import ConfigError, DataConfig, ShapesConfig
 from fcn.data import voc
 from fcn.data.module import WholeImages
 from fcn.data.voc import DataError, Pair
-from fcn.evaluation import READING_THREADS, batches_of_one_size, evaluate, find_images
+from fcn.evaluation import batches_of_one_size, evaluate, find_images
 
 CLASSES = ["ground", "cat", "dog"]
 SIZES = [(7, 5), (5, 7), (7, 5), (6, 6), (7, 5), (5, 7), (7, 5), (7, 5)]
@@ -181,7 +182,7 @@ def test_one_unreadable_pair_is_an_error_and_the_rest_is_not_read(images, tmp_pa
     with pytest.raises(DataError, match=r"broken\.png must be a readable image: .*; restore the file or take it out"):
         evaluate(Painted(), watched)
     # Reading is a few images ahead, not more: a set does not fit into memory.
-    assert len(reads) <= 3 * READING_THREADS + 1
+    assert len(reads) <= 3 * readahead.THREADS + 1
 
 
 def test_a_set_with_another_number_of_classes_is_refused(images):

@@ -14,7 +14,8 @@ from fcn import prediction
 from fcn.config import VOC_CLASSES, ConfigError
 from fcn.data import voc
 from fcn.data.voc import DataError
-from fcn.prediction import AHEAD, READERS, OutputFolder, check_submission, predict
+from fcn.prediction import OutputFolder, check_submission, predict
+from fcn.readahead import THREADS
 from fcn.sources import Source
 from tests.pictures import KNOWN_COLORS
 
@@ -211,5 +212,5 @@ def test_few_images_are_read_ahead(monkeypatch):
     results = predict(Brightness(), named, OutputFolder(Path("out"), overlay=False))
     for done in range(1, 31):
         next(results)
-        assert len(read) <= done + AHEAD + READERS
+        assert len(read) <= done + 3 * THREADS
     assert sorted(read) == sorted(source.path for source in named)

@@ -1,5 +1,7 @@
 """What a user relies on: maps of any image from every trunk, whose cells lie where the trunk says, also dilated."""
 
+import re
+
 import pytest
 import torch
 import torchvision.models as tv
@@ -10,8 +12,8 @@ from torch.nn import functional as F
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from fcn.config import BackboneName, ConfigError
-from fcn.models.backbones import Backbone
-from tests.commands import SHARED
+from fcn.models.backbones import TRUNKS, Backbone
+from tests.commands import ROOT, SHARED
 from tests.unit.models.trunks import DILATED, build, every_trunk, shapes_only, windows
 
 SQUEEZENET_WEIGHTS = SHARED / "weights" / "squeezenet1_0-imagenet.pth"
@@ -234,3 +236,16 @@ def test_an_output_stride_that_cannot_be_had_is_refused(name: BackboneName, outp
     message = rf"^backbone.output_stride \(={output_stride}\) must be {allowed}; use null, or a ResNet or MobileNet"
     with pytest.raises(ConfigError, match=message), torch.device("meta"):
         build(name, output_stride=output_stride)
+
+
+def test_the_table_of_the_networks_page_is_the_one_in_code() -> None:
+    page = (ROOT / "docs" / "networks.md").read_text()
+    told = {}
+    for row in re.findall(r"^\| ((?:resnet|mobile|squeeze|convnext|vgg).*) \|$", page, re.M):
+        names, *cells = row.split(" | ")
+        numbers = [tuple(float(number) for number in cell.split(", ")) for cell in cells]
+        told.update(dict.fromkeys(names.split(", "), numbers))
+    for name, trunk in TRUNKS.items():
+        output_strides = trunk.strides if trunk.dilates else trunk.strides[-1:]
+        assert told.pop(name.value) == [trunk.strides, trunk.channels, trunk.offsets, output_strides]
+    assert told == {}

@@ -226,11 +226,7 @@ def test_a_baselines_trunk_takes_the_weights_of_torchvisions_classifier(
     half = [key for key, value in loaded.items() if value.is_floating_point() and not (value == 0.5).all()]
     assert half == []
     with pytest.raises(WeightsError, match=rf"must fit torchvision's {trunk}, but it has the unknown head.weight"):
-        load_trunk(
-            nn.Identity(),
-            BackboneConfig(name=trunk, weights=write({"head.weight": torch.ones(1)})),
-            unused=set(state),
-        )
+        load_trunk(nn.Identity(), BackboneConfig(name=trunk, weights=write({"head.weight": torch.ones(1)})))
 
 
 def published(name: ModelName) -> dict[str, Tensor]:

@@ -41,8 +41,8 @@ def no_drawing(monkeypatch):
 
 @pytest.mark.parametrize("factor", [2, 3, 4, 5, 7, 8, 31, 32, 63, 64])
 def test_inside_it_is_interpolation_and_outside_it_fades(factor):
-    maps = 1 + torch.rand(1, 2, 5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    layer = upsample.transposed_convolution(2, factor).double()
+    maps = 1 + torch.rand(2, 1, 5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    layer = upsample.transposed_convolution(factor).double()
     found, expected = layer(maps), F.interpolate(maps, scale_factor=factor, mode="bilinear", align_corners=False)
     border = factor // 2
     inside = (..., slice(border, -border), slice(border, -border))
@@ -55,7 +55,7 @@ def test_inside_it_is_interpolation_and_outside_it_fades(factor):
 
 
 def test_the_chapters_layer_is_the_one_for_an_even_factor():
-    layer = upsample.transposed_convolution(3, 2)
+    layer = upsample.transposed_convolution(2)
     assert (layer.kernel_size, layer.stride, layer.padding) == ((4, 4), (2, 2), (1, 1))
 
 
