@@ -61,21 +61,28 @@ def train(config: Config, run_dir: Path | None = None) -> dict[str, float]:
         The final metrics by their names in summary.json.
 
     Raises:
-        ConfigError, DataError, WeightsError: before the first step, if the run cannot be made.
+        ConfigError, DataError, WeightsError: before the first step, if the run cannot be made, or another process is
+            executing it.
         TrainingDiverged: if the loss becomes NaN or infinite.
-        SystemExit: with 128 + signal, after Ctrl-C or SIGTERM and with a checkpoint to go on from.
+        SystemExit: with 128 + signal, after Ctrl-C, SIGTERM or SIGUSR1 and with a checkpoint to go on from.
     """
     config = configuration.from_container(configuration.to_container(config))  # checked, references resolved
     run_dir = run_dir or Path("outputs", config.name, f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
     if not (run_dir / runs.CONFIG).exists():
         runs.create(run_dir, config)
-    if runs.read_summary(run_dir).get("status") == "finished":
-        print(f"{run_dir} is finished: nothing to do")
-        return runs.final_metrics(run_dir)
-    # The seed decides the initial weights; everything later is seeded by what it is for.
-    pl.seed_everything(config.seed, verbose=False)
-    with logging_to(run_dir / runs.LOG), StopOnSignal(run_dir / runs.LAST) as stop:
-        return _fit(config, run_dir, stop) if config.epochs else _keep_untrained(config, run_dir)
+    with _alone(run_dir):
+        if runs.read_summary(run_dir).get("status") == "finished":
+            print(f"{run_dir} is finished: nothing to do")
+            return runs.final_metrics(run_dir)
+        # The seed decides the initial weights; everything later is seeded by what it is for.
+        pl.seed_everything(config.seed, verbose=False)
+        with logging_to(run_dir / runs.LOG), StopOnSignal(run_dir / runs.LAST) as stop:
+            return _fit(config, run_dir, stop) if config.epochs else _keep_untrained(config, run_dir)
+
+
+def _alone(run_dir: Path) -> contextlib.AbstractContextManager[None]:
+    """Of all processes that share a run, rank 0 holds the directory."""
+    return runs.locked(run_dir) if int(os.environ.get("RANK", "0")) == 0 else contextlib.nullcontext()
 
 
 def _keep_untrained(config: Config, run_dir: Path) -> dict[str, float]:

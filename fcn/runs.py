@@ -5,15 +5,19 @@ Everything of a run lies inside its directory, so that evaluating, resuming and 
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import fcntl
 import functools
 import json
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,11 +32,16 @@ CONFIG = "config.yaml"
 SUMMARY = "summary.json"
 METRICS = "metrics.csv"
 LOG = "train.log"
+CONSOLE = "console.log"
+LOCK = ".lock"
 LAST = "checkpoints/last.ckpt"
 BEST = "checkpoints/best.ckpt"
 SAMPLES = "samples"
 CURVES = "curves.png"
 OVERRIDES = ".hydra/overrides.yaml"
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""What stops an execution so that it can go on: Ctrl-C, `kill`, and what a cluster sends ahead of preemption."""
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
 
@@ -71,6 +80,41 @@ def load_overrides(run_dir: Path) -> list[str]:
     """Overrides as they were typed; an empty list for a run made from Python."""
     path = run_dir / OVERRIDES
     return [str(item) for item in OmegaConf.load(path)] if path.is_file() else []
+
+
+@contextlib.contextmanager
+def locked(run_dir: Path, *, patience: float = 60) -> Iterator[None]:
+    """Hold `run_dir` for one execution at a time; the lock goes with the process that holds it, however that ends.
+
+    Args:
+        run_dir: of the run.
+        patience: seconds to wait for another process, which may have been told to stop and be saving.
+
+    Raises:
+        ConfigError: if another process still executes the run then.
+    """
+    with open(run_dir / LOCK, "a+", encoding="utf-8") as file:
+        end = time.monotonic() + patience
+        while not _try_lock(file.fileno()):
+            if time.monotonic() > end:
+                file.seek(0)
+                holder = file.read() or "another process"
+                raise ConfigError(f"{run_dir} is being executed by {holder}; wait for it to end, or stop it")
+            time.sleep(0.1)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {os.uname().nodename}")
+        file.flush()
+        yield
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # a file system without locks: as if there was nobody else
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

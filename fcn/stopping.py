@@ -12,9 +12,11 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 
+from fcn import runs
+
 
 class StopOnSignal(pl.Callback):
-    """Ctrl-C and SIGTERM end the run after the current step, with a checkpoint from which it goes on bit for bit.
+    """Ctrl-C, SIGTERM and SIGUSR1 end the run after the current step, with a checkpoint to go on from bit for bit.
 
     The handler only sets a flag. All processes agree on it after a step, save together and exit with 128 + signal. A
     second signal of the same kind ends the program at once.
@@ -27,7 +29,7 @@ class StopOnSignal(pl.Callback):
 
     def __enter__(self) -> StopOnSignal:
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+            self._previous = {number: signal.getsignal(number) for number in runs.STOP_SIGNALS}
         self._install()
         return self
 

@@ -2,37 +2,66 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_store import ConfigStore
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
 
-from fcn.cli import explain
-from fcn.launch import job_names
+from fcn import launch, sweeps
+from fcn.slots import Job, State
 
 
-class RunsLauncher(BasicLauncher):
-    """Hydra's launcher for sweeps, one job after the other, each in a directory named by what differs.
+class RunsLauncher(Launcher):
+    """Hydra's launcher for sweeps: every job is a run directory, executed in processes of its own.
 
-    A failed job does not stop the others; the sweep then ends with its error.
+    Args:
+        slots: jobs that are executed at a time; null: as many as there are GPUs for, one on the CPU.
     """
 
+    def __init__(self, *, slots: int | None = None) -> None:
+        self.slots = slots
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context = hydra_context
+        self.config = config
+
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        names = job_names(job_overrides, first=initial_job_idx)
-        named = [
-            [*overrides, f"hydra.sweep.subdir={name}"] for overrides, name in zip(job_overrides, names, strict=True)
-        ]
-        returns = super().launch(named, initial_job_idx)
-        failed = [(name, job) for name, job in zip(names, returns, strict=True) if job.status is JobStatus.FAILED]
-        for name, job in failed:
-            print(f"failed: {name}: {explain(job._return_value)}", file=sys.stderr)
-        if failed:
-            raise SystemExit(f"error: {len(failed)} of {len(returns)} jobs failed")
-        return returns
+        setup_globals()
+        HydraConfig.instance().set_config(self.config)
+        composed = [self._compose(overrides) for overrides in job_overrides]
+        folder = Path(self.config.hydra.sweep.dir)
+        jobs = launch.launch_sweep(composed, job_overrides, folder, first=initial_job_idx, num_slots=self.slots)
+        return [_returned(job, config, sweeps.failure(jobs)) for job, config in zip(jobs, composed, strict=True)]
+
+    def _compose(self, overrides: Sequence[str]) -> DictConfig:
+        config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+        with open_dict(config):
+            del config["hydra"]
+        return config
+
+
+class _Failed(JobReturn):
+    """Raises what made it fail when its value is asked for; Hydra's own prints a line besides."""
+
+    @property  # type: ignore[misc]  # nobody sets it
+    def return_value(self) -> Any:
+        raise self._return_value
+
+
+def _returned(job: Job, config: DictConfig, failure: Exception | None) -> JobReturn:
+    """What the sweeper gets of a job: the score, or what raises that the sweep has failed."""
+    facts: dict[str, Any] = {"overrides": job.overrides, "cfg": config, "working_dir": str(job.run_dir)}
+    if job.state is State.finished:
+        return JobReturn(**facts, status=JobStatus.COMPLETED, _return_value=sweeps.score(job.run_dir))
+    return _Failed(**facts, status=JobStatus.FAILED, _return_value=failure)
 
 
 ConfigStore.instance().store(
-    group="hydra/launcher", name="runs", node={"_target_": f"{__name__}.RunsLauncher"}, provider="fcn"
+    group="hydra/launcher", name="runs", node={"_target_": f"{__name__}.RunsLauncher", "slots": None}, provider="fcn"
 )

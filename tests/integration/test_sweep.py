@@ -13,7 +13,7 @@ import pytest
 
 from fcn import config as configuration
 from fcn import experiment, launch
-from fcn.launch import job_names
+from fcn.sweeps import job_names
 from tests.commands import TINY, type_in, wait_for
 
 SWEEP = ("model.init=bilinear,xavier", "lr=0.001,0.01")

@@ -26,7 +26,11 @@ LEVELS = [
     ["fcn.inference", "fcn.stopping"],
     ["fcn.recording", "fcn.sources", "fcn.evaluation", "fcn.exporting"],
     ["fcn.experiment", "fcn.prediction"],
-    ["fcn.worker", "fcn.cli"],
+    ["fcn.cli"],
+    ["fcn.agent"],
+    ["fcn.slots", "fcn.worker"],
+    ["fcn.sweepboard"],
+    ["fcn.sweeps"],
     ["fcn.launch"],
 ]
 LEVEL = {module: number for number, modules in enumerate(LEVELS) for module in modules}

@@ -1,0 +1,171 @@
+"""Executing a run directory: in this process, or in several through torch's elastic agent.
+
+Lightning's own way to start more processes is to run the command line again in each, which in a sweep starts the sweep
+again; here a process gets the path of a run directory and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fcn import cli, runs
+from fcn.config import Accelerator, Config, ConfigError, check_batch_size
+
+SHUTDOWN_SECONDS = 300
+"""How long ranks may take to finish their step and save after a signal; the agent's default kills them after 30 s."""
+
+PARENT = "FCN_PARENT"
+"""Environment variable with the process id of the process of ours that started this one."""
+
+
+def count_processes(config: Config, *, gpus: int | None = None) -> int:
+    """Processes of a run: `trainer.devices`, or all GPUs, or one on the CPU.
+
+    Args:
+        config: of the run.
+        gpus: that the run will see; None counts those that torch sees here.
+
+    Raises:
+        ConfigError: if more GPUs are asked for than there are, or the batch cannot be shared evenly.
+    """
+    processes = config.trainer.devices or 1
+    if config.trainer.accelerator is not Accelerator.cpu:
+        found = count_gpus() if gpus is None else gpus
+        processes = config.trainer.devices or max(found, 1)
+        if processes > found and (found or config.trainer.accelerator is Accelerator.gpu):
+            raise ConfigError(
+                f"trainer.devices (={processes}) must be at most the GPUs that torch sees (={found}); use trainer=cpu"
+            )
+    check_batch_size(config, processes)
+    return processes
+
+
+def count_gpus() -> int:
+    """GPUs that torch sees."""
+    import torch  # slow to import: never for a command that only prints a configuration
+
+    return torch.cuda.device_count()
+
+
+def execute(run_dir: Path) -> dict[str, float]:
+    """Execute a run directory in as many processes as its configuration says; the final metrics.
+
+    Raises:
+        ConfigError: if that cannot be, or another process executes it.
+        RankFailed: if one of several processes failed.
+        SystemExit: with 128 + signal, after one of `runs.STOP_SIGNALS`.
+        Whatever `fcn.experiment.train` raises.
+    """
+    processes = count_processes(runs.load_config(run_dir))
+    if processes == 1:
+        from fcn import experiment
+
+        return experiment.train(runs.load_config(run_dir), run_dir)
+    with runs.locked(run_dir):
+        pass  # all ranks look at the checkpoints, so that an earlier execution must be over before the first starts
+    _execute_with_agent(run_dir, processes)
+    return runs.final_metrics(run_dir)
+
+
+def _execute_with_agent(run_dir: Path, processes: int) -> None:
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    for name in ("agent.server.api", "multiprocessing.api"):
+        # What the agent says of a failed rank, in several lines, is said by RankFailed in one.
+        logging.getLogger(f"torch.distributed.elastic.{name}").setLevel(logging.CRITICAL)
+    # Rank 0 speaks to the terminal, the others to files.
+    logs = DefaultLogsSpecs(str(run_dir / "logs"), redirects=dict.fromkeys(range(1, processes), Std.ALL))
+    agent = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=run_dir.name,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        local_addr="localhost",
+        max_restarts=0,
+        logs_specs=logs,
+        shutdown_timeout=SHUTDOWN_SECONDS,
+    )
+    try:
+        with _worker_environment(processes), _preemption_as_termination():
+            elastic_launch(agent, sys.executable)("-m", "fcn.worker", str(run_dir))
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        if failure.exitcode in {128 + number for number in runs.STOP_SIGNALS}:
+            raise SystemExit(failure.exitcode) from None  # the ranks were signalled, not we; they have saved
+        _mark_failed(run_dir)
+        raise RankFailed(_root_cause(error)) from None
+    except SignalException as error:
+        # An ordinary exception would let Hydra go on with the next job of a sweep.
+        raise SystemExit(128 + error.sigval) from None
+
+
+class RankFailed(ValueError):
+    """One rank of a run failed: its rank, and the root cause."""
+
+
+def _root_cause(error: Any) -> str:
+    rank, failure = error.get_first_failure()
+    message = failure.message
+    if isinstance(message, dict):
+        message = message.get("message", "")
+    first_line = str(message).strip().splitlines()[0] if failure.error_file_data else f"exit status {failure.exitcode}"
+    return f"rank {rank} failed: {first_line}"
+
+
+def _mark_failed(run_dir: Path) -> None:
+    """Rank 0 may have been ended while it waited for the rank that failed, and have thought itself interrupted."""
+    if summary := runs.read_summary(run_dir):
+        runs.write_summary(run_dir, {**summary, "metrics": runs.final_metrics(run_dir), "status": "failed"})
+
+
+@contextlib.contextmanager
+def _worker_environment(processes: int) -> Iterator[None]:
+    # Share the cores between ranks, as torchrun does; else each would start as many threads as there are cores.
+    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    before = dict(os.environ)
+    os.environ.update(child_environment(), OMP_NUM_THREADS=threads)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def child_environment() -> dict[str, str]:
+    """What a process that executes a run for this one must know of it: see `end_with_parent` and `cli`."""
+    return {PARENT: str(os.getpid()), "HYDRA_FULL_ERROR": str(int(cli.WANTS_TRACEBACK))}
+
+
+@contextlib.contextmanager
+def _preemption_as_termination() -> Iterator[None]:
+    """The agent of older torch forwards SIGTERM to the ranks and dies of SIGUSR1."""
+    before = signal.getsignal(signal.SIGUSR1)
+    if before is signal.SIG_DFL:
+        signal.signal(signal.SIGUSR1, lambda *_: signal.raise_signal(signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def end_with_parent() -> None:
+    """Have Linux send SIGTERM when what started this process dies, also by SIGKILL: no run outlives its command."""
+    parent = os.environ.get(PARENT)
+    if sys.platform != "linux" or (parent is None and "TORCHELASTIC_RUN_ID" not in os.environ):
+        return
+    PR_SET_PDEATHSIG = 1
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if parent not in (None, str(os.getppid())):
+        raise SystemExit(128 + signal.SIGTERM)  # it died before Linux was asked
