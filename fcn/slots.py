@@ -49,11 +49,15 @@ class Job:
     ended: float | None = None
     _process: subprocess.Popen[bytes] | None = None
 
+    def command(self) -> list[str]:
+        """What executes it."""
+        return [sys.executable, "-m", "fcn.worker", str(self.run_dir)]
+
     def start(self, environment: Mapping[str, str]) -> None:
         """Start executing it, with `environment` on top of this process's."""
         with open(self.run_dir / runs.CONSOLE, "ab") as console:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "fcn.worker", str(self.run_dir)],
+                self.command(),
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=subprocess.STDOUT,

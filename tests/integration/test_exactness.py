@@ -8,7 +8,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fcn import experiment, launch, worker
+from fcn import agent, experiment, launch
 from tests.commands import TINY, Command, interrupt, wait_for
 
 # More steps than TINY has, to be stopped in the middle of an epoch; validation every other epoch.
@@ -135,9 +135,9 @@ def test_a_killed_run_goes_on_bit_for_bit(module_command, uninterrupted):
 
 
 def test_a_run_directory_is_a_job(uninterrupted, tmp_path):
-    """The worker executes what train.py has only begun: here, a configuration and nothing else."""
+    """The agent executes what train.py has only begun: here, a configuration and nothing else."""
     run = tmp_path / "job"
     run.mkdir()
     (run / "config.yaml").write_text((uninterrupted / "config.yaml").read_text())
-    worker.execute(run)
+    agent.execute(run)
     assert_same_bits(run, uninterrupted)

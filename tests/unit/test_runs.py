@@ -2,11 +2,14 @@
 
 import math
 import os
+import subprocess
+import sys
 
 import pytest
 
 from fcn import runs
 from fcn.config import Config, ConfigError
+from tests.commands import ROOT
 
 
 def test_a_created_run_is_read_back(tmp_path):
@@ -75,3 +78,25 @@ def test_provenance_names_versions_and_commit():
     found = runs.provenance()
     assert set(runs.PACKAGES) < set(found["versions"])
     assert found["git_commit"] is None or len(found["git_commit"]) == 40
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from fcn import runs
+with runs.locked(Path(sys.argv[1])):
+    print(flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_run_is_executed_by_one_process_at_a_time(tmp_path):
+    """A lock goes with the process that holds it, also when that is killed."""
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, cwd=ROOT)
+    assert holder.stdout.readline()
+    message = f"is being executed by process {holder.pid} on .*; wait for it to end, or stop it"
+    with pytest.raises(ConfigError, match=message), runs.locked(tmp_path, patience=0):
+        pass
+    holder.kill()
+    with runs.locked(tmp_path, patience=10):
+        assert (tmp_path / runs.LOCK).read_text().startswith(f"process {os.getpid()} ")
