@@ -86,6 +86,20 @@ def interrupt(process: subprocess.Popen | Forked, number: int = signal.SIGINT) -
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
+def workers_of(run: Path) -> set[int]:
+    """Processes that execute the run, or runs in this folder of a sweep."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                arguments = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"fcn.worker" in arguments and any(str(run.name).encode() in argument for argument in arguments):
+                found.add(int(entry.name))
+    return found
+
+
 def load_script(name: str) -> ModuleType:
     """The module of scripts/<name>.py."""
     spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")

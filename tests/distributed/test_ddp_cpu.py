@@ -15,21 +15,7 @@ import torch
 from fcn import runs
 from fcn.data import shapes
 from fcn.task import SegmentationTask
-from tests.commands import ROOT, TINY, interrupt, wait_for
-
-
-def workers_of(run: Path) -> set[int]:
-    """Processes whose command line names the run directory as a worker's does."""
-    found = set()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                arguments = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if b"fcn.worker" in arguments and any(str(run.name).encode() in argument for argument in arguments):
-                found.add(int(entry.name))
-    return found
+from tests.commands import ROOT, TINY, interrupt, wait_for, workers_of
 
 
 @pytest.fixture(scope="module")

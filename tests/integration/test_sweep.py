@@ -2,19 +2,22 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import urllib.parse
 import urllib.request
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from fcn import config as configuration
-from fcn import experiment, launch
+from fcn import experiment, launch, runs
+from fcn.data import shapes
 from fcn.sweeps import job_names
-from tests.commands import TINY, type_in, wait_for
+from tests.commands import TINY, type_in, wait_for, workers_of
 
 SWEEP = ("model.init=bilinear,xavier", "lr=0.001,0.01")
 JOBS = {
@@ -33,7 +36,8 @@ def summaries(sweep: Path) -> dict[str, dict]:
 @pytest.fixture(scope="module")
 def sweep(module_command):
     """Directory of a finished sweep of four jobs."""
-    done = module_command("-m", *TINY, f"data.root={module_command.data}", "name=sweep", "epochs=1", *SWEEP)
+    options = (f"data.root={module_command.data}", "name=sweep", "epochs=1", "hydra.launcher.slots=2")
+    done = module_command("-m", *TINY, *options, *SWEEP)
     assert done.returncode == 0, done.stderr
     return module_command.run_of("sweep")
 
@@ -155,17 +159,104 @@ def test_devices_may_differ_within_a_sweep(command):
     assert all(summary["status"] == "finished" for summary in found.values())
 
 
-def test_a_job_that_fails_does_not_stop_the_others(monkeypatch, capsys, tmp_path, shapes_root):
-    monkeypatch.chdir(tmp_path)
-    options = (*TINY, f"data.root={shapes_root}", "name=partly", "epochs=1", "schedule=constant", "trainer=cpu")
-    status, _, err = type_in(monkeypatch, capsys, "-m", *options, "lr=1e30,0.01")
+@pytest.fixture
+def extend(sweep, module_command, monkeypatch, capsys, tmp_path):
+    """Types a sweep into a copy of the finished one: status, output, errors and the folder."""
+
+    def run(*swept):
+        folder = shutil.copytree(sweep, tmp_path / "outputs" / "copy")
+        monkeypatch.chdir(tmp_path)
+        options = (*TINY, f"data.root={module_command.data}", "name=sweep", "epochs=1", "hydra.sweep.dir=outputs/copy")
+        return *type_in(monkeypatch, capsys, "-m", *options, *swept), folder
+
+    return run
+
+
+def test_the_same_sweep_again_executes_nothing(extend):
+    before = datetime.now()
+    status, out, err, folder = extend(*SWEEP)
+    assert (status, err) == (0, "")
+    assert "4 jobs, 4 of them finished already" in out
+    assert all(datetime.fromtimestamp((folder / name / "console.log").stat().st_mtime) < before for name in JOBS)
+
+
+def test_a_sweep_grows_and_a_failed_job_is_no_concern_of_the_others(extend):
+    """A job that must fail, a new one, and one that is there under another number."""
+    status, _, err, folder = extend("model.init=xavier", "lr=1e30,0.002,0.01")
     assert status == 1
     failed, end = err.splitlines()
     assert failed.startswith("failed: 0_lr-1e+30: train/loss became ")
-    assert end == "error: 1 of 2 jobs failed"
-    (sweep,) = (tmp_path / "outputs" / "partly").iterdir()
-    statuses = {name: summary["status"] for name, summary in summaries(sweep).items()}
-    assert statuses == {"0_lr-1e+30": "failed", "1_lr-0.01": "finished"}
+    assert end == "error: 1 of 3 jobs failed; go on with resume=outputs/copy"
+    statuses = {name: summary["status"] for name, summary in summaries(folder).items()}
+    assert statuses == dict.fromkeys([*JOBS, "1_lr-0.002"], "finished") | {"0_lr-1e+30": "failed"}
+    recorded = json.loads((folder / "sweep.json").read_text())["jobs"]
+    assert {name: job["state"] for name, job in recorded.items()} == statuses
+
+
+def test_another_configuration_under_the_same_name_is_refused(extend):
+    status, _, err, folder = extend(*SWEEP, "batch_size=4")
+    assert status == 1
+    (line,) = err.splitlines()
+    assert line.startswith("error: outputs/copy/0_init-bilinear_lr-0.001 holds a run that differs in batch_size; use ")
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == set(JOBS)
+
+
+def test_a_wrong_job_is_found_before_the_first_is_executed(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    status, _, err = type_in(monkeypatch, capsys, "-m", "lr=0.1,-1", "name=wrong")
+    assert status == 1
+    assert err == "error: lr (=-1.0) must be at least 0\n"
+    assert not list(tmp_path.rglob("config.yaml"))
+
+
+def test_resume_of_a_sweep_is_no_sweep(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    status, _, err = type_in(monkeypatch, capsys, "-m", "resume=a,b")
+    assert status == 1
+    assert err.startswith("error: resume=... goes without -m; resume=<folder of a sweep> goes on with all of its jobs")
+
+
+@pytest.mark.slow
+def test_a_sweep_of_jobs_of_two_processes_survives_sigkill_and_a_failing_rank(command):
+    """2 x 2 jobs. Two of them must fail, in rank 1 only, which alone reads the second validation image."""
+    drawn = shapes.ensure_shapes(command.folder / "voc", num_train=16, num_val=5, seed=0)
+    lists = drawn / "VOCdevkit/VOC2012/ImageSets/Segmentation"
+    names = (lists / "val.txt").read_text().split()
+    image = drawn / f"VOCdevkit/VOC2012/JPEGImages/{names[1]}.jpg"
+    (lists / "sound.txt").write_text("\n".join([names[0], *names[2:]]))
+    image.write_bytes(image.read_bytes()[:500])
+    data = ("data=voc", f"data.root={drawn}", f"data.classes=[{','.join(shapes.CLASSES)}]")
+    swept = ("model.init=bilinear,xavier", "data.val_split=sound,val", "trainer=ddp_cpu", "epochs=1")
+    process = command.start("-m", *TINY, *data, "name=two", *swept)
+    folder = command.folder / "outputs" / "two"
+    recorded = lambda: json.loads(next(folder.glob("*/sweep.json")).read_text())["jobs"]  # noqa: E731
+    wait_for(lambda: list(folder.glob("*/0_*/metrics.csv")), process=process)
+    wait_for(lambda: any(job["state"] == "running" for name, job in recorded().items() if name[0] == "1"))
+    process.kill()
+    process.wait()
+    (sweep,) = folder.iterdir()
+    wait_for(lambda: not workers_of(sweep), seconds=60)
+    first = recorded()
+    assert [job["state"] for job in first.values()] == ["finished", "running", "queued", "queued"]
+
+    done = command(f"resume={sweep}")
+    assert done.returncode == 1
+    assert "4 jobs, 1 of them finished already" in done.stdout
+    failed = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
+    assert [line.split()[1] for line in failed] == ["1_init-bilinear_split-val:", "3_init-xavier_split-val:"]
+    assert all("rank 1 failed: DataError: " in line for line in failed)
+    assert done.stderr.splitlines()[-1].startswith("error: 2 of 4 jobs failed; go on with resume=")
+    assert not workers_of(sweep)
+    assert {path.name for path in sweep.iterdir() if path.is_dir()} == set(first)
+    assert [path.name for path in (command.folder / "outputs").iterdir()] == ["two"]
+    for number, (name, job) in enumerate(recorded().items()):
+        config = configuration.load(sweep / name / "config.yaml")
+        assert config.model.init == ("bilinear", "bilinear", "xavier", "xavier")[number]
+        assert config.data.val_split == ("sound", "val")[number % 2]
+        assert job["state"] == ("finished", "failed")[number % 2]
+        if job["state"] == "finished":  # exactly once: every epoch has one row
+            assert [row["epoch"] for row in runs.read_metrics(sweep / name)] == ["0"]
+    assert recorded()["0_init-bilinear_split-sound"] == first["0_init-bilinear_split-sound"]
 
 
 @pytest.mark.parametrize(
