@@ -144,8 +144,13 @@ def _worker_environment(processes: int) -> Iterator[None]:
 
 
 def child_environment() -> dict[str, str]:
-    """What a process that executes a run for this one must know of it: see `end_with_parent` and `cli`."""
-    return {PARENT: str(os.getpid()), "HYDRA_FULL_ERROR": str(int(cli.WANTS_TRACEBACK))}
+    """What a process that executes a run for this one must know: whose child it is, and where this package lies."""
+    paths = [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+    return {
+        PARENT: str(os.getpid()),
+        "PYTHONPATH": os.pathsep.join(path for path in paths if path),
+        "HYDRA_FULL_ERROR": str(int(cli.WANTS_TRACEBACK)),
+    }
 
 
 @contextlib.contextmanager

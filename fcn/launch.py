@@ -87,6 +87,8 @@ def _removing_if_empty(run_dir: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
+        if not (run_dir / sweeps.SWEEP).exists():
+            (run_dir / "multirun.yaml").unlink(missing_ok=True)  # Hydra's, of a sweep
         for directory in (run_dir, *run_dir.parents):
             if directory.name in ("", "..") or not directory.is_dir() or any(directory.iterdir()):
                 break
