@@ -71,7 +71,8 @@ class Board:
         done = sum(job.state is State.finished for job in self.jobs)
         already = f", {done} of them finished already" if done else ""
         at_once = "one at a time" if self.slots == 1 else f"{self.slots} at a time"
-        self._print(f"sweep    {self.folder}: {len(self.jobs)} jobs{already}, {at_once}")
+        jobs = "1 job" if len(self.jobs) == 1 else f"{len(self.jobs)} jobs"
+        self._print(f"sweep    {self.folder}: {jobs}{already}, {at_once}")
         if self._console.is_terminal:
             self._live.start()
         return self

@@ -16,7 +16,6 @@ import pytest
 from fcn import config as configuration
 from fcn import experiment, launch, runs
 from fcn.data import shapes
-from fcn.sweeps import job_names
 from tests.commands import TINY, type_in, wait_for, workers_of
 
 SWEEP = ("model.init=bilinear,xavier", "lr=0.001,0.01")
@@ -257,23 +256,3 @@ def test_a_sweep_of_jobs_of_two_processes_survives_sigkill_and_a_failing_rank(co
         if job["state"] == "finished":  # exactly once: every epoch has one row
             assert [row["epoch"] for row in runs.read_metrics(sweep / name)] == ["0"]
     assert recorded()["0_init-bilinear_split-sound"] == first["0_init-bilinear_split-sound"]
-
-
-@pytest.mark.parametrize(
-    ("overrides", "names"),
-    [
-        ([["a.b=1", "c=x"], ["a.b=2", "c=x"]], ["0_b-1", "1_b-2"]),
-        ([["a=1"]], ["0_a-1"]),
-        ([["data.root=/some/where"], ["data.root=../else"]], ["0_root-some-where", "1_root-else"]),
-        ([["data.crop_size=[1,2]"], ["data.crop_size=[3,4]"]], ["0_crop-size-1-2", "1_crop-size-3-4"]),
-        ([["model/init=xavier"], ["~lr"]], ["0_init-xavier", "1_lr"]),
-    ],
-)
-def test_job_names(overrides, names):
-    assert job_names(overrides) == names
-
-
-def test_long_job_names_are_cut_and_stay_apart():
-    names = job_names([[f"name={'x' * 300}{number}"] for number in range(3)])
-    assert all(len(name) <= 80 for name in names)
-    assert len(set(names)) == 3
