@@ -24,7 +24,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from fcn import cli, runs
+from fcn import cli, rerun, runs
 from fcn.config import Accelerator, Config, ConfigError, check_batch_size, from_composed
 
 SHUTDOWN_SECONDS = 300
@@ -39,12 +39,17 @@ def launch(composed: DictConfig) -> dict[str, float]:
     with _removing_if_empty(run_dir):
         config = from_composed(composed)
         if config.resume is None:
+            if config.rerun is not None:
+                config, overrides = rerun.prepare(config, overrides)
             processes = count_processes(config)
             runs.create(run_dir, config, overrides=overrides)
         else:
             _check_nothing_changes(config.resume, overrides)
             processes = count_processes(runs.load_config(run_dir))
-    return execute(run_dir, processes)
+    metrics = execute(run_dir, processes)
+    if runs.load_config(run_dir).rerun is not None:
+        rerun.conclude(run_dir)
+    return metrics
 
 
 def _check_nothing_changes(resume: str, overrides: Sequence[str]) -> None:

@@ -6,15 +6,11 @@ Everything of a run lies inside its directory, so that evaluating, resuming and 
 from __future__ import annotations
 
 import csv
-import functools
 import json
 import math
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +29,6 @@ BEST = "checkpoints/best.ckpt"
 SAMPLES = "samples"
 CURVES = "curves.png"
 OVERRIDES = ".hydra/overrides.yaml"
-
-PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
 
 
 def create(run_dir: Path, config: Config, *, overrides: Sequence[str] = ()) -> None:
@@ -126,18 +120,3 @@ def write_metrics(run_dir: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)
-
-
-@functools.cache
-def provenance() -> dict[str, Any]:
-    """What a run was made with: git commit of this code (null outside a checkout) and versions."""
-    versions = {"python": sys.version.split()[0], **{package: version(package) for package in PACKAGES}}
-    return {"git_commit": _git_commit(), "versions": versions}
-
-
-def _git_commit() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

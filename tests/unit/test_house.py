@@ -15,7 +15,7 @@ LEVELS = [
     ["fcn.config.rules"],
     ["fcn.config"],
     ["fcn.data.voc", "fcn.models.upsampling", "fcn.models.weights", "fcn.losses", "fcn.metrics", "fcn.optim"],
-    ["fcn.data.shapes", "fcn.data.transforms", "fcn.models.backbones", "fcn.runs"],
+    ["fcn.data.shapes", "fcn.data.transforms", "fcn.models.backbones", "fcn.provenance", "fcn.runs"],
     ["fcn.models.fcn", "fcn.models.baselines"],
     ["fcn.models.networks"],
     ["fcn.visualization.files", "fcn.visualization.figures", "fcn.visualization.masks"],
@@ -26,7 +26,7 @@ LEVELS = [
     ["fcn.inference", "fcn.stopping"],
     ["fcn.recording", "fcn.sources", "fcn.evaluation", "fcn.exporting"],
     ["fcn.experiment", "fcn.prediction"],
-    ["fcn.worker", "fcn.cli"],
+    ["fcn.worker", "fcn.cli", "fcn.rerun"],
     ["fcn.launch"],
 ]
 LEVEL = {module: number for number, modules in enumerate(LEVELS) for module in modules}
