@@ -9,8 +9,10 @@ import functools
 import hashlib
 import os
 import platform
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -62,30 +64,52 @@ def read_code(checkout: Path = CHECKOUT) -> Code:
     try:
         _git(checkout, "ls-files", "--error-unmatch", "fcn")
         commit = _git(checkout, "rev-parse", "HEAD").decode().strip()
-        listed = _git(checkout, "ls-files", "--others", "--exclude-standard", "-z", "--", *OWN)
-        # --relative: where the checkout is a folder of a larger repository, that folder alone.
-        changes = [_git(checkout, "diff", *_PLAIN, "--relative", "HEAD")]
-        for name in sorted(listed.decode(errors="surrogateescape").split("\0")[:-1]):
-            changes.append(_git(checkout, "diff", *_PLAIN, "--no-index", "--", os.devnull, name, differs=1))
+        return Code(commit, _tracked_changes(checkout) + _untracked_files(checkout))
     except (OSError, subprocess.CalledProcessError):
         return Code(None, b"")
-    return Code(commit, b"".join(changes))
 
 
 # Whatever the person's own settings of git are, the same changes give the same bytes.
-_PLAIN = (
-    "--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--full-index", "--binary", "--unified=3",
+_DIFF = (
+    "diff", "--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--full-index", "--binary", "--unified=3",
     "--diff-algorithm=myers", "--src-prefix=a/", "--dst-prefix=b/",
 )  # fmt: skip
 
 
-def _git(folder: Path, *arguments: str, differs: int = 0) -> bytes:
-    """Output of a git command; `differs` is the exit status besides 0 that is none of a failure."""
-    # A hook of git has these set to another repository. Without optional locks `git diff` leaves the index alone.
-    others = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")
-    environment = {key: value for key, value in os.environ.items() if key not in others} | {"GIT_OPTIONAL_LOCKS": "0"}
+def _tracked_changes(checkout: Path) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        # `git diff` brings the times of files in the index up to date; here it does so in a copy.
+        index = Path(folder, "index")
+        shutil.copyfile(checkout / _git(checkout, "rev-parse", "--git-path", "index").decode().rstrip("\n"), index)
+        # --relative: where the checkout is a folder of a larger repository, that folder alone.
+        return _git(checkout, *_DIFF, "--relative", "HEAD", index=index)
+
+
+def _untracked_files(checkout: Path) -> bytes:
+    listed = _git(checkout, "ls-files", "--others", "--exclude-standard", "-z", "--", *OWN)
+    names = sorted(listed.decode(errors="surrogateescape").split("\0")[:-1])
+    return b"".join(_git(checkout, *_DIFF, "--no-index", "--", os.devnull, name, allowed=1) for name in names)
+
+
+def _git(folder: Path, *arguments: str, index: Path | None = None, allowed: int = 0) -> bytes:
+    """Output of a git command.
+
+    Args:
+        folder: where it runs.
+        arguments: of git.
+        index: file to use as the index; by default the repository's.
+        allowed: exit status that is no failure, besides 0.
+
+    Raises:
+        OSError: if there is no git.
+        subprocess.CalledProcessError: if the command fails.
+    """
+    others = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")  # set by a hook, for its own repository
+    environment = {key: value for key, value in os.environ.items() if key not in others}
+    if index is not None:
+        environment["GIT_INDEX_FILE"] = str(index)
     done = subprocess.run(["git", *arguments], cwd=folder, env=environment, capture_output=True)
-    if done.returncode not in (0, differs):
+    if done.returncode not in (0, allowed):
         raise subprocess.CalledProcessError(done.returncode, done.args)
     return done.stdout
 
@@ -150,7 +174,7 @@ def hardware() -> dict[str, Any]:
     }
     if torch.cuda.is_available():
         found["gpus"] = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-        found["driver"] = _driver()
+        found["driver"] = driver_version(" ".join(_lines("/proc/driver/nvidia/version")[:1]))
         found["cuda"] = torch.version.cuda
         found["cudnn"] = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
     return found
@@ -172,10 +196,9 @@ def _memory_gib() -> float | None:
         return None
 
 
-def _driver() -> str | None:
-    """Version of NVIDIA's kernel driver: the first word with a dot in `NVRM version: NVIDIA ... 535.104.05  ...`."""
-    words = " ".join(_lines("/proc/driver/nvidia/version")[:1]).split()
-    return next((word for word in words if word[0].isdigit() and "." in word), None)
+def driver_version(line: str) -> str | None:
+    """Version of NVIDIA's kernel driver in the line that the driver says of itself; None if there is none."""
+    return next((word for word in line.split() if word[0].isdigit() and "." in word), None)
 
 
 def _lines(path: str) -> list[str]:

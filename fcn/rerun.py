@@ -34,6 +34,7 @@ CLOCK = re.compile(r"(?!val/iou/).*(per_second|seconds|memory)").match
 """Whether a scalar measures the execution and not the run; classes may have any name."""
 
 MOST_CAUSES = 8  # that are printed
+HASH = re.compile(r"^([0-9a-f]{10})[0-9a-f]{30,}$")  # printed short
 
 NO_CAUSE = (
     "neither configuration, code, data, versions nor machine differ; weights that the run began with may have "
@@ -94,7 +95,7 @@ def conclude(again: Path) -> None:
     for line in lines(report):
         print(line)
     if not report["same"]:
-        raise RunDiffers(f"{again} differs from {run}, the run that it repeats; {again / REPORT} says in what")
+        raise RunDiffers(f"{again} differs from {run}, which it repeats; see {again / REPORT}")
 
 
 def compare(run: Path, again: Path) -> dict[str, Any]:
@@ -225,5 +226,5 @@ def _under(heading: str, found: Sequence[str]) -> list[str]:
 
 
 def _change(values: Both) -> str:
-    ours, theirs = ("none" if value in (None, "") else str(value) for value in values)
+    ours, theirs = ("none" if value in (None, "") else HASH.sub(r"\1...", str(value)) for value in values)
     return f"{theirs} instead of {ours}"
