@@ -64,8 +64,10 @@ def prepare(composed: Config, overrides: Sequence[str]) -> tuple[Config, list[st
     run, typed = Path(str(composed.rerun)), [each for each in overrides if not each.startswith("rerun=")]
     config = runs.load_config(run)
     status = runs.read_summary(run).get("status", "not begun")
-    if status != "finished" or not (run / runs.LAST).is_file():
+    if status != "finished":
         raise ConfigError(f"rerun (={run}) must be a finished run, and this one is {status}; finish it by resume={run}")
+    if not (run / runs.LAST).is_file():
+        raise ConfigError(f"rerun (={run}) must still have {runs.LAST}, to compare with; bring it back")
     merged, asked = (OmegaConf.structured(each) for each in (config, composed))
     for override in OverridesParser.create().parse_overrides(typed):
         key = override.key_or_group
