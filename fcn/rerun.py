@@ -61,27 +61,37 @@ def prepare(composed: Config, overrides: Sequence[str]) -> tuple[Config, list[st
     Raises:
         ConfigError: if there is no such run, it is not finished, or something else is typed as well.
     """
-    run, typed = Path(str(composed.rerun)), [each for each in overrides if not each.startswith("rerun=")]
+    run = Path(str(composed.rerun))
     config = runs.load_config(run)
+    _check_finished(run)
+    merged, asked = (OmegaConf.structured(each) for each in (config, composed))
+    for key in _typed_keys(run, [each for each in overrides if not each.startswith("rerun=")]):
+        OmegaConf.update(merged, key, OmegaConf.select(asked, key))
+    copy = configuration.from_composed(merged)
+    before = [each for each in runs.load_overrides(run) if not each.startswith("rerun=")]
+    return replace(copy, rerun=str(run), resume=None), [*before, *overrides]
+
+
+def _check_finished(run: Path) -> None:
     status = runs.read_summary(run).get("status", "not begun")
     if status != "finished":
         raise ConfigError(f"rerun (={run}) must be a finished run, and this one is {status}; finish it by resume={run}")
     if not (run / runs.LAST).is_file():
         raise ConfigError(f"rerun (={run}) must still have {runs.LAST}, to compare with; bring it back")
-    merged, asked = (OmegaConf.structured(each) for each in (config, composed))
-    for override in OverridesParser.create().parse_overrides(typed):
-        key = override.key_or_group
+
+
+def _typed_keys(run: Path, overrides: Sequence[str]) -> list[str]:
+    """Keys that take their values from the command line."""
+    keys = []
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        key = str(override.key_or_group)
         if key not in ALLOWED and not key.startswith("trainer."):
-            listed = ", ".join(f"{name}=..." for name in ALLOWED)
             raise ConfigError(
-                f"rerun (={run}) brings its run's own configuration; leave out {override.input_line}, "
-                f"beside rerun only {listed} may be typed"
+                f"rerun (={run}) brings its run's own configuration; leave out {override.input_line}: only "
+                f"{', '.join(ALLOWED)} may be typed as well"
             )
-        for name in ("trainer.accelerator", "trainer.devices") if key == "trainer" else (key,):
-            OmegaConf.update(merged, name, OmegaConf.select(asked, name))
-    copy = configuration.from_composed(merged)
-    before = [each for each in runs.load_overrides(run) if not each.startswith("rerun=")]
-    return replace(copy, rerun=str(run), resume=None), [*before, *overrides]
+        keys += ["trainer.accelerator", "trainer.devices"] if key == "trainer" else [key]
+    return keys
 
 
 def conclude(again: Path) -> None:
@@ -89,7 +99,7 @@ def conclude(again: Path) -> None:
 
     Raises:
         RunDiffers: if the copy is not the same bit for bit; it is complete all the same.
-        ConfigError, CheckpointError: if the run has gone in the meantime.
+        CheckpointError: if the run has gone in the meantime.
     """
     run = Path(str(runs.load_config(again).rerun))
     report = compare(run, again)
@@ -111,7 +121,7 @@ def compare(run: Path, again: Path) -> dict[str, Any]:
         machine differs, by dotted keys.
 
     Raises:
-        ConfigError, CheckpointError: if a last.ckpt is not there or not one of this version.
+        CheckpointError: if a last.ckpt is not there or does not load.
     """
     from fcn.inference import read_checkpoint  # imports torch
 
@@ -120,13 +130,14 @@ def compare(run: Path, again: Path) -> dict[str, Any]:
     weights = _compare_weights(*(content["state_dict"] for content in contents))
     scores = [{name: value for name, value in each["metrics"].items() if not CLOCK(name)} for each in (ours, theirs)]
     metrics = _differing(*scores)
+    changed = _changed(*(configuration.flatten(content["config"]) for content in contents))
     return {
         "run": str(run),
         "same": not metrics and not weights["differing"],
         "weights": weights,
         "metrics": {"compared": len({**scores[0], **scores[1]}), "differing": metrics},
         "first": _first_difference(runs.read_metrics(run), runs.read_metrics(again)),
-        "causes": {**_differing(*(_mathematics(content["config"]) for content in contents)), **_causes(ours, theirs)},
+        "causes": {**{key: both for key, both in changed.items() if key not in BESIDE}, **_causes(ours, theirs)},
     }
 
 
@@ -136,25 +147,22 @@ def _differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, 
     return {name: values for name, values in both.items() if values[0] != values[1]}
 
 
-def _mathematics(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys of a checkpoint's configuration that may change a number; those that it lacks have their defaults."""
-    flat = configuration.flatten(configuration.to_container(configuration.from_container(config)))
-    return {key: value for key, value in flat.items() if key not in BESIDE}
-
-
 def _causes(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Both]:
     """What two summaries say differently of where their runs come from, also of executions before the last one."""
-    last = [_origin(ours), _origin(theirs)]
-    causes = {key: [last[0][key], last[1][key]] for key in last[0].keys() & last[1].keys()}
-    causes = {key: causes[key] for key in last[0] if key in causes}
+    now = _origin(theirs)
+    causes = _changed(_origin(ours), now)
     for number, earlier in enumerate(ours.get("history", []), 1):
-        then = _origin(earlier)
-        causes |= {f"{key} of execution {number}": [then[key], last[1][key]] for key in then if key in last[1]}
-    return {key: values for key, values in causes.items() if values[0] != values[1]}
+        causes |= {f"{key} of execution {number}": both for key, both in _changed(_origin(earlier), now).items()}
+    return causes
 
 
 def _origin(summary: Mapping[str, Any]) -> dict[str, Any]:
     return configuration.flatten({key: summary[key] for key in ORIGIN if key in summary})
+
+
+def _changed(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Both]:
+    """Entries of both that are not the same. One that another version of the code does not know is no change."""
+    return {key: [ours[key], theirs[key]] for key in ours if key in theirs and ours[key] != theirs[key]}
 
 
 def _compare_weights(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ WEIGHTS = {
     "model.norm.num_batches_tracked": torch.tensor(7),
     "model.norm.running_mean": torch.tensor([0.5, math.nan, -0.0]),
 }
+DEFAULTS = configuration.to_container(Config(name="mine"))
 METRICS = {"train/loss": 1.25, "val/loss": 2.5, "val/iou/cat": math.nan}
 ORIGIN = {
     "git_commit": "a" * 40,
@@ -39,10 +40,11 @@ def write(tmp_path):
 
     def write(name, *, config=None, weights=WEIGHTS, metrics=METRICS, rows=ROWS, **summary):
         run = tmp_path / name
-        config = config or Config(name="mine")
-        runs.create(run, config, overrides=["lr=0.001"])
-        (run / "checkpoints").mkdir()
-        torch.save({"config": configuration.to_container(config), "state_dict": weights}, run / runs.LAST)
+        (run / "checkpoints").mkdir(parents=True)
+        if config:  # its file is read only where a run is prepared or concluded
+            runs.create(run, config, overrides=["lr=0.001"])
+        container = configuration.to_container(config) if config else DEFAULTS
+        torch.save({"config": container, "state_dict": weights}, run / runs.LAST)
         summary = {"status": "finished", "metrics": metrics, **ORIGIN, "seconds": len(name), "history": [], **summary}
         runs.write_summary(run, summary)
         runs.write_metrics(run, [{**row, "images_per_second": len(name)} for row in rows])
@@ -231,17 +233,15 @@ def test_what_may_be_typed_with_rerun(write):
 
 @pytest.mark.parametrize("override", ["lr=0.1", "data=voc", "data.root.x=1", "trainers=x", "model/init=xavier"])
 def test_everything_else_is_refused(write, override):
-    run = write("run")
-    message = (
-        rf"rerun \(=.*run\) brings its run's own configuration; leave out {override}, beside rerun only name=\.\.\."
-    )
+    run = write("run", config=Config(name="mine"))
+    message = rf"rerun \(=.*run\) brings its run's own configuration; leave out {override}: only name, data\.root, trainer may"
     with pytest.raises(ConfigError, match=message):
         rerun.prepare(Config(rerun=str(run), name="x"), [f"rerun={run}", override])
 
 
 @pytest.mark.parametrize("status", ["interrupted", "failed", "not begun"])
 def test_a_run_must_be_finished(write, status):
-    run = write("run", status=status)
+    run = write("run", config=Config(name="mine"), status=status)
     if status == "not begun":
         (run / runs.SUMMARY).unlink()
     with pytest.raises(
@@ -251,7 +251,7 @@ def test_a_run_must_be_finished(write, status):
 
 
 def test_a_run_without_its_checkpoint(write):
-    run = write("run")
+    run = write("run", config=Config(name="mine"))
     (run / runs.LAST).unlink()
     with pytest.raises(ConfigError, match=r"must still have checkpoints/last\.ckpt, to compare with"):
         rerun.prepare(Config(rerun=str(run), name="x"), [f"rerun={run}"])
