@@ -234,7 +234,9 @@ def test_what_may_be_typed_with_rerun(write):
 @pytest.mark.parametrize("override", ["lr=0.1", "data=voc", "data.root.x=1", "trainers=x", "model/init=xavier"])
 def test_everything_else_is_refused(write, override):
     run = write("run", config=Config(name="mine"))
-    message = rf"rerun \(=.*run\) brings its run's own configuration; leave out {override}: only name, data\.root, trainer may"
+    message = (
+        rf"rerun \(=.*run\) brings its run.s own configuration; leave out {override}: only name, data\.root, trainer"
+    )
     with pytest.raises(ConfigError, match=message):
         rerun.prepare(Config(rerun=str(run), name="x"), [f"rerun={run}", override])
 
