@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fcn import cli, runs
+from fcn import cli, rerun, runs
 from fcn.config import Accelerator, Config, ConfigError, check_batch_size
 
 SHUTDOWN_SECONDS = 300
@@ -61,17 +61,22 @@ def execute(run_dir: Path) -> dict[str, float]:
     Raises:
         ConfigError: if that cannot be, or another process executes it.
         RankFailed: if one of several processes failed.
+        RunDiffers: if it repeats a run and came out differently.
         SystemExit: with 128 + signal, after one of `runs.STOP_SIGNALS`.
         Whatever `fcn.experiment.train` raises.
     """
-    processes = count_processes(runs.load_config(run_dir))
+    config = runs.load_config(run_dir)
+    processes = count_processes(config)
     if processes == 1:
         from fcn import experiment
 
-        return experiment.train(runs.load_config(run_dir), run_dir)
-    with runs.locked(run_dir):
-        pass  # all ranks look at the checkpoints, so that an earlier execution must be over before the first starts
-    _execute_with_agent(run_dir, processes)
+        experiment.train(config, run_dir)
+    else:
+        with runs.locked(run_dir):
+            pass  # all ranks look at the checkpoints: an earlier execution must be over before the first one starts
+        _execute_with_agent(run_dir, processes)
+    if config.rerun is not None:
+        rerun.conclude(run_dir)
     return runs.final_metrics(run_dir)
 
 

@@ -22,6 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, ValidationError
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, InterpolationResolutionError
 
+from fcn import runs
 from fcn.config import Config, ModelName, flatten, nearest, schema_fields
 
 WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -120,8 +121,10 @@ def register(schema: type = Config) -> None:
     OmegaConf.register_new_resolver("known_keys", lambda _root_: _key_table(schema, _root_), replace=True)
 
 
-def _run_directory(resume: str | None, name: str) -> str:
+def _run_directory(resume: str | None, rerun: str | None, name: str, _root_: DictConfig) -> str:
     """Where Hydra puts a run: the directory that is resumed, or a new one named by the time."""
+    if rerun and not any(override.startswith("name=") for override in _root_.hydra.overrides.task):
+        name = runs.load_config(Path(rerun)).name
     return resume or str(Path("outputs", name, f"{datetime.now():%Y-%m-%d_%H-%M-%S}"))
 
 

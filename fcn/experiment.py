@@ -18,7 +18,7 @@ from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.strategies import DDPStrategy
 
 from fcn import config as configuration
-from fcn import runs
+from fcn import provenance, runs
 from fcn.config import (
     Accelerator,
     Config,
@@ -76,6 +76,8 @@ def train(config: Config, run_dir: Path | None = None) -> dict[str, float]:
             return runs.final_metrics(run_dir)
         # The seed decides the initial weights; everything later is seeded by what it is for.
         pl.seed_everything(config.seed, verbose=False)
+        if int(os.environ.get("RANK", "0")) == 0:
+            provenance.save_diff(run_dir)
         with logging_to(run_dir / runs.LOG), StopOnSignal(run_dir / runs.LAST) as stop:
             return _fit(config, run_dir, stop) if config.epochs else _keep_untrained(config, run_dir)
 
@@ -91,7 +93,8 @@ def _keep_untrained(config: Config, run_dir: Path) -> dict[str, float]:
     if int(os.environ.get("RANK", "0")) == 0:
         checkpoint = {"config": configuration.to_container(config), "state_dict": task.state_dict()}
         AtomicCheckpointIO().save_checkpoint(checkpoint, run_dir / runs.LAST)
-        summary = {"status": "finished", "metrics": {}, "overrides": runs.load_overrides(run_dir), **runs.provenance()}
+        overrides = runs.load_overrides(run_dir)
+        summary = {"status": "finished", "metrics": {}, "overrides": overrides, **provenance.provenance()}
         runs.write_summary(run_dir, summary)
         log.info("model    %s", _model_line(config))
         log.info("not trained (epochs=0); the network is in %s", run_dir / runs.LAST)

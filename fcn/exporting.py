@@ -23,7 +23,7 @@ from torch.fx.experimental import _config as tracing
 from torchvision.models.convnext import LayerNorm2d
 from torchvision.ops.misc import Permute
 
-from fcn import runs
+from fcn import provenance
 from fcn.config import Choice, ConfigError, setting
 from fcn.inference import find_checkpoint, load_task
 from fcn.task import SegmentationTask
@@ -251,7 +251,7 @@ def _metadata(task: SegmentationTask, config: ExportConfig) -> dict[str, str]:
         "logits": "float32 [batch, class, height, width]",
         "mask": "uint8 [batch, height, width], index of the class with the largest logit",
         "network": f"{task.config.model.name} on {task.config.backbone.name}",
-        "provenance": json.dumps(runs.provenance()),
+        "provenance": json.dumps(provenance.software()),
         "verified": json.dumps({"sizes": config.sizes, "batches": config.batches, "tolerance": config.tolerance}),
     }
 

@@ -193,7 +193,7 @@ def load_task(checkpoint: Path) -> SegmentationTask:
         CheckpointError: if the file is absent or does not hold what a run of this project saves.
         ConfigError: if its configuration is not one of this version.
     """
-    content = _read(checkpoint)
+    content = read_checkpoint(checkpoint)
     config = configuration.from_container(content["config"])
     # The checkpoint brings all weights: nothing is fetched only to be overwritten.
     bare = replace(
@@ -216,11 +216,11 @@ def network_weights(run: str | Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: if there is no checkpoint, or it does not load.
     """
-    state = _read(find_checkpoint(run))["state_dict"]
+    state = read_checkpoint(find_checkpoint(run))["state_dict"]
     return {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
 
 
-def _read(checkpoint: Path) -> dict[str, Any]:
+def read_checkpoint(checkpoint: Path) -> dict[str, Any]:
     """Content of a checkpoint; no code of a pickle is run."""
     try:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True)

@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from fcn import agent, cli, runs, sweeps
+from fcn import agent, cli, rerun, runs, sweeps
 from fcn.config import Config, ConfigError, from_composed
 from fcn.slots import Job
 
@@ -30,6 +30,7 @@ def launch(composed: DictConfig) -> dict[str, float]:
     with _removing_if_empty(run_dir):
         config = from_composed(composed)
         if config.resume is None:
+            config, overrides = _as_asked(config, overrides)
             agent.count_processes(config)
             runs.create(run_dir, config, overrides=overrides)
         else:
@@ -68,11 +69,17 @@ def launch_sweep(
         configs = [from_composed(one) for one in composed]
         if any(config.resume for config in configs):
             raise ConfigError("resume=... goes without -m; resume=<folder of a sweep> goes on with all of its jobs")
+        prepared = [_as_asked(*job) for job in zip(configs, overrides, strict=True)]
         sweep = sweeps.Sweep.load(folder, overrides=list(HydraConfig.get().overrides.task))
         names = sweeps.job_names(overrides, first=first)
-        jobs = [sweep.add(*job) for job in zip(names, configs, overrides, strict=True)]
+        jobs = [sweep.add(name, *job) for name, job in zip(names, prepared, strict=True)]
     sweep.execute(jobs, num_slots=num_slots)
     return jobs
+
+
+def _as_asked(config: Config, overrides: Sequence[str]) -> tuple[Config, list[str]]:
+    """The configuration and overrides of a run, or of the run that it is to repeat."""
+    return (config, list(overrides)) if config.rerun is None else rerun.prepare(config, overrides)
 
 
 def _check_nothing_changes(resume: str, overrides: Sequence[str]) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
 import time
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from fcn import runs, visualization
+from fcn import provenance, runs, visualization
 from fcn.data.module import VOCDataModule
 from fcn.inference import predict_logits
 from fcn.stopping import StopOnSignal
@@ -59,6 +59,12 @@ class RunRecorder(pl.Callback):
         self._started = self._since = time.monotonic()
         self._rows: list[Mapping[str, Any]] = []
         self._writer: SummaryWriter | None = None
+        # What this execution of the run computes with, and what those before it did; kept by process 0.
+        self._execution: dict[str, Any] = {}
+        self._earlier: list[dict[str, Any]] = []
+        if int(os.environ.get("RANK", "0")) == 0:
+            started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+            self._execution = {"started": started, **provenance.provenance()}
 
     @property
     def seconds(self) -> float:
@@ -77,15 +83,20 @@ class RunRecorder(pl.Callback):
             "seconds": self.seconds,
             "images": self._images,
             "train_seconds": self._train_seconds,
+            "history": [*self._earlier, self._execution],
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best, self.metrics = state_dict["best"], state_dict["metrics"]
         self._elapsed_before = state_dict["seconds"]
         self._images, self._train_seconds = state_dict["images"], state_dict["train_seconds"]
+        self._earlier = state_dict.get("history", [])  # a run of an older version has none
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
+            self._execution["data"] = trainer.datamodule.fingerprint()  # type: ignore[attr-defined]
+            self._execution["device"] = device_name(trainer.strategy.root_device)
+            self._execution["world_size"] = trainer.world_size
             step = trainer.global_step
             # What was written after the checkpoint from which a run goes on is dropped: it comes again.
             self._rows = [row for row in runs.read_metrics(self.run_dir) if int(row["step"]) <= step]
@@ -157,7 +168,12 @@ class RunRecorder(pl.Callback):
             "device": device_name(trainer.strategy.root_device),
             "world_size": trainer.world_size,
             "overrides": runs.load_overrides(self.run_dir),
-            **runs.provenance(),
+            **self._execution,
+            # Executions before this one, oldest first: when each began, and what was different then.
+            "history": [
+                {key: then for key, then in earlier.items() if key == "started" or then != self._execution.get(key)}
+                for earlier in self._earlier
+            ],
         }
         runs.write_summary(self.run_dir, summary)
 
@@ -229,10 +245,7 @@ def device_name(device: torch.device) -> str:
     """Name of a GPU as CUDA gives it, or the processor's with its number of cores."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"CPU {models[0] if models else platform.machine()} ({os.cpu_count()} cores)"
+    return f"CPU {provenance.processor()} ({os.cpu_count()} cores)"
 
 
 def _learning_rate(trainer: pl.Trainer) -> float:

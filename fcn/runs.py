@@ -8,17 +8,13 @@ from __future__ import annotations
 import contextlib
 import csv
 import fcntl
-import functools
 import json
 import math
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +38,6 @@ OVERRIDES = ".hydra/overrides.yaml"
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """What stops an execution so that it can go on: Ctrl-C, `kill`, and what a cluster sends ahead of preemption."""
-
-PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
 
 
 def create(run_dir: Path, config: Config, *, overrides: Sequence[str] = ()) -> None:
@@ -170,18 +164,3 @@ def write_metrics(run_dir: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)
-
-
-@functools.cache
-def provenance() -> dict[str, Any]:
-    """What a run was made with: git commit of this code (null outside a checkout) and versions."""
-    versions = {"python": sys.version.split()[0], **{package: version(package) for package in PACKAGES}}
-    return {"git_commit": _git_commit(), "versions": versions}
-
-
-def _git_commit() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

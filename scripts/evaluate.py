@@ -27,7 +27,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from fcn import inference, runs
+from fcn import inference
 from fcn.boundary import boundary_figure
 from fcn.cli import run_command
 from fcn.config import ConfigError, DataConfig, InferenceConfig, setting, to_container, typed
@@ -35,6 +35,7 @@ from fcn.data.module import WholeImages
 from fcn.evaluation import Evaluation, evaluate, find_images
 from fcn.inference import Predictor
 from fcn.metrics import scores
+from fcn.provenance import provenance
 from fcn.recording import device_name
 from fcn.visualization import confusion_figure, panels, save_png
 
@@ -167,7 +168,7 @@ def summary(job: Job, evaluation: Evaluation) -> dict[str, Any]:
         "scores": _or(None, scores(evaluation.confusion)),
         "iou": {row["class"]: row["iou"] for row in (_or(None, row) for row in evaluation.class_rows())},
         "boundary": [_or(None, row) for row in evaluation.boundary_rows()],
-        **runs.provenance(),
+        **provenance(),
     }
 
 

@@ -21,6 +21,7 @@ from fcn.config import Config, ConfigError, DataConfig, DatasetName, Protocol
 from fcn.data import shapes, voc
 from fcn.data.transforms import TrainTransform
 from fcn.data.voc import DataError, Pair
+from fcn.provenance import fingerprint
 
 # First number after the seed: keeps the streams of different purposes apart.
 ORDER, AUGMENTATION, CHAPTER_CROPS = range(3)
@@ -175,6 +176,11 @@ class VOCDataModule(pl.LightningDataModule):
                 f"smaller ones and all {len(images)} are smaller; use a smaller crop or data.protocol=voc"
             )
         return WholeImages(kept, num_classes=images.num_classes)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells this data from other: number and hash of the images of each set, see `fcn.provenance`."""
+        sets = {"train": self.train_images, "val": self.val_images}
+        return {name: fingerprint(images.pairs) for name, images in sets.items()}
 
     @property
     def steps_per_epoch(self) -> int:

@@ -117,11 +117,14 @@ def test_a_stopped_run_is_usable_and_goes_on_bit_for_bit(module_command, uninter
     assert f"interrupted at step {stopped}; go on with resume={run.relative_to(module_command.folder)}" in done.stdout
     assert json.loads((run / "summary.json").read_text())["status"] == "interrupted"
 
+    first = json.loads((run / "summary.json").read_text())["started"]
     resumed = module_command(f"resume={run}")
     assert resumed.returncode == 0, resumed.stderr
     assert_same_bits(run, uninterrupted)
     assert scalar_columns(run) == scalar_columns(uninterrupted)
     assert step_curve(run) == step_curve(uninterrupted)
+    summary = json.loads((run / "summary.json").read_text())
+    assert [earlier["started"] for earlier in summary["history"]] == [first] < [summary["started"]]
 
 
 def test_a_killed_run_goes_on_bit_for_bit(module_command, uninterrupted):

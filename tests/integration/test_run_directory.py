@@ -58,7 +58,7 @@ def test_the_directory_is_complete(tiny):
     run, _ = tiny
     found = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     (event_file,) = {name for name in found if name.startswith("events.out.tfevents")}
-    assert found - {event_file} == {
+    assert found - {event_file, "code.diff"} == {  # the diff is there if this checkout has changes
         "config.yaml",
         ".hydra/overrides.yaml",
         "summary.json",
@@ -91,6 +91,10 @@ def test_the_summary(tiny):
     assert summary["images_per_second"] > 0
     assert "model.init=xavier" in summary["overrides"]
     assert summary["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert summary["git_dirty"] == (tiny[0] / "code.diff").exists()
+    assert summary["hardware"]["threads"] == 1
+    assert {name: entry["images"] for name, entry in summary["data"].items()} == {"train": 16, "val": 5}
+    assert summary["history"] == []
 
 
 def test_csv_tensorboard_and_summary_agree(tiny, events):

@@ -59,3 +59,19 @@ def test_metrics_that_cannot_be_read_do_not_hide_it_either(recorder, tmp_path, m
     recorder.finish(TRAINER, "interrupted", {})
     assert "curves.png could not be drawn" in caplog.text
     assert runs.read_summary(tmp_path)["status"] == "interrupted"
+
+
+def test_a_resumed_run_tells_what_was_different_before(recorder, tmp_path):
+    state = recorder.state_dict()
+    assert state["history"][-1]["versions"]["torch"]
+    before = {**state["history"][-1], "started": "2026-01-02T03:04:05+00:00"}
+    older = {**before, "git_commit": "0" * 40, "world_size": 2}
+    resumed = RunRecorder(tmp_path, stop=SimpleNamespace())
+    resumed.load_state_dict({**state, "history": [older, before]})
+    resumed.write_summary(TRAINER, "interrupted")
+    summary = runs.read_summary(tmp_path)
+    started = {"started": "2026-01-02T03:04:05+00:00"}
+    assert summary["history"] == [{**started, "git_commit": "0" * 40, "world_size": 2}, started]
+    assert summary["git_commit"] != "0" * 40
+    assert [entry["started"] for entry in resumed.state_dict()["history"]][:2] == [started["started"]] * 2
+    assert len(resumed.state_dict()["history"]) == 3

@@ -153,7 +153,7 @@ def test_files_of_a_run(run, tree, type_in):
     assert (written["split"], written["num_images"], written["data"]["root"]) == ("val", 3, "root")
     assert (written["settings"]["inference"], written["settings"]["batch_size"]) == ("whole", 1)
     assert [row["width"] for row in written["boundary"]] == [1, 2, 4, 8, 16]
-    assert {"git_commit", "versions"} < set(written)
+    assert {"git_commit", "git_dirty", "versions", "hardware"} < set(written)
     rows = read_csv(folder / "per_image.csv")
     assert [row["image"] for row in rows] == list(VAL)
     assert [float(row["mean_iou"]) for row in rows] == pytest.approx([mean_iou(matrix) for matrix in expected])

@@ -1,0 +1,69 @@
+"""`python train.py rerun=<run>`: the same bits again, or what became different."""
+
+import json
+import shutil
+
+import pytest
+
+from fcn import experiment, launch
+from tests.commands import TINY, type_in
+
+SMALL = ("data.shapes.num_train=8", "batch_size=4", "trainer.sample_images=0", "trainer=cpu", "backbone=squeezenet1_0")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, shapes_root):
+    """A folder to type in, where outputs/mine/run is a finished run."""
+    folder = tmp_path_factory.mktemp("reruns")
+    config = launch.compose(*TINY, *SMALL, f"data.root={shapes_root}", "name=mine")
+    experiment.train(config, folder / "outputs" / "mine" / "run")
+    return folder
+
+
+def only_new(folder, *known):
+    (found,) = {path for path in folder.iterdir() if path.name not in known}
+    return found
+
+
+def test_a_rerun_is_the_same_bit_for_bit(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    run = folder / "outputs" / "mine" / "run"
+    status, out, err = type_in(monkeypatch, capsys, "rerun=outputs/mine/run")
+    assert (status, err) == (0, "")
+    again = only_new(run.parent, "run")
+    report = json.loads((again / "rerun.json").read_text())
+    assert report["same"] is True
+    assert report["weights"]["compared"] > 50
+    assert "same     all " in out
+    assert (again / "config.yaml").read_text() == (run / "config.yaml").read_text().replace(
+        "rerun: null", "rerun: outputs/mine/run"
+    )
+    before = (again / "checkpoints" / "last.ckpt").read_bytes()
+    status, out, _ = type_in(monkeypatch, capsys, f"resume={again.relative_to(folder)}")
+    assert status == 0
+    assert "same     all " in out  # going on with a copy ends with the verdict too
+    assert (again / "checkpoints" / "last.ckpt").read_bytes() == before
+
+
+def test_a_run_that_was_tampered_with_is_not(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    edited = folder / "outputs" / "edited"
+    shutil.copytree(folder / "outputs" / "mine" / "run", edited)
+    (edited / "config.yaml").write_text((edited / "config.yaml").read_text().replace("\nseed: 0\n", "\nseed: 1\n"))
+    status, out, err = type_in(monkeypatch, capsys, "rerun=outputs/edited", "name=other")
+    again = only_new(folder / "outputs" / "other").relative_to(folder)
+    assert status == 1
+    assert err == f"error: {again} differs from outputs/edited, which it repeats; see {again}/rerun.json\n"
+    report = json.loads((again / "rerun.json").read_text())
+    assert report["same"] is False
+    assert (report["first"]["epoch"], report["first"]["scalar"]) == (1, "train/loss")
+    assert report["causes"]["seed"] == [0, 1]
+    assert "because? seed 1 instead of 0" in out
+    assert json.loads((again / "summary.json").read_text())["status"] == "finished"
+
+
+def test_what_cannot_be_repeated_leaves_nothing_behind(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    status, _, err = type_in(monkeypatch, capsys, "rerun=outputs/none")
+    assert (status, err) == (1, "error: outputs/none must be a run directory, but it holds no config.yaml\n")
+    assert not list(tmp_path.iterdir())
