@@ -242,7 +242,7 @@ def test_a_sweep_of_jobs_of_two_processes_survives_sigkill_and_a_failing_rank(co
     assert done.returncode == 1
     assert "4 jobs, 1 of them finished already" in done.stdout
     failed = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
-    assert [line.split()[1] for line in failed] == ["1_init-bilinear_split-val:", "3_init-xavier_split-val:"]
+    assert [line.split()[1] for line in failed] == ["1_init-bilinear_val-split-val:", "3_init-xavier_val-split-val:"]
     assert all("rank 1 failed: DataError: " in line for line in failed)
     assert done.stderr.splitlines()[-1].startswith("error: 2 of 4 jobs failed; go on with resume=")
     assert not workers_of(sweep)
@@ -255,4 +255,4 @@ def test_a_sweep_of_jobs_of_two_processes_survives_sigkill_and_a_failing_rank(co
         assert job["state"] == ("finished", "failed")[number % 2]
         if job["state"] == "finished":  # exactly once: every epoch has one row
             assert [row["epoch"] for row in runs.read_metrics(sweep / name)] == ["0"]
-    assert recorded()["0_init-bilinear_split-sound"] == first["0_init-bilinear_split-sound"]
+    assert recorded()["0_init-bilinear_val-split-sound"] == first["0_init-bilinear_val-split-sound"]
