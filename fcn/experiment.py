@@ -92,7 +92,7 @@ def _keep_untrained(config: Config, run_dir: Path) -> dict[str, float]:
 
 
 def _fit(config: Config, run_dir: Path, stop: StopOnSignal) -> dict[str, float]:
-    recorder = RunRecorder(run_dir, stop)
+    recorder = RunRecorder(run_dir, stop, hyperparameters(config, run_dir))
     trainer = build_trainer(config, callbacks=[Announcement(config, run_dir), recorder, stop])
     status = "failed"
     try:
@@ -106,7 +106,7 @@ def _fit(config: Config, run_dir: Path, stop: StopOnSignal) -> dict[str, float]:
         raise
     finally:
         if trainer.is_global_zero:
-            recorder.finish(trainer, status, hyperparameters(config, run_dir))
+            recorder.finish(trainer, status)
     devices = f"{trainer.world_size} x {device_name(trainer.strategy.root_device)}"
     log.info("%s, %.1f images/s on %s", one_line(recorder.metrics), recorder.images_per_second, devices)
     return recorder.metrics
