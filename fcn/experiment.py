@@ -147,7 +147,7 @@ def build_trainer(config: Config, *, callbacks: list[pl.Callback]) -> pl.Trainer
         broadcast_buffers=False,
         gradient_as_bucket_view=True,
     )
-    progress = [RichProgressBar(leave=False)] if sys.stdout.isatty() else []
+    progress = [ProgressBar(leave=False)] if sys.stdout.isatty() else []
     return pl.Trainer(
         accelerator="gpu" if on_gpu else "cpu",
         devices=local,
@@ -166,6 +166,14 @@ def build_trainer(config: Config, *, callbacks: list[pl.Callback]) -> pl.Trainer
         use_distributed_sampler=False,  # the data module's samplers know their share
         default_root_dir=os.curdir,
     )
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's bar, with epochs counted from 1, as in the log."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        description = f"Epoch {current_epoch + 1}/{self.trainer.max_epochs}"
+        return description.ljust(len(self.validation_description))  # one width for both, or the line flickers
 
 
 def uses_gpu(config: Config) -> bool:
