@@ -188,7 +188,7 @@ class RunRecorder(pl.Callback):
     def _record_scalars(self, trainer: pl.Trainer, task: SegmentationTask, scores: Mapping[str, float]) -> None:
         values = {
             **scores,
-            **({"best/mean_iou": self.best["val/mean_iou"]} if "val/mean_iou" in scores else {}),
+            **({"best/mean_iou": self.best["val/mean_iou"]} if self.best else {}),
             **self._of_last_step(trainer),
             **upsampling_drift(task.model),
             "images_per_second": self.images_per_second,
