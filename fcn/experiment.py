@@ -102,7 +102,7 @@ def _keep_untrained(config: Config, run_dir: Path) -> dict[str, float]:
 
 
 def _fit(config: Config, run_dir: Path, stop: StopOnSignal) -> dict[str, float]:
-    recorder = RunRecorder(run_dir, stop)
+    recorder = RunRecorder(run_dir, stop, hyperparameters(config, run_dir))
     trainer = build_trainer(config, callbacks=[Announcement(config, run_dir), recorder, stop])
     status = "failed"
     try:
@@ -116,7 +116,7 @@ def _fit(config: Config, run_dir: Path, stop: StopOnSignal) -> dict[str, float]:
         raise
     finally:
         if trainer.is_global_zero:
-            recorder.finish(trainer, status, hyperparameters(config, run_dir))
+            recorder.finish(trainer, status)
     devices = f"{trainer.world_size} x {device_name(trainer.strategy.root_device)}"
     log.info("%s, %.1f images/s on %s", one_line(recorder.metrics), recorder.images_per_second, devices)
     return recorder.metrics
@@ -157,7 +157,7 @@ def build_trainer(config: Config, *, callbacks: list[pl.Callback]) -> pl.Trainer
         broadcast_buffers=False,
         gradient_as_bucket_view=True,
     )
-    progress = [RichProgressBar(leave=False)] if sys.stdout.isatty() else []
+    progress = [ProgressBar(leave=False)] if sys.stdout.isatty() else []
     return pl.Trainer(
         accelerator="gpu" if on_gpu else "cpu",
         devices=local,
@@ -176,6 +176,14 @@ def build_trainer(config: Config, *, callbacks: list[pl.Callback]) -> pl.Trainer
         use_distributed_sampler=False,  # the data module's samplers know their share
         default_root_dir=os.curdir,
     )
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's bar, with epochs counted from 1, as in the log."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        description = f"Epoch {current_epoch + 1}/{self.trainer.max_epochs}"
+        return description.ljust(len(self.validation_description))  # one width for both, or the line flickers
 
 
 def uses_gpu(config: Config) -> bool:

@@ -5,23 +5,26 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
-from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import hparams
+from PIL import Image
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from fcn import provenance, runs, visualization
 from fcn.data.module import VOCDataModule
+from fcn.diagnostics import gradient_norm, peak_memory_mib, upsampling_drift, upsampling_layers
 from fcn.inference import predict_logits
+from fcn.models.upsampling import bilinear_kernel
 from fcn.stopping import StopOnSignal
 from fcn.task import SegmentationTask
+from fcn.tensorboard import Board
 
 log = logging.getLogger(__name__)
 
@@ -45,20 +48,28 @@ class RunRecorder(pl.Callback):
 
     All processes compute together; process 0 writes.
 
+    Args:
+        run_dir: the run directory.
+        stop: what is asked after every epoch whether the run has to end.
+        hyperparameters: what TensorBoard's HPARAMS tab shows of the run.
+
     Attributes:
         metrics: the newest value of every scalar, by its name in summary.json.
     """
 
-    def __init__(self, run_dir: Path, stop: StopOnSignal) -> None:
+    def __init__(self, run_dir: Path, stop: StopOnSignal, hyperparameters: Mapping[str, Any]) -> None:
         self.run_dir = run_dir
         self.stop = stop
+        self.hyperparameters = hyperparameters
         self.metrics: dict[str, float] = {}
         self.best: dict[str, Any] = {}
         self._elapsed_before = 0.0
         self._images = self._train_seconds = 0.0
         self._started = self._since = time.monotonic()
+        self._point = (0.0, 0.0)  # images and seconds at the last point of the step curves
+        self._gradient_norm: Tensor | None = None
         self._rows: list[Mapping[str, Any]] = []
-        self._writer: SummaryWriter | None = None
+        self._board: Board | None = None
         # What this execution of the run computes with, and what those before it did; kept by process 0.
         self._execution: dict[str, Any] = {}
         self._earlier: list[dict[str, Any]] = []
@@ -89,7 +100,7 @@ class RunRecorder(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best, self.metrics = state_dict["best"], state_dict["metrics"]
         self._elapsed_before = state_dict["seconds"]
-        self._images, self._train_seconds = state_dict["images"], state_dict["train_seconds"]
+        self._images, self._train_seconds = self._point = state_dict["images"], state_dict["train_seconds"]
         self._earlier = state_dict.get("history", [])  # a run of an older version has none
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -100,8 +111,7 @@ class RunRecorder(pl.Callback):
             step = trainer.global_step
             # What was written after the checkpoint from which a run goes on is dropped: it comes again.
             self._rows = [row for row in runs.read_metrics(self.run_dir) if int(row["step"]) <= step]
-            self._writer = SummaryWriter(str(self.run_dir), purge_step=step + 1, flush_secs=10)
-
+            self._board = Board(self.run_dir, step=step, hyperparameters=self.hyperparameters)
         self._since = time.monotonic()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -111,6 +121,13 @@ class RunRecorder(pl.Callback):
         if trainer.current_epoch + 1 == trainer.max_epochs:
             trainer.check_val_every_n_epoch = 1  # the last epoch is validated whatever trainer.val_every says
 
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        # Only where it will be read: the last step of an epoch gives the value of the epoch.
+        if self._board and (trainer.is_last_batch or _has_point(trainer.global_step + 1, _task(pl_module))):
+            self._gradient_norm = gradient_norm(pl_module)
+
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         task = _task(pl_module)
         self._images += task.config.batch_size
@@ -118,9 +135,8 @@ class RunRecorder(pl.Callback):
         self._train_seconds += now - self._since
         self._since = now
         task.log("loss", task.last_loss, prog_bar=True, logger=False)
-        if self._writer and trainer.global_step % task.config.trainer.log_every == 0:
-            point = {"train/loss_step": task.last_loss, "lr": _learning_rate(trainer)}
-            self._write_scalars(point, trainer.global_step)
+        if self._board and _has_point(trainer.global_step, task):
+            self._board.add_scalars(self._step_scalars(trainer, task), trainer.global_step)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         task = _task(pl_module)
@@ -135,27 +151,22 @@ class RunRecorder(pl.Callback):
             }
         # Scalars come before the checkpoint: a run that is killed in between writes them again, never skips them.
         if trainer.is_global_zero:
-            self._record_scalars(trainer, scores)
+            self._record_scalars(trainer, task, scores)
             if "val/mean_iou" in scores:
                 self._record_pictures(trainer, task)
-            assert self._writer
-            self._writer.flush()
+            assert self._board
+            self._board.flush()
         self._save_checkpoints(trainer, improved=improved)
         if trainer.is_global_zero:
             self.write_summary(trainer, "interrupted")  # what is true if the run ends here
         self.stop.stop_if_asked(trainer, save=False)
 
-    def finish(self, trainer: pl.Trainer, status: str, hyperparameters: Mapping[str, Any]) -> None:
-        """Write the last summary, the curves and what TensorBoard's HPARAMS tab shows. Called by process 0, once."""
+    def finish(self, trainer: pl.Trainer, status: str) -> None:
+        """Write the last summary, the curves and how the run ended. Called by process 0, once."""
         self.write_summary(trainer, status)
         self._record_curves()
-        if not self._writer:
-            return
-        # Without the experiment record, whose columns the first run would fix for all, TensorBoard unites the runs'.
-        _, *records = hparams(dict(hyperparameters), dict(self.metrics))  # type: ignore[no-untyped-call]
-        for record in records:
-            self._writer._get_file_writer().add_summary(record)  # type: ignore[no-untyped-call]
-        self._writer.close()
+        if self._board:
+            self._board.close(status)
 
     def write_summary(self, trainer: pl.Trainer, status: str) -> None:
         """Write summary.json as things stand."""
@@ -177,11 +188,32 @@ class RunRecorder(pl.Callback):
         }
         runs.write_summary(self.run_dir, summary)
 
-    def _record_scalars(self, trainer: pl.Trainer, scores: Mapping[str, float]) -> None:
-        values = {**scores, "lr": _learning_rate(trainer), "images_per_second": self.images_per_second}
+    def _step_scalars(self, trainer: pl.Trainer, task: SegmentationTask) -> dict[str, float]:
+        """Point of the step curves. What the row of the epoch brings at its last step is left to it."""
+        images, seconds = self._point
+        self._point = self._images, self._train_seconds
+        speed = (self._images - images) / max(self._train_seconds - seconds, 1e-9)
+        values = {"train/loss_step": task.last_loss, "images_per_second_step": speed}
+        return values if trainer.is_last_batch else values | self._of_last_step(trainer)
+
+    def _of_last_step(self, trainer: pl.Trainer) -> dict[str, float]:
+        assert self._gradient_norm is not None
+        learning_rate = float(trainer.optimizers[0].param_groups[0]["lr"])
+        return {"lr": learning_rate, "gradient_norm": self._gradient_norm.item()}
+
+    def _record_scalars(self, trainer: pl.Trainer, task: SegmentationTask, scores: Mapping[str, float]) -> None:
+        values = {
+            **scores,
+            **({"best/mean_iou": self.best["val/mean_iou"]} if self.best else {}),
+            **self._of_last_step(trainer),
+            **upsampling_drift(task.model),
+            "images_per_second": self.images_per_second,
+            "memory_mib": peak_memory_mib(trainer.strategy.root_device),
+        }
         self._rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **values})
         runs.write_metrics(self.run_dir, self._rows)
-        self._write_scalars(values, trainer.global_step)
+        assert self._board
+        self._board.add_scalars(values, trainer.global_step)
         log.info("epoch %d/%d  %s", trainer.current_epoch + 1, trainer.max_epochs, one_line(scores))
 
     def _record_pictures(self, trainer: pl.Trainer, task: SegmentationTask) -> None:
@@ -192,9 +224,10 @@ class RunRecorder(pl.Callback):
             path = self.run_dir / runs.SAMPLES / f"epoch_{trainer.current_epoch + 1:03d}.png"
             path.parent.mkdir(exist_ok=True)
             visualization.save_png(pictures["val/samples"], path)
-        assert self._writer
-        for tag, picture in pictures.items():
-            self._writer.add_image(tag, np.asarray(picture), trainer.global_step, dataformats="HWC")
+        if upsampling_layers(task.model):
+            pictures["upsampling/kernels"] = _kernels(task.model, classes)
+        assert self._board
+        self._board.add_pictures(pictures, trainer.global_step)
 
     def _record_curves(self) -> None:
         """Draw metrics.csv. What goes wrong here must not hide the exception that ended the run, if one did."""
@@ -223,11 +256,6 @@ class RunRecorder(pl.Callback):
         if improved and trainer.is_global_zero:
             runs.copy_file(best, last)
 
-    def _write_scalars(self, values: Mapping[str, float], step: int) -> None:
-        assert self._writer
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
-
 
 def one_line(scores: Mapping[str, float]) -> str:
     """Headline numbers: `loss 0.443, train acc 0.863, val acc 0.848, val mIoU 0.412`."""
@@ -248,8 +276,15 @@ def device_name(device: torch.device) -> str:
     return f"CPU {provenance.processor()} ({os.cpu_count()} cores)"
 
 
-def _learning_rate(trainer: pl.Trainer) -> float:
-    return float(trainer.optimizers[0].param_groups[0]["lr"])
+def _has_point(step: int, task: SegmentationTask) -> bool:
+    """Whether the step curves have a point after optimiser step `step`, counted from 1."""
+    return step % task.config.trainer.log_every == 0
+
+
+def _kernels(model: nn.Module, classes: Sequence[str]) -> Image.Image:
+    weights = {name: layer.weight.detach().cpu() for name, layer in upsampling_layers(model).items()}
+    layers = {name: (w.numpy(), bilinear_kernel(1, w.shape[-1])[0, 0].numpy()) for name, w in weights.items()}
+    return visualization.kernels_figure(layers, classes)
 
 
 def _task(module: pl.LightningModule) -> SegmentationTask:

@@ -1,4 +1,4 @@
-"""Pictures: masks in colour, overlays, errors, panels, legends, the confusion matrix, curves; and how they are saved.
+"""Pictures: masks in colour, overlays, errors, panels, legends, confusion matrix, curves, kernels; and their files.
 
 Everything here is NumPy arrays in and NumPy arrays or PIL images out. Matplotlib is used through its objects,
 never through pyplot, so that no global state is shared between threads and no figure has to be closed.
@@ -7,6 +7,7 @@ never through pyplot, so that no global state is shared between threads and no f
 from fcn.visualization.curves import curves_figure
 from fcn.visualization.figures import confusion_figure, figure_image, row_shares
 from fcn.visualization.files import save_png
+from fcn.visualization.kernels import kernels_figure
 from fcn.visualization.legends import class_legend, legend
 from fcn.visualization.masks import ERROR_COLOR, Sample, colorize, error_map, overlay
 from fcn.visualization.panels import CELL_SIZE, caption, panels
@@ -22,6 +23,7 @@ __all__ = [
     "curves_figure",
     "error_map",
     "figure_image",
+    "kernels_figure",
     "legend",
     "overlay",
     "panels",

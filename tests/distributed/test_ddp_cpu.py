@@ -131,6 +131,8 @@ def test_two_processes_make_the_steps_of_one(command, reduction):
         assert way > 0 or "upscore" in name, name
     losses = [json.loads((run / "summary.json").read_text())["metrics"]["train/loss"] for run in runs_of.values()]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    norms = [float(runs.read_metrics(run)[-1]["gradient_norm"]) for run in runs_of.values()]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-2)
 
 
 def test_a_failing_rank_gives_one_line_with_its_root_cause(command):

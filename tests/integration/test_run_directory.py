@@ -6,13 +6,16 @@ import re
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import fcn
 from fcn import config as configuration
+from fcn import experiment, launch, runs
 from fcn.data.shapes import CLASSES
+from fcn.task import SegmentationTask
 from tests.commands import TINY
 
 
@@ -61,6 +64,7 @@ def test_the_directory_is_complete(tiny):
     assert found - {event_file, "code.diff"} == {  # the diff is there if this checkout has changes
         "config.yaml",
         ".hydra/overrides.yaml",
+        ".lock",
         "summary.json",
         "metrics.csv",
         "curves.png",
@@ -104,25 +108,52 @@ def test_csv_tensorboard_and_summary_agree(tiny, events):
     metrics = json.loads((run / "summary.json").read_text())["metrics"]
     assert [(row["epoch"], row["step"]) for row in rows] == [("0", "2"), ("1", "4")]
     for name, value in metrics.items():
-        points = events.Scalars(name)
-        assert [point.step for point in points] == [2, 4]
         np.testing.assert_equal(float(rows[-1][name]), value)
-        np.testing.assert_allclose(points[-1].value, value, rtol=1e-6)
+    for name in rows[0].keys() - {"epoch", "step"}:
+        points = {point.step: point.value for point in events.Scalars(name)}
+        assert len(points) == len(events.Scalars(name)), name
+        np.testing.assert_allclose([points[2], points[4]], [float(row[name]) for row in rows], rtol=1e-6)
+        assert (name in metrics) == name.startswith(("train/", "val/")), name
 
 
 def test_there_is_a_score_per_class(tiny, events):
     tags = set(events.Tags()["scalars"])
     assert {f"val/iou/{name}" for name in CLASSES} <= tags
-    assert {"train/loss_step", "lr", "images_per_second"} <= tags
+
+
+def test_the_training_is_diagnosed(tiny, events):
+    tags = set(events.Tags()["scalars"])
+    assert {"lr", "gradient_norm", "upsampling/drift/upscore", "best/mean_iou", "images_per_second"} <= tags
+    assert 100 < events.Scalars("memory_mib")[-1].value < 100_000
+    best = json.loads((tiny[0] / "summary.json").read_text())["best"]
+    assert events.Scalars("best/mean_iou")[-1].value == pytest.approx(best["val/mean_iou"], rel=1e-6)
+    # Xavier's kernels are small: what is missing of the bilinear ones is nearly all of them.
+    assert events.Scalars("upsampling/drift/upscore")[0].value == pytest.approx(1, abs=0.1)
+
+
+def test_the_gradient_norm_is_the_steps(shapes_root, tmp_path):
+    """Plain gradient descent of one step moves the weights by lr times the gradient."""
+    plain = ("optim=sgd", "optim.momentum=0", "optim.weight_decay=0", "schedule=constant", "schedule.warmup_steps=0")
+    one_step = ("backbone=squeezenet1_0", "data.shapes.num_train=8", "data.shapes.num_val=1", "epochs=1", "lr=0.5")
+    config = launch.compose(*TINY, f"data.root={shapes_root}", *plain, *one_step, "trainer=cpu", "trainer.log_every=10")
+    pl.seed_everything(config.seed, verbose=False)
+    before = SegmentationTask(config).state_dict()
+    experiment.train(config, tmp_path / "run")
+    after = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    way = sum((after[name].double() - before[name].double()).square().sum() for name in before) ** 0.5
+    (row,) = runs.read_metrics(tmp_path / "run")
+    assert float(row["gradient_norm"]) == pytest.approx(float(way) / 0.5, rel=1e-4)
 
 
 def test_step_curves_have_a_point_per_log_every_steps(events):
-    assert [point.step for point in events.Scalars("train/loss_step")] == [1, 2, 3, 4]
+    for tag in ("train/loss_step", "images_per_second_step", "gradient_norm", "lr"):
+        assert [point.step for point in events.Scalars(tag)] == [1, 2, 3, 4]
 
 
 def test_pictures_are_logged_at_every_validation(tiny, events):
-    assert set(events.Tags()["images"]) == {"val/samples", "val/confusion_matrix"}
-    assert [picture.step for picture in events.Images("val/samples")] == [2, 4]
+    assert set(events.Tags()["images"]) == {"val/samples", "val/confusion_matrix", "upsampling/kernels"}
+    for tag in events.Tags()["images"]:
+        assert [picture.step for picture in events.Images(tag)] == [2, 4]
     with Image.open(tiny[0] / "samples/epoch_002.png") as sheet:
         assert min(sheet.size) > 200
 

@@ -16,6 +16,7 @@ import pytest
 from fcn import config as configuration
 from fcn import experiment, launch, runs
 from fcn.data import shapes
+from fcn.tensorboard import LAYOUT
 from tests.commands import TINY, type_in, wait_for, workers_of
 
 SWEEP = ("model.init=bilinear,xavier", "lr=0.001,0.01")
@@ -114,7 +115,28 @@ def test_tensorboard_has_every_scalar_of_every_run(tensorboard, sweep):
 def test_tensorboard_has_the_pictures(tensorboard):
     tags = get(f"{tensorboard}/plugin/images/tags")
     for name in JOBS:
-        assert {"val/samples", "val/confusion_matrix"} <= set(tags[name])
+        assert set(tags[name]) == {"val/samples", "val/confusion_matrix", "upsampling/kernels"}
+        query = urllib.parse.urlencode({"run": name, "tag": "upsampling/kernels", "sample": 0})
+        (picture,) = get(f"{tensorboard}/plugin/images/images?{query}")
+        assert picture["step"] == 2
+
+
+def test_custom_scalars_shows_every_scalar_in_one_chart(tensorboard):
+    """The layouts of all runs are one; a chart is found by its regular expressions, and none of them is idle."""
+    layout = get(f"{tensorboard}/plugin/custom_scalars/layout")
+    titles = {category["title"]: [chart["title"] for chart in category["chart"]] for category in layout["category"]}
+    assert titles == {category: list(charts) for category, charts in LAYOUT.items()}
+    charts = [chart for category in layout["category"] for chart in category["chart"]]
+    (run, *_) = JOBS
+    shown: list[str] = []
+    for chart in charts:
+        for pattern in chart["multiline"]["tag"]:
+            query = urllib.parse.urlencode({"run": run, "tag": pattern})
+            answer = get(f"{tensorboard}/plugin/custom_scalars/scalars?{query}")
+            assert answer["regex_valid"]
+            assert bool(answer["tag_to_events"]) is not pattern.startswith("d2l/"), pattern
+            shown += answer["tag_to_events"]
+    assert sorted(shown) == sorted(get(f"{tensorboard}/plugin/scalars/tags")[run])
 
 
 def test_the_hparams_tab_compares_the_varied_keys_with_the_final_metrics(tensorboard, sweep):
@@ -122,11 +144,11 @@ def test_the_hparams_tab_compares_the_varied_keys_with_the_final_metrics(tensorb
     columns = {info["name"]: info for info in experiment["hparamInfos"]}
     assert {"model.init", "lr"} <= set(columns)
     metrics = [info["name"]["tag"] for info in experiment["metricInfos"]]
-    assert "val/mean_iou" in metrics
+    assert {"val/mean_iou", "best/mean_iou"} <= set(metrics)
     assert "hp_metric" not in metrics
     request = {
         "colParams": [{"metric": info["name"]} for info in experiment["metricInfos"]],
-        "allowedStatuses": ["STATUS_SUCCESS", "STATUS_RUNNING", "STATUS_UNKNOWN"],
+        "allowedStatuses": ["STATUS_SUCCESS"],
         "sliceSize": 100,
     }
     groups = get(f"{tensorboard}/plugin/hparams/session_groups", request)["sessionGroups"]

@@ -11,15 +11,15 @@ PACKAGE = Path(__file__).resolve().parents[2] / "fcn"
 
 # Every module may import those above it, and none below or beside it.
 LEVELS = [
-    ["fcn.config.schema", "fcn.files", "fcn.readahead"],
+    ["fcn.config.schema", "fcn.files", "fcn.readahead", "fcn.tensorboard"],
     ["fcn.config.rules"],
     ["fcn.config"],
     ["fcn.data.voc", "fcn.models.upsampling", "fcn.models.weights", "fcn.losses", "fcn.metrics", "fcn.optim"],
-    ["fcn.data.shapes", "fcn.data.transforms", "fcn.models.backbones", "fcn.provenance", "fcn.runs"],
+    ["fcn.data.shapes", "fcn.data.transforms", "fcn.models.backbones", "fcn.diagnostics", "fcn.provenance", "fcn.runs"],
     ["fcn.models.fcn", "fcn.models.baselines"],
     ["fcn.models.networks"],
     ["fcn.visualization.files", "fcn.visualization.figures", "fcn.visualization.masks"],
-    ["fcn.boundary", "fcn.visualization.curves", "fcn.visualization.legends"],
+    ["fcn.boundary", "fcn.visualization.curves", "fcn.visualization.kernels", "fcn.visualization.legends"],
     ["fcn.visualization.panels"],
     ["fcn.visualization"],
     ["fcn.data.module", "fcn.task"],

@@ -17,19 +17,19 @@ TRAINER = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu
 @pytest.fixture
 def recorder(tmp_path):
     """The recorder of a run that ends before it begins to train: it writes no TensorBoard file."""
-    return RunRecorder(tmp_path, stop=SimpleNamespace())
+    return RunRecorder(tmp_path, stop=SimpleNamespace(), hyperparameters={})
 
 
 def test_a_run_that_stops_after_an_epoch_ends_with_its_curves(recorder, tmp_path):
     runs.write_metrics(tmp_path, ROWS)
-    recorder.finish(TRAINER, "interrupted", {})
+    recorder.finish(TRAINER, "interrupted")
     with Image.open(tmp_path / "curves.png") as picture:
         assert picture.size == (1000, 700)
     assert {path.name for path in tmp_path.iterdir()} == {"summary.json", "metrics.csv", "curves.png"}
 
 
 def test_a_run_without_an_epoch_has_no_curves(recorder, tmp_path):
-    recorder.finish(TRAINER, "failed", {})
+    recorder.finish(TRAINER, "failed")
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
 
 
@@ -45,7 +45,7 @@ def test_an_error_in_drawing_does_not_hide_what_ended_the_run(recorder, tmp_path
         try:
             raise RuntimeError("of the run")
         finally:
-            recorder.finish(TRAINER, "failed", {})
+            recorder.finish(TRAINER, "failed")
 
     with pytest.raises(RuntimeError, match="of the run"):
         train()
@@ -56,7 +56,7 @@ def test_an_error_in_drawing_does_not_hide_what_ended_the_run(recorder, tmp_path
 def test_metrics_that_cannot_be_read_do_not_hide_it_either(recorder, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(logging.getLogger("fcn"), "propagate", True)
     (tmp_path / "metrics.csv").write_text("epoch,step,lr\n0,2,1e-3\n1,4,half a")
-    recorder.finish(TRAINER, "interrupted", {})
+    recorder.finish(TRAINER, "interrupted")
     assert "curves.png could not be drawn" in caplog.text
     assert runs.read_summary(tmp_path)["status"] == "interrupted"
 
@@ -66,7 +66,7 @@ def test_a_resumed_run_tells_what_was_different_before(recorder, tmp_path):
     assert state["history"][-1]["versions"]["torch"]
     before = {**state["history"][-1], "started": "2026-01-02T03:04:05+00:00"}
     older = {**before, "git_commit": "0" * 40, "world_size": 2}
-    resumed = RunRecorder(tmp_path, stop=SimpleNamespace())
+    resumed = RunRecorder(tmp_path, stop=SimpleNamespace(), hyperparameters={})
     resumed.load_state_dict({**state, "history": [older, before]})
     resumed.write_summary(TRAINER, "interrupted")
     summary = runs.read_summary(tmp_path)
