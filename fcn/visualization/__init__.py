@@ -9,7 +9,7 @@ from fcn.visualization.figures import confusion_figure, figure_image, row_shares
 from fcn.visualization.files import save_png
 from fcn.visualization.legends import class_legend, legend
 from fcn.visualization.masks import ERROR_COLOR, Sample, colorize, error_map, overlay
-from fcn.visualization.panels import CELL_SIZE, caption, panels
+from fcn.visualization.panels import CELL_SIZE, caption, panels, side_by_side
 
 __all__ = [
     "CELL_SIZE",
@@ -27,4 +27,5 @@ __all__ = [
     "panels",
     "row_shares",
     "save_png",
+    "side_by_side",
 ]

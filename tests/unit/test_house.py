@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "fcn"
 
 # Every module may import those above it, and none below or beside it.
 LEVELS = [
-    ["fcn.config.schema", "fcn.files", "fcn.readahead"],
+    ["fcn.config.schema", "fcn.data.palette", "fcn.files", "fcn.readahead"],
     ["fcn.config.rules"],
     ["fcn.config"],
     ["fcn.data.voc", "fcn.models.upsampling", "fcn.models.weights", "fcn.losses", "fcn.metrics", "fcn.optim"],
