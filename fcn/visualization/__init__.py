@@ -1,9 +1,10 @@
-"""Pictures: masks in colour, overlays, errors, panels, legends, the confusion matrix, curves; and how they are saved.
+"""Pictures: masks, overlays, errors, panels, legends, the confusion matrix, curves, comparisons; how they are saved.
 
 Everything here is NumPy arrays in and NumPy arrays or PIL images out. Matplotlib is used through its objects,
 never through pyplot, so that no global state is shared between threads and no figure has to be closed.
 """
 
+from fcn.visualization.comparisons import MOST_GROUPS, delta_figure, group_curves
 from fcn.visualization.curves import curves_figure
 from fcn.visualization.figures import confusion_figure, figure_image, row_shares
 from fcn.visualization.files import save_png
@@ -14,14 +15,17 @@ from fcn.visualization.panels import CELL_SIZE, caption, panels, side_by_side
 __all__ = [
     "CELL_SIZE",
     "ERROR_COLOR",
+    "MOST_GROUPS",
     "Sample",
     "caption",
     "class_legend",
     "colorize",
     "confusion_figure",
     "curves_figure",
+    "delta_figure",
     "error_map",
     "figure_image",
+    "group_curves",
     "legend",
     "overlay",
     "panels",
