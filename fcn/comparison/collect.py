@@ -72,9 +72,7 @@ def collect(folders: Sequence[Path]) -> tuple[list[Run], list[Broken]]:
         named = ", ".join(map(str, folders))
         if broken:
             raise ComparisonError(f"{broken[0].path} cannot be read as a run: {broken[0].problem}")
-        raise ComparisonError(
-            f"folders (={named}) must hold a run directory, one with {runs.CONFIG}; use outputs/<name>"
-        )
+        raise ComparisonError(f"folders (={named}) must hold a run directory, with a {runs.CONFIG}; use outputs/<name>")
     return found, broken
 
 

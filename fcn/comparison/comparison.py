@@ -13,7 +13,7 @@ import numpy as np
 from fcn.comparison.bootstrap import Floats
 from fcn.comparison.collect import BEST, SPEED, Broken, ComparisonError, Run, collect
 from fcn.comparison.evaluations import Difference, common_split, differences
-from fcn.comparison.groups import Group, different_keys, fold, short_names
+from fcn.comparison.groups import Group, different_keys, fold, short_names, show
 from fcn.config import nearest
 
 METRIC = "val/mean_iou"
@@ -66,6 +66,7 @@ class Contrast:
     Attributes:
         first: group A.
         second: group B.
+        names: of both, by the keys in which they differ.
         settings: key, value or values of A, and of B, where they differ.
         difference: of A minus B on the same images.
         classes: names; empty where no class can be compared.
@@ -75,6 +76,7 @@ class Contrast:
 
     first: Group
     second: Group
+    names: tuple[str, str]
     settings: Sequence[tuple[str, Sequence[Any], Sequence[Any]]]
     difference: Difference
     classes: Sequence[str]
@@ -123,10 +125,17 @@ def contrast(comparison: Comparison, first: Group, second: Group) -> Contrast:
     keys = different_keys([run.config for group in (first, second) for run in group.runs])
     settings = [(key, _values(first, key), _values(second, key)) for key in keys]
     changed = [(key, a, b) for key, a, b in settings if a != b]
+    differing = [key for key in comparison.keys if first.values[key] != second.values[key]]
+    names = _name(comparison, first, differing), _name(comparison, second, differing)
     if not difference.problem:
         source = f"best checkpoints on {difference.num_images} images of {comparison.split}"
-        return Contrast(first, second, changed, difference, difference.classes, difference.ious, source)
-    return Contrast(first, second, changed, difference, *_final_ious(first, second, difference.problem))
+        return Contrast(first, second, names, changed, difference, difference.classes, difference.ious, source)
+    return Contrast(first, second, names, changed, difference, *_final_ious(first, second, difference.problem))
+
+
+def _name(comparison: Comparison, group: Group, keys: Sequence[str]) -> str:
+    settings = " ".join(f"{comparison.keys[key]}={show(group.values[key])}" for key in keys)
+    return f"row {group.number}: {settings or group.label}"
 
 
 def _values(group: Group, key: str) -> list[Any]:

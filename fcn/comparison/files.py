@@ -75,6 +75,4 @@ def class_bars(between: Contrast) -> Image.Image:
     difference = between.difference
     intervals = None if difference.problem else list(zip(difference.lows, difference.highs, strict=True))
     deltas = (between.ious[0] - between.ious[1]).tolist()
-    return delta_figure(
-        between.classes, deltas, names=(title(between.first), title(between.second)), intervals=intervals
-    )
+    return delta_figure(between.classes, deltas, names=between.names, intervals=intervals)

@@ -113,7 +113,7 @@ def _main(comparison: Comparison) -> str:
 
 
 def _contrast(contrast: Contrast, bars: Picture | None) -> str:
-    named = f"<p>A: {escape(contrast.first.label)}<br>B: {escape(contrast.second.label)}</p>"
+    named = f"<p>A: {escape(contrast.names[0])}<br>B: {escape(contrast.names[1])}</p>"
     settings = named + _html_table(settings_table(contrast))
     classes = _html_table(class_table(contrast), sortable=True) if len(contrast.classes) else ""
     shown = f'<div class="pair">{classes}{_figure(bars) if bars else ""}</div>'

@@ -51,7 +51,7 @@ def main_table(comparison: Comparison) -> Table:
         cells = [mean_sd(first), *(mean_sd(one, usual=first.count) for one in others)]
         rows.append([str(group.number), *settings, *cells])
     if any(not difference.problem for difference in comparison.differences) and len(comparison.groups) > 1:
-        heads.append(f"vs row {comparison.baseline.number} [95 %]")
+        heads.append(_versus(comparison))
         numeric.append(True)
         for row, group, difference in zip(rows, comparison.groups, comparison.differences, strict=True):
             row.append("baseline" if group is comparison.baseline else with_interval(difference))
@@ -63,12 +63,12 @@ def main_table(comparison: Comparison) -> Table:
 def settings_table(contrast: Contrast) -> Table:
     """Keys of the configuration in which two groups differ."""
     rows = [[key, *(", ".join(map(show, values)) for values in both)] for key, *both in contrast.settings]
-    return Table(["key", f"A: row {contrast.first.number}", f"B: row {contrast.second.number}"], rows, [False] * 3)
+    return Table(["key", "A", "B"], rows, [False] * 3)
 
 
 def class_table(contrast: Contrast) -> Table:
     """IoU of every class in both groups and its difference, largest first."""
-    heads = ["class", f"A: row {contrast.first.number}", f"B: row {contrast.second.number}", f"A {MINUS} B"]
+    heads = ["class", "A", "B", f"A {MINUS} B"]
     difference = contrast.difference
     deltas = contrast.ious[0] - contrast.ious[1]
     order = sorted(range(len(deltas)), key=lambda index: -deltas[index] if math.isfinite(deltas[index]) else math.inf)
@@ -126,7 +126,7 @@ def markdown(comparison: Comparison, contrast: Contrast | None = None) -> str:
     text = markdown_table(main_table(comparison))
     text += "".join(f"- {escaped(line)}\n" for line in remarks(comparison))
     if contrast:
-        text += f"\n### A: {escaped(contrast.first.label)}, B: {escaped(contrast.second.label)}\n\n"
+        text += f"\n### A: {escaped(contrast.names[0])}; B: {escaped(contrast.names[1])}\n\n"
         text += f"{markdown_table(settings_table(contrast))}\nIoU per class: {escaped(contrast.source)}\n\n"
         text += markdown_table(class_table(contrast)) if len(contrast.classes) else ""
     return text.rstrip() + "\n"
@@ -174,7 +174,8 @@ class Fitted:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         table = main_table(self.comparison)
-        spare = [head for head in ("images/s", "train loss", "val acc", "best mIoU") if head in table.heads[:-1]]
+        spare = ["images/s", "train loss", "val acc", "best mIoU", _versus(self.comparison)]
+        spare = [head for head in spare if head in table.heads]
         shown, left_out = rich_table(table), 0
         if console.measure(shown, options=options.update(max_width=10**4)).maximum > options.max_width:
             for left_out in range(len(spare) + 1):
@@ -203,7 +204,7 @@ def renderable(comparison: Comparison, contrast: Contrast | None = None) -> Rend
     parts: list[RenderableType] = [Fitted(comparison)]
     parts += [Text(line, style="dim") for line in remarks(comparison)]
     if contrast:
-        parts.append(Text(f"\nA: {contrast.first.label}\nB: {contrast.second.label}"))
+        parts.append(Text(f"\nA: {contrast.names[0]}\nB: {contrast.names[1]}"))
         parts.append(rich_table(settings_table(contrast)))
         parts.append(Text(f"IoU per class: {contrast.source}"))
         parts += [rich_table(class_table(contrast))] if len(contrast.classes) else []
@@ -221,6 +222,10 @@ def rich_table(table: Table) -> RichTable:
     for row in table.rows:
         shown.add_row(*map(Text, row))
     return shown
+
+
+def _versus(comparison: Comparison) -> str:
+    return f"vs row {comparison.baseline.number} [95 %]"
 
 
 def _is_number(comparison: Comparison, key: str) -> bool:

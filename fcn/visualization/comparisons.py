@@ -49,7 +49,7 @@ def group_curves(groups: Mapping[str, Sequence[Rows]], *, metric: str = "val/mea
     notes = [f"{len(measured) - len(shown)} more groups are not drawn"] if len(measured) > len(shown) else []
     if any(len(runs) > 1 for runs in shown.values()):
         notes.append("thin: runs; thick: their mean")
-    below = 0.72 + 0.215 * (len(shown) + bool(notes))  # inches, as all of the layout
+    below = 0.62 + 0.215 * (len(shown) + bool(notes))  # inches, as all of the layout
     height = 3.6 + below
     figure = Figure(figsize=(10, height), dpi=130, facecolor="white")
     figure.subplots_adjust(left=0.06, right=0.985, bottom=below / height, top=1 - 0.45 / height, wspace=0.16)

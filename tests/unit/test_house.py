@@ -88,7 +88,8 @@ def test_configuration_files_stay_small():
 
 
 def test_the_command_line_imports_no_torch():
-    code = "import sys, fcn.launch, fcn.comparison, fcn.visualization; print(sorted({name.split('.')[0] for name in sys.modules}))"
+    imported = "import sys, fcn.launch, fcn.comparison, fcn.visualization"
+    code = f"{imported}; print(sorted({{name.split('.')[0] for name in sys.modules}}))"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
     )
