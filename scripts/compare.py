@@ -76,7 +76,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.panels < 0:
         raise ComparisonError(f"--panels (={arguments.panels}) must not be negative; use 0 for none")
     options = {name: getattr(arguments, name) for name in ("metric", "baseline", "split", "ignore")}
-    comparison = compare(arguments.folders, **options)
+    with Console(stderr=True).status("reading runs"):
+        comparison = compare(arguments.folders, **options)
     between = pair_of(comparison)
     if arguments.between:
         between = contrast(comparison, *map(comparison.row, arguments.between))

@@ -29,8 +29,7 @@ def write_comparison(folder: Path) -> RenderableType:
         ComparisonError: if there is no run below the folder.
     """
     comparison = compare([folder])
-    between = pair_of(comparison)
-    runs.write_text(folder / MARKDOWN, markdown(comparison, between))
+    runs.write_text(folder / MARKDOWN, markdown(comparison, pair_of(comparison)))
     runs.write_text(folder / CSV, csv_text(comparison))
     try:
         from fcn.visualization import save_png  # Matplotlib is not waited for before the tables are there
@@ -39,7 +38,7 @@ def write_comparison(folder: Path) -> RenderableType:
         problem = ""
     except Exception as error:
         problem = f"{FIGURE} could not be drawn: {error}"
-    return Stack(renderable(comparison, between), *([Text(problem)] if problem else []))
+    return Stack(renderable(comparison), *([Text(problem)] if problem else []))
 
 
 def pair_of(comparison: Comparison) -> Contrast | None:

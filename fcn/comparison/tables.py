@@ -39,25 +39,24 @@ class Table(NamedTuple):
 
 def main_table(comparison: Comparison) -> Table:
     """A row per group: what tells it apart, its scores as mean ± sd (n), the difference to the baseline, its state."""
-    scores = headline(comparison.metric)
-    keys = list(comparison.keys)
-    # One row says nothing by a column that is the same in all; without keys, the label says which runs they are.
-    heads = ["#", *(comparison.keys[key] for key in keys), *([] if keys else ["run"]), *scores.values()]
-    numeric = [True, *(_is_number(comparison, key) for key in keys), *([] if keys else [False]), *[True] * len(scores)]
-    rows = []
-    for group in comparison.groups:
-        settings = [show(group.values[key]) for key in keys] or [group.label]
-        first, *others = (group.statistic(name) for name in scores)
-        cells = [mean_sd(first), *(mean_sd(one, usual=first.count) for one in others)]
-        rows.append([str(group.number), *settings, *cells])
-    if any(not difference.problem for difference in comparison.differences) and len(comparison.groups) > 1:
-        heads.append(_versus(comparison))
-        numeric.append(True)
-        for row, group, difference in zip(rows, comparison.groups, comparison.differences, strict=True):
-            row.append("baseline" if group is comparison.baseline else with_interval(difference))
-    for row, group in zip(rows, comparison.groups, strict=True):
-        row.append(group.state)
-    return Table([*heads, "state"], rows, [*numeric, False])
+    groups = comparison.groups
+    columns = [("#", True, [str(group.number) for group in groups])]
+    columns += [
+        (name, _is_number(comparison, key), [show(group.values[key]) for group in groups])
+        for key, name in comparison.keys.items()
+    ] or [("run", False, [group.label for group in groups])]
+    counts = [group.statistic(comparison.metric).count for group in groups]
+    for metric, name in headline(comparison.metric).items():
+        usual = [1] * len(groups) if metric == comparison.metric else counts  # said once per row
+        cells = [mean_sd(group.statistic(metric), usual=count) for group, count in zip(groups, usual, strict=True)]
+        columns.append((name, True, cells))
+    if _compared(comparison):
+        cells = [with_interval(difference) for difference in comparison.differences]
+        cells[comparison.baseline.number - 1] = "baseline"
+        columns.append((_versus(comparison), True, cells))
+    columns.append(("state", False, [group.state for group in groups]))
+    heads, numeric, texts = zip(*columns, strict=True)
+    return Table(list(heads), [list(row) for row in zip(*texts, strict=True)], list(numeric))
 
 
 def settings_table(contrast: Contrast) -> Table:
@@ -85,11 +84,10 @@ def remarks(comparison: Comparison) -> list[str]:
     lines = []
     if any(statistic.count > 1 for statistic in (group.statistic(comparison.metric) for group in comparison.groups)):
         lines.append("mean ± sample standard deviation over seeds (number of finished runs)")
-    known = [difference for difference in comparison.differences if not difference.problem]
-    if known and len(comparison.groups) > 1:
+    if compared := _compared(comparison):
         lines.append(
-            f"vs row {comparison.baseline.number}: difference of mean IoU, best checkpoints on {known[0].num_images} "
-            f"images of {comparison.split}, with a bootstrap interval. {COVERS}"
+            f"mIoU {MINUS} row {comparison.baseline.number}: difference of mean IoU, best checkpoints on "
+            f"{compared[0].num_images} images of {comparison.split}, with a bootstrap interval. {COVERS}"
         )
     return [*lines, *comparison.notes, *(f"{one.path} is left out: {one.problem}" for one in comparison.broken)]
 
@@ -127,7 +125,7 @@ def markdown(comparison: Comparison, contrast: Contrast | None = None) -> str:
     text += "".join(f"- {escaped(line)}\n" for line in remarks(comparison))
     if contrast:
         text += f"\n### A: {escaped(contrast.names[0])}; B: {escaped(contrast.names[1])}\n\n"
-        text += f"{markdown_table(settings_table(contrast))}\nIoU per class: {escaped(contrast.source)}\n\n"
+        text += f"{markdown_table(settings_table(contrast))}IoU per class: {escaped(contrast.source)}\n\n"
         text += markdown_table(class_table(contrast)) if len(contrast.classes) else ""
     return text.rstrip() + "\n"
 
@@ -168,35 +166,37 @@ def csv_text(comparison: Comparison) -> str:
 
 @dataclass(frozen=True)
 class Fitted:
-    """The main table in a terminal. Where that is too narrow, all keys share a column, then scores are left out."""
+    """The main table in a terminal. Where that is too narrow, all keys share a column, or scores are left out."""
 
     comparison: Comparison
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        table = main_table(self.comparison)
+        full = main_table(self.comparison)
         spare = ["images/s", "train loss", "val acc", "best mIoU", _versus(self.comparison)]
-        spare = [head for head in spare if head in table.heads]
-        shown, left_out = rich_table(table), 0
-        if console.measure(shown, options=options.update(max_width=10**4)).maximum > options.max_width:
-            for left_out in range(len(spare) + 1):
-                shown = rich_table(_merged(table, self.comparison, spare[:left_out]))
-                if console.measure(shown, options=options.update(max_width=10**4)).minimum <= options.max_width:
-                    break
+        spare = [head for head in spare if head in full.heads]
+        attempts = [(left_out, merged) for left_out in range(len(spare) + 1) for merged in (False, True)]
+        for left_out, merged in attempts:
+            table = _without(full, spare[:left_out])
+            shown = rich_table(_merged(table, self.comparison) if merged else table)
+            if console.measure(shown, options=options.update(max_width=10**4)).minimum <= options.max_width:
+                break
         yield shown
         if left_out:
             yield Text(f"no room for {', '.join(spare[:left_out])}", style="dim")
 
 
-def _merged(table: Table, comparison: Comparison, left_out: Sequence[str]) -> Table:
-    """One column, whose lines may be broken, in the place of all keys; the columns `left_out` are gone."""
-    first = 1 + max(1, len(comparison.keys))
-    places = [place for place in range(first, len(table.heads)) if table.heads[place] not in left_out]
-    rows = [
-        [row[0], group.label, *(row[place] for place in places)]
-        for row, group in zip(table.rows, comparison.groups, strict=True)
-    ]
-    heads = ["#", "settings", *(table.heads[place] for place in places)]
-    return Table(heads, rows, [True, False, *(table.numeric[place] for place in places)])
+def _without(table: Table, heads: Sequence[str]) -> Table:
+    kept = [place for place, head in enumerate(table.heads) if head not in heads]
+    rows = [[row[place] for place in kept] for row in table.rows]
+    return Table([table.heads[place] for place in kept], rows, [table.numeric[place] for place in kept])
+
+
+def _merged(table: Table, comparison: Comparison) -> Table:
+    """One column, whose lines may be broken, in the place of all keys."""
+    after = 1 + max(1, len(comparison.keys))
+    pairs = zip(table.rows, comparison.groups, strict=True)
+    rows = [[row[0], group.label, *row[after:]] for row, group in pairs]
+    return Table(["#", "settings", *table.heads[after:]], rows, [True, False, *table.numeric[after:]])
 
 
 def renderable(comparison: Comparison, contrast: Contrast | None = None) -> RenderableType:
@@ -224,8 +224,14 @@ def rich_table(table: Table) -> RichTable:
     return shown
 
 
+def _compared(comparison: Comparison) -> list[Difference]:
+    """Differences to the baseline that exist."""
+    pairs = zip(comparison.groups, comparison.differences, strict=True)
+    return [difference for group, difference in pairs if group is not comparison.baseline and not difference.problem]
+
+
 def _versus(comparison: Comparison) -> str:
-    return f"vs row {comparison.baseline.number} [95 %]"
+    return f"mIoU {MINUS} row {comparison.baseline.number} [95 %]"
 
 
 def _is_number(comparison: Comparison, key: str) -> bool:

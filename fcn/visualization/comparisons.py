@@ -129,7 +129,7 @@ def delta_figure(
     axes = figure.subplots()
     figure.subplots_adjust(left=left / size[0], right=1 - 0.75 / size[0], bottom=0.55 / size[1], top=1 - 0.62 / size[1])
     values, rows = [float(deltas[index]) for index in order], range(len(order))
-    axes.barh(rows, values, height=0.66, color=["#0072b2" if value >= 0 else "#d55e00" for value in values])
+    axes.barh(rows, values, height=0.66, color=["#56b4e9" if value >= 0 else "#e69f00" for value in values])
     if intervals is not None:
         ends = np.array([intervals[index] for index in order])
         axes.hlines(list(rows), ends[:, 0], ends[:, 1], color="0.1", linewidth=1.2)

@@ -183,4 +183,4 @@ def test_without_evaluations_classes_are_those_of_the_last_validation(tmp_path):
     make_run(tmp_path / "d", lr=0.4, status=None)
     found = compare([tmp_path])
     both = contrast(found, found.groups[0], found.groups[3])
-    assert (list(both.classes), both.source) == ([], "not finished, and no class was validated in both")
+    assert (list(both.classes), both.source) == ([], "not evaluated, and no class was validated in both")

@@ -148,14 +148,11 @@ def test_there_is_a_name_for_every_sample_or_for_none():
         panels([sample, sample], VOC_CLASSES, names=["one"])
 
 
-def networks(count, *, rows=1, height=100, width=150):
-    return {
-        f"network {number}": [
-            (filled(height, width), stripes(height, width, 1, 2), stripes(height, width, number % 7))
-            for _ in range(rows)
-        ]
-        for number in range(count)
-    }
+def networks(count, *, rows=1):
+    def sample(number):
+        return filled(100, 150), stripes(100, 150, 1, 2), stripes(100, 150, number)
+
+    return {f"network {number}": [sample(number)] * rows for number in range(count)}
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
