@@ -13,7 +13,7 @@ import numpy as np
 from fcn.comparison.bootstrap import Floats
 from fcn.comparison.collect import BEST, SPEED, Broken, ComparisonError, Run, collect
 from fcn.comparison.evaluations import Difference, common_split, differences
-from fcn.comparison.groups import Group, different_keys, fold, short_names, show
+from fcn.comparison.groups import Group, different_keys, fold, short_names
 from fcn.config import nearest
 
 METRIC = "val/mean_iou"
@@ -134,7 +134,7 @@ def contrast(comparison: Comparison, first: Group, second: Group) -> Contrast:
 
 
 def _name(comparison: Comparison, group: Group, keys: Sequence[str]) -> str:
-    settings = " ".join(f"{comparison.keys[key]}={show(group.values[key])}" for key in keys)
+    settings = " ".join(f"{comparison.keys[key]}={group.texts[key]}" for key in keys)
     return f"row {group.number}: {settings or group.label}"
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fcn.comparison.collect import Run
@@ -18,6 +20,8 @@ UNCOUNTED = frozenset(
 
 ABSENT = "\N{EN DASH}"
 """Stands for a key that a run's configuration does not have, and for a number that does not exist."""
+
+_LONG, _DOTS = 44, "\N{HORIZONTAL ELLIPSIS}"
 
 
 @dataclass(frozen=True)
@@ -42,12 +46,14 @@ class Group:
     Attributes:
         number: of the row, from 1.
         values: of the keys that differ between the groups.
+        texts: the same as short texts, which differ where the values do.
         runs: by seed.
         label: what tells it from the others, in a few words.
     """
 
     number: int
     values: Mapping[str, Any]
+    texts: Mapping[str, str]
     runs: Sequence[Run]
     label: str
 
@@ -89,14 +95,16 @@ def fold(runs: Sequence[Run], *, metric: str, ignore: Iterable[str] = ()) -> lis
     for run in runs:
         folded.setdefault(_text([run.config.get(key, ...) for key in keys]), []).append(run)
     names = short_names(keys, known=_all_keys(runs))
+    texts = {key: distinct_texts([run.config.get(key, ...) for run in runs]) for key in keys}
     groups = []
     for members in folded.values():
         first = members[0].config
         values = {key: first.get(key, ...) for key in keys}
-        label = " ".join(f"{names[key]}={show(value)}" for key, value in values.items())
-        groups.append(Group(0, values, sorted(members, key=_seed), label or _common(members)))
+        shown = {key: texts[key][show(value)] for key, value in values.items()}
+        label = " ".join(f"{names[key]}={text}" for key, text in shown.items())
+        groups.append(Group(0, values, shown, sorted(members, key=_seed), label or _common(members)))
     ranked = sorted(groups, key=lambda group: _rank(group, metric))
-    return [Group(number, group.values, group.runs, group.label) for number, group in enumerate(ranked, start=1)]
+    return [replace(group, number=number) for number, group in enumerate(ranked, start=1)]
 
 
 def varied_keys(runs: Sequence[Run], *, ignore: Iterable[str] = ()) -> list[str]:
@@ -129,14 +137,43 @@ def short_names(keys: Sequence[str], *, known: Iterable[str]) -> dict[str, str]:
     return names
 
 
-def show(value: Any, *, length: int = 44) -> str:
-    """A value as it would be typed; the middle of a long one is left out."""
+def show(value: Any) -> str:
+    """A value as it would be typed."""
     if value is ...:
         return ABSENT
-    text = value if isinstance(value, str) else _text(value).replace('"', "").replace(", ", ",")
-    if len(text) <= length:
-        return text
-    return f"{text[: length // 2]}\N{HORIZONTAL ELLIPSIS}{text[len(text) - length // 2 :]}"
+    return value if isinstance(value, str) else _text(value).replace('"', "").replace(", ", ",")
+
+
+def distinct_texts(values: Sequence[Any]) -> dict[str, str]:
+    """Short texts for values that differ, by their full ones: of long ones, what all begin or end with is left out.
+
+    Paths and lists are cut between their parts.
+    """
+    full = list(dict.fromkeys(map(show, values)))
+    long = [text for text in full if len(text) > _LONG]
+    if not long:
+        return dict(zip(full, full, strict=True))
+    parts = [re.split(r"(?<=[/,])", text) for text in long]
+    before = _num_common(parts)
+    after = _num_common([one[before:][::-1] for one in parts])
+    short = {}
+    for text, one in zip(long, parts, strict=True):
+        middle = "".join(one[before : len(one) - after]).rstrip("/")
+        short[text] = shortened(f"{_DOTS * bool(before)}{middle}{_DOTS * bool(after)}")
+    if len(set(short.values())) < len(short):  # they differ in the middle of a long part
+        short = {text: f"{shortened(text)} ({number})" for number, text in enumerate(long, start=1)}
+    return {text: short.get(text, text) for text in full}
+
+
+def _num_common(parts: Sequence[Sequence[str]]) -> int:
+    """With how many equal parts all of several lists begin; 0 for one list."""
+    equal = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*parts, strict=False))
+    return len(list(equal)) if len(parts) > 1 else 0
+
+
+def shortened(text: str) -> str:
+    """The text, the middle of a long one left out."""
+    return text if len(text) <= _LONG else f"{text[: _LONG // 2]}{_DOTS}{text[len(text) - _LONG // 2 :]}"
 
 
 def title(group: Group) -> str:

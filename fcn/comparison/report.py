@@ -40,7 +40,7 @@ table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabu
 th, td { padding: .34rem .75rem; text-align: left; border-bottom: 1px solid #e3e6e9; vertical-align: top; }
 th { border-bottom: 2px solid #868e96; white-space: nowrap; vertical-align: bottom; }
 td.n, th.n { text-align: right; white-space: nowrap; }
-td { overflow-wrap: anywhere; } td.n { overflow-wrap: normal; }
+td { overflow-wrap: break-word; max-width: 24rem; }
 tr.baseline td { background: #f1f5f9; }
 table.sortable th { cursor: pointer; } table.sortable th:hover, table.sortable th:focus { background: #f1f5f9; }
 th[aria-sort=ascending]::after { content: " \\25B4"; } th[aria-sort=descending]::after { content: " \\25BE"; }

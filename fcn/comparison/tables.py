@@ -42,7 +42,7 @@ def main_table(comparison: Comparison) -> Table:
     groups = comparison.groups
     columns = [("#", True, [str(group.number) for group in groups])]
     columns += [
-        (name, _is_number(comparison, key), [show(group.values[key]) for group in groups])
+        (name, _is_number(comparison, key), [group.texts[key] for group in groups])
         for key, name in comparison.keys.items()
     ] or [("run", False, [group.label for group in groups])]
     counts = [group.statistic(comparison.metric).count for group in groups]
@@ -154,7 +154,7 @@ def csv_text(comparison: Comparison) -> str:
         statistics = [value for name in names for value in astuple(group.statistic(name))]
         interval = [difference.value, difference.low, difference.high]
         folders = ";".join(str(run.path) for run in group.runs)
-        settings = [show(value, length=10**6) if value is not ... else "" for value in group.values.values()]
+        settings = [show(value) if value is not ... else "" for value in group.values.values()]
         counts = [len(group.finished), len(group.runs), group.state, folders]
         rows.append([group.number, *settings, *statistics, *interval, *counts])
     text = io.StringIO()

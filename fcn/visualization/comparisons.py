@@ -142,7 +142,7 @@ def delta_figure(
 
 def _style_bars(axes: Axes, names: Sequence[str], values: Sequence[float]) -> None:
     axes.set_yticks(range(len(names)), names, parse_math=False, fontsize=9)
-    axes.invert_yaxis()
+    axes.set_ylim(len(names) - 0.45, -0.55)
     axes.set_xlabel("IoU of A minus IoU of B", fontsize=9)
     axes.tick_params(axis="y", length=0)
     axes.tick_params(axis="x", labelsize=8)

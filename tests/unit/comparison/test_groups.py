@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fcn.comparison.collect import Run
-from fcn.comparison.groups import Statistic, fold, short_names, show, varied_keys
+from fcn.comparison.groups import Statistic, distinct_texts, fold, short_names, show, varied_keys
 
 METRIC = "val/mean_iou"
 
@@ -134,8 +134,24 @@ def test_values_are_shown_as_they_would_be_typed(value, text):
     assert show(value) == text
 
 
-def test_of_a_long_value_both_ends_are_shown():
-    shown = show("outputs/" + "x" * 200 + "/best.ckpt")
-    assert len(shown) == 45
-    assert shown.startswith("outputs/")
-    assert shown.endswith("/best.ckpt")
+def test_long_values_are_shortened_to_what_differs():
+    def texts(*values):
+        return list(distinct_texts(values).values())
+
+    assert texts(0.1, "short", 0.1) == ["0.1", "short"]
+    both = [f"outputs/{'x' * 40}/{name}/2026/checkpoints/best.ckpt" for name in ("fcn8s", "fcn32s")]
+    assert texts(*both, None) == ["\N{HORIZONTAL ELLIPSIS}fcn8s\N{HORIZONTAL ELLIPSIS}",
+                                  "\N{HORIZONTAL ELLIPSIS}fcn32s\N{HORIZONTAL ELLIPSIS}", "null"]  # fmt: skip
+    (alone,) = texts("outputs/" + "x" * 200 + "/best.ckpt")
+    assert alone.startswith("outputs/")
+    assert alone.endswith("/best.ckpt")
+    assert len(alone) == 45
+
+
+@given(st.lists(st.text(alphabet="ab/,", max_size=120), min_size=1, max_size=5))
+def test_values_that_differ_have_texts_that_differ(values):
+    texts = distinct_texts(values)
+    assert set(texts) == set(values)
+    long = [texts[value] for value in texts if len(value) > 44]
+    assert len(set(long)) == len(long)
+    assert max(map(len, texts.values())) <= 50
