@@ -33,12 +33,13 @@ _STYLE = """
 :root { color-scheme: light; }
 * { box-sizing: border-box; }
 body { font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; color: #212529;
-  background: #fff; max-width: 1240px; margin: 2.2rem auto; padding: 0 1.4rem; }
+  background: #fff; max-width: 1400px; margin: 2.2rem auto; padding: 0 1.4rem; }
 h1 { font-size: 1.5rem; margin: 0 0 .2rem; } h2 { font-size: 1.12rem; margin: 2.4rem 0 .6rem; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .34rem .75rem; text-align: left; border-bottom: 1px solid #e3e6e9; vertical-align: top; }
+table { border-collapse: collapse; font-size: .84rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .32rem .6rem; text-align: left; border-bottom: 1px solid #e3e6e9; vertical-align: top; }
 th { border-bottom: 2px solid #868e96; white-space: nowrap; vertical-align: bottom; }
+table.sortable td:last-child { min-width: 8rem; }
 td.n, th.n { text-align: right; white-space: nowrap; }
 td { overflow-wrap: break-word; max-width: 24rem; }
 tr.baseline td { background: #f1f5f9; }
