@@ -37,9 +37,10 @@ class Reader(HTMLParser):
             self.text.append(data)
 
 
-@pytest.fixture
-def html(tmp_path):
+@pytest.fixture(scope="module")
+def html(tmp_path_factory):
     """Of two rows with names that want to be HTML."""
+    tmp_path = tmp_path_factory.mktemp("runs")
     classes = [EVIL, "cat", "dog"]
     for place, init in enumerate((EVIL, "xavier")):
         path = make_run(tmp_path / f"<b>&{place}", model__init=init, mean_iou=0.5 - 0.1 * place, data__classes=classes)
