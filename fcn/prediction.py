@@ -17,7 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from fcn.config import VOC_CLASSES, ConfigError
-from fcn.data.voc import SPLIT_LISTS, DataError, color_map
+from fcn.data.palette import color_map
+from fcn.data.voc import SPLIT_LISTS, DataError
 from fcn.files import replacing
 from fcn.inference import Predictor
 from fcn.readahead import read_ahead

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageDraw, ImageFilter
 
 from fcn.config import IGNORE_INDEX
-from fcn.data.voc import SPLIT_LISTS, TREE, color_map
+from fcn.data.palette import color_map
+from fcn.data.voc import SPLIT_LISTS, TREE
 
 CLASSES: tuple[str, ...] = ("background", "disc", "square", "triangle", "star", "cross")
 

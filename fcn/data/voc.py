@@ -21,7 +21,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -59,20 +58,6 @@ class Pair:
     name: str
     image: Path
     mask: Path
-
-
-def color_map() -> NDArray[np.uint8]:
-    """VOC colours of all mask values, RGB, uint8 [256, 3]; row 255 (void) is cream.
-
-    The bits of the index, lowest first, go in turn to red, green and blue, from the highest bit of the colour
-    down (VOCcolormap.m of the VOC2012 development kit).
-    """
-    index = np.arange(256)
-    colors = np.zeros((256, 3), np.uint8)
-    for bit in range(8):
-        for channel in range(3):
-            colors[:, channel] |= ((index >> (3 * bit + channel) & 1) << (7 - bit)).astype(np.uint8)
-    return colors
 
 
 def read_split(root: Path, split: str) -> list[Pair]:

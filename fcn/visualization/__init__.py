@@ -1,32 +1,37 @@
-"""Pictures: masks in colour, overlays, errors, panels, legends, confusion matrix, curves, kernels; and their files.
+"""Pictures: masks, overlays, errors, panels, legends, confusion matrix, curves, comparisons, kernels; and their files.
 
 Everything here is NumPy arrays in and NumPy arrays or PIL images out. Matplotlib is used through its objects,
 never through pyplot, so that no global state is shared between threads and no figure has to be closed.
 """
 
+from fcn.visualization.comparisons import MOST_GROUPS, delta_figure, group_curves
 from fcn.visualization.curves import curves_figure
 from fcn.visualization.figures import confusion_figure, figure_image, row_shares
 from fcn.visualization.files import save_png
 from fcn.visualization.kernels import kernels_figure
 from fcn.visualization.legends import class_legend, legend
 from fcn.visualization.masks import ERROR_COLOR, Sample, colorize, error_map, overlay
-from fcn.visualization.panels import CELL_SIZE, caption, panels
+from fcn.visualization.panels import CELL_SIZE, caption, panels, side_by_side
 
 __all__ = [
     "CELL_SIZE",
     "ERROR_COLOR",
+    "MOST_GROUPS",
     "Sample",
     "caption",
     "class_legend",
     "colorize",
     "confusion_figure",
     "curves_figure",
+    "delta_figure",
     "error_map",
     "figure_image",
+    "group_curves",
     "kernels_figure",
     "legend",
     "overlay",
     "panels",
     "row_shares",
     "save_png",
+    "side_by_side",
 ]

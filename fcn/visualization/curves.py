@@ -70,7 +70,7 @@ def curves_figure(rows: Sequence[Mapping[str, Any]]) -> Image.Image:
     figure.subplots_adjust(left=0.07, right=0.975, bottom=0.11, top=0.9, wspace=0.2, hspace=0.42)
     loss, accuracy, mean_iou, learning_rate = figure.subplots(2, 2).flat
     _draw(loss, "loss", LOSS, rows)
-    _spread_out(loss)
+    spread_out(loss)
     _draw(accuracy, "pixel accuracy", ACCURACY, rows)
     _draw(mean_iou, "val mean IoU", MEAN_IOU, rows)
     _mark_best(mean_iou, *points(rows, "val/mean_iou"))
@@ -90,14 +90,7 @@ def points(rows: Sequence[Mapping[str, Any]], column: str) -> Points:
 
 
 def _draw(axes: Axes, title: str, curves: Sequence[Curve], rows: Sequence[Mapping[str, Any]]) -> None:
-    # A given y spares Matplotlib the search for a place above everything, a sixth of the drawing time.
-    axes.set_title(title, loc="left", y=1, pad=22 if len(curves) > 1 else 8, fontsize=11, fontweight="bold")
-    axes.set_xlabel("epoch")
-    axes.set_xlim(0.5, max(int(row["epoch"]) for row in rows) + 1.5)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, steps=[1, 2, 5, 10], min_n_ticks=1))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.grid(color="0.9")
-    axes.spines[["top", "right"]].set_visible(False)
+    style_axes(axes, title, last=max(int(row["epoch"]) for row in rows) + 1, pad=22 if len(curves) > 1 else 8)
     for curve in curves:
         epochs, values = points(rows, curve.column)
         if epochs:
@@ -111,7 +104,19 @@ def _draw(axes: Axes, title: str, curves: Sequence[Curve], rows: Sequence[Mappin
         axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 0.98), ncols=len(curves), fontsize=9, frameon=False)
 
 
-def _spread_out(axes: Axes) -> None:
+def style_axes(axes: Axes, title: str, *, last: int, pad: float = 8) -> None:
+    """Title, grid, and an axis of epochs from 1 to `last`."""
+    # A given y spares Matplotlib the search for a place above everything, a sixth of the drawing time.
+    axes.set_title(title, loc="left", y=1, pad=pad, fontsize=11, fontweight="bold", parse_math=False)
+    axes.set_xlabel("epoch")
+    axes.set_xlim(0.5, last + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, steps=[1, 2, 5, 10], min_n_ticks=1))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.grid(color="0.9")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def spread_out(axes: Axes) -> None:
     """A first epoch far above the others would press them flat: then the scale is logarithmic."""
     values = [value for line in axes.lines for value in np.asarray(line.get_ydata(), np.float64)]
     if values and 0 < 20 * min(values) < max(values):

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from fcn.config import IGNORE_INDEX
-from fcn.data.voc import color_map
+from fcn.data.palette import color_map
 from fcn.visualization.masks import Sample
 
 Color = tuple[int, int, int]

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcn.config import IGNORE_INDEX
-from fcn.data.voc import color_map
+from fcn.data.palette import color_map
 
 Sample = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
 """Image [H, W, 3], target [H, W] and prediction [H, W], all uint8 and of one size."""

@@ -16,8 +16,8 @@ from torch import nn
 from fcn import experiment, runs
 from fcn.config import Config
 from fcn.data.module import AUGMENTATION, CHAPTER_CROPS, Crops, EpochBatches, VOCDataModule
+from fcn.data.palette import color_map
 from fcn.data.transforms import TrainTransform
-from fcn.data.voc import color_map
 from fcn.inference import load_task
 from fcn.launch import compose
 from fcn.task import IMAGENET_MEAN, IMAGENET_STD, SegmentationTask

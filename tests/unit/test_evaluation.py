@@ -11,8 +11,8 @@ from PIL import Image
 
 from fcn import readahead
 from fcn.config import ConfigError, DataConfig, ShapesConfig
-from fcn.data import voc
 from fcn.data.module import WholeImages
+from fcn.data.palette import color_map
 from fcn.data.voc import DataError, Pair
 from fcn.evaluation import batches_of_one_size, evaluate, find_images
 
@@ -38,7 +38,7 @@ def write_pair(folder: Path, name: str, target: np.ndarray, prediction: np.ndarr
     pair = Pair(name, folder / f"{name}-image.png", folder / f"{name}-mask.png")
     Image.fromarray(np.stack([100 * prediction] * 3, axis=-1).astype(np.uint8)).save(pair.image)
     mask = Image.fromarray(target.astype(np.uint8)).convert("P")
-    mask.putpalette(voc.color_map().tobytes())
+    mask.putpalette(color_map().tobytes())
     mask.save(pair.mask)
     return pair
 

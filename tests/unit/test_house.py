@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "fcn"
 
 # Every module may import those above it, and none below or beside it.
 LEVELS = [
-    ["fcn.config.schema", "fcn.files", "fcn.readahead", "fcn.tensorboard"],
+    ["fcn.config.schema", "fcn.data.palette", "fcn.files", "fcn.readahead", "fcn.tensorboard"],
     ["fcn.config.rules"],
     ["fcn.config"],
     ["fcn.data.voc", "fcn.models.upsampling", "fcn.models.weights", "fcn.losses", "fcn.metrics", "fcn.optim"],
@@ -20,12 +20,19 @@ LEVELS = [
     ["fcn.models.networks"],
     ["fcn.visualization.files", "fcn.visualization.figures", "fcn.visualization.masks"],
     ["fcn.boundary", "fcn.visualization.curves", "fcn.visualization.kernels", "fcn.visualization.legends"],
-    ["fcn.visualization.panels"],
+    ["fcn.visualization.comparisons", "fcn.visualization.panels"],
     ["fcn.visualization"],
     ["fcn.data.module", "fcn.task"],
     ["fcn.inference", "fcn.stopping"],
     ["fcn.recording", "fcn.sources", "fcn.evaluation", "fcn.exporting"],
     ["fcn.experiment", "fcn.prediction"],
+    ["fcn.comparison.bootstrap", "fcn.comparison.collect"],
+    ["fcn.comparison.groups"],
+    ["fcn.comparison.evaluations"],
+    ["fcn.comparison.comparison"],
+    ["fcn.comparison.tables"],
+    ["fcn.comparison.files", "fcn.comparison.panels", "fcn.comparison.report"],
+    ["fcn.comparison"],
     ["fcn.cli", "fcn.rerun"],
     ["fcn.agent"],
     ["fcn.slots", "fcn.worker"],
@@ -85,7 +92,8 @@ def test_configuration_files_stay_small():
 
 
 def test_the_command_line_imports_no_torch():
-    code = "import sys, fcn.launch; print(sorted({name.split('.')[0] for name in sys.modules}))"
+    imported = "import sys, fcn.launch, fcn.comparison, fcn.visualization"
+    code = f"{imported}; print(sorted({{name.split('.')[0] for name in sys.modules}}))"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
     )

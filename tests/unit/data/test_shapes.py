@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from fcn.data import shapes
+from fcn.data.palette import color_map
 from fcn.data.shapes import CLASSES, ensure_shapes
-from fcn.data.voc import color_map, read_pair, read_split
+from fcn.data.voc import read_pair, read_split
 
 VOID = 255
 Masks = dict[str, list[np.ndarray]]

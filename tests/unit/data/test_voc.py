@@ -20,6 +20,7 @@ from PIL import Image
 from torchvision.datasets.voc import DATASET_YEAR_DICT
 
 from fcn.data import voc
+from fcn.data.palette import color_map
 from fcn.data.voc import DataError, Pair
 
 SAMPLE = Path(__file__).resolve().parents[3] / ".." / "shared" / "voc-sample"
@@ -44,7 +45,7 @@ def make_tree(root: Path, lists: dict[str, str], *, aug: bool = False) -> Path:
 
 def save_mask(path: Path, indices: np.ndarray, palette: bytes | None = None, **options: int) -> Path:
     mask = Image.frombytes("P", indices.shape[::-1], indices.tobytes())
-    mask.putpalette(voc.color_map().tobytes() if palette is None else palette)
+    mask.putpalette(color_map().tobytes() if palette is None else palette)
     mask.save(path, **options)
     return path
 
@@ -70,7 +71,7 @@ def test_color_map_has_the_colours_of_the_devkit() -> None:
         20: (0, 64, 128),
         255: (224, 224, 192),
     }
-    colors = voc.color_map()
+    colors = color_map()
     assert colors.shape == (256, 3)
     assert colors.dtype == np.uint8
     assert {index: tuple(colors[index].tolist()) for index in known} == known
@@ -83,7 +84,7 @@ def test_color_map_is_the_palette_of_genuine_masks() -> None:
     path = voc.read_split(SAMPLE, "val")[0].mask
     palette = Image.open(path).getpalette()
     assert palette is not None
-    np.testing.assert_array_equal(np.reshape(palette, (-1, 3)), voc.color_map()[: len(palette) // 3])
+    np.testing.assert_array_equal(np.reshape(palette, (-1, 3)), color_map()[: len(palette) // 3])
 
 
 # Split lists
@@ -290,7 +291,7 @@ def test_a_mask_is_its_indices_whatever_the_palette(
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_a_mask_of_few_bits_a_pixel_is_its_indices_too(tmp_path: Path, bits: int) -> None:
     indices = np.array([[0, 1, 1], [1, 0, 0]], np.uint8)
-    path = save_mask(tmp_path / "x.png", indices, voc.color_map()[: 2**bits].tobytes(), bits=bits)
+    path = save_mask(tmp_path / "x.png", indices, color_map()[: 2**bits].tobytes(), bits=bits)
     np.testing.assert_array_equal(voc.read_mask(path, 21).numpy(), indices)
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 import fcn
 from fcn import config as configuration
 from fcn.config import BackboneConfig, BackboneName, Config, DataConfig, DatasetName, InferenceConfig, ShapesConfig
-from fcn.data import voc
+from fcn.data.palette import color_map
 from fcn.data.shapes import CLASSES as SHAPES
 from fcn.inference import load
 from fcn.task import SegmentationTask
@@ -54,7 +54,7 @@ def tree(tmp_path) -> Path:
         mask = np.zeros((height, width), np.uint8)
         mask[5:15, 4:12], mask[4, 4:12] = 1, VOID
         picture = Image.fromarray(mask).convert("P")
-        picture.putpalette(voc.color_map().tobytes())
+        picture.putpalette(color_map().tobytes())
         picture.save(folder / "SegmentationClass" / f"{name}.png")
         noise = rng.integers(0, 256, (height, width, 3), np.uint8)
         Image.fromarray(noise).save(folder / "JPEGImages" / f"{name}.jpg")

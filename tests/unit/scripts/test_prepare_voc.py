@@ -11,6 +11,7 @@ from PIL import Image
 
 from fcn.config import VOC_CLASSES
 from fcn.data import voc
+from fcn.data.palette import color_map
 from tests import commands
 from tests.commands import load_script
 
@@ -35,7 +36,7 @@ def root(tmp_path: Path) -> Path:
         (tree / folder).mkdir(parents=True)
     for name, indices in MASKS.items():
         mask = Image.fromarray(np.array(indices, np.uint8)).convert("P")
-        mask.putpalette(voc.color_map().tobytes())
+        mask.putpalette(color_map().tobytes())
         mask.save(tree / "SegmentationClass" / f"{name}.png")
         Image.new("RGB", (4, 1)).save(tree / "JPEGImages" / f"{name}.jpg")
     (tree / "ImageSets" / "Segmentation" / "train.txt").write_text("a\nb\n")

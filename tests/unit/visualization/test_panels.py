@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fcn.config import VOC_CLASSES
-from fcn.visualization import CELL_SIZE, ERROR_COLOR, caption, colorize, panels, save_png
+from fcn.visualization import CELL_SIZE, ERROR_COLOR, caption, colorize, panels, save_png, side_by_side
 from tests.pictures import MAGENTA, boxes, filled, stripes
 
 
@@ -146,3 +146,44 @@ def test_there_is_a_name_for_every_sample_or_for_none():
     sample = (filled(2, 2), stripes(2, 2, 0), stripes(2, 2, 0))
     with pytest.raises(ValueError, match=r"names \(=1 of them\) must be one per sample, of which there are 2"):
         panels([sample, sample], VOC_CLASSES, names=["one"])
+
+
+def networks(count, *, rows=1):
+    def sample(number):
+        return filled(100, 150), stripes(100, 150, 1, 2), stripes(100, 150, number)
+
+    return {f"network {number}": [sample(number)] * rows for number in range(count)}
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_side_by_side_has_a_column_per_network(count):
+    columns = networks(count)
+    sheet = side_by_side(columns, VOC_CLASSES, names=["2007_000033"])
+    ((left, top, right, bottom),) = boxes(sheet, MAGENTA)
+    assert (right - left, bottom - top) == (300, 200)
+    step = (sheet.width - 2 * 20 + 12) // (2 + count)
+    masks = [stripes(100, 150, 1, 2), *(samples[0][2] for samples in columns.values())]
+    for place, mask in enumerate(masks, start=1):
+        cell = sheet.crop((left + place * step, top, right + place * step, bottom))
+        expected = Image.fromarray(colorize(mask)).resize((300, 200), Image.Resampling.NEAREST)
+        np.testing.assert_array_equal(np.asarray(cell), np.asarray(expected))
+
+
+def test_a_long_title_makes_lines_and_moves_the_rows_down():
+    def top(title):
+        (sample,) = networks(1)["network 0"]
+        sheet = side_by_side({title: [sample]}, VOC_CLASSES)
+        assert (np.asarray(sheet)[:, -20:] == 255).all()
+        return boxes(sheet, MAGENTA)[0][1]
+
+    assert top("lr=0.1 " * 12) == top("short") + 2 * 18
+    assert top("x" * 300) == top("short") == top("")
+
+
+def test_side_by_side_refuses_what_is_not_comparable():
+    with pytest.raises(ValueError, match=r"columns \(={}\) must hold at least one network"):
+        side_by_side({}, VOC_CLASSES)
+    with pytest.raises(ValueError, match=r"columns \(={'a': 1, 'b': 2} rows\) must have the same rows"):
+        side_by_side({"a": networks(1)["network 0"], "b": networks(1, rows=2)["network 0"]}, VOC_CLASSES)
+    with pytest.raises(ValueError, match=r"names \(=2 of them\) must be one per sample"):
+        side_by_side(networks(2), VOC_CLASSES, names=["a", "b"])

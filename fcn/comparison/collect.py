@@ -1,0 +1,109 @@
+"""The runs below some folders, and what their files say; a run that cannot be read is named, not an error."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from fcn import runs
+from fcn.config import flatten
+
+FINISHED = "finished"
+UNFINISHED = "unfinished"
+"""State of a run without summary.json: it has not come to its first validation, or it still trains."""
+
+BEST, SPEED = "best val/mean_iou", "images_per_second"
+"""Names in `Run.metrics` of what summary.json has beside its metrics."""
+
+
+class ComparisonError(ValueError):
+    """Runs that are not there, or cannot be compared as asked."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory as its files describe it.
+
+    Attributes:
+        path: of the directory, below the folder as it was given.
+        config: of config.yaml, dotted keys.
+        state: status of summary.json; `UNFINISHED` without one.
+        metrics: final ones of summary.json, `BEST` and `SPEED`; what does not exist is NaN or absent.
+    """
+
+    path: Path
+    config: Mapping[str, Any]
+    state: str
+    metrics: Mapping[str, float]
+
+    @property
+    def finished(self) -> bool:
+        return self.state == FINISHED
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A directory that holds config.yaml but cannot be read as a run, and why, in one line."""
+
+    path: Path
+    problem: str
+
+
+def collect(folders: Sequence[Path]) -> tuple[list[Run], list[Broken]]:
+    """Every run at or below the folders, each once, in the order of their paths.
+
+    Raises:
+        ComparisonError: if a folder is not there, or there is no run directory in any of them.
+    """
+    found: list[Run] = []
+    broken: list[Broken] = []
+    for path in _run_dirs(folders):
+        try:
+            found.append(_read(path))
+        except Exception as error:  # of many kinds: the layers of YAML and JSON let theirs through
+            broken.append(Broken(path, " ".join(str(error).split()) or type(error).__name__))
+    if not found:
+        named = ", ".join(map(str, folders))
+        if broken:
+            raise ComparisonError(f"{broken[0].path} cannot be read as a run: {broken[0].problem}")
+        raise ComparisonError(f"folders (={named}) must hold a run directory, with a {runs.CONFIG}; use outputs/<name>")
+    return found, broken
+
+
+def _run_dirs(folders: Sequence[Path]) -> list[Path]:
+    by_place: dict[Path, Path] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise ComparisonError(f"folder (={folder}) must be a directory, which it is not; use outputs/<name>")
+        for path in _below(folder):
+            by_place.setdefault(path.resolve(), path)
+    return list(by_place.values())
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    for place, subfolders, files in os.walk(folder):
+        if runs.CONFIG in files:
+            subfolders.clear()  # a run holds no other runs
+            yield Path(place)
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))  # .hydra has a config.yaml too
+
+
+def _read(path: Path) -> Run:
+    # Not by the schema: runs of older versions, which lack a key, are compared all the same.
+    loaded = OmegaConf.load(path / runs.CONFIG)
+    content = OmegaConf.to_container(loaded, resolve=True) if isinstance(loaded, DictConfig) else {}
+    config = flatten(cast(dict[str, Any], content))
+    if not {"seed", "data.name"} <= set(config):
+        raise ComparisonError(f"{runs.CONFIG} must hold the keys of a run, seed and data.name among them")
+    if not (path / runs.SUMMARY).is_file():
+        return Run(path, config, UNFINISHED, {})
+    summary = runs.read_summary(path)
+    metrics = {**summary["metrics"], SPEED: summary.get(SPEED), BEST: summary.get("best", {}).get("val/mean_iou")}
+    numbers = {str(name): math.nan if value is None else float(value) for name, value in metrics.items()}
+    return Run(path, config, str(summary["status"]), numbers)
