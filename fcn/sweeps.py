@@ -71,15 +71,7 @@ class Sweep:
         for job in self.jobs:
             if not _differing(runs.load_config(job.run_dir), config):
                 return job
-        run_dir = self.folder / name
-        if not (run_dir / runs.CONFIG).exists():
-            runs.create(run_dir, config, overrides=overrides)
-        elif differing := _differing(runs.load_config(run_dir), config):
-            raise ConfigError(
-                f"{run_dir} holds a run that differs in {', '.join(differing[:4])}; use another hydra.sweep.dir, or "
-                "leave these as they were"
-            )
-        self.jobs.append(Job(run_dir, list(overrides)))
+        self.jobs.append(make_job(self.folder / name, config, overrides))
         return self.jobs[-1]
 
     def execute(self, jobs: Sequence[Job], *, num_slots: int | None = None) -> None:
@@ -144,6 +136,22 @@ def resume(folder: Path, *, num_slots: int | None = None) -> dict[str, float]:
     if error := failure(sweep.jobs):
         raise error
     return {job.run_dir.name: score(job.run_dir) for job in sweep.jobs}
+
+
+def make_job(run_dir: Path, config: Config, overrides: Sequence[str]) -> Job:
+    """The job of a directory, which is made a run directory of this configuration unless it is one already.
+
+    Raises:
+        ConfigError: if the directory holds another configuration.
+    """
+    if not (run_dir / runs.CONFIG).exists():
+        runs.create(run_dir, config, overrides=overrides)
+    elif differing := _differing(runs.load_config(run_dir), config):
+        raise ConfigError(
+            f"{run_dir} holds a run that differs in {', '.join(differing[:4])}; use another hydra.sweep.dir, or "
+            "leave these as they were"
+        )
+    return Job(run_dir, list(overrides))
 
 
 def _differing(one: Config, other: Config) -> list[str]:

@@ -259,6 +259,7 @@ class Config:
     batch_size: int = setting(16, "images per optimiser step over all processes", low=1)
     seed: int = setting(0, "of initial weights, order and augmentation", low=0, high=2**32 - 1)
     resume: str | None = setting(None, "run directory to go on with; it brings its own configuration")
+    execute: bool = setting(True, "false only makes the run directory, for another machine to execute")
     data: DataConfig = field(default_factory=DataConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -29,7 +29,7 @@ LEVELS = [
     ["fcn.cli"],
     ["fcn.agent"],
     ["fcn.slots", "fcn.worker"],
-    ["fcn.sweepboard"],
+    ["fcn.sweepboard", "fcn.preemption"],
     ["fcn.sweeps"],
     ["fcn.launch"],
 ]
