@@ -1,7 +1,7 @@
 """A job of a sweep on a cluster, where a launcher (submitit) waits for the cluster's signals in the job's process.
 
-The run is executed in a process of its own, so that it knows nothing of the launcher: a signal to the launcher's process
-has the run saved, whether it is one process or several, and only then goes to who waited for it.
+The run is executed in a process of its own, which knows nothing of the launcher: a signal to the launcher's process has
+the run saved, be it one process or several, and only then goes to who waited for it.
 """
 
 from __future__ import annotations

@@ -15,18 +15,20 @@ from fcn import runs
 from tests.commands import ROOT, TINY, wait_for
 
 pytestmark = pytest.mark.slow
-# 40 epochs of two steps: time enough to be preempted, and both steps and validations before and after.
-LONG = ("epochs=40", "trainer.val_every=10", "trainer.sample_images=0")
+# Small steps, many enough to be preempted in between, and validations before and after.
+SMALL = (*TINY, "backbone=squeezenet1_0", "optim=sgd", "data.crop_size=[32,32]", "trainer.sample_images=0")
+LONG = ("epochs=60", "trainer.val_every=20")
+LAST_STEP = 120
 
 
 def environment(**more: str) -> dict[str, str]:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": path, **more}
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": path} | more
 
 
 def prepared(command, name: str, *overrides: str) -> Path:
     """Run directory that nobody has executed."""
-    done = command(*TINY, f"data.root={command.data}", f"name={name}", "execute=false", *overrides)
+    done = command(*SMALL, f"data.root={command.data}", f"name={name}", "execute=false", *overrides)
     assert done.returncode == 0, done.stderr
     (printed,) = done.stdout.splitlines()
     assert command.folder / printed == command.run_of(name)
@@ -45,10 +47,23 @@ def assert_same(command, one: Path, other: Path) -> None:
     assert summaries[0]["world_size"] == summaries[1]["world_size"]
 
 
-def torchrun(command, run: Path, *options: str) -> subprocess.Popen:
-    line = [sys.executable, "-m", "torch.distributed.run", *options, "-m", "fcn.worker", str(run)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(line, cwd=command.folder, env=environment(), **pipes)
+@pytest.fixture
+def start(command):
+    """Starts a process in the folder of the test; none outlives it."""
+    started = []
+
+    def start(line: list[object], **variables: str) -> subprocess.Popen:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        started.append(subprocess.Popen(line, cwd=command.folder, env=environment(**variables), **pipes))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.terminate()
+
+
+def torchrun(run: Path, *options: str) -> list[object]:
+    return [sys.executable, "-m", "torch.distributed.run", *options, "-m", "fcn.worker", run]
 
 
 def free_port() -> int:
@@ -57,16 +72,16 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def test_two_nodes_make_the_bits_of_one_node(command):
+def test_two_nodes_make_the_bits_of_one_node(command, start):
     together, apart = (prepared(command, name, "trainer=cpu") for name in ("together", "apart"))
     rendezvous = ("--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{free_port()}", "--rdzv-id=1", "--nnodes=2")
-    nodes = [
-        torchrun(command, apart, *rendezvous, "--nproc-per-node=1", f"--node-rank={number}") for number in range(2)
-    ]
-    nodes.append(torchrun(command, together, "--standalone", "--nproc-per-node=2"))
-    for node in nodes:
-        out, _ = node.communicate(timeout=200)
-        assert node.returncode == 0, out
+    for lines in (
+        [torchrun(apart, *rendezvous, "--nproc-per-node=1", f"--node-rank={number}") for number in range(2)],
+        [torchrun(together, "--standalone", "--nproc-per-node=2")],
+    ):
+        for node in [start(line) for line in lines]:
+            out, _ = node.communicate(timeout=200)
+            assert node.returncode == 0, out
     assert_same(command, apart, together)
     assert runs.read_summary(command.folder / apart)["world_size"] == 2
 
@@ -89,7 +104,7 @@ if [[ $1 == show ]]; then echo localhost; else echo "$@" >> requeued; fi
 
 
 @pytest.fixture
-def slurm(command):
+def slurm(command, start):
     """Starts scripts/slurm.sh as SLURM would on two nodes."""
     bin_ = command.folder / "bin"
     bin_.mkdir()
@@ -99,18 +114,11 @@ def slurm(command):
     variables = {"SLURM_JOB_ID": str(random.randrange(10**6)), "SLURM_NNODES": "2", "SLURM_JOB_NODELIST": "here"}
     # As in a job of two tasks; none of our processes may believe that it is one of them.
     variables |= {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
-    env = environment(**variables)
-    env["PATH"] = f"{bin_}{os.pathsep}{env['PATH']}"
-
-    def start(run: Path) -> subprocess.Popen:
-        line = ["bash", ROOT / "scripts" / "slurm.sh", run]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        return subprocess.Popen(line, cwd=command.folder, env=env, **pipes)
-
-    return start
+    path = f"{bin_}{os.pathsep}{environment()['PATH']}"
+    return lambda run: start(["bash", ROOT / "scripts" / "slurm.sh", run], PATH=path, **variables)
 
 
-def test_a_slurm_job_requeues_itself_when_preempted_and_not_when_finished(command, slurm):
+def test_a_slurm_job_requeues_itself_when_preempted_and_not_when_finished(command, slurm, start):
     run, alone = prepared(command, "run", *LONG, "trainer=cpu"), prepared(command, "alone", *LONG, "trainer=cpu")
     requeued = command.folder / "requeued"
     job = slurm(run)
@@ -121,10 +129,10 @@ def test_a_slurm_job_requeues_itself_when_preempted_and_not_when_finished(comman
     assert requeued.read_text().startswith("requeue "), out
     assert runs.read_summary(command.folder / run)["status"] == "interrupted", out
     step = torch.load(command.folder / run / runs.LAST, weights_only=True)["global_step"]
-    assert 2 <= step < 80
+    assert 2 <= step < LAST_STEP
     requeued.unlink()
-    again, uninterrupted = slurm(run), torchrun(command, alone, "--standalone", "--nproc-per-node=2")
-    for process in (again, uninterrupted):
+    for again in (lambda: slurm(run), lambda: start(torchrun(alone, "--standalone", "--nproc-per-node=2"))):
+        process = again()
         out, _ = process.communicate(timeout=200)
         assert process.returncode == 0, out
     assert not requeued.exists()
@@ -159,7 +167,7 @@ def test_a_preempted_job_of_a_sweep_is_requeued_and_loses_nothing(command, train
     """SIGTERM, at which submitit's jobs go on, and at once its own signal: as SLURM preempts."""
     options = (*LONG, f"trainer={trainer}")
     sweep = command.start(
-        "-m", *TINY, *options, f"data.root={command.data}", "name=sweep", "lr=0.001,", "hydra/launcher=slurm_local"
+        "-m", *SMALL, *options, f"data.root={command.data}", "name=sweep", "lr=0.001,", "hydra/launcher=slurm_local"
     )
     folder = command.folder / "outputs" / "sweep"
     wait_for(lambda: any(folder.glob(f"*/0_lr-0.001/{runs.LAST}")), process=sweep)
@@ -169,10 +177,10 @@ def test_a_preempted_job_of_a_sweep_is_requeued_and_loses_nothing(command, train
         os.kill(job, number)
     wait_for(lambda: not Path(f"/proc/{job}").exists(), process=sweep)
     assert runs.read_summary(run)["status"] == "interrupted"
-    assert torch.load(run / runs.LAST, weights_only=True)["global_step"] < 80
+    assert torch.load(run / runs.LAST, weights_only=True)["global_step"] < LAST_STEP
     out, err = sweep.communicate(timeout=200)
     assert sweep.returncode == 0, out + err
     (log,) = run.parent.glob(".submitit/*/*_log.out")
     assert "Bypassing signal SIGTERM" in log.with_suffix(".err").read_text() + log.read_text()
-    alone = command.train(*options, "lr=0.001", name="alone")
+    alone = command.train(*SMALL, *options, "lr=0.001", name="alone")
     assert_same(command, run, alone)
