@@ -167,7 +167,13 @@ def test_a_preempted_job_of_a_sweep_is_requeued_and_loses_nothing(command, train
     """SIGTERM, at which submitit's jobs go on, and at once its own signal: as SLURM preempts."""
     options = (*LONG, f"trainer={trainer}")
     sweep = command.start(
-        "-m", *SMALL, *options, f"data.root={command.data}", "name=sweep", "lr=0.001,", "hydra/launcher=slurm_local"
+        "-m",
+        *SMALL,
+        *options,
+        f"data.root={command.data}",
+        "name=sweep",
+        "lr=choice(0.001)",
+        "hydra/launcher=slurm_local",
     )
     folder = command.folder / "outputs" / "sweep"
     wait_for(lambda: any(folder.glob(f"*/0_lr-0.001/{runs.LAST}")), process=sweep)

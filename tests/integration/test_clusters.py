@@ -89,7 +89,7 @@ def test_what_cannot_be_prepared(arguments, message, monkeypatch, capsys, tmp_pa
     status, _, err = type_in(monkeypatch, capsys, *arguments)
     assert status == 1
     assert message in err
-    assert not (tmp_path / "outputs").exists()
+    assert not list(tmp_path.rglob(runs.CONFIG))
 
 
 @pytest.mark.parametrize(
