@@ -1,5 +1,6 @@
 """docs/clusters.md, and what of a cluster shows without one; tests/distributed/test_cluster.py executes such runs."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -61,6 +62,40 @@ def test_without_submitit_one_line_names_the_remedy(monkeypatch, capsys, tmp_pat
     status, out, err = type_in(monkeypatch, capsys, "-m", "hydra/launcher=slurm", "lr=0.1,0.2")
     assert (status, out) == (1, "")
     assert err == 'error: hydra/launcher (=submitit_slurm) needs submitit; use pip install -e ".[slurm]"\n'
+
+
+SBATCH = """#!/usr/bin/env bash
+cp "$1" submitted.sh
+echo "no such partition" >&2
+exit 1
+"""
+
+
+def test_the_jobs_of_a_sweep_are_submitted_to_slurm_as_an_array(monkeypatch, capsys, tmp_path):
+    """An sbatch that refuses: what it was asked for, and what a person is told."""
+    for name, text in (("srun", "#!/usr/bin/env bash\n"), ("sbatch", SBATCH)):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
+    options = ("hydra/launcher=slurm", "hydra.launcher.partition=none", "hydra.launcher.gpus_per_node=8")
+    status, _, err = type_in(monkeypatch, capsys, "-m", *options, "lr=0.1,0.2")
+    assert status == 1
+    assert err.startswith("error: ")
+    assert len(err.splitlines()) == 1
+    submitted = (tmp_path / "submitted.sh").read_text()
+    for line in (
+        "--array=0-1%2",
+        "--gpus-per-node=8",
+        "--ntasks-per-node=1",
+        "--cpus-per-task=8",
+        "--time=240",
+        "--partition=none",
+        "--signal=USR2@120",
+    ):
+        assert f"#SBATCH {line}\n" in submitted
+    (sweep,) = (tmp_path / "outputs" / "shapes").iterdir()
+    assert f"#SBATCH --output={sweep}/.submitit/%A_%a/" in submitted
 
 
 def test_a_run_that_is_only_prepared(monkeypatch, capsys, tmp_path):

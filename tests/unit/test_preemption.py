@@ -8,8 +8,10 @@ from types import SimpleNamespace
 import pytest
 import pytorch_lightning as pl
 from lightning_fabric.plugins.environments import LightningEnvironment
+from torch.utils.data import DataLoader
 
 from fcn import experiment, preemption, runs
+from fcn.data.module import _leave_signals_to_the_run
 from fcn.launch import compose
 from fcn.slots import Job
 from fcn.stopping import StopOnSignal
@@ -84,6 +86,15 @@ def test_a_second_ctrl_c_ends_at_once(trainer, tmp_path):
         os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_loader_processes_leave_the_signals_to_the_run():
+    """A cluster signals them too; without this the loader raises that its worker was killed."""
+    loader = iter(DataLoader(range(40), num_workers=1, worker_init_fn=_leave_signals_to_the_run))
+    first = next(loader)
+    for number in runs.STOP_SIGNALS:
+        os.kill(loader._workers[0].pid, number)
+    assert [int(batch) for batch in [first, *loader]] == list(range(40))
 
 
 def test_a_process_of_a_slurm_job_is_a_run_of_its_own(monkeypatch):
