@@ -91,6 +91,7 @@ def test_the_jobs_of_a_sweep_are_submitted_to_slurm_as_an_array(monkeypatch, cap
         "--cpus-per-task=8",
         "--time=240",
         "--partition=none",
+        "--job-name=shapes",
         "--signal=USR2@120",
     ):
         assert f"#SBATCH {line}\n" in submitted
