@@ -187,6 +187,6 @@ def test_a_preempted_job_of_a_sweep_is_requeued_and_loses_nothing(command, train
     out, err = sweep.communicate(timeout=280)
     assert sweep.returncode == 0, out + err
     (log,) = run.parent.glob(".submitit/*/*_log.out")
-    assert "Bypassing signal SIGTERM" in log.with_suffix(".err").read_text() + log.read_text()
+    assert "Requeued job" in log.read_text()
     alone = command.train(*SMALL, *options, "lr=0.001", name="alone")
     assert_same(command, run, alone)
