@@ -160,14 +160,16 @@ def child_environment() -> dict[str, str]:
 
 @contextlib.contextmanager
 def _preemption_as_termination() -> Iterator[None]:
-    """The agent of older torch forwards SIGTERM to the ranks and dies of SIGUSR1."""
-    before = signal.getsignal(signal.SIGUSR1)
-    if before is signal.SIG_DFL:
-        signal.signal(signal.SIGUSR1, lambda *_: signal.raise_signal(signal.SIGTERM))
+    """The agent of older torch forwards SIGTERM to the ranks and dies of SIGUSR1 and 2; its handlers stay behind."""
+    before = {number: signal.getsignal(number) for number in (*runs.STOP_SIGNALS, signal.SIGHUP, signal.SIGQUIT)}
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        if before[number] is signal.SIG_DFL:
+            signal.signal(number, lambda *_: signal.raise_signal(signal.SIGTERM))
     try:
         yield
     finally:
-        signal.signal(signal.SIGUSR1, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def end_with_parent() -> None:

@@ -72,6 +72,8 @@ def explain(error: BaseException, schema: type = Config) -> str:
     cause = error.__cause__ if isinstance(error, ConfigCompositionException) and error.__cause__ else error
     if isinstance(cause, MissingConfigException):
         group, _, option = (cause.missing_cfg_file or "").rpartition("/")
+        if option.startswith("submitit_"):
+            return f'hydra/launcher (={option}) needs submitit; use pip install -e ".[slurm]"'
         known = cause.options or []
         return f"{group}={option} is no option of {group}{nearest(option, known)}; known: {', '.join(known)}"
     if isinstance(cause, InterpolationResolutionError):

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.strategies import DDPStrategy
 
@@ -64,7 +66,7 @@ def train(config: Config, run_dir: Path | None = None) -> dict[str, float]:
         ConfigError, DataError, WeightsError: before the first step, if the run cannot be made, or another process is
             executing it.
         TrainingDiverged: if the loss becomes NaN or infinite.
-        SystemExit: with 128 + signal, after Ctrl-C, SIGTERM or SIGUSR1 and with a checkpoint to go on from.
+        SystemExit: with 128 + signal, after one of `runs.STOP_SIGNALS` and with a checkpoint to go on from.
     """
     config = configuration.from_container(configuration.to_container(config))  # checked, references resolved
     run_dir = run_dir or Path("outputs", config.name, f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
@@ -167,7 +169,8 @@ def build_trainer(config: Config, *, callbacks: list[pl.Callback]) -> pl.Trainer
         max_epochs=config.epochs,
         check_val_every_n_epoch=config.trainer.val_every,
         callbacks=[*callbacks, *progress],
-        plugins=[AtomicCheckpointIO()],
+        # Named, because in a SLURM job Lightning would believe SLURM's variables and requeue by itself.
+        plugins=[AtomicCheckpointIO(), TorchElasticEnvironment() if world > 1 else LightningEnvironment()],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=bool(progress),

@@ -6,7 +6,9 @@ Only the command that a person types composes. What executes a run gets the path
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,21 +16,32 @@ import hydra
 from hydra import initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from fcn import agent, cli, rerun, runs, sweeps
+from fcn import agent, cli, preemption, rerun, runs, sweeps
 from fcn.config import Config, ConfigError, from_composed
 from fcn.slots import Job
 
 
-def launch(composed: DictConfig) -> dict[str, float]:
-    """Hydra's task: make Hydra's output directory a run directory and execute it; the final metrics."""
+def launch(composed: DictConfig) -> dict[str, float] | float:
+    """Hydra's task: make Hydra's output directory a run directory and execute it; the final metrics.
+
+    As a job of a sweep by another launcher than ours, a cluster's say: go on with what is there; the score.
+    """
     settings = HydraConfig.get()
     overrides = list(settings.overrides.task)
     run_dir = Path(os.path.relpath(settings.runtime.output_dir))
     with _removing_if_empty(run_dir):
         config = from_composed(composed)
+        if settings.mode is RunMode.MULTIRUN:
+            _check_is_job(config)
+            config, overrides = _as_asked(config, overrides)
+            preemption.execute(sweeps.make_job(run_dir, config, overrides))
+            return sweeps.score(run_dir)
+        if not config.execute:
+            return _prepare(run_dir, config, overrides)
         if config.resume is None:
             config, overrides = _as_asked(config, overrides)
             agent.count_processes(config)
@@ -67,8 +80,8 @@ def launch_sweep(
     folder = Path(os.path.relpath(folder))
     with _removing_if_empty(folder):
         configs = [from_composed(one) for one in composed]
-        if any(config.resume for config in configs):
-            raise ConfigError("resume=... goes without -m; resume=<folder of a sweep> goes on with all of its jobs")
+        for config in configs:
+            _check_is_job(config)
         prepared = [_as_asked(*job) for job in zip(configs, overrides, strict=True)]
         sweep = sweeps.Sweep.load(folder, overrides=list(HydraConfig.get().overrides.task))
         names = sweeps.job_names(overrides, first=first)
@@ -80,6 +93,24 @@ def launch_sweep(
 def _as_asked(config: Config, overrides: Sequence[str]) -> tuple[Config, list[str]]:
     """The configuration and overrides of a run, or of the run that it is to repeat."""
     return (config, list(overrides)) if config.rerun is None else rerun.prepare(config, overrides)
+
+
+def _prepare(run_dir: Path, config: Config, overrides: Sequence[str]) -> dict[str, float]:
+    """Make a run directory for another machine to execute; prints its path alone on standard output, for scripts."""
+    overrides = [override for override in overrides if not override.startswith("execute=")]
+    if config.resume is not None or config.rerun is not None:
+        raise ConfigError("execute=false makes a new run; leave out resume=... and rerun=...")
+    runs.create(run_dir, dataclasses.replace(config, execute=True), overrides=overrides)
+    print(run_dir)
+    print(f"not executed; python -m fcn.worker {run_dir} does it, here or on another machine", file=sys.stderr)
+    return {}
+
+
+def _check_is_job(config: Config) -> None:
+    if config.resume is not None:
+        raise ConfigError("resume=... goes without -m; resume=<folder of a sweep> goes on with all of its jobs")
+    if not config.execute:
+        raise ConfigError("execute=false goes without -m; a sweep is executed by its launcher, see hydra/launcher")
 
 
 def _check_nothing_changes(resume: str, overrides: Sequence[str]) -> None:

@@ -36,8 +36,23 @@ SAMPLES = "samples"
 CURVES = "curves.png"
 OVERRIDES = ".hydra/overrides.yaml"
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 """What stops an execution so that it can go on: Ctrl-C, `kill`, and what a cluster sends ahead of preemption."""
+
+
+def hand_over(number: int, handler: Any) -> None:
+    """After a run has been saved because of a signal, do what whoever waited for the signal before us does.
+
+    Without anybody, end the program with 128 + signal. submitit, for one, requeues the job and ends the program at its
+    preemption signal, and lets a job go on at SIGTERM, which often comes ahead of it: then this returns.
+
+    Args:
+        number: of the signal.
+        handler: that was there before ours, as `signal.getsignal` has it.
+    """
+    if not callable(handler) or handler is signal.default_int_handler:
+        raise SystemExit(128 + number)
+    handler(number, None)
 
 
 def create(run_dir: Path, config: Config, *, overrides: Sequence[str] = ()) -> None:

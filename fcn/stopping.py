@@ -16,15 +16,16 @@ from fcn import runs
 
 
 class StopOnSignal(pl.Callback):
-    """Ctrl-C, SIGTERM and SIGUSR1 end the run after the current step, with a checkpoint to go on from bit for bit.
+    """`runs.STOP_SIGNALS` end the run after the current step, with a checkpoint to go on from bit for bit.
 
-    The handler only sets a flag. All processes agree on it after a step, save together and exit with 128 + signal. A
-    second signal of the same kind ends the program at once.
+    The handler only takes note. All processes agree on a signal after a step, save together and exit with 128 + signal;
+    where somebody waited for the signal before us, as submitit does, it decides, see `runs.hand_over`. A second Ctrl-C
+    ends the program at once; other signals may well come twice, from a cluster to all processes and from the agent.
     """
 
     def __init__(self, checkpoint: Path) -> None:
         self.checkpoint = checkpoint
-        self.received = 0
+        self.received: set[int] = set()
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopOnSignal:
@@ -47,8 +48,8 @@ class StopOnSignal(pl.Callback):
             self.stop_if_asked(trainer, save=True)
 
     def stop_if_asked(self, trainer: pl.Trainer, *, save: bool) -> None:
-        """Leave the program if any process has received a signal; a collective."""
-        number = self.received
+        """Leave the program if any process has received a signal, unless who waited for it goes on; a collective."""
+        number = max(self.received, default=0)
         if trainer.world_size > 1:
             flag = torch.tensor(number, device=trainer.strategy.root_device)
             dist.all_reduce(flag, op=dist.ReduceOp.MAX)
@@ -57,12 +58,14 @@ class StopOnSignal(pl.Callback):
             return
         if save:
             trainer.save_checkpoint(self.checkpoint)
-        raise SystemExit(128 + number)
+        self.received.discard(number)
+        runs.hand_over(number, self._previous.get(number))
 
     def _install(self) -> None:
         for number in self._previous:
             signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        self.received.add(number)
+        if number == signal.SIGINT:
+            signal.signal(number, signal.default_int_handler)

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.console import Console
+
 from fcn import config as configuration
 from fcn import runs
 from fcn.config import Config, ConfigError
@@ -71,19 +73,11 @@ class Sweep:
         for job in self.jobs:
             if not _differing(runs.load_config(job.run_dir), config):
                 return job
-        run_dir = self.folder / name
-        if not (run_dir / runs.CONFIG).exists():
-            runs.create(run_dir, config, overrides=overrides)
-        elif differing := _differing(runs.load_config(run_dir), config):
-            raise ConfigError(
-                f"{run_dir} holds a run that differs in {', '.join(differing[:4])}; use another hydra.sweep.dir, or "
-                "leave these as they were"
-            )
-        self.jobs.append(Job(run_dir, list(overrides)))
+        self.jobs.append(make_job(self.folder / name, config, overrides))
         return self.jobs[-1]
 
     def execute(self, jobs: Sequence[Job], *, num_slots: int | None = None) -> None:
-        """Execute those of the jobs that are not finished.
+        """Execute those of the jobs that are not finished; then compare all there are.
 
         Raises:
             ConfigError: if one of them cannot be executed here.
@@ -110,6 +104,14 @@ class Sweep:
             finished = sum(job.state is State.finished for job in self.jobs)
             print(f"stopped: {finished} of {len(self.jobs)} jobs are finished; go on with resume={self.folder}")
             raise SystemExit(128 + number)
+        self._compare()
+
+    def _compare(self) -> None:
+        """Print how the jobs compare and leave it in the folder, for whoever reads it later."""
+        from fcn.comparison import write_comparison  # waits for NumPy, which a command that only composes need not
+
+        Console().print(write_comparison(self.folder))
+        print(f"compared in {self.folder}: comparison.md, .csv, .png; more by python scripts/compare.py {self.folder}")
 
 
 def score(run_dir: Path) -> float:
@@ -144,6 +146,22 @@ def resume(folder: Path, *, num_slots: int | None = None) -> dict[str, float]:
     if error := failure(sweep.jobs):
         raise error
     return {job.run_dir.name: score(job.run_dir) for job in sweep.jobs}
+
+
+def make_job(run_dir: Path, config: Config, overrides: Sequence[str]) -> Job:
+    """The job of a directory, which is made a run directory of this configuration unless it is one already.
+
+    Raises:
+        ConfigError: if the directory holds another configuration.
+    """
+    if not (run_dir / runs.CONFIG).exists():
+        runs.create(run_dir, config, overrides=overrides)
+    elif differing := _differing(runs.load_config(run_dir), config):
+        raise ConfigError(
+            f"{run_dir} holds a run that differs in {', '.join(differing[:4])}; use another hydra.sweep.dir, or "
+            "leave these as they were"
+        )
+    return Job(run_dir, list(overrides))
 
 
 def _differing(one: Config, other: Config) -> list[str]:

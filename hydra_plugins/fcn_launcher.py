@@ -8,10 +8,11 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fcn import launch, sweeps
 from fcn.slots import Job, State
@@ -62,6 +63,29 @@ def _returned(job: Job, config: DictConfig, failure: Exception | None) -> JobRet
     return _Failed(**facts, status=JobStatus.FAILED, _return_value=failure)
 
 
+def _job_directory(number: int, overrides: Sequence[str], folder: str) -> str:
+    """Name of a job's directory where another launcher makes it, one job at a time: as `RunsLauncher` names them.
+
+    Args:
+        number: of the job.
+        overrides: its own.
+        folder: of the sweep, where Hydra has left the overrides as typed.
+    """
+    typed: list[str] = []
+    if (saved := Path(folder, "multirun.yaml")).is_file():
+        typed = list(OmegaConf.load(saved).hydra.overrides.task)
+    parsed = OverridesParser.create().parse_overrides(typed)
+    fixed = {_key(text) for text, override in zip(typed, parsed, strict=True) if not override.is_sweep_override()}
+    varied = [override for override in overrides if _key(override) not in fixed]
+    return sweeps.job_names([varied or list(overrides)], first=number)[0]
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
+# Here, because this module is what a process of another launcher imports of us before it makes the directory.
+OmegaConf.register_new_resolver("job_directory", _job_directory, replace=True)
 ConfigStore.instance().store(
     group="hydra/launcher", name="runs", node={"_target_": f"{__name__}.RunsLauncher", "slots": None}, provider="fcn"
 )

@@ -260,6 +260,7 @@ class Config:
     seed: int = setting(0, "of initial weights, order and augmentation", low=0, high=2**32 - 1)
     resume: str | None = setting(None, "run directory to go on with; it brings its own configuration")
     rerun: str | None = setting(None, "finished run to repeat in a new directory, and to compare with bit for bit")
+    execute: bool = setting(True, "false only makes the run directory, for another machine to execute")
     data: DataConfig = field(default_factory=DataConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

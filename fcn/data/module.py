@@ -8,6 +8,7 @@ batch. So the images of a step do not depend on workers, processes, or on where 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from fcn.data import shapes, voc
 from fcn.data.transforms import TrainTransform
 from fcn.data.voc import DataError, Pair
 from fcn.provenance import fingerprint
+from fcn.runs import STOP_SIGNALS
 
 # First number after the seed: keeps the streams of different purposes apart.
 ORDER, AUGMENTATION, CHAPTER_CROPS = range(3)
@@ -239,7 +241,18 @@ class VOCDataModule(pl.LightningDataModule):
             # On the CPU a worker would only take a core from the model.
             local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
             workers = min(8, max(1, (os.cpu_count() or 1) // local)) if on_gpu else 0
-        return {"num_workers": workers, "persistent_workers": workers > 0, "pin_memory": on_gpu}
+        return {
+            "num_workers": workers,
+            "persistent_workers": workers > 0,
+            "pin_memory": on_gpu,
+            "worker_init_fn": _leave_signals_to_the_run,
+        }
+
+
+def _leave_signals_to_the_run(worker: int) -> None:
+    """A cluster signals all processes of a job; a loader process that died of it would fail the last step."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def locate(data: DataConfig, *, prepare: bool) -> Path:

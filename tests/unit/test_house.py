@@ -36,7 +36,7 @@ LEVELS = [
     ["fcn.cli", "fcn.rerun"],
     ["fcn.agent"],
     ["fcn.slots", "fcn.worker"],
-    ["fcn.sweepboard"],
+    ["fcn.sweepboard", "fcn.preemption"],
     ["fcn.sweeps"],
     ["fcn.launch"],
 ]

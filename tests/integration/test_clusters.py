@@ -1,0 +1,152 @@
+"""docs/clusters.md, and what of a cluster shows without one; tests/distributed/test_cluster.py executes such runs."""
+
+import os
+import re
+import shlex
+import subprocess
+
+import pytest
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+from torch.distributed.run import get_args_parser
+
+from fcn import runs
+from hydra_plugins import fcn_launcher
+from tests.commands import ROOT, TINY, type_in
+
+PAGE = (ROOT / "docs" / "clusters.md").read_text()
+LINES = re.findall(r"^    (\S.*)$", PAGE, re.M)
+TRAINING = [line for line in LINES if "train.py" in line]
+TORCHRUN = [line for line in LINES if line.startswith("torchrun ")]
+
+
+def test_every_command_of_the_page_is_of_a_kind_that_is_tested():
+    others = set(LINES) - set(TRAINING) - set(TORCHRUN)
+    assert others == {
+        "python -m fcn.worker outputs/<name>/<time>",
+        'sbatch --nodes=2 --gpus-per-node=8 --time=8:00:00 scripts/slurm.sh "$run"',
+    }
+    assert len(TRAINING) == 7
+    assert len(TORCHRUN) == 2
+
+
+@pytest.mark.parametrize("line", TRAINING)
+def test_training_commands_of_the_page_compose(line, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(re.sub(r"^run=\$\((.*)\)$", r"\1", line))[2:]
+    arguments = [word.partition(",")[0] for word in words if word != "-m"]
+    status, out, err = type_in(monkeypatch, capsys, *arguments, "--cfg", "all")
+    assert status == 0, err
+    for key, value in (word.split("=") for word in arguments if word.startswith("hydra.launcher.")):
+        assert str(OmegaConf.select(OmegaConf.create(out), key)) == value
+
+
+@pytest.mark.parametrize("line", TORCHRUN)
+def test_torchrun_knows_its_options(line):
+    options = get_args_parser().parse_args(shlex.split(line.replace("<", "").replace(">", ""))[1:])
+    assert options.training_script == "fcn.worker"
+    assert options.module
+
+
+def test_the_script_for_slurm_is_sound():
+    script = ROOT / "scripts" / "slurm.sh"
+    subprocess.run(["bash", "-n", script], check=True)
+    options = re.search(r"--signals-to-handle=\S+", script.read_text())
+    assert get_args_parser().parse_args([options[0], "x.py"]).signals_to_handle == "SIGTERM,SIGINT,SIGUSR1"
+
+
+def test_without_submitit_one_line_names_the_remedy(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    type_in(monkeypatch, capsys, "--cfg", "job")  # Hydra has looked for plugins
+    monkeypatch.delitem(ConfigStore.instance().repo["hydra"]["launcher"], "submitit_slurm.yaml")
+    status, out, err = type_in(monkeypatch, capsys, "-m", "hydra/launcher=slurm", "lr=0.1,0.2")
+    assert (status, out) == (1, "")
+    assert err == 'error: hydra/launcher (=submitit_slurm) needs submitit; use pip install -e ".[slurm]"\n'
+
+
+SBATCH = """#!/usr/bin/env bash
+cp "$1" submitted.sh
+echo "no such partition" >&2
+exit 1
+"""
+
+
+def test_the_jobs_of_a_sweep_are_submitted_to_slurm_as_an_array(monkeypatch, capsys, tmp_path):
+    """An sbatch that refuses: what it was asked for, and what a person is told."""
+    for name, text in (("srun", "#!/usr/bin/env bash\n"), ("sbatch", SBATCH)):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
+    options = ("hydra/launcher=slurm", "hydra.launcher.partition=none", "hydra.launcher.gpus_per_node=8")
+    status, _, err = type_in(monkeypatch, capsys, "-m", *options, "lr=0.1,0.2")
+    assert status == 1
+    assert err.splitlines()[-1] == "error: FailedJobError: no such partition"  # sbatch's own line stands above
+    submitted = (tmp_path / "submitted.sh").read_text()
+    for line in (
+        "--array=0-1%2",
+        "--gpus-per-node=8",
+        "--ntasks-per-node=1",
+        "--cpus-per-task=8",
+        "--time=240",
+        "--partition=none",
+        "--job-name=shapes",
+        "--signal=USR2@120",
+    ):
+        assert f"#SBATCH {line}\n" in submitted
+    (sweep,) = (tmp_path / "outputs" / "shapes").iterdir()
+    assert f"#SBATCH --output={sweep}/.submitit/%A_%a/" in submitted
+
+
+def test_a_run_that_is_only_prepared(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = type_in(monkeypatch, capsys, *TINY, "name=later", "lr=0.5", "trainer=ddp", "execute=false")
+    assert status == 0, err
+    (run,) = (tmp_path / "outputs" / "later").iterdir()
+    assert out == f"{run.relative_to(tmp_path)}\n"
+    assert f"python -m fcn.worker {run.relative_to(tmp_path)}" in err
+    assert sorted(path.name for path in run.iterdir()) == [".hydra", runs.CONFIG]
+    config = runs.load_config(run)
+    assert config.execute  # it means nothing to who executes the run
+    assert config.lr == 0.5
+    assert runs.load_overrides(run) == [*TINY, "name=later", "lr=0.5", "trainer=ddp"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("-m", "lr=0.1,0.2", "execute=false"), "error: execute=false goes without -m; a sweep is executed by"),
+        (("resume=outputs/x/y", "execute=false"), "error: execute=false makes a new run; leave out resume=..."),
+        (("rerun=outputs/x/y", "execute=false"), "error: execute=false makes a new run; leave out resume=..."),
+    ],
+)
+def test_what_cannot_be_prepared(arguments, message, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    status, _, err = type_in(monkeypatch, capsys, *arguments)
+    assert status == 1
+    assert message in err
+    assert not list(tmp_path.rglob(runs.CONFIG))
+
+
+@pytest.mark.parametrize(
+    ("typed", "own", "name"),
+    [
+        (
+            ["name=x", "lr=0.1,0.2", "data.crop_size=[64, 64]"],
+            ["name=x", "lr=0.2", "data.crop_size=[64,64]"],
+            "3_lr-0.2",
+        ),
+        (["model/init=bilinear,xavier", "lr=choice(1,2)"], ["model/init=xavier", "lr=1"], "3_init-xavier_lr-1"),
+        (["name=x"], ["name=x", "seed=4"], "3_seed-4"),  # a sweeper's own choice
+        (["lr=0.1"], ["lr=0.1"], "3_lr-0.1"),
+        (None, ["a/b=c d", "lr=0.1"], "3_b-c-d_lr-0.1"),
+    ],
+)
+def test_jobs_of_other_launchers_are_named_as_ours(typed, own, name, tmp_path):
+    if typed is not None:
+        OmegaConf.save(OmegaConf.create({"hydra": {"overrides": {"task": typed}}}), tmp_path / "multirun.yaml")
+    assert fcn_launcher._job_directory(3, own, str(tmp_path)) == name
+
+
+def test_the_name_of_a_job_is_short_whatever_was_typed(tmp_path):
+    assert len(fcn_launcher._job_directory(3, [f"name={'x' * 300}"], str(tmp_path))) == 80
