@@ -108,10 +108,14 @@ class Sweep:
 
     def _compare(self) -> None:
         """Print how the jobs compare and leave it in the folder, for whoever reads it later."""
-        from fcn.comparison import write_comparison  # waits for NumPy, which a command that only composes need not
+        from fcn.comparison import ComparisonError, write_comparison  # NumPy is not waited for to print a help
 
-        Console().print(write_comparison(self.folder))
-        print(f"compared in {self.folder}: comparison.md, .csv, .png; more by python scripts/compare.py {self.folder}")
+        try:
+            Console().print(write_comparison(self.folder))
+        except ComparisonError as error:  # there is nothing to compare, as when no job was validated
+            print(f"not compared: {error}")
+        else:
+            print(f"{self.folder}/comparison.md, .csv, .png; more by python scripts/compare.py {self.folder}")
 
 
 def score(run_dir: Path) -> float:

@@ -117,7 +117,6 @@ def test_a_run_that_is_only_prepared(monkeypatch, capsys, tmp_path):
     [
         (("-m", "lr=0.1,0.2", "execute=false"), "error: execute=false goes without -m; a sweep is executed by"),
         (("resume=outputs/x/y", "execute=false"), "error: execute=false makes a new run; leave out resume=..."),
-        (("rerun=outputs/x/y", "execute=false"), "error: execute=false makes a new run; leave out resume=..."),
     ],
 )
 def test_what_cannot_be_prepared(arguments, message, monkeypatch, capsys, tmp_path):
