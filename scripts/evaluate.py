@@ -2,6 +2,8 @@
 
     python scripts/evaluate.py run=outputs/<name>/<time> data.root=<folder of VOCdevkit> split=val
 
+With a folder of runs, such as a sweep's, each of them in turn.
+
 Writes tables, confusion matrices and pictures to <run>/evaluation/<split>, all of them or, after an error, none.
 """
 
@@ -14,7 +16,7 @@ import shutil
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +29,14 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from fcn import inference
+from fcn import inference, runs
 from fcn.boundary import boundary_figure
 from fcn.cli import run_command
+from fcn.comparison.collect import find_runs
 from fcn.config import ConfigError, DataConfig, InferenceConfig, setting, to_container, typed
 from fcn.data.module import WholeImages
 from fcn.evaluation import Evaluation, evaluate, find_images
-from fcn.inference import Predictor
+from fcn.inference import CheckpointError, Predictor
 from fcn.metrics import scores
 from fcn.provenance import provenance
 from fcn.recording import device_name
@@ -54,7 +57,9 @@ SCORES = {
 
 @dataclass(kw_only=True, slots=True)
 class EvaluateConfig(InferenceConfig):
-    run: str | None = setting(None, "run directory (its best checkpoint) or checkpoint file; must be given")
+    run: str | None = setting(
+        None, "run directory (its best checkpoint), folder of runs, or checkpoint file; must be given"
+    )
     data: DataConfig = field(default_factory=DataConfig)
     split: str | None = setting(None, "a list in ImageSets/Segmentation; null: data.val_split")
     output: str | None = setting(None, "folder of the files; null: evaluation/<split> in the run, or beside the file")
@@ -77,6 +82,23 @@ class Job:
     batch_size: int
     widths: list[int]
     worst: int
+
+
+def each_run(config: EvaluateConfig) -> list[EvaluateConfig]:
+    """The configuration, or where `run` is a folder of runs, as that of a sweep, one for each of those.
+
+    Raises:
+        ConfigError: if the files of several runs would go into one folder.
+    """
+    folder = Path(config.run or "")
+    if config.run is None or not folder.is_dir() or (folder / runs.CONFIG).is_file():
+        return [config]
+    found = find_runs([folder])
+    if config.output is not None and len(found) > 1:
+        raise ConfigError(
+            f"output (={config.output}) is one folder, and run (={config.run}) holds {len(found)} runs; leave it out"
+        )
+    return [replace(config, run=str(run)) for run in found] or [config]
 
 
 def prepare(config: EvaluateConfig, overrides: Sequence[str]) -> Job:
@@ -261,10 +283,18 @@ def _share(value: float) -> str:
 
 def main() -> None:
     def task(composed: DictConfig) -> None:
-        job = prepare(typed(composed, EvaluateConfig), HydraConfig.get().overrides.task)
-        evaluation = run_job(job)
-        write(job, evaluation)
-        report(Console(), job, evaluation)
+        configs = each_run(typed(composed, EvaluateConfig))
+        for config in configs:
+            try:
+                job = prepare(config, HydraConfig.get().overrides.task)
+            except CheckpointError as error:
+                if len(configs) == 1:
+                    raise
+                print(f"left out: {error}", file=sys.stderr)  # a run of a sweep that failed, or has not begun
+                continue
+            evaluation = run_job(job)
+            write(job, evaluation)
+            report(Console(), job, evaluation)
 
     run_command(task, config_name="evaluate", schema=EvaluateConfig)
 

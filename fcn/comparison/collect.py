@@ -63,7 +63,7 @@ def collect(folders: Sequence[Path]) -> tuple[list[Run], list[Broken]]:
     """
     found: list[Run] = []
     broken: list[Broken] = []
-    for path in _run_dirs(folders):
+    for path in find_runs(folders):
         try:
             found.append(_read(path))
         except Exception as error:  # of many kinds: the layers of YAML and JSON let theirs through
@@ -76,7 +76,12 @@ def collect(folders: Sequence[Path]) -> tuple[list[Run], list[Broken]]:
     return found, broken
 
 
-def _run_dirs(folders: Sequence[Path]) -> list[Path]:
+def find_runs(folders: Sequence[Path]) -> list[Path]:
+    """Run directories at or below the folders, each once.
+
+    Raises:
+        ComparisonError: if a folder is not there.
+    """
     by_place: dict[Path, Path] = {}
     for folder in folders:
         if not folder.is_dir():

@@ -13,6 +13,7 @@ from PIL import Image
 
 import fcn
 from fcn import config as configuration
+from fcn import runs
 from fcn.config import BackboneConfig, BackboneName, Config, DataConfig, DatasetName, InferenceConfig, ShapesConfig
 from fcn.data.palette import color_map
 from fcn.data.shapes import CLASSES as SHAPES
@@ -161,6 +162,25 @@ def test_files_of_a_run(run, tree, type_in):
     assert [row["class"] for row in classes] == CLASSES
     assert [int(row["target_pixels"]) for row in classes] == total.sum(axis=1).tolist()
     assert f"{mean_iou(total):.4f}" in out
+
+
+def test_every_run_of_a_folder(run, tree, type_in):
+    """A sweep's: three runs, one of which has no checkpoint yet."""
+    for name in ("0_a", "1_b", "2_c"):
+        runs.create(tree.parent / "sweep" / name, Config())
+        if name != "1_b":
+            (tree.parent / "sweep" / name / "checkpoints").symlink_to(run / "checkpoints")
+    status, out, err = type_in("run=sweep", "data.root=root", "worst=0")
+    assert status == 0
+    assert [line for line in out.splitlines() if line.startswith("sweep/")] == [
+        "sweep/0_a/evaluation/val",
+        "sweep/2_c/evaluation/val",
+    ]
+    (line,) = err.splitlines()
+    assert line.startswith("left out: sweep/1_b")
+    status, _, err = type_in("run=sweep", "data.root=root", "output=one")
+    assert status == 1
+    assert "output (=one) is one folder, and run (=sweep) holds 3 runs; leave it out" in err
 
 
 def test_a_score_that_does_not_exist_is_null_in_json_and_empty_in_csv(run, type_in):
