@@ -61,6 +61,12 @@ ELSEWHERE = {
     "python scripts/export.py run=outputs/<name>/<time> format=onnx": "unit/test_exporting.py",
     "torchrun --nproc-per-node 8 -m fcn.worker outputs/<name>/<time>": "below",
     "python train.py": ".ci/run",
+    "python train.py rerun=outputs/<name>/<time>": "test_rerun.py",
+    "python train.py -m study=init": "test_studies.py",
+    "python scripts/compare.py outputs/<name> --html comparison.html": "unit/scripts/test_compare.py",
+    "python scripts/tune.py search=default trials=30": "unit/scripts/test_tune.py",
+    "python train.py experiment=d2l execute=false": "test_clusters.py",
+    "python train.py -m hydra/launcher=slurm lr=0.001,0.01": "test_clusters.py",
 }
 
 
