@@ -1,4 +1,4 @@
-"""Pictures: masks in colour, overlays, errors, panels, legends, the confusion matrix, curves; and how they are saved.
+"""Pictures: masks in colour, overlays, errors, panels, legends, the confusion matrix, curves, searches; and how they are saved.
 
 Everything here is NumPy arrays in and NumPy arrays or PIL images out. Matplotlib is used through its objects,
 never through pyplot, so that no global state is shared between threads and no figure has to be closed.
@@ -10,6 +10,7 @@ from fcn.visualization.files import save_png
 from fcn.visualization.legends import class_legend, legend
 from fcn.visualization.masks import ERROR_COLOR, Sample, colorize, error_map, overlay
 from fcn.visualization.panels import CELL_SIZE, caption, panels
+from fcn.visualization.searches import history_figure, importance_figure
 
 __all__ = [
     "CELL_SIZE",
@@ -22,6 +23,8 @@ __all__ = [
     "curves_figure",
     "error_map",
     "figure_image",
+    "history_figure",
+    "importance_figure",
     "legend",
     "overlay",
     "panels",

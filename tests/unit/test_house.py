@@ -19,19 +19,19 @@ LEVELS = [
     ["fcn.models.fcn", "fcn.models.baselines"],
     ["fcn.models.networks"],
     ["fcn.visualization.files", "fcn.visualization.figures", "fcn.visualization.masks"],
-    ["fcn.boundary", "fcn.visualization.curves", "fcn.visualization.legends"],
+    ["fcn.boundary", "fcn.visualization.curves", "fcn.visualization.legends", "fcn.visualization.searches"],
     ["fcn.visualization.panels"],
     ["fcn.visualization"],
     ["fcn.data.module", "fcn.task"],
     ["fcn.inference", "fcn.stopping"],
     ["fcn.recording", "fcn.sources", "fcn.evaluation", "fcn.exporting"],
     ["fcn.experiment", "fcn.prediction"],
-    ["fcn.cli"],
+    ["fcn.cli", "fcn.space"],
     ["fcn.agent"],
     ["fcn.slots", "fcn.worker"],
     ["fcn.sweepboard"],
     ["fcn.sweeps"],
-    ["fcn.launch"],
+    ["fcn.launch", "fcn.search"],
 ]
 LEVEL = {module: number for number, modules in enumerate(LEVELS) for module in modules}
 PURE = {"fcn.data", "fcn.models"}  # packages without code of their own
