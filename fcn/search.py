@@ -177,9 +177,7 @@ class Search:
         with warnings.catch_warnings():
             # Optuna's own way to sample entries with conditions jointly, experimental since 2.8.
             warnings.filterwarnings("ignore", ".*group", optuna.exceptions.ExperimentalWarning)
-            self.study.sampler = optuna.samplers.TPESampler(
-                seed=int(seed), multivariate=True, group=True, warn_independent_sampling=False
-            )
+            self.study.sampler = optuna.samplers.TPESampler(seed=int(seed), multivariate=True, group=True)
         return self.study.ask()
 
     def _prepare(self, trial: Trial) -> Job:
@@ -199,18 +197,14 @@ class Search:
         sweeps.make_run(job.run_dir, config, overrides, remedy="use another name=...")
         owner = contextlib.ExitStack()
         owner.enter_context(_owning(job.run_dir))
-        execution = _Execution(
-            trial, owner, config.epochs, step=max(self._frozen(trial).intermediate_values, default=0)
-        )
+        known = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values
+        execution = _Execution(trial, owner, config.epochs, step=max(known, default=0))
         self._executions[job] = execution
         if runs.read_summary(job.run_dir).get("status") == State.finished:
             job.state = State.finished
             self._report(job, execution)
             self._settle(job, execution)
         return job
-
-    def _frozen(self, trial: Trial) -> FrozenTrial:
-        return self.study.get_trials(deepcopy=False)[trial.number]
 
     def _report(self, job: Job, execution: _Execution) -> None:
         """Tell the study the scores that it does not know; stop the job if the pruner expects nothing of it."""

@@ -129,7 +129,7 @@ def _check_entry(name: str, entry: Entry) -> None:
 
 
 def _check_when(name: str, space: Mapping[str, Entry]) -> None:
-    entry = next(reversed(space.values()))
+    *_, entry = space.values()
     for key, value in entry.when.items():
         choices = [spell(choice) for choice in space[key].choices] if key in space and space[key] is not entry else []
         if spell(value) not in choices:

@@ -1,4 +1,4 @@
-"""What a person sees of a sweep or a search while it runs: a live table on a terminal, else a line for every job that ends."""
+"""What a person sees of a sweep or a search: a live table on a terminal, else a line for every job that ends."""
 
 from __future__ import annotations
 

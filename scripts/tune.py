@@ -8,6 +8,7 @@ The same command again goes on where it stopped; typed in two terminals, it shar
 from __future__ import annotations
 
 import csv
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from fcn.search import Plan
 
 SHOWN = 10
-EXIT_ALL_FAILED = 1
 
 
 @dataclass(kw_only=True, slots=True)
@@ -66,7 +66,7 @@ def prepare(config: TuneConfig, overrides: Sequence[str], option: str) -> tuple[
     for key in typed_values(fixed):
         space.pop(key, None)  # what is typed is not searched over
     if not space:
-        raise ConfigError(f"search={option} must have an entry that is not fixed; leave out {' '.join(fixed)}")
+        raise ConfigError(f"search={option} must have an entry whose key is not typed; leave one out")
     base = launch.compose(*fixed)
     slots = build_slots([base, *probe(space, lambda some: launch.compose(*fixed, *some))], number=config.slots)
     plan = _search().Plan(
@@ -108,7 +108,7 @@ def report(plan: Plan, study: Study, console: Console) -> None:
     shares = _search().importances(study)
     _write_trials(plan.folder / "trials.csv", trials, list(plan.space))
     _draw(plan.folder, trials, shares)
-    finished = sorted(_in_state(trials, "COMPLETE"), key=lambda trial: -trial.value)
+    finished = sorted(_in_state(trials, "COMPLETE"), key=_score, reverse=True)
     counts = {name: len(_in_state(trials, name)) for name in ("COMPLETE", "PRUNED", "FAIL", "RUNNING")}
     words = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running or stopped"}
     console.print(_table(finished[:SHOWN], plan, ", ".join(f"{n} {words[name]}" for name, n in counts.items() if n)))
@@ -119,6 +119,10 @@ def report(plan: Plan, study: Study, console: Console) -> None:
         best = plan.folder / finished[0].user_attrs["run"]
         _print(console, f"best     {best}, val mIoU {finished[0].value:.3f}; trained again by")
         _print(console, command(runs.load_overrides(best)))
+
+
+def _score(trial: FrozenTrial) -> float:
+    return -math.inf if trial.value is None else trial.value
 
 
 def _in_state(trials: Sequence[FrozenTrial], name: str) -> list[FrozenTrial]:
@@ -132,7 +136,7 @@ def _print(console: Console, line: str) -> None:
 def _table(best: Sequence[FrozenTrial], plan: Plan, caption: str) -> Table:
     table = Table("trial", title=str(plan.folder), caption=caption, title_justify="left", caption_justify="left")
     for key in plan.space:
-        table.add_column(key)
+        table.add_column(key, overflow="fold")
     table.add_column("best val mIoU", justify="right")
     for trial in best:
         values = (plan.space[key].rounded(str(trial.params[key])) if key in trial.params else "-" for key in plan.space)
@@ -174,8 +178,7 @@ def _draw(folder: Path, trials: Sequence[FrozenTrial], shares: Mapping[str, floa
 def tune(composed: DictConfig) -> None:
     """Hydra's task."""
     settings = HydraConfig.get()
-    option = OmegaConf.to_container(settings.runtime.choices)["search"]
-    plan, slots = prepare(typed(composed, TuneConfig), list(settings.overrides.task), option)
+    plan, slots = prepare(typed(composed, TuneConfig), settings.overrides.task, settings.runtime.choices["search"])
     search = _search().Search.open(plan)
     number = search.run(slots)
     console = Console()

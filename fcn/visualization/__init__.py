@@ -1,4 +1,4 @@
-"""Pictures: masks in colour, overlays, errors, panels, legends, the confusion matrix, curves, searches; and how they are saved.
+"""Pictures: masks in colour, overlays, errors, panels, legends, confusion matrices, curves, searches; how they are saved.
 
 Everything here is NumPy arrays in and NumPy arrays or PIL images out. Matplotlib is used through its objects,
 never through pyplot, so that no global state is shared between threads and no figure has to be closed.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
@@ -42,8 +41,8 @@ def history_figure(scores: Sequence[float | None], *, pruned: Sequence[bool]) ->
     if early:
         axes.plot(*zip(*early, strict=True), "o", color=_PRUNED, fillstyle="none", label="pruned, last score")
     if failed := [x for x, y in enumerate(scores) if y is None]:
-        bottom = {"transform": axes.get_xaxis_transform(), "clip_on": False}
-        axes.plot(failed, [0.0] * len(failed), "x", color=_FAILED, label="without a score", **bottom)
+        bottom = axes.get_xaxis_transform()
+        axes.plot(failed, [0] * len(failed), "x", color=_FAILED, label="failed", transform=bottom, clip_on=False)
     axes.set(xlabel="trial", ylabel="best val mean IoU", xlim=(-0.5, len(scores) - 0.5))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(color="0.9")
@@ -67,7 +66,7 @@ def importance_figure(importances: Mapping[str, float], *, trials: int) -> Image
     keys, shares = list(importances), list(importances.values())
     figure = Figure(figsize=(8, 0.42 * len(keys) + 1.1), dpi=100, facecolor="white", layout="constrained")
     axes = figure.subplots()
-    places = np.arange(len(keys))
+    places = range(len(keys))
     axes.barh(places, 1, height=0.6, color="0.94")
     axes.barh(places, shares, height=0.6, color=_FINISHED)
     for place, share in zip(places, shares, strict=True):
