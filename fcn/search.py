@@ -134,7 +134,7 @@ class Search:
         while True:
             with self._alone():
                 orphan = next(filter(self._is_orphan, self._running()), None)
-                if orphan is None and len(self.study.trials) >= self.plan.trials:
+                if orphan is None and len(self.study.get_trials(deepcopy=False)) >= self.plan.trials:
                     return
                 job = self._prepare(self._ask() if orphan is None else Trial(self.study, orphan._trial_id))
             if job.state is State.queued:
@@ -173,7 +173,9 @@ class Search:
 
     def _ask(self) -> Trial:
         """A new trial. A sampler of its own makes its values the same, however often the search was stopped before."""
-        seed = np.random.SeedSequence([self.plan.config.seed, len(self.study.trials)]).generate_state(1)[0]
+        seed = np.random.SeedSequence(
+            [self.plan.config.seed, len(self.study.get_trials(deepcopy=False))]
+        ).generate_state(1)[0]
         with warnings.catch_warnings():
             # Optuna's own way to sample entries with conditions jointly, experimental since 2.8.
             warnings.filterwarnings("ignore", ".*group", optuna.exceptions.ExperimentalWarning)

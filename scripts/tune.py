@@ -164,12 +164,12 @@ def _row(trial: FrozenTrial) -> Mapping[str, Any]:
 
 
 def _draw(folder: Path, trials: Sequence[FrozenTrial], shares: Mapping[str, float]) -> None:
-    from fcn.visualization import history_figure, importance_figure, save_png
+    from fcn.visualization import Ended, history_figure, importance_figure, save_png
 
     ended = [trial for trial in trials if trial.state.is_finished()]
     if ended:
-        pruned = [trial.state.name == "PRUNED" for trial in ended]
-        save_png(history_figure([trial.value for trial in ended], pruned=pruned), folder / "history.png")
+        points = [Ended(trial.number, trial.value, trial.state.name == "PRUNED") for trial in ended]
+        save_png(history_figure(points), folder / "history.png")
     if shares:
         finished = len(_in_state(trials, "COMPLETE"))
         save_png(importance_figure(shares, trials=finished), folder / "importance.png")

@@ -1,4 +1,4 @@
-"""Pictures: masks in colour, overlays, errors, panels, legends, confusion matrices, curves, searches; how they are saved.
+"""Pictures: masks in colour, overlays, errors, panels, legends, matrices, curves, searches; and how they are saved.
 
 Everything here is NumPy arrays in and NumPy arrays or PIL images out. Matplotlib is used through its objects,
 never through pyplot, so that no global state is shared between threads and no figure has to be closed.
@@ -10,11 +10,12 @@ from fcn.visualization.files import save_png
 from fcn.visualization.legends import class_legend, legend
 from fcn.visualization.masks import ERROR_COLOR, Sample, colorize, error_map, overlay
 from fcn.visualization.panels import CELL_SIZE, caption, panels
-from fcn.visualization.searches import history_figure, importance_figure
+from fcn.visualization.searches import Ended, history_figure, importance_figure
 
 __all__ = [
     "CELL_SIZE",
     "ERROR_COLOR",
+    "Ended",
     "Sample",
     "caption",
     "class_legend",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -14,36 +15,44 @@ from fcn.visualization.figures import figure_image
 _FINISHED, _PRUNED, _FAILED = "#1f77b4", "0.6", "#d62728"
 
 
-def history_figure(scores: Sequence[float | None], *, pruned: Sequence[bool]) -> Image.Image:
-    """Score of every trial in the order of their numbers, and the best of the finished ones so far.
+class Ended(NamedTuple):
+    """A trial that has ended.
 
-    Args:
-        scores: of the trials, higher is better; of a pruned one its last. None: there is none, a cross at the bottom.
-        pruned: whether each was stopped early.
+    Attributes:
+        number: of the trial.
+        score: higher is better; of a pruned one the last; None if there is none.
+        pruned: whether it was stopped early.
+    """
+
+    number: int
+    score: float | None
+    pruned: bool = False
+
+
+def history_figure(trials: Sequence[Ended]) -> Image.Image:
+    """Score of every trial over their numbers, and the best of the finished ones so far; failed ones are crosses.
 
     Raises:
-        ValueError: if there is no trial, or the lengths differ.
+        ValueError: if there is no trial.
     """
-    if not scores or len(scores) != len(pruned):
-        raise ValueError(
-            f"scores ({len(scores)}) and pruned ({len(pruned)}) must be as many, and at least one; draw no history "
-            "before the first trial has ended"
-        )
+    if not trials:
+        raise ValueError("trials (=[]) must hold at least one; draw no history before the first one has ended")
     figure = Figure(figsize=(9, 4.5), dpi=100, facecolor="white")
     axes = figure.subplots()
     figure.subplots_adjust(left=0.08, right=0.975, bottom=0.12, top=0.86)
-    finished = [(x, y) for x, (y, early) in enumerate(zip(scores, pruned, strict=True)) if y is not None and not early]
-    early = [(x, y) for x, (y, early) in enumerate(zip(scores, pruned, strict=True)) if y is not None and early]
+    last = max(trial.number for trial in trials)
+    finished = [(x, y) for x, y, pruned in trials if y is not None and not pruned]
+    early = [(x, y) for x, y, pruned in trials if y is not None and pruned]
     if finished:
         places, values = [x for x, _ in finished], list(itertools.accumulate((y for _, y in finished), max))
-        axes.step([*places, len(scores) - 1], [*values, values[-1]], where="post", color=_FINISHED, label="best so far")
+        axes.step([*places, last], [*values, values[-1]], where="post", color=_FINISHED, label="best so far")
         axes.plot(*zip(*finished, strict=True), "o", color=_FINISHED, label="finished")
     if early:
         axes.plot(*zip(*early, strict=True), "o", color=_PRUNED, fillstyle="none", label="pruned, last score")
-    if failed := [x for x, y in enumerate(scores) if y is None]:
+    if failed := [trial.number for trial in trials if trial.score is None]:
         bottom = axes.get_xaxis_transform()
         axes.plot(failed, [0] * len(failed), "x", color=_FAILED, label="failed", transform=bottom, clip_on=False)
-    axes.set(xlabel="trial", ylabel="best val mean IoU", xlim=(-0.5, len(scores) - 0.5))
+    axes.set(xlabel="trial", ylabel="best val mean IoU", xlim=(-0.5, last + 0.5))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
