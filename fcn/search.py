@@ -76,7 +76,7 @@ class Search:
     Attributes:
         plan: what is searched for.
         study: Optuna's.
-        jobs: of this process, in the order in which they were drawn.
+        jobs: run directories of this process, in the order in which they were drawn.
     """
 
     plan: Plan
@@ -173,9 +173,8 @@ class Search:
 
     def _ask(self) -> Trial:
         """A new trial. A sampler of its own makes its values the same, however often the search was stopped before."""
-        seed = np.random.SeedSequence(
-            [self.plan.config.seed, len(self.study.get_trials(deepcopy=False))]
-        ).generate_state(1)[0]
+        number = len(self.study.get_trials(deepcopy=False))
+        seed = np.random.SeedSequence([self.plan.config.seed, number]).generate_state(1)[0]
         with warnings.catch_warnings():
             # Optuna's own way to sample entries with conditions jointly, experimental since 2.8.
             warnings.filterwarnings("ignore", ".*group", optuna.exceptions.ExperimentalWarning)
@@ -188,7 +187,6 @@ class Search:
         readable = [f"{key}={self.plan.space[key].rounded(text)}" for key, text in texts.items()]
         job = Job(self.plan.folder / sweeps.job_names([readable], first=trial.number)[0], readable)
         trial.set_user_attr(RUN, job.run_dir.name)
-        self.jobs.append(job)
         overrides = [*self.plan.fixed, *(f"{key}={text}" for key, text in texts.items())]
         try:
             config = self.plan.compose(overrides)
@@ -197,6 +195,7 @@ class Search:
             self._fail(trial, job.reason)
             return job
         sweeps.make_run(job.run_dir, config, overrides, remedy="use another name=...")
+        self.jobs.append(job)
         owner = contextlib.ExitStack()
         owner.enter_context(_owning(job.run_dir))
         known = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values

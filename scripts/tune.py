@@ -20,12 +20,12 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from fcn import launch, runs
+from fcn import launch
 from fcn.cli import run_command
 from fcn.config import Config, ConfigError, setting, typed
 from fcn.files import replacing
 from fcn.slots import build_slots
-from fcn.space import PrunerName, parse, probe, typed_values
+from fcn.space import PrunerName, parse, probe, suggest, typed_values
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -43,6 +43,10 @@ class TuneConfig(Config):
     slots: int | None = setting(None, "at a time; null: as many as the GPUs are enough for, or one on the CPU", low=1)
     pruner: PrunerName = setting(PrunerName.median, "which trials are stopped early: median, hyperband, none")
     storage: str | None = setting(None, "database, an Optuna URL; null: study.db beside the trials")
+
+
+class SearchFailed(ValueError):
+    """No trial of a search has a score: why the first one has none."""
 
 
 OWN = {"search", "trials", "slots", "pruner", "storage"}
@@ -97,9 +101,10 @@ def _search() -> Any:
     return search
 
 
-def command(overrides: Sequence[str]) -> str:
-    """The line that trains with these overrides, ready to be pasted."""
-    return shlex.join(["python", "train.py", *overrides])
+def command(plan: Plan, trial: FrozenTrial) -> str:
+    """The line that trains as a trial does, ready to be pasted."""
+    texts = suggest(trial, plan.space, typed_values(plan.fixed))
+    return shlex.join(["python", "train.py", *plan.fixed, *(f"{key}={text}" for key, text in texts.items())])
 
 
 def report(plan: Plan, study: Study, console: Console) -> None:
@@ -118,11 +123,22 @@ def report(plan: Plan, study: Study, console: Console) -> None:
             _print(console, "matters  " + ", ".join(f"{key} {100 * share:.0f} %" for key, share in shares.items()))
         best = plan.folder / finished[0].user_attrs["run"]
         _print(console, f"best     {best}, val mIoU {finished[0].value:.3f}; trained again by")
-        _print(console, command(runs.load_overrides(best)))
+        _print(console, command(plan, finished[0]))
 
 
 def _score(trial: FrozenTrial) -> float:
     return -math.inf if trial.value is None else trial.value
+
+
+def check_any_good(study: Study) -> None:
+    """A search all of whose trials failed has failed.
+
+    Raises:
+        SearchFailed: with the reason of the first trial.
+    """
+    trials = study.get_trials(deepcopy=False)
+    if trials and len(failed := _in_state(trials, "FAIL")) == len(trials):
+        raise SearchFailed(f"all {len(failed)} trials failed, the first one: {failed[0].user_attrs['reason']}")
 
 
 def _in_state(trials: Sequence[FrozenTrial], name: str) -> list[FrozenTrial]:
@@ -186,6 +202,7 @@ def tune(composed: DictConfig) -> None:
     if number:
         _print(console, "stopped: the same command goes on")
         raise SystemExit(128 + number)
+    check_any_good(search.study)
 
 
 def main() -> None:

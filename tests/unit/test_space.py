@@ -1,4 +1,4 @@
-"""Search spaces: what is suggested lies within them, mistakes are one line, and values are typed as Hydra reads them."""
+"""Search spaces: suggestions lie within them, mistakes are one line, and values are typed as Hydra reads them."""
 
 import math
 
@@ -37,7 +37,7 @@ def ranges(draw):
     return entry | ({"step": step / scale} if "step" in kind else {})
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(ranges())
 def test_suggestions_lie_in_the_range(values):
     entry = parse({"lr": values})["lr"]
