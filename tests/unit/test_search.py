@@ -240,6 +240,19 @@ def test_what_is_not_stopped(folder, running, scores, pruner):
         job._process.wait(0.1)
 
 
+@pytest.mark.parametrize(("by_us", "state"), [(True, TrialState.RUNNING), (False, TrialState.FAIL)])
+def test_a_trial_that_is_killed(folder, running, by_us, state):
+    """By a second Ctrl-C it goes on next time; by the system, which has no memory for it, it has failed."""
+    search = Search.open(plan(folder))
+    job = running(drawn(search, 1)[0])
+    (job.run_dir / runs.CONSOLE).touch()
+    job.kill() if by_us else job._process.kill()
+    job._process.wait()
+    assert job.poll()
+    search.watch(job)
+    assert states(search) == [state]
+
+
 def test_hyperband_stops_the_worst(folder):
     study = Search.open(plan(folder, pruner=PrunerName.hyperband)).study
     stopped = []
