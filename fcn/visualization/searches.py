@@ -39,7 +39,7 @@ def history_figure(trials: Sequence[Ended]) -> Image.Image:
         raise ValueError("trials (=[]) must hold at least one; draw no history before the first one has ended")
     figure = Figure(figsize=(9, 4.5), dpi=100, facecolor="white")
     axes = figure.subplots()
-    figure.subplots_adjust(left=0.08, right=0.975, bottom=0.12, top=0.86)
+    figure.subplots_adjust(left=0.09, right=0.975, bottom=0.12, top=0.86)
     last = max(trial.number for trial in trials)
     finished = [(x, y) for x, y, pruned in trials if y is not None and not pruned]
     early = [(x, y) for x, y, pruned in trials if y is not None and pruned]

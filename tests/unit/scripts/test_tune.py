@@ -137,7 +137,7 @@ def test_a_search_without_a_score_has_failed():
 @pytest.mark.slow
 def test_a_killed_search_goes_on(fresh_command):
     """SIGKILL while a trial trains; the same command again ends it in its own directory, and no trial twice."""
-    options = (*TINY, f"data.root={fresh_command.data}", "trainer=cpu", "epochs=3", "name=k", "trials=3", "search=init")
+    options = (*TINY, f"data.root={fresh_command.data}", "trainer=cpu", "name=k", "trials=3", "search=init")
     folder = fresh_command.folder / "outputs" / "k" / "tune-init"
     process = fresh_command.start(*options, script="scripts/tune.py")
     try:

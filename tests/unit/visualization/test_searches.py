@@ -16,7 +16,7 @@ def columns(image, color) -> np.ndarray:
 def test_finished_trials_are_in_the_order_of_their_numbers_and_failed_ones_are_crosses():
     image = history_figure([Ended(0, 0.2), Ended(1, None), Ended(3, 0.1, pruned=True)])
     assert image.mode == "RGB"
-    left, right = 72, 878  # of the axes, on which four numbers have equal shares
+    left, right = 81, 878  # of the axes, on which four numbers have equal shares
     red = columns(image, RED)
     assert left + 0.25 * (right - left) < red.min() < red.max() < left + 0.5 * (right - left)
     # From the one finished trial, in the middle of the first quarter, its line goes on to the last number.
