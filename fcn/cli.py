@@ -145,7 +145,7 @@ def _key_table(schema: type, composed: DictConfig) -> str:
     values = flatten(OmegaConf.to_container(composed, resolve=True, enum_to_str=True))  # type: ignore[arg-type]
     lines = []
     for key, entry in schema_fields(schema).items():
-        value = values[key]
+        value = values.get(key, "...")  # a dict may hold anything
         text = json.dumps(value) if isinstance(value, (bool, list)) or value is None else str(value)
         lines.append(f"{key:<29} {text if len(text) <= 14 else '...':<14}  {entry.metadata['meaning']}")
     return "\n".join(lines).replace("$", "$$")  # Hydra takes the help text for a string.Template

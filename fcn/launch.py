@@ -14,6 +14,7 @@ from pathlib import Path
 
 import hydra
 from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -141,7 +142,8 @@ def compose(*overrides: str) -> Config:
         ConfigError: if a key, a value or an option is wrong.
     """
     cli.register()
-    with initialize_config_dir(str(cli.CONF), version_base="1.3"):
+    within_command = GlobalHydra().is_initialized()
+    with contextlib.nullcontext() if within_command else initialize_config_dir(str(cli.CONF), version_base="1.3"):
         try:
             return from_composed(hydra.compose("config", list(overrides)))
         except (HydraException, OmegaConfBaseException) as error:

@@ -24,7 +24,7 @@ from fcn.inference import predict_logits
 from fcn.models.upsampling import bilinear_kernel
 from fcn.stopping import StopOnSignal
 from fcn.task import SegmentationTask
-from fcn.tensorboard import Board
+from fcn.tensorboard import EventFiles
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class RunRecorder(pl.Callback):
         self._point = (0.0, 0.0)  # images and seconds at the last point of the step curves
         self._gradient_norm: Tensor | None = None
         self._rows: list[Mapping[str, Any]] = []
-        self._board: Board | None = None
+        self._events: EventFiles | None = None
         # What this execution of the run computes with, and what those before it did; kept by process 0.
         self._execution: dict[str, Any] = {}
         self._earlier: list[dict[str, Any]] = []
@@ -111,7 +111,7 @@ class RunRecorder(pl.Callback):
             step = trainer.global_step
             # What was written after the checkpoint from which a run goes on is dropped: it comes again.
             self._rows = [row for row in runs.read_metrics(self.run_dir) if int(row["step"]) <= step]
-            self._board = Board(self.run_dir, step=step, hyperparameters=self.hyperparameters)
+            self._events = EventFiles(self.run_dir, step=step, hyperparameters=self.hyperparameters)
         self._since = time.monotonic()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -125,7 +125,7 @@ class RunRecorder(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
         # Only where it will be read: the last step of an epoch gives the value of the epoch.
-        if self._board and (trainer.is_last_batch or _has_point(trainer.global_step + 1, _task(pl_module))):
+        if self._events and (trainer.is_last_batch or _has_point(trainer.global_step + 1, _task(pl_module))):
             self._gradient_norm = gradient_norm(pl_module)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
@@ -135,8 +135,8 @@ class RunRecorder(pl.Callback):
         self._train_seconds += now - self._since
         self._since = now
         task.log("loss", task.last_loss, prog_bar=True, logger=False)
-        if self._board and _has_point(trainer.global_step, task):
-            self._board.add_scalars(self._step_scalars(trainer, task), trainer.global_step)
+        if self._events and _has_point(trainer.global_step, task):
+            self._events.add_scalars(self._step_scalars(trainer, task), trainer.global_step)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         task = _task(pl_module)
@@ -154,8 +154,8 @@ class RunRecorder(pl.Callback):
             self._record_scalars(trainer, task, scores)
             if "val/mean_iou" in scores:
                 self._record_pictures(trainer, task)
-            assert self._board
-            self._board.flush()
+            assert self._events
+            self._events.flush()
         self._save_checkpoints(trainer, improved=improved)
         if trainer.is_global_zero:
             self.write_summary(trainer, "interrupted")  # what is true if the run ends here
@@ -165,8 +165,8 @@ class RunRecorder(pl.Callback):
         """Write the last summary, the curves and how the run ended. Called by process 0, once."""
         self.write_summary(trainer, status)
         self._record_curves()
-        if self._board:
-            self._board.close(status)
+        if self._events:
+            self._events.close(status)
 
     def write_summary(self, trainer: pl.Trainer, status: str) -> None:
         """Write summary.json as things stand."""
@@ -212,8 +212,8 @@ class RunRecorder(pl.Callback):
         }
         self._rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **values})
         runs.write_metrics(self.run_dir, self._rows)
-        assert self._board
-        self._board.add_scalars(values, trainer.global_step)
+        assert self._events
+        self._events.add_scalars(values, trainer.global_step)
         log.info("epoch %d/%d  %s", trainer.current_epoch + 1, trainer.max_epochs, one_line(scores))
 
     def _record_pictures(self, trainer: pl.Trainer, task: SegmentationTask) -> None:
@@ -226,8 +226,8 @@ class RunRecorder(pl.Callback):
             visualization.save_png(pictures["val/samples"], path)
         if upsampling_layers(task.model):
             pictures["upsampling/kernels"] = _kernels(task.model, classes)
-        assert self._board
-        self._board.add_pictures(pictures, trainer.global_step)
+        assert self._events
+        self._events.add_pictures(pictures, trainer.global_step)
 
     def _record_curves(self) -> None:
         """Draw metrics.csv. What goes wrong here must not hide the exception that ended the run, if one did."""

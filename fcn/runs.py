@@ -92,17 +92,18 @@ def load_overrides(run_dir: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def locked(run_dir: Path, *, patience: float = 60) -> Iterator[None]:
+def locked(run_dir: Path, *, patience: float = 60, name: str = LOCK) -> Iterator[None]:
     """Hold `run_dir` for one execution at a time; the lock goes with the process that holds it, however that ends.
 
     Args:
         run_dir: of the run.
         patience: seconds to wait for another process, which may have been told to stop and be saving.
+        name: of the file that is locked.
 
     Raises:
         ConfigError: if another process still executes the run then.
     """
-    with open(run_dir / LOCK, "a+", encoding="utf-8") as file:
+    with open(run_dir / name, "a+", encoding="utf-8") as file:
         end = time.monotonic() + patience
         while not _try_lock(file.fileno()):
             if time.monotonic() > end:

@@ -26,6 +26,7 @@ class State(str, Enum):
     finished = "finished"
     interrupted = "interrupted"
     failed = "failed"
+    pruned = "pruned"  # stopped by a search, which expects nothing of it
 
 
 @dataclass(eq=False)
@@ -48,6 +49,7 @@ class Job:
     started: float | None = None
     ended: float | None = None
     _process: subprocess.Popen[bytes] | None = None
+    _killed: bool = False
 
     def command(self) -> list[str]:
         """What executes it."""
@@ -84,6 +86,7 @@ class Job:
 
     def kill(self) -> None:
         """End its process at once; it goes on from its last checkpoint."""
+        self._killed = True
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: int) -> None:
@@ -95,7 +98,7 @@ class Job:
     def _outcome(self, status: int) -> State:
         if status == 0 and runs.read_summary(self.run_dir).get("status") == State.finished:
             return State.finished
-        stopped = any(status in (128 + number, -number) for number in runs.STOP_SIGNALS)
+        stopped = self._killed or any(status in (128 + number, -number) for number in runs.STOP_SIGNALS)
         return State.interrupted if stopped else State.failed
 
     def _last_words(self, status: int) -> str:

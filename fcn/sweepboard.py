@@ -1,10 +1,10 @@
-"""What a person sees of a sweep while it runs: a live table on a terminal, else a line for every job that ends."""
+"""What a person sees of a sweep or a search: a live table on a terminal, else a line for every job that ends."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -22,9 +22,10 @@ COLORS = {
     State.running: "cyan",
     State.finished: "green",
     State.interrupted: "yellow",
+    State.pruned: "yellow",
     State.failed: "bold red",
 }
-SHOWN_FIRST = (State.running, State.failed, State.interrupted, State.queued, State.finished)
+SHOWN_FIRST = (State.running, State.failed, State.interrupted, State.queued, State.pruned, State.finished)
 """Where a terminal has fewer lines than a sweep has jobs, those that end up outside are the last of these."""
 
 
@@ -56,23 +57,26 @@ def read_progress(run_dir: Path) -> Progress:
 
 
 class Board:
-    """Shows the jobs of a sweep between `__enter__` and `__exit__`."""
+    """Shows jobs between `__enter__` and `__exit__`.
 
-    def __init__(self, folder: Path, jobs: Sequence[Job], *, slots: int) -> None:
+    Args:
+        folder: of the jobs.
+        jobs: more may be appended meanwhile.
+        headline: printed at first.
+        shared: overrides of all jobs, which are not shown.
+    """
+
+    def __init__(self, folder: Path, jobs: Sequence[Job], *, headline: str, shared: Set[str] = frozenset()) -> None:
         self.folder = folder
         self.jobs = jobs
-        self.slots = slots
-        self._epochs = {job: runs.load_config(job.run_dir).epochs for job in jobs}
-        self._shared = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
+        self.headline = headline
+        self._epochs: dict[Job, int] = {}
+        self._shared = shared
         self._console = Console()
         self._live = Live(get_renderable=self.table, console=self._console, refresh_per_second=1, transient=True)
 
     def __enter__(self) -> Board:
-        done = sum(job.state is State.finished for job in self.jobs)
-        already = f", {done} of them finished already" if done else ""
-        at_once = "one at a time" if self.slots == 1 else f"{self.slots} at a time"
-        jobs = "1 job" if len(self.jobs) == 1 else f"{len(self.jobs)} jobs"
-        self._print(f"sweep    {self.folder}: {jobs}{already}, {at_once}")
+        self._print(self.headline)
         if self._console.is_terminal:
             self._live.start()
         return self
@@ -85,7 +89,7 @@ class Board:
         if job.state is State.failed:
             print(f"failed: {job.run_dir.name}: {job.reason}", file=sys.stderr)
         elif not self._console.is_terminal:
-            best = read_progress(job.run_dir).best if job.state is State.finished else None
+            best = read_progress(job.run_dir).best if job.state in (State.finished, State.pruned) else None
             scored = "" if best is None else f", best val mIoU {best:.3f}"
             self._print(f"{job.state.value:<11} {job.run_dir.name}{scored}")
 
@@ -107,7 +111,7 @@ class Board:
 
     def _cells(self, job: Job) -> list[Text]:
         varied = " ".join(override for override in job.overrides if override not in self._shared)
-        progress, epochs = read_progress(job.run_dir), self._epochs[job]
+        progress, epochs = read_progress(job.run_dir), self._num_epochs(job)
         cells = [
             job.run_dir.name.partition("_")[0],
             varied,
@@ -117,6 +121,11 @@ class Board:
             _time(job, progress, epochs),
         ]
         return [Text(cell, COLORS[job.state] if place == 2 else "") for place, cell in enumerate(cells)]
+
+    def _num_epochs(self, job: Job) -> int:
+        if job not in self._epochs:
+            self._epochs[job] = runs.load_config(job.run_dir).epochs
+        return self._epochs[job]
 
     def _print(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -71,7 +71,7 @@ class Sweep:
             ConfigError: if the directory of that name holds another configuration.
         """
         for job in self.jobs:
-            if not _differing(runs.load_config(job.run_dir), config):
+            if not differing(runs.load_config(job.run_dir), config):
                 return job
         self.jobs.append(make_job(self.folder / name, config, overrides))
         return self.jobs[-1]
@@ -91,7 +91,10 @@ class Sweep:
             job.state = State.queued
         self.save()
         states = {job: job.state for job in waiting}
-        with Board(self.folder, jobs, slots=len(slots)) as board:
+        done = f", {len(jobs) - len(waiting)} of them finished already" if len(waiting) < len(jobs) else ""
+        headline = f"sweep    {self.folder}: {len(jobs)} job{'s' * (len(jobs) != 1)}{done}, {at_a_time(slots)}"
+        shared = _shared([job.overrides for job in jobs])
+        with Board(self.folder, jobs, headline=headline, shared=shared) as board:
 
             def watch(job: Job) -> None:
                 if job.state is not states[job]:
@@ -152,23 +155,28 @@ def resume(folder: Path, *, num_slots: int | None = None) -> dict[str, float]:
     return {job.run_dir.name: score(job.run_dir) for job in sweep.jobs}
 
 
-def make_job(run_dir: Path, config: Config, overrides: Sequence[str]) -> Job:
+def make_job(
+    run_dir: Path, config: Config, overrides: Sequence[str], *, remedy: str = "use another hydra.sweep.dir"
+) -> Job:
     """The job of a directory, which is made a run directory of this configuration unless it is one already.
 
     Raises:
-        ConfigError: if the directory holds another configuration.
+        ConfigError: with `remedy`, if it holds another configuration.
     """
     if not (run_dir / runs.CONFIG).exists():
         runs.create(run_dir, config, overrides=overrides)
-    elif differing := _differing(runs.load_config(run_dir), config):
+    elif keys := differing(runs.load_config(run_dir), config):
         raise ConfigError(
-            f"{run_dir} holds a run that differs in {', '.join(differing[:4])}; use another hydra.sweep.dir, or "
-            "leave these as they were"
+            f"{run_dir} holds a run that differs in {', '.join(keys[:4])}; {remedy}, or leave these as they were"
         )
     return Job(run_dir, list(overrides))
 
 
-def _differing(one: Config, other: Config) -> list[str]:
+def at_a_time(slots: Sequence[object]) -> str:
+    return "one at a time" if len(slots) == 1 else f"{len(slots)} at a time"
+
+
+def differing(one: Config, other: Config) -> list[str]:
     """Keys in which two configurations differ."""
     values = [configuration.flatten(configuration.to_container(config)) for config in (one, other)]
     return [key for key in values[1] if values[0][key] != values[1][key]]
@@ -191,12 +199,17 @@ def job_names(job_overrides: Sequence[Sequence[str]], *, first: int = 0) -> list
     >>> job_names([["model.init=bilinear", "seed=1"], ["model.init=xavier", "seed=1"]])
     ['0_init-bilinear', '1_init-xavier']
     """
-    shared = set.intersection(*(set(overrides) for overrides in job_overrides)) if len(job_overrides) > 1 else set()
+    shared = _shared(job_overrides)
     names = []
     for number, overrides in enumerate(job_overrides, start=first):
         varied = [override for override in overrides if override not in shared]
         names.append("_".join([str(number), *(slug for override in varied if (slug := _slug(override)))]))
     return [_shortened(name) for name in names]
+
+
+def _shared(job_overrides: Sequence[Sequence[str]]) -> set[str]:
+    """Overrides of all jobs, if there are several."""
+    return set.intersection(*(set(overrides) for overrides in job_overrides)) if len(job_overrides) > 1 else set()
 
 
 def _slug(override: str) -> str:

@@ -47,7 +47,7 @@ UNFINISHED = ".unfinished"
 """Ends the name of the event file that says how a run failed."""
 
 
-class Board:
+class EventFiles:
     """The event files of a run. One that goes on drops the points after its checkpoint: they come again.
 
     Args:

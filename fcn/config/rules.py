@@ -48,7 +48,7 @@ def check_ranges(values: Mapping[str, Any], schema: type) -> None:
         ConfigError: naming key, value and range of the first one outside.
     """
     for key, entry in schema_fields(schema).items():
-        _check_range(key, values[key], low=entry.metadata["low"], high=entry.metadata["high"])
+        _check_range(key, values.get(key), low=entry.metadata["low"], high=entry.metadata["high"])
 
 
 def check_run(config: Config) -> None:

@@ -1,4 +1,4 @@
-"""Pictures: masks, overlays, errors, panels, legends, confusion matrix, curves, comparisons, kernels; and their files.
+"""Pictures: masks, errors, panels, legends, matrices, curves, kernels, comparisons, searches; and their files.
 
 Everything here is NumPy arrays in and NumPy arrays or PIL images out. Matplotlib is used through its objects,
 never through pyplot, so that no global state is shared between threads and no figure has to be closed.
@@ -12,11 +12,13 @@ from fcn.visualization.kernels import kernels_figure
 from fcn.visualization.legends import class_legend, legend
 from fcn.visualization.masks import ERROR_COLOR, Sample, colorize, error_map, overlay
 from fcn.visualization.panels import CELL_SIZE, caption, panels, side_by_side
+from fcn.visualization.searches import Ended, history_figure, importance_figure
 
 __all__ = [
     "CELL_SIZE",
     "ERROR_COLOR",
     "MOST_GROUPS",
+    "Ended",
     "Sample",
     "caption",
     "class_legend",
@@ -27,6 +29,8 @@ __all__ = [
     "error_map",
     "figure_image",
     "group_curves",
+    "history_figure",
+    "importance_figure",
     "kernels_figure",
     "legend",
     "overlay",

@@ -20,7 +20,7 @@ LEVELS = [
     ["fcn.models.networks"],
     ["fcn.visualization.files", "fcn.visualization.figures", "fcn.visualization.masks"],
     ["fcn.boundary", "fcn.visualization.curves", "fcn.visualization.kernels", "fcn.visualization.legends"],
-    ["fcn.visualization.comparisons", "fcn.visualization.panels"],
+    ["fcn.visualization.comparisons", "fcn.visualization.panels", "fcn.visualization.searches"],
     ["fcn.visualization"],
     ["fcn.data.module", "fcn.task"],
     ["fcn.inference", "fcn.stopping"],
@@ -33,12 +33,12 @@ LEVELS = [
     ["fcn.comparison.tables"],
     ["fcn.comparison.files", "fcn.comparison.panels", "fcn.comparison.report"],
     ["fcn.comparison"],
-    ["fcn.cli", "fcn.rerun"],
+    ["fcn.cli", "fcn.rerun", "fcn.space"],
     ["fcn.agent"],
     ["fcn.slots", "fcn.worker"],
     ["fcn.sweepboard", "fcn.preemption"],
     ["fcn.sweeps"],
-    ["fcn.launch"],
+    ["fcn.launch", "fcn.search"],
 ]
 LEVEL = {module: number for number, modules in enumerate(LEVELS) for module in modules}
 PURE = {"fcn.data", "fcn.models"}  # packages without code of their own

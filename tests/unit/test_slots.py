@@ -107,8 +107,7 @@ def test_a_second_signal_kills_what_does_not_stop(job):
             end.start()
 
     assert run_jobs([deaf], [{}], watch=stop) == signal.SIGINT
-    assert deaf.state is State.failed
-    assert deaf.reason == "killed by SIGKILL"
+    assert deaf.state is State.interrupted  # it would have run for a minute
 
 
 def test_jobs_do_not_outlive_an_exception(job):

@@ -47,7 +47,11 @@ def test_the_table_has_epoch_score_and_time_left(run_dir):
     job = Job(run_dir, ["epochs=10", "lr=0.1"], State.running, started=time.time())
     other = Job(run_dir, ["epochs=10", "lr=0.2"], State.finished, started=100.0, ended=165.0)
     go(run_dir, epochs=4, seconds=40.0, ago=5.2)
-    first, second = (line for line in text(Board(run_dir.parent, [job, other], slots=1)).splitlines() if "lr=" in line)
+    first, second = (
+        line
+        for line in text(Board(run_dir.parent, [job, other], headline="", shared={"epochs=10"})).splitlines()
+        if "lr=" in line
+    )
     for cell in ("3", "lr=0.1", "running", "4/10", "0.500", "0:00:55"):  # 6 epochs of 10 s, 5 s of which have gone
         assert f" {cell} " in first
     assert "epochs=10" not in first  # all jobs share it
@@ -57,7 +61,7 @@ def test_the_table_has_epoch_score_and_time_left(run_dir):
 def test_a_sweep_longer_than_the_terminal_shows_what_runs_and_what_failed(run_dir):
     states = [State.finished] * 30 + [State.failed, State.running] + [State.queued] * 30
     jobs = [Job(run_dir, [f"seed={number}"], state) for number, state in enumerate(states)]
-    shown = text(Board(run_dir.parent, jobs, slots=1), height=16)
+    shown = text(Board(run_dir.parent, jobs, headline=""), height=16)
     assert len(shown.splitlines()) <= 16
     assert "seed=30" in shown
     assert "seed=31" in shown
@@ -66,19 +70,19 @@ def test_a_sweep_longer_than_the_terminal_shows_what_runs_and_what_failed(run_di
 
 def test_overrides_are_no_markup(run_dir):
     jobs = [Job(run_dir, [f"data.crop_size=[{size},{size}]"]) for size in (64, 96)]
-    assert "data.crop_size=[64,64]" in text(Board(run_dir.parent, jobs, slots=1))
+    assert "data.crop_size=[64,64]" in text(Board(run_dir.parent, jobs, headline=""))
 
 
 def test_without_a_terminal_there_is_a_line_for_what_happens(run_dir, capsys):
     job = Job(run_dir, ["lr=0.1"])
     go(run_dir, epochs=10, seconds=40.0)
-    with Board(run_dir.parent, [job], slots=3) as board:
+    with Board(run_dir.parent, [job], headline="search of one") as board:
         for state, reason in ((State.running, ""), (State.failed, "no luck"), (State.finished, "")):
             job.state, job.reason = state, reason
             board.tell(job)
     out, err = capsys.readouterr()
     assert out.splitlines() == [
-        f"sweep    {run_dir.parent}: 1 job, 3 at a time",
+        "search of one",
         "running     3_lr-0.1",
         "finished    3_lr-0.1, best val mIoU 0.500",
     ]

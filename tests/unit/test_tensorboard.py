@@ -8,13 +8,13 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.api_pb2 import Status
 
-from fcn.tensorboard import LAYOUT, Board
+from fcn.tensorboard import LAYOUT, EventFiles
 
 
 def written(run, *stretches):
     """Write a run of several stretches: step at its start, values of the steps after it, status at its end."""
     for step, values, status in stretches:
-        board = Board(run, step=step, hyperparameters={"lr": 0.1, "model.init": "xavier"})
+        board = EventFiles(run, step=step, hyperparameters={"lr": 0.1, "model.init": "xavier"})
         for number, value in enumerate(values, start=step + 1):
             board.add_scalars({"train/loss": value}, number)
         board.flush()
@@ -77,7 +77,7 @@ def test_the_layout_is_there_from_the_start(tmp_path):
 
 def test_a_picture_keeps_its_pixels(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-    board = Board(tmp_path, step=0, hyperparameters={})
+    board = EventFiles(tmp_path, step=0, hyperparameters={})
     board.add_pictures({"val/samples": Image.fromarray(pixels)}, 1)
     board.close("finished")
     events = EventAccumulator(str(tmp_path))

@@ -1,0 +1,186 @@
+"""Search spaces: what conf/search holds, checked, and how its values are typed as overrides."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
+
+from fcn.config import Choice, Config, ConfigError, setting, typed
+
+if TYPE_CHECKING:
+    from optuna.trial import BaseTrial
+
+
+class PrunerName(Choice):
+    median = "median"
+    hyperband = "hyperband"
+    none = "none"
+
+
+@dataclass(kw_only=True, slots=True)
+class Entry:
+    """What one key or group of a run may be: one of `choices`, or a number from `low` to `high`."""
+
+    choices: list[Any] = setting([], "values of the key, or options of the group")
+    low: float | None = setting(None, "smallest number")
+    high: float | None = setting(None, "largest number")
+    log: bool = setting(False, "whether orders of magnitude are equally likely")
+    step: float | None = setting(None, "distance of the numbers from one another, counted from low")
+    integer: bool = setting(False, "whether the numbers are whole")
+    when: dict[str, Any] = setting({}, "entry above: its choice with which this key is searched over, else left alone")
+
+    def ends(self) -> list[str]:
+        """Every choice, or the smallest and the largest number, as they are typed."""
+        return [spell(value) for value in self.choices or (self._number(self.low), self._number(self.largest()))]
+
+    def largest(self) -> float:
+        """`high`, or the last step below it."""
+        assert self.low is not None
+        assert self.high is not None
+        if self.step is None:
+            return self.high
+        low, high, step = (Decimal(str(value)) for value in (self.low, self.high, self.step))
+        return float(low + (high - low) // step * step)
+
+    def applies(self, values: Mapping[str, str]) -> bool:
+        """Whether these values of other keys fulfil `when`."""
+        return all(values.get(key) == spell(value) for key, value in self.when.items())
+
+    def suggest(self, trial: BaseTrial, key: str) -> str:
+        """A trial's value as it is typed; the one that it has already, if it has."""
+        if self.choices:
+            return trial.suggest_categorical(key, self.ends())
+        assert self.low is not None
+        low, high = self.low, self.largest()
+        if self.integer:
+            return str(trial.suggest_int(key, int(low), int(high), step=int(self.step or 1), log=self.log))
+        return repr(trial.suggest_float(key, low, high, step=self.step, log=self.log))
+
+    def rounded(self, text: str) -> str:
+        """A value for people, and for names of directories."""
+        return text if self.choices else f"{float(text):.3g}"
+
+    def _number(self, value: float | None) -> float | int | None:
+        return int(value) if self.integer and value is not None else value
+
+
+def parse(search: Mapping[str, Any]) -> dict[str, Entry]:
+    """The entries of a search space by the keys that they are about.
+
+    Raises:
+        ConfigError: naming entry, rule and remedy of the first one that is wrong.
+    """
+    space: dict[str, Entry] = {}
+    for key, value in search.items():
+        if not isinstance(value, Mapping):
+            raise ConfigError(
+                f"search.{key} (={value}) must be choices or a range; use {{choices: [a,b]}} or {{low: 0.1, high: 1}}"
+            )
+        try:
+            space[key] = typed(OmegaConf.create(dict(value)), Entry)
+        except ConfigError as error:
+            raise ConfigError(f"search.{key}: {error}") from error
+        _check_entry(f"search.{key}", space[key])
+        _check_when(f"search.{key}", space)
+    if not space:
+        raise ConfigError("search (={}) must have an entry; use search=default")
+    return space
+
+
+def suggest(trial: BaseTrial, space: Mapping[str, Entry], fixed: Mapping[str, str]) -> dict[str, str]:
+    """A trial's value of every entry that applies, as it is typed.
+
+    Args:
+        trial: of an Optuna study.
+        space: entries by key.
+        fixed: values of other keys as they are typed, on which entries may depend.
+    """
+    texts: dict[str, str] = {}
+    for key, entry in space.items():
+        if entry.applies({**fixed, **texts}):
+            texts[key] = entry.suggest(trial, key)
+    return texts
+
+
+def _check_entry(name: str, entry: Entry) -> None:
+    low, high, step = entry.low, entry.high, entry.step
+    if entry.choices:
+        if (low, high, step, entry.log, entry.integer) != (None, None, None, False, False):
+            raise ConfigError(f"{name} must be either choices or a range; leave out low, high, log, step and integer")
+        texts = [spell(choice) for choice in entry.choices]
+        if len(set(texts)) < len(texts):
+            raise ConfigError(f"{name}.choices (={texts}) must differ from one another; name each once")
+        return
+    if low is None or high is None:
+        raise ConfigError(f"{name} must have choices, or low and high; use {{low: 0.1, high: 1}}")
+    if not low < high:
+        raise ConfigError(f"{name}.low (={low:g}) must be below its high (={high:g}); exchange them, or fix {name[7:]}")
+    if entry.log and (low <= 0 or step is not None):
+        raise ConfigError(f"{name}.log (=true) must have a low above 0 and no step; use log: false")
+    if step is not None and not 0 < step <= high - low:
+        raise ConfigError(f"{name}.step (={step:g}) must be above 0 and at most high - low; use step: null")
+    if entry.integer and any(value is not None and value != int(value) for value in (low, high, step)):
+        raise ConfigError(f"{name}.integer (=true) must have whole low, high and step; use integer: false")
+
+
+def _check_when(name: str, space: Mapping[str, Entry]) -> None:
+    *_, entry = space.values()
+    for key, value in entry.when.items():
+        choices = [spell(choice) for choice in space[key].choices] if key in space and space[key] is not entry else []
+        if spell(value) not in choices:
+            known = f"; {key} has {', '.join(choices)}" if choices else ""
+            raise ConfigError(f"{name}.when ({key}={value}) must name a choice of an entry above{known}")
+
+
+def spell(value: Any) -> str:
+    """A value as it is typed behind `key=`; text is quoted where Hydra would not read it as it stands.
+
+    >>> spell([0.5, True, None, "a b"])
+    "[0.5,true,null,'a b']"
+    """
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(map(spell, value))}]"
+    text = str(value)
+    if re.fullmatch(r"[\w./+-]+", text):
+        return text
+    quoted = re.sub(r"(\\+)(?='|$)", r"\1\1", text).replace("'", r"\'")
+    return f"'{quoted}'"
+
+
+def typed_values(overrides: Sequence[str]) -> dict[str, str]:
+    """Value of every key or group in overrides; model/init is the same as model.init."""
+    pairs = (override.lstrip("+~").partition("=") for override in overrides)
+    return {key.partition("@")[0].replace("/", "."): value for key, _, value in pairs}
+
+
+def probe(space: Mapping[str, Entry], compose: Callable[[Sequence[str]], Config]) -> list[Config]:
+    """Compose all choices and both ends of all ranges, in as few configurations as that takes.
+
+    Raises:
+        ConfigError: if a key does not exist, or a value is wrong by itself. That some do not go together is found by
+            the trials that have them.
+    """
+    ends = {key: entry.ends() for key, entry in space.items()}
+    configs = []
+    for number in range(max(len(texts) for texts in ends.values())):
+        values = {key: texts[number % len(texts)] for key, texts in ends.items()}
+        try:
+            configs.append(compose([f"{key}={text}" for key, text in values.items()]))
+        except ConfigError:
+            configs += [_alone(key, text, space[key], compose) for key, text in values.items()]
+    return configs
+
+
+def _alone(key: str, text: str, entry: Entry, compose: Callable[[Sequence[str]], Config]) -> Config:
+    conditions = [f"{other}={spell(value)}" for other, value in entry.when.items()]
+    try:
+        return compose([*conditions, f"{key}={text}"])
+    except ConfigError as error:
+        raise ConfigError(f"search.{key} (={text}): {error}") from error
