@@ -172,8 +172,11 @@ class Fitted:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         full = main_table(self.comparison)
-        spare = ["images/s", "train loss", "val acc", "best mIoU", _versus(self.comparison)]
-        spare = [head for head in spare if head in full.heads]
+        versus = _versus(self.comparison)
+        complete = all(group.finished == group.runs for group in self.comparison.groups)
+        # That all runs are finished says less than how sure a difference is; that one has failed says more.
+        last = ["state", versus] if complete and versus in full.heads else [versus]
+        spare = [head for head in ("images/s", "train loss", "val acc", "best mIoU", *last) if head in full.heads]
         attempts = [(left_out, merged) for left_out in range(len(spare) + 1) for merged in (False, True)]
         for left_out, merged in attempts:
             table = _without(full, spare[:left_out])
