@@ -15,14 +15,14 @@ import torch
 from fcn import runs
 from fcn.data import shapes
 from fcn.launch import compose
-from tests.commands import ROOT, TINY, type_in
+from tests.commands import ROOT, TINY, load_script, type_in
 
 README = (ROOT / "README.md").read_text()
 # A few steps on one thread, without downloads.
 SMALL = (*TINY, "epochs=1", "trainer=cpu", "trainer.sample_images=0", "backbone.weights=none", "data.num_workers=0")
 
 
-NETWORKS = (ROOT / "docs" / "networks.md").read_text()
+NETWORKS, EXPERIMENTS = ((ROOT / "docs" / name).read_text() for name in ("networks.md", "experiments.md"))
 
 
 def commands(text: str = README) -> set[str]:
@@ -95,11 +95,21 @@ def test_training(line, folder, monkeypatch, capsys):
     assert finished == ["finished"]
 
 
-@pytest.mark.parametrize("line", sorted(commands(NETWORKS)))
-def test_commands_of_the_networks_page_compose(line):
-    sweep = " -m " in line
+@pytest.mark.parametrize("line", sorted(line for line in commands(NETWORKS + EXPERIMENTS) if "train.py" in line))
+def test_commands_of_the_pages_compose(line):
+    """First values of a sweep; resume and rerun need a run and are tested with one."""
     arguments = [option for option in shlex.split(re.sub("<.*?>", "x", line))[2:] if option != "-m"]
-    compose(*[option.partition(",")[0] if sweep else option for option in arguments])
+    compose(*[option if "[" in option else option.partition(",")[0] for option in arguments if "hydra" not in option])
+
+
+def test_scripts_on_the_page_of_experiments_take_their_arguments(monkeypatch, capsys):
+    """compare.py has an argument parser, the others are Hydra's; what they do is tested with runs."""
+    for line in sorted(line for line in commands(EXPERIMENTS) if "scripts/" in line):
+        _, path, *arguments = shlex.split(re.sub("<.*?>", "x", line))
+        script = load_script(Path(path).stem)
+        options = [] if script.__name__ == "compare" else ["--cfg", "job"]
+        status, _, err = type_in(monkeypatch, capsys, *arguments, *options, script=script)
+        assert status == 0 or "must be a directory, which it is not" in err, (line, err)
 
 
 def test_the_configuration_of_the_chapter_can_be_looked_at(folder, monkeypatch, capsys):
