@@ -99,7 +99,8 @@ class Board:
         shown = set(ranked[: max(3, self._console.height - 6)])
         counts = {state: sum(job.state is state for job in self.jobs) for state in State}
         caption = ", ".join(f"{count} {state.value}" for state, count in counts.items() if count)
-        table = Table(title=str(self.folder), caption=caption, title_justify="left", caption_justify="left")
+        title = Text(str(self.folder), no_wrap=True, overflow="ellipsis")
+        table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
         for heading in ("job", "overrides", "state"):
             table.add_column(heading)
         for heading in ("epoch", "best val mIoU", "time left"):

@@ -62,7 +62,7 @@ ELSEWHERE = {
     "torchrun --nproc-per-node 8 -m fcn.worker outputs/<name>/<time>": "below",
     "python train.py": ".ci/run",
     "python train.py rerun=outputs/<name>/<time>": "test_rerun.py",
-    "python train.py -m study=init": "test_studies.py",
+    "python train.py -m study=init": "test_studies.py, test_sweep.py",
     "python scripts/compare.py outputs/<name> --html comparison.html": "unit/scripts/test_compare.py",
     "python scripts/tune.py search=default trials=30": "unit/scripts/test_tune.py",
     "python train.py experiment=d2l execute=false": "test_clusters.py",

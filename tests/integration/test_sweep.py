@@ -188,7 +188,8 @@ def extend(sweep, module_command, monkeypatch, capsys, tmp_path):
         folder = shutil.copytree(sweep, tmp_path / "outputs" / "copy")
         monkeypatch.chdir(tmp_path)
         options = (*TINY, f"data.root={module_command.data}", "name=sweep", "epochs=1", "hydra.sweep.dir=outputs/copy")
-        return *type_in(monkeypatch, capsys, "-m", *options, *swept), folder
+        multirun = () if swept[0].startswith("study=") else ("-m",)  # a study is one without it
+        return *type_in(monkeypatch, capsys, *multirun, *options, *swept), folder
 
     return run
 
@@ -201,17 +202,28 @@ def test_the_same_sweep_again_executes_nothing(extend):
     assert all(datetime.fromtimestamp((folder / name / "console.log").stat().st_mtime) < before for name in JOBS)
 
 
-def test_a_sweep_grows_and_a_failed_job_is_no_concern_of_the_others(extend):
-    """A job that must fail, a new one, and one that is there under another number."""
-    status, _, err, folder = extend("model.init=xavier", "lr=1e30,0.002,0.01")
+def test_a_sweep_grows_and_goes_on_after_a_job_that_fails(extend):
+    """A job that must fail, and one that is there under another number."""
+    status, _, err, folder = extend("model.init=xavier", "lr=1e30,0.01")
     assert status == 1
     failed, end = err.splitlines()
     assert failed.startswith("failed: 0_lr-1e+30: train/loss became ")
-    assert end == "error: 1 of 3 jobs failed; go on with resume=outputs/copy"
+    assert end == "error: 1 of 2 jobs failed; go on with resume=outputs/copy"
     statuses = {name: summary["status"] for name, summary in summaries(folder).items()}
-    assert statuses == dict.fromkeys([*JOBS, "1_lr-0.002"], "finished") | {"0_lr-1e+30": "failed"}
+    assert statuses == dict.fromkeys(JOBS, "finished") | {"0_lr-1e+30": "failed"}
     recorded = json.loads((folder / "sweep.json").read_text())["jobs"]
     assert {name: job["state"] for name, job in recorded.items()} == statuses
+
+
+def test_a_study_ends_with_its_comparison(extend):
+    """Narrowed to two jobs that are there, so that nothing is trained."""
+    status, out, err, folder = extend("study=init", "model/init=bilinear,xavier", "seed=0", "lr=0.01")
+    assert (status, err) == (0, "")
+    assert "2 jobs, 2 of them finished already" in out
+    scores = [summaries(folder)[name]["metrics"]["val/mean_iou"] for name, job in JOBS.items() if job[1] == 0.01]
+    table = (folder / "comparison.md").read_text()
+    assert all(f"{score:.3f}" in table and f"{score:.3f}" in out for score in scores)
+    assert {path.name for path in folder.glob("comparison.*")} == {"comparison.md", "comparison.csv", "comparison.png"}
 
 
 def test_another_configuration_under_the_same_name_is_refused(extend):
