@@ -89,6 +89,9 @@ def _execute_with_agent(run_dir: Path, processes: int) -> None:
         # What the agent says of a failed rank, in several lines, is said by RankFailed in one.
         logging.getLogger(f"torch.distributed.elastic.{name}").setLevel(logging.CRITICAL)
     # Rank 0 speaks to the terminal, the others to files.
+    patience: dict[str, Any] = {"shutdown_timeout": SHUTDOWN_SECONDS}
+    if "shutdown_timeout" not in LaunchConfig.__dataclass_fields__:  # torch before 2.12: 30 s
+        patience = {}
     logs = DefaultLogsSpecs(str(run_dir / "logs"), redirects=dict.fromkeys(range(1, processes), Std.ALL))
     agent = LaunchConfig(
         min_nodes=1,
@@ -100,7 +103,7 @@ def _execute_with_agent(run_dir: Path, processes: int) -> None:
         local_addr="localhost",
         max_restarts=0,
         logs_specs=logs,
-        shutdown_timeout=SHUTDOWN_SECONDS,
+        **patience,
     )
     try:
         with _worker_environment(processes), _preemption_as_termination():
@@ -109,7 +112,8 @@ def _execute_with_agent(run_dir: Path, processes: int) -> None:
         _, failure = error.get_first_failure()
         if failure.exitcode in {128 + number for number in runs.STOP_SIGNALS}:
             raise SystemExit(failure.exitcode) from None  # the ranks were signalled, not we; they have saved
-        _mark_failed(run_dir)
+        # Rank 0 may have been ended while it waited for the rank that failed, and have thought itself interrupted.
+        runs.set_status(run_dir, "failed")
         raise RankFailed(_root_cause(error)) from None
     except SignalException as error:
         # An ordinary exception would let Hydra go on with the next job of a sweep.
@@ -127,12 +131,6 @@ def _root_cause(error: Any) -> str:
         message = message.get("message", "")
     first_line = str(message).strip().splitlines()[0] if failure.error_file_data else f"exit status {failure.exitcode}"
     return f"rank {rank} failed: {first_line}"
-
-
-def _mark_failed(run_dir: Path) -> None:
-    """Rank 0 may have been ended while it waited for the rank that failed, and have thought itself interrupted."""
-    if summary := runs.read_summary(run_dir):
-        runs.write_summary(run_dir, {**summary, "metrics": runs.final_metrics(run_dir), "status": "failed"})
 
 
 @contextlib.contextmanager

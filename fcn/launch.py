@@ -23,7 +23,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fcn import agent, cli, preemption, rerun, runs, sweeps
 from fcn.config import Config, ConfigError, from_composed
-from fcn.slots import Job
+from fcn.slots import Job, build_slots
+
+MULTIRUN = "multirun.yaml"
+"""Left by Hydra in the folder of a sweep."""
 
 
 def launch(composed: DictConfig) -> dict[str, float] | float:
@@ -51,6 +54,11 @@ def launch(composed: DictConfig) -> dict[str, float] | float:
             _check_nothing_changes(config.resume, overrides)
             if sweeps.is_sweep(config.resume):
                 return sweeps.resume(run_dir, num_slots=settings.launcher.get("slots"))
+            if (run_dir / MULTIRUN).is_file():
+                raise ConfigError(
+                    f"resume (={config.resume}) is the sweep of another launcher; go on by typing its command again "
+                    f"with hydra.sweep.dir={config.resume}"
+                )
             runs.load_config(run_dir)
     return agent.execute(run_dir)
 
@@ -84,10 +92,12 @@ def launch_sweep(
         for config in configs:
             _check_is_job(config)
         prepared = [_as_asked(*job) for job in zip(configs, overrides, strict=True)]
-        sweep = sweeps.Sweep.load(folder, overrides=list(HydraConfig.get().overrides.task))
-        names = sweeps.job_names(overrides, first=first)
-        jobs = [sweep.add(name, *job) for name, job in zip(names, prepared, strict=True)]
-    sweep.execute(jobs, num_slots=num_slots)
+        slots = build_slots([config for config, _ in prepared], number=num_slots)
+        with sweeps.holding(folder):
+            sweep = sweeps.Sweep.load(folder)
+            names = sweeps.job_names(overrides, first=first)
+            jobs = sweep.add([(name, *job) for name, job in zip(names, prepared, strict=True)])
+            sweep.execute(jobs, slots)
     return jobs
 
 
@@ -126,8 +136,9 @@ def _removing_if_empty(run_dir: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if not (run_dir / sweeps.SWEEP).exists():
-            (run_dir / "multirun.yaml").unlink(missing_ok=True)  # Hydra's, of a sweep
+        if run_dir.is_dir() and {path.name for path in run_dir.iterdir()} <= {MULTIRUN, sweeps.DRIVER}:
+            for name in (MULTIRUN, sweeps.DRIVER):
+                (run_dir / name).unlink(missing_ok=True)
         for directory in (run_dir, *run_dir.parents):
             if directory.name in ("", "..") or not directory.is_dir() or any(directory.iterdir()):
                 break

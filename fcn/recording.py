@@ -163,7 +163,10 @@ class RunRecorder(pl.Callback):
 
     def finish(self, trainer: pl.Trainer, status: str) -> None:
         """Write the last summary, the curves and how the run ended. Called by process 0, once."""
-        self.write_summary(trainer, status)
+        if self._events or not runs.read_summary(self.run_dir):
+            self.write_summary(trainer, status)
+        else:  # a run that was to go on, and did not come so far: what it had stays
+            runs.set_status(self.run_dir, status)
         self._record_curves()
         if self._events:
             self._events.close(status)

@@ -148,6 +148,12 @@ def write_summary(run_dir: Path, summary: Mapping[str, Any]) -> None:
     write_text(run_dir / SUMMARY, json.dumps({**summary, "metrics": metrics}, indent=2, allow_nan=False) + "\n")
 
 
+def set_status(run_dir: Path, status: str) -> None:
+    """Change the status in summary.json, if there is one."""
+    if summary := read_summary(run_dir):
+        write_summary(run_dir, {**summary, "metrics": final_metrics(run_dir), "status": status})
+
+
 def read_summary(run_dir: Path) -> dict[str, Any]:
     """Contents of summary.json; an empty dict if the run has not come so far."""
     try:

@@ -15,7 +15,7 @@ from enum import Enum
 from pathlib import Path
 
 from fcn import agent, runs
-from fcn.config import Accelerator, Config
+from fcn.config import Accelerator, Config, ConfigError
 
 POLL_SECONDS = 0.1
 
@@ -174,8 +174,12 @@ def build_slots(configs: Sequence[Config], *, number: int | None = None) -> list
         number: of slots; None: as many as the GPUs are enough for, or one on the CPU.
 
     Raises:
-        ConfigError: if a run cannot be executed in such a slot.
+        ConfigError: if the number is none, or a run cannot be executed in such a slot.
     """
+    if number is not None and (type(number) is not int or number < 1):
+        raise ConfigError(
+            f"slots (={number}) must be a whole number from 1 on; leave it out for as many as there is room"
+        )
     on_gpus = any(config.trainer.accelerator is not Accelerator.cpu for config in configs)
     gpus = _visible_gpus() if on_gpus else []
     share = max(1, len(gpus) // (number or 1))  # GPUs for runs that take all they see

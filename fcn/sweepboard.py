@@ -135,7 +135,9 @@ class Board:
 def _time(job: Job, progress: Progress, epochs: int) -> str:
     """Time left of a running job, estimated from its epochs so far; time taken by one that has ended."""
     if job.state is State.running and progress.seconds_per_epoch is not None:
-        left = progress.seconds_per_epoch * (epochs - progress.epochs) - (time.time() - progress.updated)
+        left = progress.seconds_per_epoch * (epochs - progress.epochs) - (
+            time.time() - max(progress.updated, job.started or 0.0)
+        )
         return str(timedelta(seconds=round(max(0.0, left))))
     if job.state is not State.running and job.started and job.ended:
         return f"took {timedelta(seconds=round(job.ended - job.started))}"

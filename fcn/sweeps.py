@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from fcn.slots import Job, State, build_slots, run_jobs
 from fcn.sweepboard import Board
 
 SWEEP = "sweep.json"
+DRIVER = ".driver"
+REMEDY = "use another hydra.sweep.dir"
 
 
 class SweepFailed(ValueError):
@@ -27,27 +30,36 @@ class SweepFailed(ValueError):
 
 @dataclass
 class Sweep:
-    """The jobs of a folder, in the order of their numbers.
+    """The jobs of a folder, in the order in which they were added. One process at a time holds a sweep, see `holding`.
 
     Attributes:
         folder: holds a run directory per job, and sweep.json.
-        overrides: as typed for the whole sweep.
         jobs: those that are in the folder.
     """
 
     folder: Path
-    overrides: list[str]
     jobs: list[Job]
 
     @classmethod
-    def load(cls, folder: Path, *, overrides: Sequence[str] = ()) -> Sweep:
-        """The sweep of a folder as its run directories stand; one without jobs if there is none yet."""
+    def load(cls, folder: Path) -> Sweep:
+        """The sweep of a folder as its run directories stand; one without jobs if there is none yet.
+
+        Raises:
+            ConfigError: if sweep.json is none of this version.
+        """
+        path = folder / SWEEP
+        if not path.is_file():
+            return cls(folder, [])
         try:
-            known = json.loads((folder / SWEEP).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            known = {"overrides": list(overrides), "jobs": {}}
-        jobs = [_job(folder / name, entry) for name, entry in known["jobs"].items()]
-        return cls(folder, known["overrides"], jobs)
+            entries = json.loads(path.read_text(encoding="utf-8"))["jobs"].items()
+            jobs = [_job(folder / name, entry) for name, entry in entries]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(
+                f"{path} must be of a sweep of this version ({type(error).__name__}: {error}); delete it, and type the "
+                f"sweep's command again with hydra.sweep.dir={folder}"
+            ) from error
+        # Somebody may have deleted a job to have it done anew: typing the sweep's command again makes it.
+        return cls(folder, [job for job in jobs if (job.run_dir / runs.CONFIG).is_file()])
 
     def save(self) -> None:
         """Write sweep.json."""
@@ -61,32 +73,39 @@ class Sweep:
             }
             for job in self.jobs
         }
-        text = json.dumps({"overrides": self.overrides, "jobs": jobs}, indent=2)
-        runs.write_text(self.folder / SWEEP, text + "\n")
+        runs.write_text(self.folder / SWEEP, json.dumps({"jobs": jobs}, indent=2) + "\n")
 
-    def add(self, name: str, config: Config, overrides: Sequence[str]) -> Job:
-        """The job of this configuration: the one that is there already, or a new run directory.
+    def add(self, wanted: Sequence[tuple[str, Config, Sequence[str]]]) -> list[Job]:
+        """The jobs of these names, configurations and overrides: those that are there already, and new run directories.
 
         Raises:
-            ConfigError: if the directory of that name holds another configuration.
+            ConfigError: before any directory is made, if one of them holds another configuration.
         """
-        for job in self.jobs:
-            if not differing(runs.load_config(job.run_dir), config):
-                return job
-        self.jobs.append(make_job(self.folder / name, config, overrides))
-        return self.jobs[-1]
+        by_content = {_content(runs.load_config(job.run_dir)): job for job in self.jobs}
+        new: dict[Job, Config] = {}
+        jobs = []
+        for name, config, overrides in wanted:
+            content = _content(config)
+            if content not in by_content:
+                by_content[content] = job = Job(self.folder / name, list(overrides))
+                new[job] = config
+            jobs.append(by_content[content])
+        for job, config in new.items():
+            _check_free(job.run_dir, config, remedy=REMEDY)
+        for job, config in new.items():
+            make_job(job.run_dir, config, job.overrides)
+        self.jobs += new
+        self.save()
+        return jobs
 
-    def execute(self, jobs: Sequence[Job], *, num_slots: int | None = None) -> None:
-        """Execute those of the jobs that are not finished; then compare all there are.
+    def execute(self, jobs: Sequence[Job], slots: Sequence[Mapping[str, str]]) -> None:
+        """Execute those of the jobs that are not finished, see `fcn.slots`; then compare all there are.
 
         Raises:
-            ConfigError: if one of them cannot be executed here.
             SystemExit: with 128 + signal, if it is stopped.
         """
         jobs = list(dict.fromkeys(jobs))  # two jobs of the same configuration are one
         waiting = [job for job in jobs if job.state is not State.finished]
-        configs = {job: runs.load_config(job.run_dir) for job in waiting}
-        slots = build_slots(list(configs.values()), number=num_slots)
         for job in waiting:
             job.state = State.queued
         self.save()
@@ -148,28 +167,48 @@ def resume(folder: Path, *, num_slots: int | None = None) -> dict[str, float]:
         SweepFailed: if jobs failed.
         ConfigError, SystemExit: as `Sweep.execute`.
     """
-    sweep = Sweep.load(folder)
-    sweep.execute(sweep.jobs, num_slots=num_slots)
+    with holding(folder):
+        sweep = Sweep.load(folder)
+        waiting = [runs.load_config(job.run_dir) for job in sweep.jobs if job.state is not State.finished]
+        sweep.execute(sweep.jobs, build_slots(waiting, number=num_slots))
     if error := failure(sweep.jobs):
         raise error
     return {job.run_dir.name: score(job.run_dir) for job in sweep.jobs}
 
 
-def make_job(
-    run_dir: Path, config: Config, overrides: Sequence[str], *, remedy: str = "use another hydra.sweep.dir"
-) -> Job:
+def holding(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """Hold a sweep, so that two commands do not both write its state.
+
+    Raises:
+        ConfigError: if another process holds it.
+    """
+    return runs.locked(folder, name=DRIVER, patience=0)
+
+
+def make_job(run_dir: Path, config: Config, overrides: Sequence[str], *, remedy: str = REMEDY) -> Job:
     """The job of a directory, which is made a run directory of this configuration unless it is one already.
 
     Raises:
-        ConfigError: with `remedy`, if it holds another configuration.
+        ConfigError: with `remedy`, if the directory holds another configuration.
     """
+    _check_free(run_dir, config, remedy=remedy)
     if not (run_dir / runs.CONFIG).exists():
         runs.create(run_dir, config, overrides=overrides)
-    elif keys := differing(runs.load_config(run_dir), config):
+    return Job(run_dir, list(overrides))
+
+
+def _check_free(run_dir: Path, config: Config, *, remedy: str) -> None:
+    if not (run_dir / runs.CONFIG).exists():
+        return
+    if keys := differing(runs.load_config(run_dir), config):
         raise ConfigError(
             f"{run_dir} holds a run that differs in {', '.join(keys[:4])}; {remedy}, or leave these as they were"
         )
-    return Job(run_dir, list(overrides))
+
+
+def _content(config: Config) -> str:
+    """Equal for equal configurations."""
+    return json.dumps(configuration.to_container(config), sort_keys=True)
 
 
 def at_a_time(slots: Sequence[object]) -> str:

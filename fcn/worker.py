@@ -7,11 +7,12 @@ torchrun this is one rank: `torchrun --nproc-per-node 8 -m fcn.worker RUN_DIR`.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
 
-from fcn import agent, runs
+from fcn import agent, cli, runs
 
 
 def main() -> None:
@@ -25,13 +26,17 @@ def main() -> None:
             _execute_rank(run_dir)
         else:
             agent.execute(run_dir)
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         if (run_dir / runs.CONFIG).is_file():
             with open(run_dir / runs.LOG, "a", encoding="utf-8") as log:
                 traceback.print_exc(file=log)
-        raise SystemExit(1 if is_rank else f"error: {error}") from None
+        elif is_rank:
+            print(f"error: {cli.explain(error)}", file=sys.stderr)  # else the agent says it, once for all ranks
+        raise SystemExit(1 if is_rank else f"error: {cli.explain(error)}") from None
 
 
 def _execute_rank(run_dir: Path) -> None:

@@ -22,18 +22,17 @@ run=${1:?usage: sbatch scripts/slurm.sh RUN_DIR}
 
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=100  # seconds for the last step and saving; torchrun's own 30 may be too few
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-srun --wait=300 torchrun \
+srun --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --wait=300 torchrun \
   --nnodes="$SLURM_NNODES" \
   --nproc-per-node="${SLURM_GPUS_ON_NODE:-1}" \
   --rdzv-id="$SLURM_JOB_ID" \
   --rdzv-backend=c10d \
   --rdzv-endpoint="$head:$((20000 + SLURM_JOB_ID % 10000))" \
-  --signals-to-handle=SIGTERM,SIGINT,SIGUSR1 \
   -m fcn.worker "$run" &
 step=$!
 
 preempted=
-trap 'preempted=yes; kill -USR1 "$step"' USR1
+trap 'preempted=yes; kill -TERM "$step"' USR1  # what torchrun of every version passes on to its ranks
 trap 'kill -TERM "$step"' TERM  # scancel, or SLURM that will requeue the job by itself: only save
 wait "$step"
 status=$?

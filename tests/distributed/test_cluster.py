@@ -90,7 +90,7 @@ def test_two_nodes_make_the_bits_of_one_node(command, start):
 SRUN = """#!/usr/bin/env bash
 while [[ $1 == -* ]]; do shift; done
 for node in $(seq "$SLURM_NNODES"); do "$@" & steps+=($!); done
-trap 'kill -USR1 "${steps[@]}"' USR1
+trap 'kill -TERM "${steps[@]}"' TERM
 for step in "${steps[@]}"; do
   wait "$step"; status=$?
   while kill -0 "$step" 2>/dev/null; do wait "$step"; status=$?; done

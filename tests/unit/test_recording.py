@@ -1,5 +1,6 @@
 """What the end of a run leaves behind, without a run."""
 
+import json
 import logging
 from types import SimpleNamespace
 
@@ -59,6 +60,14 @@ def test_metrics_that_cannot_be_read_do_not_hide_it_either(recorder, tmp_path, m
     recorder.finish(TRAINER, "interrupted")
     assert "curves.png could not be drawn" in caplog.text
     assert runs.read_summary(tmp_path)["status"] == "interrupted"
+
+
+def test_a_run_that_could_not_go_on_keeps_what_it_had(recorder, tmp_path):
+    """As when the data are not where they were: it fails before its checkpoint is read."""
+    had = {"status": "interrupted", "metrics": {"val/mean_iou": 0.5, "val/iou/cat": None}, "best": {"epoch": 1}}
+    runs.write_text(tmp_path / runs.SUMMARY, json.dumps(had))
+    recorder.finish(TRAINER, "failed")
+    assert runs.read_summary(tmp_path) == {**had, "status": "failed"}
 
 
 def test_a_resumed_run_tells_what_was_different_before(recorder, tmp_path):

@@ -185,6 +185,12 @@ def test_slots_on_the_cpu_share_its_cores(monkeypatch, devices, threads):
     assert build_slots([config("cpu", devices)], number=2) == [{}, {}]
 
 
+@pytest.mark.parametrize("number", [0, -1, 1.5, "two", True])
+def test_a_number_of_slots_is_a_whole_one(number):
+    with pytest.raises(ConfigError, match=rf"slots \(={number}\) must be a whole number from 1 on; leave it out"):
+        build_slots([config("cpu")], number=number)
+
+
 def test_what_no_slot_can_execute_is_said_before_anything_starts(monkeypatch):
     monkeypatch.setattr(agent, "count_gpus", lambda: 2)
     with pytest.raises(ConfigError, match=r"trainer.devices \(=4\) must be at most the GPUs that torch sees \(=2\)"):

@@ -44,7 +44,7 @@ def test_progress_of_a_run(run_dir):
 
 
 def test_the_table_has_epoch_score_and_time_left(run_dir):
-    job = Job(run_dir, ["epochs=10", "lr=0.1"], State.running, started=time.time())
+    job = Job(run_dir, ["epochs=10", "lr=0.1"], State.running, started=time.time() - 60)
     other = Job(run_dir, ["epochs=10", "lr=0.2"], State.finished, started=100.0, ended=165.0)
     go(run_dir, epochs=4, seconds=40.0, ago=5.2)
     first, second = (
@@ -56,6 +56,12 @@ def test_the_table_has_epoch_score_and_time_left(run_dir):
         assert f" {cell} " in first
     assert "epochs=10" not in first  # all jobs share it
     assert "took 0:01:05" in second
+
+
+def test_the_time_left_of_a_resumed_job_counts_from_its_start(run_dir):
+    go(run_dir, epochs=4, seconds=40.0, ago=86400)
+    job = Job(run_dir, ["lr=0.1"], State.running, started=time.time())
+    assert "0:01:00" in text(Board(run_dir.parent, [job], headline=""))
 
 
 def test_a_sweep_longer_than_the_terminal_shows_what_runs_and_what_failed(run_dir):

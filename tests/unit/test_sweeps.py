@@ -2,6 +2,9 @@
 
 import json
 import math
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from fcn import runs
 from fcn.config import Config, ConfigError
 from fcn.slots import Job, State
 from fcn.sweeps import SWEEP, Sweep, SweepFailed, failure, job_names, resume, score
+from tests.commands import ROOT
 
 
 def finish(run_dir, best=0.5):
@@ -19,9 +23,8 @@ def finish(run_dir, best=0.5):
 @pytest.fixture
 def sweep(tmp_path):
     """Two jobs that were never executed."""
-    sweep = Sweep.load(tmp_path, overrides=["lr=0.1,0.2"])
-    for number, lr in enumerate((0.1, 0.2)):
-        sweep.add(f"{number}_lr-{lr}", Config(lr=lr, name="mine"), [f"lr={lr}"])
+    sweep = Sweep.load(tmp_path)
+    sweep.add([(f"{number}_lr-{lr}", Config(lr=lr, name="mine"), [f"lr={lr}"]) for number, lr in enumerate((0.1, 0.2))])
     return sweep
 
 
@@ -30,7 +33,6 @@ def test_a_saved_sweep_is_read_back(sweep, tmp_path):
     sweep.jobs[1].state, sweep.jobs[1].reason = State.failed, "exit status 3\nlast words"
     sweep.save()
     again = Sweep.load(tmp_path)
-    assert again.overrides == ["lr=0.1,0.2"]
     facts = ("run_dir", "overrides", "state", "reason", "started", "ended")
     assert [[getattr(job, fact) for fact in facts] for job in again.jobs] == [
         [getattr(job, fact) for fact in facts] for job in sweep.jobs
@@ -58,26 +60,66 @@ def test_what_a_job_is_after_the_command_has_gone(sweep, tmp_path, written, stat
 
 
 def test_a_configuration_is_one_job_whatever_its_number(sweep, tmp_path):
-    sweep.save()
     again = Sweep.load(tmp_path)
-    first = again.add("1_lr-0.1", Config(lr=0.1, name="mine"), ["lr=0.1"])
-    new = again.add("0_lr-0.3", Config(lr=0.3, name="mine"), ["lr=0.3"])
-    assert first.run_dir.name == "0_lr-0.1"
+    known = ("1_lr-0.1", Config(lr=0.1, name="mine"), ["lr=0.1"])
+    new = ("0_lr-0.3", Config(lr=0.3, name="mine"), ["lr=0.3"])
+    jobs = again.add([new, known, new])
+    assert [job.run_dir.name for job in jobs] == ["0_lr-0.3", "0_lr-0.1", "0_lr-0.3"]
     assert [job.run_dir.name for job in again.jobs] == ["0_lr-0.1", "1_lr-0.2", "0_lr-0.3"]
-    assert runs.load_config(new.run_dir).lr == 0.3
-    assert runs.load_overrides(new.run_dir) == ["lr=0.3"]
+    assert runs.load_config(jobs[0].run_dir).lr == 0.3
+    assert runs.load_overrides(jobs[0].run_dir) == ["lr=0.3"]
 
 
 def test_a_directory_made_before_the_command_was_killed_is_taken_over(tmp_path):
     runs.create(tmp_path / "0_lr-0.1", Config(lr=0.1))
     sweep = Sweep.load(tmp_path)
-    sweep.add("0_lr-0.1", Config(lr=0.1), ["lr=0.1"])
+    sweep.add([("0_lr-0.1", Config(lr=0.1), ["lr=0.1"])])
     assert [job.run_dir.name for job in sweep.jobs] == ["0_lr-0.1"]
 
 
-def test_a_name_stands_for_one_configuration(sweep):
-    with pytest.raises(ConfigError, match=r"0_lr-0.1 holds a run that differs in lr, seed; use another hydra.sweep"):
-        sweep.add("0_lr-0.1", Config(lr=0.4, seed=1, name="mine"), ["lr=0.4"])
+def test_a_name_stands_for_one_configuration(sweep, tmp_path):
+    """What is refused makes no directory, not even for the jobs before it."""
+    message = r"0_lr-0.1 holds a run that differs in lr, seed; use another hydra.sweep.dir, or leave these as they were"
+    with pytest.raises(ConfigError, match=message):
+        sweep.add([("2_lr-9", Config(lr=9), ["lr=9"]), ("0_lr-0.1", Config(lr=0.4, seed=1, name="mine"), ["lr=0.4"])])
+    assert {path.name for path in tmp_path.iterdir()} == {"0_lr-0.1", "1_lr-0.2", SWEEP}
+
+
+def test_a_job_whose_directory_was_deleted_is_made_anew(sweep, tmp_path):
+    shutil.rmtree(tmp_path / "0_lr-0.1")
+    again = Sweep.load(tmp_path)
+    assert [job.run_dir.name for job in again.jobs] == ["1_lr-0.2"]
+    again.add([("0_lr-0.1", Config(lr=0.1, name="mine"), ["lr=0.1"])])
+    assert (tmp_path / "0_lr-0.1" / runs.CONFIG).is_file()
+
+
+@pytest.mark.parametrize(
+    "text", ["", '{"jobs": {"0_lr-0.1"', "{}", "[]", '{"jobs": {"0_lr-0.1": {"state": "paused"}}}']
+)
+def test_a_sweep_that_cannot_be_read_is_one_line(sweep, tmp_path, text):
+    (tmp_path / SWEEP).write_text(text)
+    with pytest.raises(
+        ConfigError, match=r"sweep.json must be of a sweep of this version \(\w+Error: .*delete it, and type"
+    ):
+        Sweep.load(tmp_path)
+
+
+def test_a_sweep_is_held_by_one_command(sweep, tmp_path):
+    held = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, cwd=ROOT)
+    assert held.stdout.readline()
+    with pytest.raises(ConfigError, match=f"is being executed by process {held.pid} on "):
+        resume(tmp_path)
+    held.kill()
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from fcn import sweeps
+with sweeps.holding(Path(sys.argv[1])):
+    print(flush=True)
+    time.sleep(60)
+"""
 
 
 def test_finished_jobs_are_not_executed_again(sweep, tmp_path, capsys):
