@@ -77,22 +77,26 @@ def collect(folders: Sequence[Path]) -> tuple[list[Run], list[Broken]]:
 
 
 def find_runs(folders: Sequence[Path]) -> list[Path]:
-    """Run directories at or below the folders, each once.
+    """Run directories at or below the folders, symbolic links followed, each once.
 
     Raises:
         ComparisonError: if a folder is not there.
     """
-    by_place: dict[Path, Path] = {}
+    seen: set[str] = set()
     for folder in folders:
         if not folder.is_dir():
             raise ComparisonError(f"folder (={folder}) must be a directory, which it is not; use outputs/<name>")
-        for path in _below(folder):
-            by_place.setdefault(path.resolve(), path)
-    return list(by_place.values())
+    return [path for folder in folders for path in _below(folder, seen)]
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    for place, subfolders, files in os.walk(folder):
+def _below(folder: Path, seen: set[str]) -> Iterator[Path]:
+    """Runs below a folder but for real directories in `seen`, to which it adds those where it has been."""
+    for place, subfolders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:  # by another link, or one that leads to a folder above itself
+            subfolders.clear()
+            continue
+        seen.add(real)
         if runs.CONFIG in files:
             subfolders.clear()  # a run holds no other runs
             yield Path(place)
