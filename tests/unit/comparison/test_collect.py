@@ -59,12 +59,13 @@ def test_a_score_that_does_not_exist_is_nan(tmp_path):
 def test_a_run_of_another_version_is_read(tmp_path):
     path = make_run(tmp_path / "a") / "config.yaml"
     config = OmegaConf.load(path)
-    del config.optim
+    del config.optim, config.name
     config.model.depth = 7
     OmegaConf.save(config, path)
     ((run,), _) = collect([tmp_path])
     assert run.config["model.depth"] == 7
-    assert "optim.name" not in run.config
+    assert run.config["optim.name"] == "adamw"
+    assert "name" not in run.config
 
 
 @pytest.mark.parametrize(

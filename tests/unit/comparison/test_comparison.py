@@ -1,5 +1,7 @@
 """The comparison of run directories: rows, differences on the same images, and what is said where there are none."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -55,6 +57,18 @@ def test_a_difference_is_between_means_over_seeds_on_the_same_images(sweep):
     assert (difference.low, difference.high) == (pytest.approx(low), pytest.approx(high))
     assert difference.low < difference.value < difference.high
     assert (difference.num_images, difference.num_runs) == (9, (1, 2))
+
+
+def test_a_key_that_an_older_run_lacks_has_its_default(tmp_path):
+    """Only another value than the default tells the run apart that has it."""
+    for seed, border in enumerate(("zero", "zero", "replicate")):
+        make_run(tmp_path / str(seed), seed=seed, model__border=border)
+    path = tmp_path / "0" / "config.yaml"
+    config = json.loads(path.read_text())
+    del config["model"]["border"]
+    path.write_text(json.dumps(config))
+    found = compare([tmp_path])
+    assert [(group.label, len(group.runs)) for group in found.groups] == [("border=replicate", 1), ("border=zero", 2)]
 
 
 def test_the_baseline_can_be_chosen_by_row_or_run(sweep):
