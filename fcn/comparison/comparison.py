@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from fcn.comparison.bootstrap import Floats
 from fcn.comparison.collect import BEST, SPEED, Broken, ComparisonError, Run, collect
 from fcn.comparison.evaluations import Difference, common_split, differences
-from fcn.comparison.groups import Group, different_keys, fold, short_names
+from fcn.comparison.groups import Group, all_names, different_keys, fold
 from fcn.config import nearest
 
 METRIC = "val/mean_iou"
@@ -99,24 +99,36 @@ def compare(
         metric: a final metric by which rows are sorted.
         baseline: row number or run directory to which the others are compared; None: the first row.
         split: of the evaluations that are compared; None: the one on which most runs were evaluated.
-        ignore: keys that shall not tell groups apart.
+        ignore: keys that shall not tell groups apart, in full or by the short names of the table.
 
     Raises:
-        ComparisonError: if there is no run, none has the metric, or no row is the baseline.
+        ComparisonError: if there is no run, none has the metric, no row is the baseline, or what shall be ignored is
+            no key.
     """
     runs, broken = collect([Path(folder) for folder in folders])
     known = dict.fromkeys(name for run in runs for name in run.metrics)
     if known and metric not in known:
         raise ComparisonError(f"metric (={metric}) must be one of the runs'{nearest(metric, list(known))}; "
                               f"known: {', '.join(known)}")  # fmt: skip
-    groups = fold(runs, metric=metric, ignore=ignore)
-    keys = short_names(list(groups[0].values), known=dict.fromkeys(key for run in runs for key in run.config))
+    names = all_names(runs)
+    groups = fold(runs, metric=metric, ignore=_full_keys(list(ignore), names))
+    keys = {key: names[key] for key in groups[0].values}
     found = Comparison(metric, keys, groups, broken, groups[0], None, [], [])
     base = found.row(baseline) if baseline else groups[0]
     split = split or common_split(groups)
     compared = differences(groups, base, split)
     notes = [*_repeated(groups), *_without_interval(groups, base, compared, split)]
     return Comparison(metric, keys, groups, broken, base, split, compared, notes)
+
+
+def _full_keys(given: Sequence[str], names: Mapping[str, str]) -> list[str]:
+    """Keys that were given in full or by their short names."""
+    by_name = {**{name: key for key, name in names.items()}, **{key: key for key in names}}
+    for name in given:
+        if name not in by_name:
+            meant = nearest(name, by_name) or "; use a name that stands above a column, or one of config.yaml"
+            raise ComparisonError(f"ignore (={name}) must be a key of the runs{meant}")
+    return [by_name[name] for name in given]
 
 
 def contrast(comparison: Comparison, first: Group, second: Group) -> Contrast:

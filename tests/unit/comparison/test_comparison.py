@@ -71,6 +71,15 @@ def test_a_key_that_an_older_run_lacks_has_its_default(tmp_path):
     assert [(group.label, len(group.runs)) for group in found.groups] == [("border=replicate", 1), ("border=zero", 2)]
 
 
+def test_keys_are_ignored_by_short_or_full_name(tmp_path):
+    for seed, (init, alignment) in enumerate([("bilinear", "chapter"), ("xavier", "centered")]):
+        make_run(tmp_path / str(seed), seed=seed, model__init=init, model__alignment=alignment)
+    assert list(compare([tmp_path]).keys.values()) == ["init", "alignment"]
+    assert len(compare([tmp_path], ignore=["init", "model.alignment"]).groups) == 1
+    with pytest.raises(ComparisonError, match=r"ignore \(=model.inti\) must be a key .*; did you mean model.init\?"):
+        compare([tmp_path], ignore=["model.inti"])
+
+
 def test_the_baseline_can_be_chosen_by_row_or_run(sweep):
     folder, _ = sweep
     usual, *others = (compare([folder], baseline=name) for name in ("1", "2", str(folder / "3")))
