@@ -33,6 +33,7 @@ from fcn import inference, runs
 from fcn.boundary import boundary_figure
 from fcn.cli import run_command
 from fcn.comparison.collect import find_runs
+from fcn.comparison.evaluations import sha256_of
 from fcn.config import ConfigError, DataConfig, InferenceConfig, setting, to_container, typed
 from fcn.data.module import WholeImages
 from fcn.evaluation import Evaluation, evaluate, find_images
@@ -74,6 +75,7 @@ class Job:
 
     run: str
     checkpoint: Path
+    checkpoint_sha256: str
     data: DataConfig
     split: str
     output: Path
@@ -117,7 +119,8 @@ def prepare(config: EvaluateConfig, overrides: Sequence[str]) -> Job:
         raise ConfigError("run (=null) must be a run directory or a checkpoint; use run=outputs/<name>/<time>")
     checkpoint = inference.find_checkpoint(config.run)
     settings = InferenceConfig(**{entry.name: getattr(config, entry.name) for entry in fields(InferenceConfig)})
-    predictor = inference.load(config.run, settings)
+    sha256 = sha256_of(checkpoint)  # before it is read: if training replaces it meanwhile, this evaluation is stale
+    predictor = inference.load(checkpoint, settings)
     data = data_of(predictor.task.config.data, config.data, overrides)
     split = config.split or data.val_split
     output = Path(config.output) if config.output else default_output(Path(config.run), split)
@@ -125,7 +128,7 @@ def prepare(config: EvaluateConfig, overrides: Sequence[str]) -> Job:
     images = find_images(data, split, classes=predictor.classes)
     batch_size = config.batch_size or (1 if predictor.task.device.type == "cpu" else GPU_BATCH_SIZE)
     widths = sorted(set(config.boundary_widths))
-    return Job(config.run, checkpoint, data, split, output, predictor, images, batch_size, widths, config.worst)
+    return Job(config.run, checkpoint, sha256, data, split, output, predictor, images, batch_size, widths, config.worst)
 
 
 def data_of(run: DataConfig, composed: DataConfig, overrides: Sequence[str]) -> DataConfig:
@@ -183,6 +186,7 @@ def summary(job: Job, evaluation: Evaluation) -> dict[str, Any]:
     return {
         "run": job.run,
         "checkpoint": str(job.checkpoint),
+        "checkpoint_sha256": job.checkpoint_sha256,
         "data": to_container(job.data),
         "split": job.split,
         "settings": settings,

@@ -12,7 +12,7 @@ import numpy as np
 
 from fcn.comparison.bootstrap import Floats
 from fcn.comparison.collect import BEST, SPEED, Broken, ComparisonError, Run, collect
-from fcn.comparison.evaluations import Difference, common_split, differences
+from fcn.comparison.evaluations import STALE, Difference, common_split, differences, kinds_of_checkpoints
 from fcn.comparison.groups import Group, all_names, different_keys, fold
 from fcn.config import nearest
 
@@ -140,7 +140,7 @@ def contrast(comparison: Comparison, first: Group, second: Group) -> Contrast:
     differing = [key for key in comparison.keys if first.values[key] != second.values[key]]
     names = _name(comparison, first, differing), _name(comparison, second, differing)
     if not difference.problem:
-        source = f"best checkpoints on {difference.num_images} images of {comparison.split}"
+        source = f"{kinds_of_checkpoints([difference])} on {difference.num_images} images of {comparison.split}"
         return Contrast(first, second, names, changed, difference, difference.classes, difference.ious, source)
     return Contrast(first, second, names, changed, difference, *_final_ious(first, second, difference.problem))
 
@@ -205,6 +205,7 @@ def _without_interval(
     for problem, numbers in rows.items():
         several = "rows" if len(numbers) > 1 else "row"
         remedy = "; evaluate them by scripts/evaluate.py" if "not evaluated" in problem else ""
+        remedy = "; evaluate it again" if STALE in problem else remedy
         notes.append(f"no interval for {several} {', '.join(numbers)}: {problem}{remedy}")
     return notes
 

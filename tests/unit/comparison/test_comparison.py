@@ -1,14 +1,17 @@
 """The comparison of run directories: rows, differences on the same images, and what is said where there are none."""
 
+import hashlib
 import json
+import os
 
 import numpy as np
 import pytest
 import torch
 
-from fcn import metrics
+from fcn import metrics, runs
 from fcn.comparison import ComparisonError, compare, contrast
 from fcn.comparison.bootstrap import counts_of, interval, mean_iou, resampled_class_iou
+from fcn.comparison.tables import markdown
 from tests.comparisons import CLASSES, make_evaluation, make_run, random_confusions
 
 
@@ -142,6 +145,50 @@ def test_runs_that_were_not_evaluated_are_named(sweep):
     assert compare([folder], split="test").differences[1].problem == "not evaluated"
 
 
+def save_checkpoint(run, content, *, name=runs.BEST, time=None):
+    (run / "checkpoints").mkdir(exist_ok=True)
+    (run / name).write_bytes(content)
+    if time is not None:
+        os.utime(run / name, (time, time))
+    return hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("name", [runs.BEST, runs.LAST])
+def test_an_evaluation_of_another_checkpoint_gives_no_interval(sweep, name):
+    folder, matrices = sweep
+    sha256 = save_checkpoint(folder / "2", b"first", name=name)
+    make_evaluation(folder / "2", matrices[2], checkpoint=f"runs/2/{name}", sha256=sha256)
+    assert not compare([folder]).differences[1].problem
+    save_checkpoint(folder / "2", b"second", time=0)  # an older time does not hide it
+    found = compare([folder])
+    assert np.isnan(found.differences[1].low)
+    assert found.notes == ["no interval for row 2: evaluated before its best checkpoint changed; evaluate it again"]
+    assert contrast(found, *found.groups).source.startswith("last validation; row 2 was evaluated before")
+    (note,) = compare([folder], baseline="2").notes
+    assert note.startswith("no interval for row 1: row 2 was evaluated before its best checkpoint changed")
+
+
+def test_an_evaluation_without_a_hash_is_judged_by_its_time(sweep):
+    folder, _ = sweep
+    written = (folder / "2" / "evaluation" / "val" / "evaluation.json").stat().st_mtime
+    save_checkpoint(folder / "2", b"x", time=written - 9)
+    assert not compare([folder]).differences[1].problem
+    save_checkpoint(folder / "2", b"x", time=written + 9)
+    assert compare([folder]).differences[1].problem == "evaluated before its best checkpoint changed"
+    (folder / "2" / runs.BEST).unlink()  # as one does to save space
+    assert not compare([folder]).differences[1].problem
+
+
+def test_last_checkpoints_are_not_called_best(sweep):
+    folder, matrices = sweep
+    make_evaluation(folder / "2", matrices[2], checkpoint=runs.LAST)
+    found = compare([folder])
+    assert contrast(found, *found.groups).source == "best and last checkpoints on 9 images of val"
+    for name in ("0", "1"):
+        make_evaluation(folder / name, matrices[int(name)], checkpoint=runs.LAST)
+    assert "difference of mean IoU, last checkpoints on 9 images" in markdown(compare([folder]))
+
+
 def test_the_split_is_the_one_that_most_runs_have(sweep):
     folder, matrices = sweep
     make_evaluation(folder / "0", matrices[1], split="minival")
@@ -157,7 +204,7 @@ def test_the_split_is_the_one_that_most_runs_have(sweep):
 def test_a_damaged_evaluation_costs_its_interval_alone(sweep):
     folder, _ = sweep
     (folder / "2" / "evaluation" / "val" / "evaluation.json").write_text("{")
-    assert compare([folder]).differences[1].problem.startswith("its evaluation cannot be read: ")
+    assert compare([folder]).differences[1].problem.startswith("evaluated, but that cannot be read: ")
 
 
 def test_several_runs_of_one_seed_are_pointed_out(tmp_path):

@@ -1,6 +1,7 @@
 """What a user of scripts/evaluate.py relies on: the numbers of the run on the set that was meant, or one line."""
 
 import csv
+import hashlib
 import json
 import math
 import re
@@ -151,6 +152,8 @@ def test_files_of_a_run(run, tree, type_in):
     assert written["scores"]["mean_iou"] == pytest.approx(mean_iou(total))
     assert written["scores"]["pixel_accuracy"] == pytest.approx(np.trace(total) / total.sum())
     assert (written["run"], written["checkpoint"]) == ("run", "run/checkpoints/last.ckpt")
+    content = (run / "checkpoints" / "last.ckpt").read_bytes()
+    assert written["checkpoint_sha256"] == hashlib.sha256(content).hexdigest()
     assert (written["split"], written["num_images"], written["data"]["root"]) == ("val", 3, "root")
     assert (written["settings"]["inference"], written["settings"]["batch_size"]) == ("whole", 1)
     assert [row["width"] for row in written["boundary"]] == [1, 2, 4, 8, 16]
