@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -117,7 +118,7 @@ def compare(
     base = found.row(baseline) if baseline else groups[0]
     split = split or common_split(groups)
     compared = differences(groups, base, split)
-    notes = [*_repeated(groups), *_without_interval(groups, base, compared, split)]
+    notes = [*_repeated(groups), *_without_interval(groups, base, compared, split, list(map(Path, folders)))]
     return Comparison(metric, keys, groups, broken, base, split, compared, notes)
 
 
@@ -191,23 +192,39 @@ def _repeated(groups: Sequence[Group]) -> list[str]:
 
 
 def _without_interval(
-    groups: Sequence[Group], baseline: Group, compared: Sequence[Difference], split: str | None
+    groups: Sequence[Group], baseline: Group, compared: Sequence[Difference], split: str | None, folders: Sequence[Path]
 ) -> list[str]:
     """Why rows have no interval, those of one reason in one line; and which rest on a part of their runs."""
-    rows: dict[str, list[str]] = defaultdict(list)
+    rows: dict[str, list[Group]] = defaultdict(list)
     notes = []
     for group, difference in zip(groups, compared, strict=True):
         if group is not baseline and difference.problem:
-            rows[difference.problem].append(str(group.number))
+            rows[difference.problem].append(group)
         elif not difference.problem and difference.num_runs[0] < len(group.finished):
             parts = f"{difference.num_runs[0]} of its {len(group.finished)} finished runs"
             notes.append(f"row {group.number}: {parts} are evaluated on {split}")
-    for problem, numbers in rows.items():
-        several = "rows" if len(numbers) > 1 else "row"
-        remedy = "; evaluate them by scripts/evaluate.py" if "not evaluated" in problem else ""
-        remedy = "; evaluate it again" if STALE in problem else remedy
-        notes.append(f"no interval for {several} {', '.join(numbers)}: {problem}{remedy}")
+    for problem, without in rows.items():
+        several = "rows" if len(without) > 1 else "row"
+        missing = [baseline] if compared[baseline.number - 1].problem else []
+        lacking = missing if problem.startswith(f"row {baseline.number} was ") else [*without, *missing]
+        remedy = _remedy(problem, _command([run for group in lacking for run in group.finished], split, folders))
+        notes.append(f"no interval for {several} {', '.join(str(one.number) for one in without)}: {problem}{remedy}")
     return notes
+
+
+def _remedy(problem: str, command: str) -> str:
+    if STALE in problem:
+        return f"; evaluate it again: {command}"
+    return f"; evaluate them: {command}" if "not evaluated" in problem else ""
+
+
+def _command(runs: Sequence[Run], split: str | None, folders: Sequence[Path]) -> str:
+    """What evaluates runs, by those of the folders in which they are, as these were given."""
+    other = any(run.config.get("data.val_split") != split for run in runs)
+    ending = f" {shlex.quote(f'split={split}')}" if split and other else ""
+    given = [folder for folder in folders if any(run.path.is_relative_to(folder) for run in runs)]
+    commands = [f"python scripts/evaluate.py {shlex.quote(f'run={folder}')}{ending}" for folder in given]
+    return "; ".join(commands)
 
 
 def headline(metric: str) -> dict[str, str]:

@@ -136,7 +136,15 @@ def test_settings_that_only_round_do_not_matter(sweep):
 def test_runs_that_were_not_evaluated_are_named(sweep):
     folder, _ = sweep
     (folder / "2" / "evaluation" / "val" / "confusions.npz").unlink()
-    assert compare([folder]).notes == ["no interval for row 2: not evaluated; evaluate them by scripts/evaluate.py"]
+    command = "python scripts/evaluate.py run="
+    told = "no interval for row 2: not evaluated; evaluate them: "
+    assert compare([folder]).notes == [f"{told}{command}{folder}"]
+    each = [folder / str(number) for number in range(4)]
+    assert compare(each).notes == [f"{told}{command}{folder}/2"]
+    (note,) = compare(each, baseline="2").notes
+    assert note == f"no interval for row 1: row 2 was not evaluated; evaluate them: {command}{folder}/2"
+    (note,) = compare([folder], split="test").notes
+    assert note.endswith(f"not evaluated; evaluate them: {command}{folder} split=test")
     (folder / "1" / "evaluation" / "val" / "confusions.npz").unlink()
     assert "row 1: 1 of its 2 finished runs are evaluated on val" in compare([folder]).notes
     (folder / "0" / "evaluation" / "val" / "confusions.npz").write_text("torn")
@@ -162,7 +170,8 @@ def test_an_evaluation_of_another_checkpoint_gives_no_interval(sweep, name):
     save_checkpoint(folder / "2", b"second", time=0)  # an older time does not hide it
     found = compare([folder])
     assert np.isnan(found.differences[1].low)
-    assert found.notes == ["no interval for row 2: evaluated before its best checkpoint changed; evaluate it again"]
+    again = f"evaluate it again: python scripts/evaluate.py run={folder}"
+    assert found.notes == [f"no interval for row 2: evaluated before its best checkpoint changed; {again}"]
     assert contrast(found, *found.groups).source.startswith("last validation; row 2 was evaluated before")
     (note,) = compare([folder], baseline="2").notes
     assert note.startswith("no interval for row 1: row 2 was evaluated before its best checkpoint changed")
