@@ -31,13 +31,13 @@ from rich.table import Table
 
 from fcn import inference, runs
 from fcn.boundary import boundary_figure
-from fcn.cli import run_command
+from fcn.cli import WANTS_TRACEBACK, explain, run_command
 from fcn.comparison.collect import find_runs
-from fcn.comparison.evaluations import sha256_of
+from fcn.comparison.evaluations import checkpoint_of, sha256_of
 from fcn.config import ConfigError, DataConfig, InferenceConfig, setting, to_container, typed
 from fcn.data.module import WholeImages
 from fcn.evaluation import Evaluation, evaluate, find_images
-from fcn.inference import CheckpointError, Predictor
+from fcn.inference import Predictor
 from fcn.metrics import scores
 from fcn.provenance import provenance
 from fcn.recording import device_name
@@ -285,20 +285,39 @@ def _share(value: float) -> str:
     return "-" if np.isnan(value) else f"{value:.4f}"
 
 
+def evaluate_run(config: EvaluateConfig) -> None:
+    job = prepare(config, HydraConfig.get().overrides.task)
+    evaluation = run_job(job)
+    write(job, evaluation)
+    report(Console(), job, evaluation)
+
+
+def evaluate_all(configs: Sequence[EvaluateConfig]) -> None:
+    """Every run that can be; the others are named. To lack a checkpoint is no mistake unless all do.
+
+    Raises:
+        ConfigError: at the end, if a run had an error, or none has a checkpoint.
+    """
+    left_out: list[bool] = []  # whether for a mistake
+    for config in configs:
+        try:
+            evaluate_run(config)
+        except Exception as error:  # of many kinds, for each of which the other runs are evaluated all the same
+            if WANTS_TRACEBACK:
+                raise
+            print(f"left out: {config.run}: {explain(error, EvaluateConfig)}", file=sys.stderr)
+            left_out.append(checkpoint_of(Path(config.run or "")) is not None)
+    if any(left_out) or len(left_out) == len(configs):
+        raise ConfigError(f"{len(left_out)} of {len(configs)} runs are not evaluated; see the lines above")
+
+
 def main() -> None:
     def task(composed: DictConfig) -> None:
         configs = each_run(typed(composed, EvaluateConfig))
-        for config in configs:
-            try:
-                job = prepare(config, HydraConfig.get().overrides.task)
-            except CheckpointError as error:
-                if len(configs) == 1:
-                    raise
-                print(f"left out: {error}", file=sys.stderr)  # a run of a sweep that failed, or has not begun
-                continue
-            evaluation = run_job(job)
-            write(job, evaluation)
-            report(Console(), job, evaluation)
+        if len(configs) == 1:
+            evaluate_run(configs[0])
+        else:
+            evaluate_all(configs)
 
     run_command(task, config_name="evaluate", schema=EvaluateConfig)
 
