@@ -41,7 +41,13 @@ def parser() -> argparse.ArgumentParser:
     add("--baseline", metavar="ROW", help="row number or run directory to compare with; default: 1")
     add("--between", nargs=2, metavar=("A", "B"), help="rows or runs whose settings and classes are set side by side")
     add("--split", help="of the evaluations; default: the one that most runs have")
-    add("--ignore", nargs="+", default=[], metavar="KEY", help="keys that shall not tell rows apart")
+    add(
+        "--ignore",
+        nargs="+",
+        default=[],
+        metavar="KEY",
+        help="what shall not tell rows apart: keys, or heads of columns",
+    )
     add("--html", type=Path, metavar="FILE", help="one page with everything")
     add("--csv", type=Path, metavar="FILE", help="the table with all digits")
     add("--markdown", type=Path, metavar="FILE", help="the tables for a paper or an issue")

@@ -31,12 +31,13 @@ from rich.table import Table
 
 from fcn import inference, runs
 from fcn.boundary import boundary_figure
-from fcn.cli import run_command
+from fcn.cli import WANTS_TRACEBACK, explain, run_command
 from fcn.comparison.collect import find_runs
+from fcn.comparison.evaluations import checkpoint_of, sha256_of
 from fcn.config import ConfigError, DataConfig, InferenceConfig, setting, to_container, typed
 from fcn.data.module import WholeImages
 from fcn.evaluation import Evaluation, evaluate, find_images
-from fcn.inference import CheckpointError, Predictor
+from fcn.inference import Predictor
 from fcn.metrics import scores
 from fcn.provenance import provenance
 from fcn.recording import device_name
@@ -74,6 +75,7 @@ class Job:
 
     run: str
     checkpoint: Path
+    checkpoint_sha256: str
     data: DataConfig
     split: str
     output: Path
@@ -117,7 +119,8 @@ def prepare(config: EvaluateConfig, overrides: Sequence[str]) -> Job:
         raise ConfigError("run (=null) must be a run directory or a checkpoint; use run=outputs/<name>/<time>")
     checkpoint = inference.find_checkpoint(config.run)
     settings = InferenceConfig(**{entry.name: getattr(config, entry.name) for entry in fields(InferenceConfig)})
-    predictor = inference.load(config.run, settings)
+    sha256 = sha256_of(checkpoint)  # before it is read: if training replaces it meanwhile, this evaluation is stale
+    predictor = inference.load(checkpoint, settings)
     data = data_of(predictor.task.config.data, config.data, overrides)
     split = config.split or data.val_split
     output = Path(config.output) if config.output else default_output(Path(config.run), split)
@@ -125,7 +128,7 @@ def prepare(config: EvaluateConfig, overrides: Sequence[str]) -> Job:
     images = find_images(data, split, classes=predictor.classes)
     batch_size = config.batch_size or (1 if predictor.task.device.type == "cpu" else GPU_BATCH_SIZE)
     widths = sorted(set(config.boundary_widths))
-    return Job(config.run, checkpoint, data, split, output, predictor, images, batch_size, widths, config.worst)
+    return Job(config.run, checkpoint, sha256, data, split, output, predictor, images, batch_size, widths, config.worst)
 
 
 def data_of(run: DataConfig, composed: DataConfig, overrides: Sequence[str]) -> DataConfig:
@@ -183,6 +186,7 @@ def summary(job: Job, evaluation: Evaluation) -> dict[str, Any]:
     return {
         "run": job.run,
         "checkpoint": str(job.checkpoint),
+        "checkpoint_sha256": job.checkpoint_sha256,
         "data": to_container(job.data),
         "split": job.split,
         "settings": settings,
@@ -281,20 +285,39 @@ def _share(value: float) -> str:
     return "-" if np.isnan(value) else f"{value:.4f}"
 
 
+def evaluate_run(config: EvaluateConfig) -> None:
+    job = prepare(config, HydraConfig.get().overrides.task)
+    evaluation = run_job(job)
+    write(job, evaluation)
+    report(Console(), job, evaluation)
+
+
+def evaluate_all(configs: Sequence[EvaluateConfig]) -> None:
+    """Every run that can be; the others are named. To lack a checkpoint is no mistake unless all do.
+
+    Raises:
+        ConfigError: at the end, if a run had an error, or none has a checkpoint.
+    """
+    left_out: list[bool] = []  # whether for a mistake
+    for config in configs:
+        try:
+            evaluate_run(config)
+        except Exception as error:  # of many kinds, for each of which the other runs are evaluated all the same
+            if WANTS_TRACEBACK:
+                raise
+            print(f"left out: {config.run}: {explain(error, EvaluateConfig)}", file=sys.stderr)
+            left_out.append(checkpoint_of(Path(config.run or "")) is not None)
+    if any(left_out) or len(left_out) == len(configs):
+        raise ConfigError(f"{len(left_out)} of {len(configs)} runs are not evaluated; see the lines above")
+
+
 def main() -> None:
     def task(composed: DictConfig) -> None:
         configs = each_run(typed(composed, EvaluateConfig))
-        for config in configs:
-            try:
-                job = prepare(config, HydraConfig.get().overrides.task)
-            except CheckpointError as error:
-                if len(configs) == 1:
-                    raise
-                print(f"left out: {error}", file=sys.stderr)  # a run of a sweep that failed, or has not begun
-                continue
-            evaluation = run_job(job)
-            write(job, evaluation)
-            report(Console(), job, evaluation)
+        if len(configs) == 1:
+            evaluate_run(configs[0])
+        else:
+            evaluate_all(configs)
 
     run_command(task, config_name="evaluate", schema=EvaluateConfig)
 

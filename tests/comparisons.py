@@ -59,12 +59,13 @@ def random_confusions(num_images: int, *, seed: int, classes: int = 3, targets_s
 
 
 def make_evaluation(run: Path, confusions: np.ndarray, *, split: str = "val", **changes: object) -> None:
-    """What scripts/evaluate.py writes; `changes` are `names`, `classes` and settings."""
+    """What scripts/evaluate.py writes; `changes` are `names`, `classes`, `checkpoint`, `sha256` and settings."""
     folder = run / "evaluation" / split
     folder.mkdir(parents=True, exist_ok=True)
     names = changes.pop("names", [f"image_{place}" for place in range(len(confusions))])
     classes = changes.pop("classes", CLASSES)
     np.savez_compressed(folder / "confusions.npz", names=np.array(names), confusions=confusions)
+    origin = {"checkpoint": changes.pop("checkpoint", runs.BEST), "checkpoint_sha256": changes.pop("sha256", None)}
     settings = {**SETTINGS, "batch_size": 1, "device": "CPU", **changes}
-    content = {"settings": settings, "iou": dict.fromkeys(classes, 0.5)}
+    content = {**origin, "settings": settings, "iou": dict.fromkeys(classes, 0.5)}
     (folder / "evaluation.json").write_text(json.dumps(content))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from fcn import runs
-from fcn.config import flatten
+from fcn.config import Config, flatten, to_container
 
 FINISHED = "finished"
 UNFINISHED = "unfinished"
@@ -32,7 +33,7 @@ class Run:
 
     Attributes:
         path: of the directory, below the folder as it was given.
-        config: of config.yaml, dotted keys.
+        config: of config.yaml, dotted keys; where it lacks one of the schema, its default.
         state: status of summary.json; `UNFINISHED` without one.
         metrics: final ones of summary.json, `BEST` and `SPEED`; what does not exist is NaN or absent.
     """
@@ -77,35 +78,49 @@ def collect(folders: Sequence[Path]) -> tuple[list[Run], list[Broken]]:
 
 
 def find_runs(folders: Sequence[Path]) -> list[Path]:
-    """Run directories at or below the folders, each once.
+    """Run directories at or below the folders, symbolic links followed, each once.
 
     Raises:
         ComparisonError: if a folder is not there.
     """
-    by_place: dict[Path, Path] = {}
+    seen: set[str] = set()
     for folder in folders:
         if not folder.is_dir():
             raise ComparisonError(f"folder (={folder}) must be a directory, which it is not; use outputs/<name>")
-        for path in _below(folder):
-            by_place.setdefault(path.resolve(), path)
-    return list(by_place.values())
+    return [path for folder in folders for path in _below(folder, seen)]
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    for place, subfolders, files in os.walk(folder):
+def _below(folder: Path, seen: set[str]) -> Iterator[Path]:
+    """Runs below a folder but for real directories in `seen`, to which it adds those where it has been."""
+    for place, subfolders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:  # by another link, or one that leads to a folder above itself
+            subfolders.clear()
+            continue
+        seen.add(real)
         if runs.CONFIG in files:
             subfolders.clear()  # a run holds no other runs
             yield Path(place)
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))  # .hydra has a config.yaml too
 
 
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    """What a run of an older version did that lacks a key: it was added with a default that changes nothing.
+
+    The name is left out, since it is made from others.
+    """
+    return {key: value for key, value in flatten(to_container(Config())).items() if key != "name"}
+
+
 def _read(path: Path) -> Run:
-    # Not by the schema: runs of older versions, which lack a key, are compared all the same.
+    # Not by the schema: runs of other versions are compared all the same.
     loaded = OmegaConf.load(path / runs.CONFIG)
     content = OmegaConf.to_container(loaded, resolve=True) if isinstance(loaded, DictConfig) else {}
     config = flatten(cast(dict[str, Any], content))
     if not {"seed", "data.name"} <= set(config):
         raise ComparisonError(f"{runs.CONFIG} must hold the keys of a run, seed and data.name among them")
+    config |= {key: value for key, value in _defaults().items() if key not in config}
     if not (path / runs.SUMMARY).is_file():
         return Run(path, config, UNFINISHED, {})
     summary = runs.read_summary(path)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ import numpy as np
 
 from fcn.comparison.bootstrap import Floats
 from fcn.comparison.collect import BEST, SPEED, Broken, ComparisonError, Run, collect
-from fcn.comparison.evaluations import Difference, common_split, differences
-from fcn.comparison.groups import Group, different_keys, fold, short_names
+from fcn.comparison.evaluations import STALE, Difference, common_split, differences, kinds_of_checkpoints
+from fcn.comparison.groups import Group, all_names, different_keys, fold
 from fcn.config import nearest
 
 METRIC = "val/mean_iou"
@@ -99,24 +100,36 @@ def compare(
         metric: a final metric by which rows are sorted.
         baseline: row number or run directory to which the others are compared; None: the first row.
         split: of the evaluations that are compared; None: the one on which most runs were evaluated.
-        ignore: keys that shall not tell groups apart.
+        ignore: keys that shall not tell groups apart, in full or by the short names of the table.
 
     Raises:
-        ComparisonError: if there is no run, none has the metric, or no row is the baseline.
+        ComparisonError: if there is no run, none has the metric, no row is the baseline, or what shall be ignored is
+            no key.
     """
     runs, broken = collect([Path(folder) for folder in folders])
     known = dict.fromkeys(name for run in runs for name in run.metrics)
     if known and metric not in known:
         raise ComparisonError(f"metric (={metric}) must be one of the runs'{nearest(metric, list(known))}; "
                               f"known: {', '.join(known)}")  # fmt: skip
-    groups = fold(runs, metric=metric, ignore=ignore)
-    keys = short_names(list(groups[0].values), known=dict.fromkeys(key for run in runs for key in run.config))
+    names = all_names(runs)
+    groups = fold(runs, metric=metric, ignore=_full_keys(list(ignore), names))
+    keys = {key: names[key] for key in groups[0].values}
     found = Comparison(metric, keys, groups, broken, groups[0], None, [], [])
     base = found.row(baseline) if baseline else groups[0]
     split = split or common_split(groups)
     compared = differences(groups, base, split)
-    notes = [*_repeated(groups), *_without_interval(groups, base, compared, split)]
+    notes = [*_repeated(groups), *_without_interval(groups, base, compared, split, list(map(Path, folders)))]
     return Comparison(metric, keys, groups, broken, base, split, compared, notes)
+
+
+def _full_keys(given: Sequence[str], names: Mapping[str, str]) -> list[str]:
+    """Keys that were given in full or by their short names."""
+    by_name = {**{name: key for key, name in names.items()}, **{key: key for key in names}}
+    for name in given:
+        if name not in by_name:
+            meant = nearest(name, by_name) or "; use a name that stands above a column, or one of config.yaml"
+            raise ComparisonError(f"ignore (={name}) must be a key of the runs{meant}")
+    return [by_name[name] for name in given]
 
 
 def contrast(comparison: Comparison, first: Group, second: Group) -> Contrast:
@@ -128,7 +141,7 @@ def contrast(comparison: Comparison, first: Group, second: Group) -> Contrast:
     differing = [key for key in comparison.keys if first.values[key] != second.values[key]]
     names = _name(comparison, first, differing), _name(comparison, second, differing)
     if not difference.problem:
-        source = f"best checkpoints on {difference.num_images} images of {comparison.split}"
+        source = f"{kinds_of_checkpoints([difference])} on {difference.num_images} images of {comparison.split}"
         return Contrast(first, second, names, changed, difference, difference.classes, difference.ious, source)
     return Contrast(first, second, names, changed, difference, *_final_ious(first, second, difference.problem))
 
@@ -179,22 +192,39 @@ def _repeated(groups: Sequence[Group]) -> list[str]:
 
 
 def _without_interval(
-    groups: Sequence[Group], baseline: Group, compared: Sequence[Difference], split: str | None
+    groups: Sequence[Group], baseline: Group, compared: Sequence[Difference], split: str | None, folders: Sequence[Path]
 ) -> list[str]:
     """Why rows have no interval, those of one reason in one line; and which rest on a part of their runs."""
-    rows: dict[str, list[str]] = defaultdict(list)
+    rows: dict[str, list[Group]] = defaultdict(list)
     notes = []
     for group, difference in zip(groups, compared, strict=True):
         if group is not baseline and difference.problem:
-            rows[difference.problem].append(str(group.number))
+            rows[difference.problem].append(group)
         elif not difference.problem and difference.num_runs[0] < len(group.finished):
             parts = f"{difference.num_runs[0]} of its {len(group.finished)} finished runs"
             notes.append(f"row {group.number}: {parts} are evaluated on {split}")
-    for problem, numbers in rows.items():
-        several = "rows" if len(numbers) > 1 else "row"
-        remedy = "; evaluate them by scripts/evaluate.py" if "not evaluated" in problem else ""
-        notes.append(f"no interval for {several} {', '.join(numbers)}: {problem}{remedy}")
+    for problem, without in rows.items():
+        several = "rows" if len(without) > 1 else "row"
+        missing = [baseline] if compared[baseline.number - 1].problem else []
+        lacking = missing if problem.startswith(f"row {baseline.number} was ") else [*without, *missing]
+        remedy = _remedy(problem, _command([run for group in lacking for run in group.finished], split, folders))
+        notes.append(f"no interval for {several} {', '.join(str(one.number) for one in without)}: {problem}{remedy}")
     return notes
+
+
+def _remedy(problem: str, command: str) -> str:
+    if STALE in problem:
+        return f"; evaluate it again: {command}"
+    return f"; evaluate them: {command}" if "not evaluated" in problem else ""
+
+
+def _command(runs: Sequence[Run], split: str | None, folders: Sequence[Path]) -> str:
+    """What evaluates runs, by those of the folders in which they are, as these were given."""
+    other = any(run.config.get("data.val_split") != split for run in runs)
+    ending = f" {shlex.quote(f'split={split}')}" if split and other else ""
+    given = [folder for folder in folders if any(run.path.is_relative_to(folder) for run in runs)]
+    commands = [f"python scripts/evaluate.py {shlex.quote(f'run={folder}')}{ending}" for folder in given]
+    return "; ".join(commands)
 
 
 def headline(metric: str) -> dict[str, str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fcn import runs
 from fcn.comparison.bootstrap import (
     RESAMPLES,
     Counts,
@@ -25,6 +28,7 @@ from fcn.comparison.bootstrap import (
 from fcn.comparison.groups import Group
 
 FOLDER, CONFUSIONS, SUMMARY = "evaluation", "confusions.npz", "evaluation.json"
+STALE = "evaluated before its best checkpoint changed"
 
 _ROUNDING = ("accelerator", "device", "batch_size")  # settings that change no more than the rounding
 
@@ -39,6 +43,8 @@ class Evaluation:
         settings: how the network was applied.
         targets: pixels per image and class of the target, int64 [N, C].
         counts: of hits and unions.
+        checkpoint: `best` or `last`, which of the run's it was.
+        stale: whether the run has another one by now.
     """
 
     names: Sequence[str]
@@ -46,6 +52,8 @@ class Evaluation:
     settings: Mapping[str, Any]
     targets: NDArray[np.int64]
     counts: Counts
+    checkpoint: str
+    stale: bool
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,7 @@ class Difference:
         lows, highs: ends of the intervals of the classes' differences, float64 [C].
         num_images: on which both were evaluated.
         num_runs: of both groups, those that were evaluated.
+        checkpoints: which of the runs' were evaluated, `best` or `last`, or both.
     """
 
     problem: str = ""
@@ -72,6 +81,32 @@ class Difference:
     highs: Floats = field(default_factory=lambda: np.empty(0))
     num_images: int = 0
     num_runs: tuple[int, int] = (0, 0)
+    checkpoints: frozenset[str] = frozenset()
+
+
+def checkpoint_of(run_dir: Path) -> Path | None:
+    """The checkpoint of a run that stands for it: the best, or the last if there is no best; None without any."""
+    return next((run_dir / name for name in (runs.BEST, runs.LAST) if (run_dir / name).is_file()), None)
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file, in hexadecimal; read once in a process as long as the file stays as it is."""
+    state = path.stat()
+    return _sha256(path.resolve(), state.st_ino, state.st_mtime_ns, state.st_size)
+
+
+@functools.cache
+def _sha256(path: Path, *state: int) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def kinds_of_checkpoints(differences: Iterable[Difference]) -> str:
+    """`best checkpoints`, `last checkpoints`, or `best and last checkpoints`."""
+    return f"{' and '.join(sorted(frozenset().union(*(one.checkpoints for one in differences))))} checkpoints"
 
 
 def common_split(groups: Sequence[Group]) -> str | None:
@@ -95,7 +130,20 @@ def read(run_dir: Path, split: str) -> Evaluation | None:
     with np.load(folder / CONFUSIONS, allow_pickle=False) as arrays:
         names, confusions = arrays["names"].tolist(), arrays["confusions"]
     settings = {key: value for key, value in summary["settings"].items() if key not in _ROUNDING}
-    return Evaluation(names, list(summary["iou"]), settings, confusions.sum(axis=2), counts_of(confusions))
+    counts, targets = counts_of(confusions), confusions.sum(axis=2)
+    checkpoint, stale = Path(summary["checkpoint"]).stem, _is_stale(run_dir, folder / SUMMARY, summary)
+    return Evaluation(names, list(summary["iou"]), settings, targets, counts, checkpoint, stale)
+
+
+def _is_stale(run_dir: Path, path: Path, summary: Mapping[str, Any]) -> bool:
+    """Whether the run's checkpoint is not the one that was evaluated; unknown, so no, where it was removed since."""
+    checkpoint = checkpoint_of(run_dir)
+    if checkpoint is None:
+        return False
+    if known := summary.get("checkpoint_sha256"):
+        return bool(known != sha256_of(checkpoint))
+    # Evaluations of older versions, which have no hash.
+    return checkpoint.name != Path(summary["checkpoint"]).name or checkpoint.stat().st_mtime > path.stat().st_mtime
 
 
 def mismatch(one: Evaluation, other: Evaluation) -> str:
@@ -120,7 +168,7 @@ def differences(
     """
     loaded = [_load(group, split) for group in [*groups, baseline]]
     reference = next(iter(loaded[-1].evaluations), None)
-    problems = [_problem(entry, reference, baseline) for entry in loaded]
+    problems = [_problem(entry, reference, baseline, loaded[-1].problem) for entry in loaded]
     usable = [entry.evaluations if not problem else [] for entry, problem in zip(loaded, problems, strict=True)]
     counts = [evaluation.counts for evaluations in usable for evaluation in evaluations]
     resampled = iter(resampled_class_iou(counts, resamples=resamples) if counts else [])
@@ -143,14 +191,17 @@ def _load(group: Group, split: str | None) -> _Loaded:
     try:
         found = [read(run.path, split) for run in group.finished] if split else []
     except Exception as error:  # of many kinds: those of JSON, of ZIP and of NumPy's format
-        return _Loaded([], f"its evaluation cannot be read: {' '.join(str(error).split()) or type(error).__name__}")
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return _Loaded([], f"evaluated, but that cannot be read: {reason}")
     known = [evaluation for evaluation in found if evaluation]
+    if any(evaluation.stale for evaluation in known):
+        return _Loaded([], STALE)
     return _Loaded(known, "" if known else "not evaluated")
 
 
-def _problem(loaded: _Loaded, reference: Evaluation | None, baseline: Group) -> str:
+def _problem(loaded: _Loaded, reference: Evaluation | None, baseline: Group, missing: str) -> str:
     if loaded.problem or reference is None:
-        return loaded.problem or f"row {baseline.number} is not evaluated"
+        return loaded.problem or f"row {baseline.number} was {missing}"
     problem = next(filter(None, (mismatch(one, reference) for one in loaded.evaluations)), "")
     return f"{problem} than row {baseline.number}" if problem else ""
 
@@ -167,7 +218,7 @@ def _difference(side: Sequence[tuple[Evaluation, Floats]], other: Sequence[tuple
     first = side[0][0]
     return Difference(
         "", float(values[0] - values[1]), float(low), float(high), first.classes, per_class, lows, highs,
-        len(first.names), (len(side), len(other)),
+        len(first.names), (len(side), len(other)), frozenset(one.checkpoint for one, _ in [*side, *other]),
     )  # fmt: skip
 
 

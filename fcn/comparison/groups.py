@@ -94,7 +94,7 @@ def fold(runs: Sequence[Run], *, metric: str, ignore: Iterable[str] = ()) -> lis
     folded: dict[str, list[Run]] = {}
     for run in runs:
         folded.setdefault(_text([run.config.get(key, ...) for key in keys]), []).append(run)
-    names = short_names(keys, known=_all_keys(runs))
+    names = all_names(runs)
     texts = {key: distinct_texts([run.config.get(key, ...) for run in runs]) for key in keys}
     groups = []
     for members in folded.values():
@@ -135,6 +135,12 @@ def short_names(keys: Sequence[str], *, known: Iterable[str]) -> dict[str, str]:
             key,
         )
     return names
+
+
+def all_names(runs: Sequence[Run]) -> dict[str, str]:
+    """Every key of the runs with its short name."""
+    keys = list(dict.fromkeys(key for run in runs for key in run.config))
+    return short_names(keys, known=keys)
 
 
 def show(value: Any) -> str:
@@ -183,10 +189,6 @@ def title(group: Group) -> str:
 
 def _of_execution(key: str) -> bool:
     return key == "data.num_workers" or (key.startswith("trainer.") and key != "trainer.precision")
-
-
-def _all_keys(runs: Sequence[Run]) -> list[str]:
-    return list(dict.fromkeys(key for run in runs for key in run.config))
 
 
 def _text(value: Any) -> str:

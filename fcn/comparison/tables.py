@@ -17,7 +17,7 @@ from rich.text import Text
 
 from fcn.comparison.bootstrap import COVERS
 from fcn.comparison.comparison import Comparison, Contrast, headline
-from fcn.comparison.evaluations import Difference
+from fcn.comparison.evaluations import Difference, kinds_of_checkpoints
 from fcn.comparison.groups import ABSENT, Statistic, show
 
 MINUS = "\N{MINUS SIGN}"
@@ -85,9 +85,10 @@ def remarks(comparison: Comparison) -> list[str]:
     if any(statistic.count > 1 for statistic in (group.statistic(comparison.metric) for group in comparison.groups)):
         lines.append("mean ± sample standard deviation over seeds (number of finished runs)")
     if compared := _compared(comparison):
+        images = f"{compared[0].num_images} images of {comparison.split}"
         lines.append(
-            f"mIoU {MINUS} row {comparison.baseline.number}: difference of mean IoU, best checkpoints on "
-            f"{compared[0].num_images} images of {comparison.split}, with a bootstrap interval. {COVERS}"
+            f"mIoU {MINUS} row {comparison.baseline.number}: difference of mean IoU, {kinds_of_checkpoints(compared)} "
+            f"on {images}, with a bootstrap interval. {COVERS}"
         )
     return [*lines, *comparison.notes, *(f"{one.path} is left out: {one.problem}" for one in comparison.broken)]
 

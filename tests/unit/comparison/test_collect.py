@@ -5,7 +5,7 @@ import json
 import pytest
 from omegaconf import OmegaConf
 
-from fcn.comparison.collect import BEST, SPEED, ComparisonError, collect
+from fcn.comparison.collect import BEST, SPEED, ComparisonError, collect, find_runs
 from tests.comparisons import make_run
 
 
@@ -19,6 +19,17 @@ def test_runs_are_found_at_any_depth_and_each_once(tmp_path):
     assert [run.path for run in runs] == [first, second]
     assert not broken
     assert [run.path for run in collect([second])[0]] == [second]
+
+
+def test_links_are_followed_and_each_real_directory_is_taken_once(tmp_path):
+    first = make_run(tmp_path / "outputs" / "a")
+    make_run(tmp_path / "scratch" / "0")
+    for link, target in [("sweep", "scratch"), ("twin", "outputs/a"), ("sweep/up", "outputs"), ("gone", "nowhere")]:
+        (tmp_path / "outputs" / link).symlink_to(tmp_path / target)
+    found = [first, tmp_path / "outputs" / "sweep" / "0"]
+    assert find_runs([tmp_path / "outputs"]) == found
+    assert find_runs([tmp_path / "outputs", tmp_path]) == found
+    assert find_runs([tmp_path / "outputs" / "twin"]) == [tmp_path / "outputs" / "twin"]
 
 
 @pytest.mark.parametrize("status", ["finished", "interrupted", "failed", None])
@@ -48,12 +59,13 @@ def test_a_score_that_does_not_exist_is_nan(tmp_path):
 def test_a_run_of_another_version_is_read(tmp_path):
     path = make_run(tmp_path / "a") / "config.yaml"
     config = OmegaConf.load(path)
-    del config.optim
+    del config.optim, config.name
     config.model.depth = 7
     OmegaConf.save(config, path)
     ((run,), _) = collect([tmp_path])
     assert run.config["model.depth"] == 7
-    assert "optim.name" not in run.config
+    assert run.config["optim.name"] == "adamw"
+    assert "name" not in run.config
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,17 @@
 """The comparison of run directories: rows, differences on the same images, and what is said where there are none."""
 
+import hashlib
+import json
+import os
+
 import numpy as np
 import pytest
 import torch
 
-from fcn import metrics
+from fcn import metrics, runs
 from fcn.comparison import ComparisonError, compare, contrast
 from fcn.comparison.bootstrap import counts_of, interval, mean_iou, resampled_class_iou
+from fcn.comparison.tables import markdown
 from tests.comparisons import CLASSES, make_evaluation, make_run, random_confusions
 
 
@@ -55,6 +60,27 @@ def test_a_difference_is_between_means_over_seeds_on_the_same_images(sweep):
     assert (difference.low, difference.high) == (pytest.approx(low), pytest.approx(high))
     assert difference.low < difference.value < difference.high
     assert (difference.num_images, difference.num_runs) == (9, (1, 2))
+
+
+def test_a_key_that_an_older_run_lacks_has_its_default(tmp_path):
+    """Only another value than the default tells the run apart that has it."""
+    for seed, border in enumerate(("zero", "zero", "replicate")):
+        make_run(tmp_path / str(seed), seed=seed, model__border=border)
+    path = tmp_path / "0" / "config.yaml"
+    config = json.loads(path.read_text())
+    del config["model"]["border"]
+    path.write_text(json.dumps(config))
+    found = compare([tmp_path])
+    assert [(group.label, len(group.runs)) for group in found.groups] == [("border=replicate", 1), ("border=zero", 2)]
+
+
+def test_keys_are_ignored_by_short_or_full_name(tmp_path):
+    for seed, (init, alignment) in enumerate([("bilinear", "chapter"), ("xavier", "centered")]):
+        make_run(tmp_path / str(seed), seed=seed, model__init=init, model__alignment=alignment)
+    assert list(compare([tmp_path]).keys.values()) == ["init", "alignment"]
+    assert len(compare([tmp_path], ignore=["init", "model.alignment"]).groups) == 1
+    with pytest.raises(ComparisonError, match=r"ignore \(=model.inti\) must be a key .*; did you mean model.init\?"):
+        compare([tmp_path], ignore=["model.inti"])
 
 
 def test_the_baseline_can_be_chosen_by_row_or_run(sweep):
@@ -110,13 +136,66 @@ def test_settings_that_only_round_do_not_matter(sweep):
 def test_runs_that_were_not_evaluated_are_named(sweep):
     folder, _ = sweep
     (folder / "2" / "evaluation" / "val" / "confusions.npz").unlink()
-    assert compare([folder]).notes == ["no interval for row 2: not evaluated; evaluate them by scripts/evaluate.py"]
+    command = "python scripts/evaluate.py run="
+    told = "no interval for row 2: not evaluated; evaluate them: "
+    assert compare([folder]).notes == [f"{told}{command}{folder}"]
+    each = [folder / str(number) for number in range(4)]
+    assert compare(each).notes == [f"{told}{command}{folder}/2"]
+    (note,) = compare(each, baseline="2").notes
+    assert note == f"no interval for row 1: row 2 was not evaluated; evaluate them: {command}{folder}/2"
+    (note,) = compare([folder], split="test").notes
+    assert note.endswith(f"not evaluated; evaluate them: {command}{folder} split=test")
     (folder / "1" / "evaluation" / "val" / "confusions.npz").unlink()
     assert "row 1: 1 of its 2 finished runs are evaluated on val" in compare([folder]).notes
     (folder / "0" / "evaluation" / "val" / "confusions.npz").write_text("torn")
     (note,) = compare([folder], split="val").notes
     assert note.startswith("no interval for row 2: ")
     assert compare([folder], split="test").differences[1].problem == "not evaluated"
+
+
+def save_checkpoint(run, content, *, name=runs.BEST, time=None):
+    (run / "checkpoints").mkdir(exist_ok=True)
+    (run / name).write_bytes(content)
+    if time is not None:
+        os.utime(run / name, (time, time))
+    return hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("name", [runs.BEST, runs.LAST])
+def test_an_evaluation_of_another_checkpoint_gives_no_interval(sweep, name):
+    folder, matrices = sweep
+    sha256 = save_checkpoint(folder / "2", b"first", name=name)
+    make_evaluation(folder / "2", matrices[2], checkpoint=f"runs/2/{name}", sha256=sha256)
+    assert not compare([folder]).differences[1].problem
+    save_checkpoint(folder / "2", b"second", time=0)  # an older time does not hide it
+    found = compare([folder])
+    assert np.isnan(found.differences[1].low)
+    again = f"evaluate it again: python scripts/evaluate.py run={folder}"
+    assert found.notes == [f"no interval for row 2: evaluated before its best checkpoint changed; {again}"]
+    assert contrast(found, *found.groups).source.startswith("last validation; row 2 was evaluated before")
+    (note,) = compare([folder], baseline="2").notes
+    assert note.startswith("no interval for row 1: row 2 was evaluated before its best checkpoint changed")
+
+
+def test_an_evaluation_without_a_hash_is_judged_by_its_time(sweep):
+    folder, _ = sweep
+    written = (folder / "2" / "evaluation" / "val" / "evaluation.json").stat().st_mtime
+    save_checkpoint(folder / "2", b"x", time=written - 9)
+    assert not compare([folder]).differences[1].problem
+    save_checkpoint(folder / "2", b"x", time=written + 9)
+    assert compare([folder]).differences[1].problem == "evaluated before its best checkpoint changed"
+    (folder / "2" / runs.BEST).unlink()  # as one does to save space
+    assert not compare([folder]).differences[1].problem
+
+
+def test_last_checkpoints_are_not_called_best(sweep):
+    folder, matrices = sweep
+    make_evaluation(folder / "2", matrices[2], checkpoint=runs.LAST)
+    found = compare([folder])
+    assert contrast(found, *found.groups).source == "best and last checkpoints on 9 images of val"
+    for name in ("0", "1"):
+        make_evaluation(folder / name, matrices[int(name)], checkpoint=runs.LAST)
+    assert "difference of mean IoU, last checkpoints on 9 images" in markdown(compare([folder]))
 
 
 def test_the_split_is_the_one_that_most_runs_have(sweep):
@@ -134,7 +213,7 @@ def test_the_split_is_the_one_that_most_runs_have(sweep):
 def test_a_damaged_evaluation_costs_its_interval_alone(sweep):
     folder, _ = sweep
     (folder / "2" / "evaluation" / "val" / "evaluation.json").write_text("{")
-    assert compare([folder]).differences[1].problem.startswith("its evaluation cannot be read: ")
+    assert compare([folder]).differences[1].problem.startswith("evaluated, but that cannot be read: ")
 
 
 def test_several_runs_of_one_seed_are_pointed_out(tmp_path):

@@ -1,6 +1,7 @@
 """What a user of scripts/evaluate.py relies on: the numbers of the run on the set that was meant, or one line."""
 
 import csv
+import hashlib
 import json
 import math
 import re
@@ -151,6 +152,8 @@ def test_files_of_a_run(run, tree, type_in):
     assert written["scores"]["mean_iou"] == pytest.approx(mean_iou(total))
     assert written["scores"]["pixel_accuracy"] == pytest.approx(np.trace(total) / total.sum())
     assert (written["run"], written["checkpoint"]) == ("run", "run/checkpoints/last.ckpt")
+    content = (run / "checkpoints" / "last.ckpt").read_bytes()
+    assert written["checkpoint_sha256"] == hashlib.sha256(content).hexdigest()
     assert (written["split"], written["num_images"], written["data"]["root"]) == ("val", 3, "root")
     assert (written["settings"]["inference"], written["settings"]["batch_size"]) == ("whole", 1)
     assert [row["width"] for row in written["boundary"]] == [1, 2, 4, 8, 16]
@@ -170,7 +173,7 @@ def test_every_run_of_a_folder(run, tree, type_in):
         runs.create(tree.parent / "sweep" / name, Config())
         if name != "1_b":
             (tree.parent / "sweep" / name / "checkpoints").symlink_to(run / "checkpoints")
-    status, out, err = type_in("run=sweep", "data.root=root", "worst=0")
+    status, out, err = type_in("run=sweep", "data.root=root", "worst=0", "boundary_widths=[]")
     assert status == 0
     assert [line for line in out.splitlines() if line.startswith("sweep/")] == [
         "sweep/0_a/evaluation/val",
@@ -181,6 +184,41 @@ def test_every_run_of_a_folder(run, tree, type_in):
     status, _, err = type_in("run=sweep", "data.root=root", "output=one")
     assert status == 1
     assert "output (=one) is one folder, and run (=sweep) holds 3 runs; leave it out" in err
+
+
+def test_a_run_that_cannot_be_evaluated_is_named_and_the_others_go_on(run, tree, type_in):
+    """Of a sweep: without checkpoint, of another version, with data that are gone, torn, and sound."""
+    for name in ("0_pending", "1_old", "2_lost", "3_torn", "4_good"):
+        runs.create(tree.parent / "sweep" / name, Config())
+        (tree.parent / "sweep" / name / "checkpoints").mkdir()
+    content = torch.load(run / runs.LAST)
+    for name, config in [
+        ("1_old", {**content["config"], "depth": 7}),
+        ("2_lost", {**content["config"], "data": {**content["config"]["data"], "root": "gone"}}),
+        ("4_good", content["config"]),
+    ]:
+        torch.save({**content, "config": config}, tree.parent / "sweep" / name / runs.LAST)
+    (tree.parent / "sweep" / "3_torn" / runs.LAST).write_bytes(b"torn")
+    status, out, err = type_in("run=sweep", "worst=0", "boundary_widths=[]")
+    assert status == 1
+    assert [line for line in out.splitlines() if line.startswith("sweep/")] == ["sweep/4_good/evaluation/val"]
+    *left_out, last = err.splitlines()
+    for line, (name, problem) in zip(left_out, [
+        ("0_pending", "no such file"), ("1_old", "depth is not a key"), ("2_lost", r"data.root \(=gone\) must hold"),
+        ("3_torn", "must be a checkpoint"),
+    ], strict=True):  # fmt: skip
+        assert re.match(rf"left out: sweep/{name}: .*{problem}", line), line
+    assert last == "error: 4 of 5 runs are not evaluated; see the lines above"
+
+
+def test_runs_none_of_which_has_a_checkpoint_are_an_error(tmp_path, monkeypatch, type_in):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        runs.create(tmp_path / "sweep" / name, Config())
+    status, out, err = type_in("run=sweep")
+    assert (status, out) == (1, "")
+    assert [line.partition(":")[0] for line in err.splitlines()] == ["left out", "left out", "error"]
+    assert err.endswith("error: 2 of 2 runs are not evaluated; see the lines above\n")
 
 
 def test_a_score_that_does_not_exist_is_null_in_json_and_empty_in_csv(run, type_in):
