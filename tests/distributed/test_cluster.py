@@ -162,7 +162,7 @@ def submitted(folder: Path) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("trainer", ["cpu", "ddp_cpu"])
+@pytest.mark.parametrize("trainer", ["cpu", pytest.param("ddp_cpu", marks=pytest.mark.exhaustive)])
 def test_a_preempted_job_of_a_sweep_is_requeued_and_loses_nothing(command, trainer):
     """SIGTERM, at which submitit's jobs go on, and at once its own signal: as SLURM preempts."""
     options = (*LONG, f"trainer={trainer}")

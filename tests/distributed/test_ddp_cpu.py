@@ -63,7 +63,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.exhaustive)])
 def test_validation_counts_are_those_of_one_process(pair, tmp_path, processes):
     """5 validation images: shares of 3 + 2, and of 2 + 2 + 1, each counted once."""
     script = tmp_path / "validate.py"

@@ -165,7 +165,7 @@ def test_the_hparams_tab_compares_the_varied_keys_with_the_final_metrics(tensorb
         assert shown[job] == pytest.approx(metrics["val/mean_iou"], rel=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_devices_may_differ_within_a_sweep(command):
     """One job in this process, one in two of its own; each alone in its directory, each on the whole global batch."""
     tiny = (*TINY, f"data.root={command.data}", "name=devices", "epochs=1")
