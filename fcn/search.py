@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import optuna
+import sqlalchemy
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -92,7 +93,7 @@ class Search:
             ConfigError: if the folder holds another search, or the storage cannot be used.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        storage = plan.storage or f"sqlite:///{plan.folder / STUDY}"
+        storage = plan.storage or _url(plan.folder / STUDY)
         plan.folder.mkdir(parents=True, exist_ok=True)
         with runs.locked(plan.folder):
             try:
@@ -241,6 +242,11 @@ class Search:
     def _fail(self, trial: Trial, reason: str) -> None:
         trial.set_user_attr(REASON, reason)
         self.study.tell(trial, state=TrialState.FAIL)
+
+
+def _url(path: Path) -> str:
+    """Of a database file; a folder may have any name."""
+    return sqlalchemy.URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
 
 
 def _owning(run_dir: Path) -> contextlib.AbstractContextManager[None]:

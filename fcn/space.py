@@ -148,7 +148,7 @@ def spell(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return f"[{','.join(map(spell, value))}]"
     text = str(value)
-    if re.fullmatch(r"[\w./+-]+", text):
+    if re.fullmatch(r"[\w./+-]+", text, re.ASCII):
         return text
     quoted = re.sub(r"(\\+)(?='|$)", r"\1\1", text).replace("'", r"\'")
     return f"'{quoted}'"

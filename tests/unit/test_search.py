@@ -316,6 +316,12 @@ def test_a_storage_that_is_none(folder):
         Search.open(plan(folder, storage="foo://x"))
 
 
+def test_a_folder_may_have_any_name(folder):
+    odd = folder.rename(folder.with_name("a?b#c%20d"))
+    Search.open(plan(odd))
+    assert [path.name for path in odd.parent.iterdir()] == [odd.name]
+
+
 def test_importances_name_what_matters(folder):
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
     assert importances(study) == {}
