@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,6 +25,8 @@ from fcn.sweepboard import Board
 
 STUDY = "study.db"
 OWNER = ".driver"
+ID = ".search-id"
+"""Names the folder in the study, also where another machine calls it otherwise."""
 RUN = "run"
 """User attribute of a trial: name of its run directory."""
 REASON = "reason"
@@ -90,7 +93,7 @@ class Search:
         """The search of a folder, a new one if there is none.
 
         Raises:
-            ConfigError: if the folder holds another search, or the storage cannot be used.
+            ConfigError: if the folder holds another search, or the storage cannot be used or holds that of another folder.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         storage = plan.storage or _url(plan.folder / STUDY)
@@ -107,6 +110,7 @@ class Search:
             except Exception as error:  # of SQLAlchemy, of the database's driver, of Optuna
                 reason = next(iter(str(error).splitlines()), type(error).__name__)
                 raise ConfigError(f"storage (={storage}) must be a database that Optuna can open: {reason}") from error
+            _check_folder(plan, study)
             _check_same(plan, study)
         return cls(plan, study)
 
@@ -258,6 +262,20 @@ def _pruner(plan: Plan) -> BasePruner:
     if plan.pruner is PrunerName.hyperband:
         return HyperbandPruner(min_resource=1, max_resource=max(1, plan.config.epochs))
     return MedianPruner() if plan.pruner is PrunerName.median else NopPruner()
+
+
+def _check_folder(plan: Plan, study: optuna.Study) -> None:
+    """A database knows a search by its name, which those of two checkouts may have; run directories are in one."""
+    path = plan.folder / ID
+    if not path.exists():
+        runs.write_text(path, uuid.uuid4().hex)
+    own = path.read_text(encoding="utf-8")
+    if "folder" not in study.user_attrs:
+        study.set_user_attr("folder", own)
+    elif study.user_attrs["folder"] != own:
+        raise ConfigError(
+            f"storage (={plan.storage}) holds the search of another folder; use another name=... or storage=..."
+        )
 
 
 def _check_same(plan: Plan, study: optuna.Study) -> None:

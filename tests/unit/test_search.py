@@ -322,6 +322,18 @@ def test_a_folder_may_have_any_name(folder):
     assert [path.name for path in odd.parent.iterdir()] == [odd.name]
 
 
+def test_a_storage_with_the_search_of_another_folder(folder):
+    shared = folder.rename(folder.with_name("shared")) / "study.db"
+    storage = f"sqlite:///{shared}"
+    drawn(Search.open(plan(folder, storage=storage)), 1)
+    other = folder.parent / "elsewhere" / folder.name
+    with pytest.raises(
+        ConfigError, match=r"storage \(=sqlite.*\) holds the search of another folder; use another name"
+    ):
+        Search.open(plan(other, storage=storage))
+    assert states(Search.open(plan(folder, storage=storage))) == [TrialState.RUNNING]
+
+
 def test_importances_name_what_matters(folder):
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
     assert importances(study) == {}
