@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
 
-    from fcn.search import Plan
+    from fcn.plan import Plan
 
 SHOWN = 10
 
@@ -46,7 +46,7 @@ class TuneConfig(Config):
 
 
 class SearchFailed(ValueError):
-    """No trial of a search has a score: why the first one has none."""
+    """Nothing but failures: the reason of the first one."""
 
 
 OWN = {"search", "trials", "slots", "pruner", "storage"}
@@ -109,8 +109,9 @@ def command(plan: Plan, trial: FrozenTrial) -> str:
 
 def report(plan: Plan, study: Study, console: Console) -> None:
     """Write tables and pictures, print the best trials and, last, the command of the best one."""
-    trials = study.get_trials(deepcopy=False)
-    shares = _search().importances(study)
+    from fcn.plan import importances, latest
+
+    trials, shares = latest(study), importances(study)
     _write_trials(plan.folder / "trials.csv", trials, list(plan.space))
     _draw(plan.folder, trials, shares)
     finished = sorted(_in_state(trials, "COMPLETE"), key=_score, reverse=True)
@@ -130,13 +131,17 @@ def _score(trial: FrozenTrial) -> float:
     return -math.inf if trial.value is None else trial.value
 
 
-def check_any_good(study: Study) -> None:
-    """A search all of whose trials failed has failed.
+def check_any_good(study: Study, *, given_up: str = "") -> None:
+    """A search all of whose trials failed has failed, and so has one that was given up for this reason.
 
     Raises:
         SearchFailed: with the reason of the first trial.
     """
-    trials = study.get_trials(deepcopy=False)
+    from fcn.plan import latest
+
+    if given_up:
+        raise SearchFailed(f"{given_up}; the same command goes on, and does failed trials again")
+    trials = latest(study)
     if trials and len(failed := _in_state(trials, "FAIL")) == len(trials):
         raise SearchFailed(f"all {len(failed)} trials failed, the first one: {failed[0].user_attrs['reason']}")
 
@@ -202,7 +207,7 @@ def tune(composed: DictConfig) -> None:
     if number:
         _print(console, "stopped: the same command goes on")
         raise SystemExit(128 + number)
-    check_any_good(search.study)
+    check_any_good(search.study, given_up=search.given_up)
 
 
 def main() -> None:

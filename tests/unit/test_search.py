@@ -14,7 +14,8 @@ from optuna.trial import TrialState
 
 from fcn import runs
 from fcn.config import Config, ConfigError, Init, ModelConfig
-from fcn.search import Plan, Search, importances
+from fcn.plan import Plan, importances, latest
+from fcn.search import Search
 from fcn.slots import Job, State
 from fcn.space import PrunerName, parse, typed_values
 
@@ -279,6 +280,64 @@ def test_a_failed_trial_has_its_reason_and_the_search_goes_on(folder):
     assert numbers(drawn(search, 1)) == [2]
 
 
+def fail(search: Search, job: Job, reason: str = "no space left on device") -> None:
+    job.state, job.reason = State.failed, reason
+    search.watch(job)
+
+
+def test_what_failed_is_done_again_by_the_same_command(folder):
+    search = Search.open(plan(folder, trials=3))
+    jobs = search.draw(search.watch)
+    bad = next(jobs)
+    fail(search, bad)
+    for job in jobs:  # not within one go
+        assert job.run_dir != bad.run_dir
+        finish(search, job, 0.5)
+    assert len(search.jobs) == 3
+    for again, scores in enumerate([(), (0.2, 0.7)]):
+        search = Search.open(plan(folder, trials=4))
+        *_, job = search.draw(search.watch)
+        assert job.run_dir == bad.run_dir
+        assert len(search.jobs) == 2 - again  # in its first go also the fourth trial
+        for new in search.jobs[:-1]:
+            finish(search, new, 0.5)
+        fail(search, job) if not scores else finish(search, job, *scores)
+    trials = latest(search.study)
+    assert [trial.value for trial in trials] == [0.5, 0.5, 0.5, 0.7]
+    assert trials[-1].params == search.study.trials[0].params
+    assert trials[-1].intermediate_values == {1: 0.2, 2: 0.7}
+    assert list(Search.open(plan(folder, trials=4)).draw(search.watch)) == []
+
+
+def test_one_of_two_processes_does_a_failed_trial_again(folder):
+    search = Search.open(plan(folder, trials=1))
+    fail(search, *drawn(search, 1))
+    one, other = Search.open(plan(folder, trials=1)), Search.open(plan(folder, trials=1))
+    assert len(drawn(one, 1)) == 1
+    assert list(other.draw(other.watch)) == []
+
+
+def test_a_search_all_of_whose_trials_fail_stops_and_goes_on_when_the_reason_is_gone(folder):
+    search = Search.open(plan(folder, trials=4))
+    for job in search.draw(search.watch):
+        fail(search, job)
+    assert numbers(search.jobs) == [0, 1, 2]
+    assert search.given_up == f"the first 3 trials failed, {search.jobs[0].run_dir}: no space left on device"
+    search = Search.open(plan(folder, trials=4))
+    for job in search.draw(search.watch):
+        finish(search, job, 0.5)
+    assert not search.given_up
+    assert sorted(numbers(search.jobs)) == [*range(4)]
+    assert {trial.state for trial in latest(search.study)} == {TrialState.COMPLETE}
+
+
+def test_a_search_with_one_good_trial_does_not_stop(folder):
+    search = Search.open(plan(folder, trials=5))
+    for job in search.draw(search.watch):
+        fail(search, job) if len(search.jobs) != 3 else finish(search, job, 0.5)
+    assert len(search.jobs) == 5
+
+
 def test_values_that_do_not_go_together_fail_their_trial_alone(folder):
     def picky(overrides):
         if "model.init=xavier" in overrides:
@@ -290,6 +349,7 @@ def test_values_that_do_not_go_together_fail_their_trial_alone(folder):
     assert 0 < len(jobs) < 5
     assert {job.reason for job in seen} == {"model.init (=xavier) must not be; use another"}
     assert states(search).count(TrialState.FAIL) == len(seen) == 5 - len(jobs)
+    assert not any("run" in trial.user_attrs for trial in search.study.trials if trial.state is TrialState.FAIL)
 
 
 def test_another_search_in_the_folder(folder):

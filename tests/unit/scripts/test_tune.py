@@ -132,6 +132,8 @@ def test_a_search_without_a_score_has_failed():
         tune.check_any_good(study)
     study.tell(study.ask(), 0.5)
     tune.check_any_good(study)
+    with pytest.raises(tune.SearchFailed, match="no space left on device; the same command goes on, and does failed"):
+        tune.check_any_good(study, given_up="no space left on device")
 
 
 @pytest.mark.slow
