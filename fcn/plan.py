@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 import sqlalchemy
@@ -15,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from fcn import config as configuration
 from fcn import runs
 from fcn.config import Config, ConfigError
-from fcn.space import Entry, PrunerName
+from fcn.space import Entry, PrunerName, typed_values
 
 STUDY = "study.db"
 ID = ".search-id"
@@ -47,6 +48,10 @@ class Plan:
     trials: int
     pruner: PrunerName = PrunerName.median
     storage: str | None = None
+
+    def values(self) -> dict[str, Any]:
+        """What all trials have in common: the groups as they were typed, the keys as they are composed."""
+        return {**typed_values(self.fixed), **configuration.flatten(configuration.to_container(self.config))}
 
 
 def open_study(plan: Plan) -> optuna.Study:

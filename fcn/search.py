@@ -17,7 +17,7 @@ from fcn import runs, sweeps
 from fcn.config import ConfigError
 from fcn.plan import RUN, Plan, latest, open_study
 from fcn.slots import Job, State, run_jobs
-from fcn.space import suggest, typed_values
+from fcn.space import suggest
 from fcn.sweepboard import Board
 
 OWNER = ".driver"
@@ -170,7 +170,7 @@ class Search:
 
     def _prepare(self, trial: Trial) -> Job:
         """The job of a trial, with a run directory that is owned; settled if there is nothing to execute."""
-        texts = suggest(trial, self.plan.space, typed_values(self.plan.fixed))
+        texts = suggest(trial, self.plan.space, self.plan.values())
         readable = [f"{key}={self.plan.space[key].rounded(text)}" for key, text in texts.items()]
         name = trial.user_attrs.get(RUN) or sweeps.job_names([readable], first=trial.number)[0]
         job = Job(self.plan.folder / name, readable)

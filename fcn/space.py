@@ -47,9 +47,9 @@ class Entry:
         low, high, step = (Decimal(str(value)) for value in (self.low, self.high, self.step))
         return float(low + (high - low) // step * step)
 
-    def applies(self, values: Mapping[str, str]) -> bool:
-        """Whether these values of other keys fulfil `when`."""
-        return all(values.get(key) == spell(value) for key, value in self.when.items())
+    def applies(self, values: Mapping[str, Any]) -> bool:
+        """Whether these values of other keys, as they are or as they are typed, fulfil `when`."""
+        return all(values.get(dotted(key)) in (value, spell(value)) for key, value in self.when.items())
 
     def suggest(self, trial: BaseTrial, key: str) -> str:
         """A trial's value as it is typed; the one that it has already, if it has."""
@@ -92,17 +92,17 @@ def parse(search: Mapping[str, Any]) -> dict[str, Entry]:
     return space
 
 
-def suggest(trial: BaseTrial, space: Mapping[str, Entry], fixed: Mapping[str, str]) -> dict[str, str]:
+def suggest(trial: BaseTrial, space: Mapping[str, Entry], fixed: Mapping[str, Any]) -> dict[str, str]:
     """A trial's value of every entry that applies, as it is typed.
 
     Args:
         trial: of an Optuna study.
         space: entries by key.
-        fixed: values of other keys as they are typed, on which entries may depend.
+        fixed: values of other keys, on which entries may depend.
     """
     texts: dict[str, str] = {}
     for key, entry in space.items():
-        if entry.applies({**fixed, **texts}):
+        if entry.applies({**fixed, **{dotted(other): text for other, text in texts.items()}}):
             texts[key] = entry.suggest(trial, key)
     return texts
 
@@ -130,8 +130,9 @@ def _check_entry(name: str, entry: Entry) -> None:
 
 def _check_when(name: str, space: Mapping[str, Entry]) -> None:
     *_, entry = space.values()
+    above = {dotted(key): other for key, other in space.items() if other is not entry}
     for key, value in entry.when.items():
-        choices = [spell(choice) for choice in space[key].choices] if key in space and space[key] is not entry else []
+        choices = [spell(choice) for choice in above[dotted(key)].choices] if dotted(key) in above else []
         if spell(value) not in choices:
             known = f"; {key} has {', '.join(choices)}" if choices else ""
             raise ConfigError(f"{name}.when ({key}={value}) must name a choice of an entry above{known}")
@@ -157,7 +158,12 @@ def spell(value: Any) -> str:
 def typed_values(overrides: Sequence[str]) -> dict[str, str]:
     """Value of every key or group in overrides; model/init is the same as model.init."""
     pairs = (override.lstrip("+~").partition("=") for override in overrides)
-    return {key.partition("@")[0].replace("/", "."): value for key, _, value in pairs}
+    return {dotted(key.partition("@")[0]): value for key, _, value in pairs}
+
+
+def dotted(key: str) -> str:
+    """The one name of what is model/init as a group and model.init as a key."""
+    return key.replace("/", ".")
 
 
 def probe(space: Mapping[str, Entry], compose: Callable[[Sequence[str]], Config]) -> list[Config]:

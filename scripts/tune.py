@@ -25,7 +25,7 @@ from fcn.cli import run_command
 from fcn.config import Config, ConfigError, setting, typed
 from fcn.files import replacing
 from fcn.slots import build_slots
-from fcn.space import PrunerName, parse, probe, suggest, typed_values
+from fcn.space import PrunerName, dotted, parse, probe, suggest, typed_values
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -66,9 +66,8 @@ def prepare(config: TuneConfig, overrides: Sequence[str], option: str) -> tuple[
     if config.resume is not None:
         raise ConfigError(f"resume (={config.resume}) must be left out; the same command again goes on with a search")
     fixed = [override for override in overrides if _key(override).partition(".")[0] not in OWN]
-    space = parse(config.search)
-    for key in typed_values(fixed):
-        space.pop(key, None)  # what is typed is not searched over
+    known = typed_values(fixed)  # what is typed is not searched over
+    space = {key: entry for key, entry in parse(config.search).items() if dotted(key) not in known}
     if not space:
         raise ConfigError(f"search={option} must have an entry whose key is not typed; leave one out")
     base = launch.compose(*fixed)
@@ -103,7 +102,7 @@ def _search() -> Any:
 
 def command(plan: Plan, trial: FrozenTrial) -> str:
     """The line that trains as a trial does, ready to be pasted."""
-    texts = suggest(trial, plan.space, typed_values(plan.fixed))
+    texts = suggest(trial, plan.space, plan.values())
     return shlex.join(["python", "train.py", *plan.fixed, *(f"{key}={text}" for key, text in texts.items())])
 
 

@@ -121,6 +121,12 @@ def test_an_entry_with_a_condition_is_searched_over_where_it_holds():
     assert suggest(trials(1)[0], space, {"optim": "adamw"}) == {}
 
 
+def test_a_condition_may_name_a_group_with_a_slash_or_with_a_dot():
+    entry = {"low": 0, "high": 1, "when": {"model.init": "xavier"}}
+    space = parse({"model/init": {"choices": ["bilinear", "xavier"]}, "lr": entry})
+    assert {len(suggest(trial, space, {})) for trial in trials(30)} == {1, 2}
+
+
 def test_typed_values_know_a_group_and_its_key_as_one():
     assert typed_values(["model/init=xavier", "+lr=1", "a@b=c"]) == {"model.init": "xavier", "lr": "1", "a": "c"}
 

@@ -13,6 +13,7 @@ from fcn import launch, runs
 from fcn.config import ConfigError
 from fcn.search import Search
 from fcn.slots import State
+from fcn.space import suggest
 from tests.commands import ROOT, TINY, load_script, type_in, wait_for
 
 tune = load_script("tune")
@@ -121,6 +122,21 @@ def test_the_best_command_composes_the_best_run(prepared, capsys):
     assert rows[0]["run"] == run_dir.name
     assert float(rows[0]["optim.head_lr_multiplier"]) == config.optim.head_lr_multiplier
     assert {"history.png", "importance.png", "study.db"} <= {path.name for path in plan.folder.iterdir()}
+
+
+def test_conditions_are_judged_on_what_was_composed():
+    """However it was typed: 1e-3 is 0.001, and 'xavier' is xavier; what is typed may be in the space with a slash."""
+    space = {
+        "model/init": {"choices": ["bilinear", "xavier"]},
+        "lr": {"choices": [0.001, 0.1]},
+        "epochs": {"choices": [3, 4], "when": {"lr": 0.001}},
+        "seed": {"choices": [1, 2], "when": {"model.init": "xavier"}},
+        "batch_size": {"choices": [4, 8], "when": {"model/init": "bilinear"}},
+    }
+    config = tune.TuneConfig(search=space, slots=1)
+    plan, _ = tune.prepare(config, ["trainer=cpu", "lr=1e-3", "model.init='xavier'"], "own")
+    assert list(plan.space) == ["epochs", "seed", "batch_size"]
+    assert list(suggest(optuna.create_study().ask(), plan.space, plan.values())) == ["epochs", "seed"]
 
 
 def test_a_search_without_a_score_has_failed():
