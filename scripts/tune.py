@@ -11,7 +11,7 @@ import csv
 import math
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,10 @@ SHOWN = 10
 
 @dataclass(kw_only=True, slots=True)
 class TuneConfig(Config):
-    search: dict[str, Any] = setting({}, "search=<option>: what is searched over; search.<key>={choices: [a,b]} adds")
+    search: dict[str, Any] = field(
+        default_factory=lambda: DictConfig({}, flags={"struct": False}),  # type: ignore[arg-type,return-value]  # open to new keys
+        metadata=setting({}, "search=<option>: what is searched over; search.<key>={choices: [a,b]} adds").metadata,
+    )
     trials: int = setting(30, "trials that there shall be in the end, finished, pruned or failed", low=1)
     slots: int | None = setting(None, "at a time; null: as many as the GPUs are enough for, or one on the CPU", low=1)
     pruner: PrunerName = setting(PrunerName.median, "which trials are stopped early: median, hyperband, none")
@@ -67,7 +70,7 @@ def prepare(config: TuneConfig, overrides: Sequence[str], option: str) -> tuple[
         raise ConfigError(f"resume (={config.resume}) must be left out; the same command again goes on with a search")
     fixed = [override for override in overrides if _key(override).partition(".")[0] not in OWN]
     known = typed_values(fixed)  # what is typed is not searched over
-    space = {key: entry for key, entry in parse(config.search).items() if dotted(key) not in known}
+    space = {key: entry for key, entry in parse(config.search, overrides).items() if dotted(key) not in known}
     if not space:
         raise ConfigError(f"search={option} must have an entry whose key is not typed; leave one out")
     base = launch.compose(*fixed)

@@ -83,6 +83,8 @@ def test_hydra_reads_a_text_as_it_was(text):
         ({}, r"search\.lr must have choices, or low and high; use"),
         ({"low": 2, "high": 1}, r"search\.lr\.low \(=2\) must be below its high \(=1\); exchange them, or fix lr"),
         ({"low": math.nan, "high": 1}, r"search\.lr\.low \(=nan\) must be below its high"),
+        ({"low": 1, "high": math.inf}, r"search\.lr\.high \(=inf\) must be finite; use a number"),
+        ({"low": -math.inf, "high": 1}, r"search\.lr\.low \(=-inf\) must be finite; use a number"),
         ({"low": 0, "high": 1, "log": True}, r"search\.lr\.log \(=true\) must have a low above 0 and no step"),
         ({"low": 1, "high": 2, "log": True, "step": 1}, r"must have a low above 0 and no step; use log: false"),
         ({"low": 1, "high": 2, "step": 3}, r"search\.lr\.step \(=3\) must be above 0 and at most high - low"),
@@ -102,6 +104,18 @@ def test_mistakes(entry, message):
 def test_an_empty_space():
     with pytest.raises(ConfigError, match=r"search \(=\{\}\) must have an entry; use search=default"):
         parse({})
+
+
+def test_entries_may_be_nested():
+    space = parse(
+        {
+            "optim.momentum": {"low": 0, "high": 1},
+            "schedule": {"choices": ["poly"], "poly_power": {"low": 1, "high": 2}},
+            "optim": {"momentum": {"high": 0.9}, "betas": {"x": {"choices": [1], "when": {"schedule": "poly"}}}},
+        }
+    )
+    assert list(space) == ["optim.momentum", "schedule", "schedule.poly_power", "optim.betas.x"]
+    assert space["optim.momentum"] == Entry(low=0, high=0.9)
 
 
 def test_a_range_ends_at_its_last_step():

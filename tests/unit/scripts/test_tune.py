@@ -13,7 +13,7 @@ from fcn import launch, runs
 from fcn.config import ConfigError
 from fcn.search import Search
 from fcn.slots import State
-from fcn.space import suggest
+from fcn.space import Entry, suggest
 from tests.commands import ROOT, TINY, load_script, type_in, wait_for
 
 tune = load_script("tune")
@@ -34,6 +34,8 @@ def run(monkeypatch, capsys, tmp_path):
         (["trials=0"], "trials (=0) must be at least 1"),
         (["search.lr.low=1"], "search.lr.low (=1) must be below its high (=0.1)"),
         (["+search.foo={choices:[1]}", "search=init"], "search.foo (=1): foo is not a key"),
+        (["search.lr={choices: [1], low: 0}"], "search.lr must be either choices or a range"),
+        (["search.lr.high=inf"], "search.lr.high (=inf) must be finite"),
         (["resume=x"], "resume (=x) must be left out; the same command again goes on with a search"),
         (["search=init", "lr=1", "optim.head_lr_multiplier=1", "model/init=xavier"], "search=init must have an entry"),
     ],
@@ -137,6 +139,29 @@ def test_conditions_are_judged_on_what_was_composed():
     plan, _ = tune.prepare(config, ["trainer=cpu", "lr=1e-3", "model.init='xavier'"], "own")
     assert list(plan.space) == ["epochs", "seed", "batch_size"]
     assert list(suggest(optuna.create_study().ask(), plan.space, plan.values())) == ["epochs", "seed"]
+
+
+def test_entries_of_any_key_can_be_typed(prepared):
+    """Added, changed in part, and of another kind; with and without a plus."""
+    plan, _ = prepared(
+        "search.batch_size={choices: [4,8]}", "+search.optim.momentum={choices: [0.0,0.9]}",
+        "search.optim.weight_decay={low: 1e-3}", "search.optim.head_lr_multiplier.high=3",
+        "search.lr={choices: [0.1,0.2]}", "search.model.init={choices: [xavier]}", "search.schedule={choices: [poly]}",
+    )  # fmt: skip
+    assert [*plan.space][:2] == ["lr", "optim.weight_decay"]
+    assert [*plan.space][-2:] == ["batch_size", "optim.momentum"]
+    assert len(plan.space) == 7
+    decay, head = plan.space["optim.weight_decay"], plan.space["optim.head_lr_multiplier"]
+    assert (decay.low, decay.high, decay.log) == (1e-3, 1e-1, True)
+    assert (head.low, head.high, head.log) == (0.3, 3, True)
+    assert plan.space["lr"] == Entry(choices=[0.1, 0.2])
+    assert plan.space["model.init"].choices == ["xavier"]
+
+
+def test_a_range_replaces_choices(prepared):
+    plan, _ = prepared("search=d2l", "search.optim.momentum={low: 0.5, high: 0.9}", "search.lr={low: 1e-3}")
+    assert plan.space["optim.momentum"] == Entry(low=0.5, high=0.9)
+    assert (plan.space["lr"].low, plan.space["lr"].log) == (1e-3, True)
 
 
 def test_a_search_without_a_score_has_failed():
