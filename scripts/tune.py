@@ -120,6 +120,8 @@ def report(plan: Plan, study: Study, console: Console) -> None:
     counts = {name: len(_in_state(trials, name)) for name in ("COMPLETE", "PRUNED", "FAIL", "RUNNING")}
     words = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running or stopped"}
     console.print(_table(finished[:SHOWN], plan, ", ".join(f"{n} {words[name]}" for name, n in counts.items() if n)))
+    for line in by_choice(plan, trials):
+        _print(console, f"choices  {line}")
     _print(console, f"written  {plan.folder}: study, trials.csv, pictures, a run directory per trial")
     if finished:
         if shares:
@@ -127,6 +129,23 @@ def report(plan: Plan, study: Study, console: Console) -> None:
         best = plan.folder / finished[0].user_attrs["run"]
         _print(console, f"best     {best}, val mIoU {finished[0].value:.3f}; trained again by")
         _print(console, command(plan, finished[0]))
+
+
+def by_choice(plan: Plan, trials: Sequence[FrozenTrial]) -> list[str]:
+    """For every entry with choices a line: best score of each, and how many trials it was given, pruned ones too."""
+    lines = []
+    ended = [*_in_state(trials, "COMPLETE"), *_in_state(trials, "PRUNED")]
+    for key, entry in plan.space.items():
+        with_choice = {text: [trial for trial in ended if trial.params.get(key) == text] for text in entry.ends()}
+        words = [f"{text} {_best(some)} in {len(some)}" for text, some in with_choice.items()]
+        if entry.choices and ended:
+            lines.append(f"{key}: {', '.join(words)} trials")
+    return lines
+
+
+def _best(trials: Sequence[FrozenTrial]) -> str:
+    finished = _in_state(trials, "COMPLETE")
+    return f"{max(map(_score, finished)):.3f}" if finished else "-"
 
 
 def _score(trial: FrozenTrial) -> float:

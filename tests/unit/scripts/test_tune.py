@@ -4,6 +4,7 @@ import csv
 import shlex
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -13,7 +14,7 @@ from fcn import launch, runs
 from fcn.config import ConfigError
 from fcn.search import Search
 from fcn.slots import State
-from fcn.space import Entry, suggest
+from fcn.space import Entry, parse, suggest
 from tests.commands import ROOT, TINY, load_script, type_in, wait_for
 
 tune = load_script("tune")
@@ -107,7 +108,8 @@ def test_the_best_command_composes_the_best_run(prepared, capsys):
         job.state = State.finished
         search.watch(job)
     tune.report(plan, search.study, Console(width=120))
-    *_, where, line = capsys.readouterr().out.splitlines()
+    *_, where, line = (out := capsys.readouterr().out).splitlines()
+    assert "choices  schedule: poly 0.500 in 2 trials\n" in out
     assert where.startswith("best     outputs/best/tune-init/0_init-")
     program, script, *overrides = shlex.split(line)
     assert (program, script) == ("python", "train.py")
@@ -162,6 +164,25 @@ def test_a_range_replaces_choices(prepared):
     plan, _ = prepared("search=d2l", "search.optim.momentum={low: 0.5, high: 0.9}", "search.lr={low: 1e-3}")
     assert plan.space["optim.momentum"] == Entry(low=0.5, high=0.9)
     assert (plan.space["lr"].low, plan.space["lr"].log) == (1e-3, True)
+
+
+def test_every_choice_has_its_best_score_and_its_number_of_trials():
+    """A choice that the sampler left early is not among the ten best, and had few trials to become good in."""
+    space = parse({"lr": {"low": 0.1, "high": 1}, "model.init": {"choices": ["bilinear", "xavier", "zeros"]}})
+    plan = SimpleNamespace(space=space)
+    drawn = [("bilinear", 0.3), ("bilinear", 0.5), ("xavier", 0.2), ("bilinear", None), ("xavier", None)]
+    assert tune.by_choice(plan, []) == []
+    distributions = {"model.init": optuna.distributions.CategoricalDistribution(space["model.init"].ends())}
+    trials = [
+        optuna.trial.create_trial(
+            state=optuna.trial.TrialState.PRUNED if score is None else optuna.trial.TrialState.COMPLETE,
+            value=score,
+            params={"model.init": init},
+            distributions=distributions,
+        )
+        for init, score in drawn
+    ]
+    assert tune.by_choice(plan, trials) == ["model.init: bilinear 0.500 in 3, xavier 0.200 in 2, zeros - in 0 trials"]
 
 
 def test_a_search_without_a_score_has_failed():
