@@ -323,19 +323,11 @@ def test_a_search_all_of_whose_trials_fail_stops_and_goes_on_when_the_reason_is_
         fail(search, job)
     assert numbers(search.jobs) == [0, 1, 2]
     assert search.given_up == f"the first 3 trials failed, {search.jobs[0].run_dir}: no space left on device"
-    search = Search.open(plan(folder, trials=4))
+    search = Search.open(plan(folder, trials=3))
     for job in search.draw(search.watch):
         finish(search, job, 0.5)
+    assert numbers(search.jobs) == [0, 1, 2]
     assert not search.given_up
-    assert sorted(numbers(search.jobs)) == [*range(4)]
-    assert {trial.state for trial in latest(search.study)} == {TrialState.COMPLETE}
-
-
-def test_a_search_with_one_good_trial_does_not_stop(folder):
-    search = Search.open(plan(folder, trials=5))
-    for job in search.draw(search.watch):
-        fail(search, job) if len(search.jobs) != 3 else finish(search, job, 0.5)
-    assert len(search.jobs) == 5
 
 
 def test_values_that_do_not_go_together_fail_their_trial_alone(folder):

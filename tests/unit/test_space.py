@@ -118,6 +118,13 @@ def test_entries_may_be_nested():
     assert space["optim.momentum"] == Entry(low=0, high=0.9)
 
 
+def test_a_range_that_is_typed_replaces_choices():
+    """Hydra has merged it into them."""
+    merged = {"optim.momentum": {"choices": [0, 0.9]}, "optim": {"momentum": {"low": 0.5, "high": 0.9}}}
+    space = parse(merged, ["search.optim.momentum={low: 0.5, high: 0.9}"])
+    assert space == {"optim.momentum": Entry(low=0.5, high=0.9)}
+
+
 def test_a_range_ends_at_its_last_step():
     assert Entry(low=0.1, high=1.0, step=0.4).ends() == ["0.1", "0.9"]
     assert Entry(low=1, high=8, step=3, integer=True).ends() == ["1", "7"]
