@@ -6,52 +6,25 @@ import contextlib
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import optuna
-from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from fcn import config as configuration
 from fcn import runs, sweeps
-from fcn.config import Config, ConfigError
+from fcn.config import ConfigError
+from fcn.plan import RUN, Plan, latest, open_study
 from fcn.slots import Job, State, run_jobs
-from fcn.space import Entry, PrunerName, suggest, typed_values
+from fcn.space import suggest
 from fcn.sweepboard import Board
 
-STUDY = "study.db"
 OWNER = ".driver"
-RUN = "run"
-"""User attribute of a trial: name of its run directory."""
 REASON = "reason"
 """User attribute of a failed trial."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is searched for, and where.
-
-    Attributes:
-        folder: of the run directories, shared by all processes that take part.
-        space: entries by key; those with conditions come after what they depend on.
-        fixed: overrides of all trials.
-        config: that `fixed` composes.
-        compose: from overrides to a run's configuration.
-        trials: how many the study shall have in the end, whatever becomes of them.
-        pruner: which trials are stopped early.
-        storage: Optuna's URL of a database; None: study.db in the folder.
-    """
-
-    folder: Path
-    space: Mapping[str, Entry]
-    fixed: Sequence[str]
-    config: Config
-    compose: Callable[[Sequence[str]], Config]
-    trials: int
-    pruner: PrunerName = PrunerName.median
-    storage: str | None = None
+HOPELESS = 3
+"""Failures without anything else after which a process draws no more trials."""
 
 
 @dataclass
@@ -77,11 +50,14 @@ class Search:
         plan: what is searched for.
         study: Optuna's.
         jobs: run directories of this process, in the order in which they were drawn.
+        given_up: why this process drew no more trials although there are not enough; empty otherwise.
     """
 
     plan: Plan
     study: optuna.Study
     jobs: list[Job] = field(default_factory=list)
+    given_up: str = ""
+    _failed: list[FrozenTrial] = field(default_factory=list)
     _executions: dict[Job, _Execution] = field(default_factory=dict)
 
     @classmethod
@@ -91,28 +67,15 @@ class Search:
         Raises:
             ConfigError: if the folder holds another search, or the storage cannot be used.
         """
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        storage = plan.storage or f"sqlite:///{plan.folder / STUDY}"
-        plan.folder.mkdir(parents=True, exist_ok=True)
-        with runs.locked(plan.folder):
-            try:
-                study = optuna.create_study(
-                    storage=storage,
-                    study_name=f"{plan.config.name}/{plan.folder.name}",
-                    direction="maximize",
-                    pruner=_pruner(plan),
-                    load_if_exists=True,
-                )
-            except Exception as error:  # of SQLAlchemy, of the database's driver, of Optuna
-                reason = next(iter(str(error).splitlines()), type(error).__name__)
-                raise ConfigError(f"storage (={storage}) must be a database that Optuna can open: {reason}") from error
-            _check_same(plan, study)
-        return cls(plan, study)
+        study = open_study(plan)
+        failed = [trial for trial in latest(study) if trial.state is TrialState.FAIL and RUN in trial.user_attrs]
+        return cls(plan, study, _failed=failed)
 
     def run(self, slots: Sequence[Mapping[str, str]]) -> int:
         """Execute trials until the study has enough; the signal that stopped it, or 0."""
-        there = sum(trial.state.is_finished() for trial in self.study.get_trials(deepcopy=False))
+        there = sum(trial.state.is_finished() for trial in latest(self.study)) - len(self._failed)
         done = f", {there} of them done already" if there else ""
+        done += f", {len(self._failed)} that failed are done again" if self._failed else ""
         headline = f"search   {self.plan.folder}: {self.plan.trials} trials{done}, {sweeps.at_a_time(slots)}"
         with Board(self.plan.folder, self.jobs, headline=headline) as board:
             told: dict[Job, State] = {}
@@ -126,7 +89,10 @@ class Search:
             return run_jobs(self.draw(watch), slots, watch=watch)
 
     def draw(self, watch: Callable[[Job], None]) -> Iterator[Job]:
-        """Jobs to execute: trials that nobody goes on with, then new ones, until there are enough.
+        """Jobs to execute: trials that nobody goes on with, then new ones until there are enough, then failed ones.
+
+        What had failed before this process is executed once more, for the reason may be gone. Ends early where all
+        executions of this process fail.
 
         Args:
             watch: called with a job that needs no execution: its run is finished, or cannot be made.
@@ -134,8 +100,12 @@ class Search:
         while True:
             with self._alone():
                 orphan = next(filter(self._is_orphan, self._running()), None)
-                if orphan is None and len(self.study.get_trials(deepcopy=False)) >= self.plan.trials:
+                enough = orphan is None and len(latest(self.study)) >= self.plan.trials
+                if self._is_hopeless() or (enough and not self._failed):
                     return
+                if enough:
+                    self._redo(self._failed.pop(0))
+                    continue
                 job = self._prepare(self._ask() if orphan is None else Trial(self.study, orphan._trial_id))
             if job.state is State.queued:
                 yield job
@@ -171,6 +141,23 @@ class Search:
         except ConfigError:
             return False
 
+    def _is_hopeless(self) -> bool:
+        ended = [job for job in self.jobs if job.state not in (State.queued, State.running, State.interrupted)]
+        if len(ended) >= HOPELESS and all(job.state is State.failed for job in ended):
+            self.given_up = f"the first {len(ended)} trials failed, {ended[0].run_dir}: {ended[0].reason}"
+        return bool(self.given_up)
+
+    def _redo(self, trial: FrozenTrial) -> None:
+        """Add one that is nobody's, of the same run directory, unless another process has done so."""
+        if trial.number in (known.number for known in latest(self.study)):
+            again = create_trial(
+                state=TrialState.RUNNING,
+                params=trial.params,
+                distributions=trial.distributions,
+                user_attrs={RUN: trial.user_attrs[RUN]},
+            )
+            self.study.add_trial(again)
+
     def _ask(self) -> Trial:
         """A new trial. A sampler of its own makes its values the same, however often the search was stopped before."""
         number = len(self.study.get_trials(deepcopy=False))
@@ -183,10 +170,10 @@ class Search:
 
     def _prepare(self, trial: Trial) -> Job:
         """The job of a trial, with a run directory that is owned; settled if there is nothing to execute."""
-        texts = suggest(trial, self.plan.space, typed_values(self.plan.fixed))
+        texts = suggest(trial, self.plan.space, self.plan.values())
         readable = [f"{key}={self.plan.space[key].rounded(text)}" for key, text in texts.items()]
-        job = Job(self.plan.folder / sweeps.job_names([readable], first=trial.number)[0], readable)
-        trial.set_user_attr(RUN, job.run_dir.name)
+        name = trial.user_attrs.get(RUN) or sweeps.job_names([readable], first=trial.number)[0]
+        job = Job(self.plan.folder / name, readable)
         overrides = [*self.plan.fixed, *(f"{key}={text}" for key, text in texts.items())]
         try:
             config = self.plan.compose(overrides)
@@ -194,6 +181,7 @@ class Search:
             job.state, job.reason = State.failed, str(error)
             self._fail(trial, job.reason)
             return job
+        trial.set_user_attr(RUN, name)
         sweeps.make_job(job.run_dir, config, overrides, remedy="use another name=...")
         self.jobs.append(job)
         owner = contextlib.ExitStack()
@@ -246,29 +234,3 @@ class Search:
 def _owning(run_dir: Path) -> contextlib.AbstractContextManager[None]:
     run_dir.mkdir(parents=True, exist_ok=True)
     return runs.locked(run_dir, name=OWNER, patience=0)
-
-
-def _pruner(plan: Plan) -> BasePruner:
-    if plan.pruner is PrunerName.hyperband:
-        return HyperbandPruner(min_resource=1, max_resource=max(1, plan.config.epochs))
-    return MedianPruner() if plan.pruner is PrunerName.median else NopPruner()
-
-
-def _check_same(plan: Plan, study: optuna.Study) -> None:
-    """A study of two spaces, or of two settings, would compare what cannot be compared."""
-    space = {key: asdict(entry) for key, entry in plan.space.items()}
-    wanted = {**configuration.flatten(configuration.to_container(plan.config)), "search": space}
-    known = study.user_attrs.get("settings")
-    if known is None:
-        study.set_user_attr("settings", wanted)
-    elif keys := [key for key in {**known, **wanted} if known.get(key) != wanted.get(key)]:
-        raise ConfigError(
-            f"{plan.folder} holds a search that differs in {', '.join(keys[:4])}; use another name=..., or leave these "
-            "as they were"
-        )
-
-
-def importances(study: optuna.Study) -> dict[str, float]:
-    """Share of each entry in the differences between finished trials, largest first; empty with fewer than two."""
-    finished = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
-    return optuna.importance.get_param_importances(study) if len(finished) > 1 else {}

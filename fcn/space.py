@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from fcn.config import Choice, Config, ConfigError, setting, typed
@@ -47,9 +49,9 @@ class Entry:
         low, high, step = (Decimal(str(value)) for value in (self.low, self.high, self.step))
         return float(low + (high - low) // step * step)
 
-    def applies(self, values: Mapping[str, str]) -> bool:
-        """Whether these values of other keys fulfil `when`."""
-        return all(values.get(key) == spell(value) for key, value in self.when.items())
+    def applies(self, values: Mapping[str, Any]) -> bool:
+        """Whether these values of other keys, as they are or as they are typed, fulfil `when`."""
+        return all(values.get(dotted(key)) in (value, spell(value)) for key, value in self.when.items())
 
     def suggest(self, trial: BaseTrial, key: str) -> str:
         """A trial's value as it is typed; the one that it has already, if it has."""
@@ -69,14 +71,22 @@ class Entry:
         return int(value) if self.integer and value is not None else value
 
 
-def parse(search: Mapping[str, Any]) -> dict[str, Entry]:
+FIELDS = {field.name for field in fields(Entry)}
+RANGE = FIELDS - {"choices", "when"}
+
+
+def parse(search: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str, Entry]:
     """The entries of a search space by the keys that they are about.
+
+    Args:
+        search: entries by key, which may be nested: Hydra makes {optim: {momentum: ...}} of search.optim.momentum=...
+        overrides: that were typed; a range in place of choices replaces them, and choices a range.
 
     Raises:
         ConfigError: naming entry, rule and remedy of the first one that is wrong.
     """
     space: dict[str, Entry] = {}
-    for key, value in search.items():
+    for key, value in _of_the_kind_typed(_by_key(search), overrides).items():
         if not isinstance(value, Mapping):
             raise ConfigError(
                 f"search.{key} (={value}) must be choices or a range; use {{choices: [a,b]}} or {{low: 0.1, high: 1}}"
@@ -92,17 +102,43 @@ def parse(search: Mapping[str, Any]) -> dict[str, Entry]:
     return space
 
 
-def suggest(trial: BaseTrial, space: Mapping[str, Entry], fixed: Mapping[str, str]) -> dict[str, str]:
+def _by_key(search: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Entries by dotted key; those of the same key are one, in which what comes later counts."""
+    found: dict[str, Any] = {}
+    for key, value in search.items():
+        name, mapping = f"{prefix}{key}", dict(value) if isinstance(value, Mapping) else {}
+        below = {inner: one for inner, one in mapping.items() if inner not in FIELDS and isinstance(one, Mapping)}
+        own = {inner: one for inner, one in mapping.items() if inner not in below}
+        if own or not below:
+            found[name] = {**(found.get(name) or {}), **own} if isinstance(value, Mapping) else value
+        for inner, one in _by_key(below, f"{name}.").items():
+            found[inner] = {**(found.get(inner) or {}), **one}
+    return found
+
+
+def _of_the_kind_typed(entries: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Hydra merges what is typed into what is there, which makes both choices and a range of two kinds."""
+    given = [one for one in OverridesParser.create().parse_overrides(list(overrides)) if isinstance(one.value(), dict)]
+    typed_ = _by_key({str(one.key_or_group): one.value() for one in given if not one.is_delete()})
+    typed_ = {key.removeprefix("search."): entry for key, entry in typed_.items() if not _is_mixed(entry)}
+    return {key: typed_.get(key, entry) if _is_mixed(entry) else entry for key, entry in entries.items()}
+
+
+def _is_mixed(entry: Any) -> bool:
+    return isinstance(entry, Mapping) and "choices" in entry and bool(RANGE & set(entry))
+
+
+def suggest(trial: BaseTrial, space: Mapping[str, Entry], fixed: Mapping[str, Any]) -> dict[str, str]:
     """A trial's value of every entry that applies, as it is typed.
 
     Args:
         trial: of an Optuna study.
         space: entries by key.
-        fixed: values of other keys as they are typed, on which entries may depend.
+        fixed: values of other keys, on which entries may depend.
     """
     texts: dict[str, str] = {}
     for key, entry in space.items():
-        if entry.applies({**fixed, **texts}):
+        if entry.applies({**fixed, **{dotted(other): text for other, text in texts.items()}}):
             texts[key] = entry.suggest(trial, key)
     return texts
 
@@ -120,6 +156,9 @@ def _check_entry(name: str, entry: Entry) -> None:
         raise ConfigError(f"{name} must have choices, or low and high; use {{low: 0.1, high: 1}}")
     if not low < high:
         raise ConfigError(f"{name}.low (={low:g}) must be below its high (={high:g}); exchange them, or fix {name[7:]}")
+    if not (math.isfinite(low) and math.isfinite(high)):
+        end, value = ("high", high) if math.isfinite(low) else ("low", low)
+        raise ConfigError(f"{name}.{end} (={value:g}) must be finite; use a number")
     if entry.log and (low <= 0 or step is not None):
         raise ConfigError(f"{name}.log (=true) must have a low above 0 and no step; use log: false")
     if step is not None and not 0 < step <= high - low:
@@ -130,8 +169,9 @@ def _check_entry(name: str, entry: Entry) -> None:
 
 def _check_when(name: str, space: Mapping[str, Entry]) -> None:
     *_, entry = space.values()
+    above = {dotted(key): other for key, other in space.items() if other is not entry}
     for key, value in entry.when.items():
-        choices = [spell(choice) for choice in space[key].choices] if key in space and space[key] is not entry else []
+        choices = [spell(choice) for choice in above[dotted(key)].choices] if dotted(key) in above else []
         if spell(value) not in choices:
             known = f"; {key} has {', '.join(choices)}" if choices else ""
             raise ConfigError(f"{name}.when ({key}={value}) must name a choice of an entry above{known}")
@@ -148,7 +188,7 @@ def spell(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return f"[{','.join(map(spell, value))}]"
     text = str(value)
-    if re.fullmatch(r"[\w./+-]+", text):
+    if re.fullmatch(r"[\w./+-]+", text, re.ASCII):
         return text
     quoted = re.sub(r"(\\+)(?='|$)", r"\1\1", text).replace("'", r"\'")
     return f"'{quoted}'"
@@ -157,7 +197,12 @@ def spell(value: Any) -> str:
 def typed_values(overrides: Sequence[str]) -> dict[str, str]:
     """Value of every key or group in overrides; model/init is the same as model.init."""
     pairs = (override.lstrip("+~").partition("=") for override in overrides)
-    return {key.partition("@")[0].replace("/", "."): value for key, _, value in pairs}
+    return {dotted(key.partition("@")[0]): value for key, _, value in pairs}
+
+
+def dotted(key: str) -> str:
+    """The one name of what is model/init as a group and model.init as a key."""
+    return key.replace("/", ".")
 
 
 def probe(space: Mapping[str, Entry], compose: Callable[[Sequence[str]], Config]) -> list[Config]:

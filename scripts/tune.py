@@ -11,7 +11,7 @@ import csv
 import math
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,20 +25,23 @@ from fcn.cli import run_command
 from fcn.config import Config, ConfigError, setting, typed
 from fcn.files import replacing
 from fcn.slots import build_slots
-from fcn.space import PrunerName, parse, probe, suggest, typed_values
+from fcn.space import PrunerName, dotted, parse, probe, suggest, typed_values
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
 
-    from fcn.search import Plan
+    from fcn.plan import Plan
 
 SHOWN = 10
 
 
 @dataclass(kw_only=True, slots=True)
 class TuneConfig(Config):
-    search: dict[str, Any] = setting({}, "search=<option>: what is searched over; search.<key>={choices: [a,b]} adds")
+    search: dict[str, Any] = field(
+        default_factory=lambda: DictConfig({}, flags={"struct": False}),  # type: ignore[arg-type,return-value]  # open to new keys
+        metadata=setting({}, "search=<option>: what is searched over; search.<key>={choices: [a,b]} adds").metadata,
+    )
     trials: int = setting(30, "trials that there shall be in the end, finished, pruned or failed", low=1)
     slots: int | None = setting(None, "at a time; null: as many as the GPUs are enough for, or one on the CPU", low=1)
     pruner: PrunerName = setting(PrunerName.median, "which trials are stopped early: median, hyperband, none")
@@ -46,7 +49,7 @@ class TuneConfig(Config):
 
 
 class SearchFailed(ValueError):
-    """No trial of a search has a score: why the first one has none."""
+    """Nothing but failures: the reason of the first one."""
 
 
 OWN = {"search", "trials", "slots", "pruner", "storage"}
@@ -66,9 +69,8 @@ def prepare(config: TuneConfig, overrides: Sequence[str], option: str) -> tuple[
     if config.resume is not None:
         raise ConfigError(f"resume (={config.resume}) must be left out; the same command again goes on with a search")
     fixed = [override for override in overrides if _key(override).partition(".")[0] not in OWN]
-    space = parse(config.search)
-    for key in typed_values(fixed):
-        space.pop(key, None)  # what is typed is not searched over
+    known = typed_values(fixed)  # what is typed is not searched over
+    space = {key: entry for key, entry in parse(config.search, overrides).items() if dotted(key) not in known}
     if not space:
         raise ConfigError(f"search={option} must have an entry whose key is not typed; leave one out")
     base = launch.compose(*fixed)
@@ -103,20 +105,23 @@ def _search() -> Any:
 
 def command(plan: Plan, trial: FrozenTrial) -> str:
     """The line that trains as a trial does, ready to be pasted."""
-    texts = suggest(trial, plan.space, typed_values(plan.fixed))
+    texts = suggest(trial, plan.space, plan.values())
     return shlex.join(["python", "train.py", *plan.fixed, *(f"{key}={text}" for key, text in texts.items())])
 
 
 def report(plan: Plan, study: Study, console: Console) -> None:
     """Write tables and pictures, print the best trials and, last, the command of the best one."""
-    trials = study.get_trials(deepcopy=False)
-    shares = _search().importances(study)
+    from fcn.plan import importances, latest
+
+    trials, shares = latest(study), importances(study)
     _write_trials(plan.folder / "trials.csv", trials, list(plan.space))
     _draw(plan.folder, trials, shares)
     finished = sorted(_in_state(trials, "COMPLETE"), key=_score, reverse=True)
     counts = {name: len(_in_state(trials, name)) for name in ("COMPLETE", "PRUNED", "FAIL", "RUNNING")}
     words = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running or stopped"}
     console.print(_table(finished[:SHOWN], plan, ", ".join(f"{n} {words[name]}" for name, n in counts.items() if n)))
+    for line in by_choice(plan, trials):
+        _print(console, f"choices  {line}")
     _print(console, f"written  {plan.folder}: study, trials.csv, pictures, a run directory per trial")
     if finished:
         if shares:
@@ -126,17 +131,38 @@ def report(plan: Plan, study: Study, console: Console) -> None:
         _print(console, command(plan, finished[0]))
 
 
+def by_choice(plan: Plan, trials: Sequence[FrozenTrial]) -> list[str]:
+    """For every entry with choices a line: best score of each, and how many trials it was given, pruned ones too."""
+    lines = []
+    ended = [*_in_state(trials, "COMPLETE"), *_in_state(trials, "PRUNED")]
+    for key, entry in plan.space.items():
+        with_choice = {text: [trial for trial in ended if trial.params.get(key) == text] for text in entry.ends()}
+        words = [f"{text} {_best(some)} in {len(some)}" for text, some in with_choice.items()]
+        if entry.choices and ended:
+            lines.append(f"{key}: {', '.join(words)} trials")
+    return lines
+
+
+def _best(trials: Sequence[FrozenTrial]) -> str:
+    finished = _in_state(trials, "COMPLETE")
+    return f"{max(map(_score, finished)):.3f}" if finished else "-"
+
+
 def _score(trial: FrozenTrial) -> float:
     return -math.inf if trial.value is None else trial.value
 
 
-def check_any_good(study: Study) -> None:
-    """A search all of whose trials failed has failed.
+def check_any_good(study: Study, *, given_up: str = "") -> None:
+    """A search all of whose trials failed has failed, and so has one that was given up for this reason.
 
     Raises:
         SearchFailed: with the reason of the first trial.
     """
-    trials = study.get_trials(deepcopy=False)
+    from fcn.plan import latest
+
+    if given_up:
+        raise SearchFailed(f"{given_up}; the same command goes on, and does failed trials again")
+    trials = latest(study)
     if trials and len(failed := _in_state(trials, "FAIL")) == len(trials):
         raise SearchFailed(f"all {len(failed)} trials failed, the first one: {failed[0].user_attrs['reason']}")
 
@@ -202,7 +228,7 @@ def tune(composed: DictConfig) -> None:
     if number:
         _print(console, "stopped: the same command goes on")
         raise SystemExit(128 + number)
-    check_any_good(search.study)
+    check_any_good(search.study, given_up=search.given_up)
 
 
 def main() -> None:

@@ -34,7 +34,7 @@ LEVELS = [
     ["fcn.comparison.files", "fcn.comparison.panels", "fcn.comparison.report"],
     ["fcn.comparison"],
     ["fcn.cli", "fcn.rerun", "fcn.space"],
-    ["fcn.agent"],
+    ["fcn.agent", "fcn.plan"],
     ["fcn.slots", "fcn.worker"],
     ["fcn.sweepboard", "fcn.preemption"],
     ["fcn.sweeps"],

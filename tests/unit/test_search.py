@@ -14,7 +14,8 @@ from optuna.trial import TrialState
 
 from fcn import runs
 from fcn.config import Config, ConfigError, Init, ModelConfig
-from fcn.search import Plan, Search, importances
+from fcn.plan import Plan, importances, latest
+from fcn.search import Search
 from fcn.slots import Job, State
 from fcn.space import PrunerName, parse, typed_values
 
@@ -279,6 +280,39 @@ def test_a_failed_trial_has_its_reason_and_the_search_goes_on(folder):
     assert numbers(drawn(search, 1)) == [2]
 
 
+def fail(search: Search, job: Job, reason: str = "no space left on device") -> None:
+    job.state, job.reason = State.failed, reason
+    search.watch(job)
+
+
+def test_what_failed_is_done_again_by_the_same_command(folder):
+    search = Search.open(plan(folder, trials=2))
+    jobs = search.draw(search.watch)
+    bad = next(jobs)
+    fail(search, bad)
+    for job in jobs:  # not within one go
+        assert job.run_dir != bad.run_dir
+        finish(search, job, 0.5)
+    search, other = Search.open(plan(folder, trials=2)), Search.open(plan(folder, trials=2))
+    for job in search.draw(search.watch):
+        assert job.run_dir == bad.run_dir
+        finish(search, job, 0.2, 0.7)
+    trials = latest(search.study)
+    assert [trial.value for trial in trials] == [0.5, 0.7]
+    assert trials[-1].params == search.study.trials[0].params
+    assert trials[-1].intermediate_values == {1: 0.2, 2: 0.7}
+    assert list(other.draw(other.watch)) == []  # a second process knew of the failure too
+
+
+def test_a_search_all_of_whose_trials_fail_stops_and_goes_on_when_the_reason_is_gone(folder):
+    search = Search.open(plan(folder, trials=4))
+    for job in search.draw(search.watch):
+        fail(search, job)
+    assert numbers(search.jobs) == [0, 1, 2]
+    assert search.given_up == f"the first 3 trials failed, {search.jobs[0].run_dir}: no space left on device"
+    assert numbers(drawn(Search.open(plan(folder, trials=3)), 1)) == [0]
+
+
 def test_values_that_do_not_go_together_fail_their_trial_alone(folder):
     def picky(overrides):
         if "model.init=xavier" in overrides:
@@ -290,6 +324,7 @@ def test_values_that_do_not_go_together_fail_their_trial_alone(folder):
     assert 0 < len(jobs) < 5
     assert {job.reason for job in seen} == {"model.init (=xavier) must not be; use another"}
     assert states(search).count(TrialState.FAIL) == len(seen) == 5 - len(jobs)
+    assert not any("run" in trial.user_attrs for trial in search.study.trials if trial.state is TrialState.FAIL)
 
 
 def test_another_search_in_the_folder(folder):
@@ -314,6 +349,24 @@ def test_another_run_in_the_way(folder):
 def test_a_storage_that_is_none(folder):
     with pytest.raises(ConfigError, match=r"storage \(=foo://x\) must be a database that Optuna can open: Can't load"):
         Search.open(plan(folder, storage="foo://x"))
+
+
+def test_a_folder_may_have_any_name(folder):
+    odd = folder.rename(folder.with_name("a?b#c%20d"))
+    Search.open(plan(odd))
+    assert [path.name for path in odd.parent.iterdir()] == [odd.name]
+
+
+def test_a_storage_with_the_search_of_another_folder(folder):
+    shared = folder.rename(folder.with_name("shared")) / "study.db"
+    storage = f"sqlite:///{shared}"
+    Search.open(plan(folder, storage=storage))
+    other = folder.parent / "elsewhere" / folder.name
+    with pytest.raises(
+        ConfigError, match=r"storage \(=sqlite.*\) holds the search of another folder; use another name"
+    ):
+        Search.open(plan(other, storage=storage))
+    Search.open(plan(folder, storage=storage))
 
 
 def test_importances_name_what_matters(folder):

@@ -4,6 +4,7 @@ import csv
 import shlex
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -13,6 +14,7 @@ from fcn import launch, runs
 from fcn.config import ConfigError
 from fcn.search import Search
 from fcn.slots import State
+from fcn.space import Entry, parse, suggest
 from tests.commands import ROOT, TINY, load_script, type_in, wait_for
 
 tune = load_script("tune")
@@ -33,6 +35,7 @@ def run(monkeypatch, capsys, tmp_path):
         (["trials=0"], "trials (=0) must be at least 1"),
         (["search.lr.low=1"], "search.lr.low (=1) must be below its high (=0.1)"),
         (["+search.foo={choices:[1]}", "search=init"], "search.foo (=1): foo is not a key"),
+        (["search.lr={choices: [1], low: 0}"], "search.lr must be either choices or a range"),
         (["resume=x"], "resume (=x) must be left out; the same command again goes on with a search"),
         (["search=init", "lr=1", "optim.head_lr_multiplier=1", "model/init=xavier"], "search=init must have an entry"),
     ],
@@ -104,7 +107,8 @@ def test_the_best_command_composes_the_best_run(prepared, capsys):
         job.state = State.finished
         search.watch(job)
     tune.report(plan, search.study, Console(width=120))
-    *_, where, line = capsys.readouterr().out.splitlines()
+    *_, where, line = (out := capsys.readouterr().out).splitlines()
+    assert "choices  schedule: poly 0.500 in 2 trials\n" in out
     assert where.startswith("best     outputs/best/tune-init/0_init-")
     program, script, *overrides = shlex.split(line)
     assert (program, script) == ("python", "train.py")
@@ -123,6 +127,57 @@ def test_the_best_command_composes_the_best_run(prepared, capsys):
     assert {"history.png", "importance.png", "study.db"} <= {path.name for path in plan.folder.iterdir()}
 
 
+def test_conditions_are_judged_on_what_was_composed():
+    """However it was typed: 1e-3 is 0.001, and 'xavier' is xavier; what is typed may be in the space with a slash."""
+    space = {
+        "model/init": {"choices": ["bilinear", "xavier"]},
+        "lr": {"choices": [0.001, 0.1]},
+        "epochs": {"choices": [3, 4], "when": {"lr": 0.001}},
+        "seed": {"choices": [1, 2], "when": {"model.init": "xavier"}},
+        "batch_size": {"choices": [4, 8], "when": {"model/init": "bilinear"}},
+    }
+    config = tune.TuneConfig(search=space, slots=1)
+    plan, _ = tune.prepare(config, ["trainer=cpu", "lr=1e-3", "model.init='xavier'"], "own")
+    assert list(plan.space) == ["epochs", "seed", "batch_size"]
+    assert list(suggest(optuna.create_study().ask(), plan.space, plan.values())) == ["epochs", "seed"]
+
+
+def test_entries_of_any_key_can_be_typed(prepared):
+    """Added, changed in part, and of another kind; with and without a plus."""
+    plan, _ = prepared(
+        "search.batch_size={choices: [4,8]}", "+search.optim.momentum={choices: [0.0,0.9]}",
+        "search.optim.weight_decay={low: 1e-3}", "search.optim.head_lr_multiplier.high=3",
+        "search.lr={choices: [0.1,0.2]}", "search.model.init={choices: [xavier]}", "search.schedule={choices: [poly]}",
+    )  # fmt: skip
+    assert [*plan.space][:2] == ["lr", "optim.weight_decay"]
+    assert [*plan.space][-2:] == ["batch_size", "optim.momentum"]
+    assert len(plan.space) == 7
+    decay, head = plan.space["optim.weight_decay"], plan.space["optim.head_lr_multiplier"]
+    assert (decay.low, decay.high, decay.log) == (1e-3, 1e-1, True)
+    assert (head.low, head.high, head.log) == (0.3, 3, True)
+    assert plan.space["lr"] == Entry(choices=[0.1, 0.2])
+    assert plan.space["model.init"].choices == ["xavier"]
+
+
+def test_every_choice_has_its_best_score_and_its_number_of_trials():
+    """A choice that the sampler left early is not among the ten best, and had few trials to become good in."""
+    space = parse({"lr": {"low": 0.1, "high": 1}, "model.init": {"choices": ["bilinear", "xavier", "zeros"]}})
+    plan = SimpleNamespace(space=space)
+    drawn = [("bilinear", 0.3), ("bilinear", 0.5), ("xavier", 0.2), ("bilinear", None), ("xavier", None)]
+    assert tune.by_choice(plan, []) == []
+    distributions = {"model.init": optuna.distributions.CategoricalDistribution(space["model.init"].ends())}
+    trials = [
+        optuna.trial.create_trial(
+            state=optuna.trial.TrialState.PRUNED if score is None else optuna.trial.TrialState.COMPLETE,
+            value=score,
+            params={"model.init": init},
+            distributions=distributions,
+        )
+        for init, score in drawn
+    ]
+    assert tune.by_choice(plan, trials) == ["model.init: bilinear 0.500 in 3, xavier 0.200 in 2, zeros - in 0 trials"]
+
+
 def test_a_search_without_a_score_has_failed():
     study = optuna.create_study()
     tune.check_any_good(study)
@@ -132,6 +187,8 @@ def test_a_search_without_a_score_has_failed():
         tune.check_any_good(study)
     study.tell(study.ask(), 0.5)
     tune.check_any_good(study)
+    with pytest.raises(tune.SearchFailed, match="no space left on device; the same command goes on, and does failed"):
+        tune.check_any_good(study, given_up="no space left on device")
 
 
 @pytest.mark.slow
