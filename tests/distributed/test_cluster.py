@@ -105,13 +105,13 @@ if [[ $1 == show ]]; then echo localhost; else echo "$@" >> requeued; fi
 
 @pytest.fixture
 def slurm(command, start):
-    """Starts scripts/slurm.sh as SLURM would on two nodes."""
+    """Starts scripts/slurm.sh as SLURM would on a node."""
     bin_ = command.folder / "bin"
     bin_.mkdir()
     for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
         (bin_ / name).write_text(text)
         (bin_ / name).chmod(0o755)
-    variables = {"SLURM_JOB_ID": str(random.randrange(10**6)), "SLURM_NNODES": "2", "SLURM_JOB_NODELIST": "here"}
+    variables = {"SLURM_JOB_ID": str(random.randrange(10**6)), "SLURM_NNODES": "1", "SLURM_JOB_NODELIST": "here"}
     # As in a job of two tasks; none of our processes may believe that it is one of them.
     variables |= {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
     path = f"{bin_}{os.pathsep}{environment()['PATH']}"
@@ -131,7 +131,7 @@ def test_a_slurm_job_requeues_itself_when_preempted_and_not_when_finished(comman
     step = torch.load(command.folder / run / runs.LAST, weights_only=True)["global_step"]
     assert 2 <= step < LAST_STEP
     requeued.unlink()
-    for again in (lambda: slurm(run), lambda: start(torchrun(alone, "--standalone", "--nproc-per-node=2"))):
+    for again in (lambda: slurm(run), lambda: start([sys.executable, "-m", "fcn.worker", alone])):
         process = again()
         out, _ = process.communicate(timeout=280)
         assert process.returncode == 0, out
@@ -139,6 +139,7 @@ def test_a_slurm_job_requeues_itself_when_preempted_and_not_when_finished(comman
     assert_same(command, run, alone)
 
 
+@pytest.mark.exhaustive
 def test_a_slurm_job_that_fails_is_not_requeued(command, slurm):
     run = prepared(command, "broken", "data=voc", "data.root=nowhere")
     job = slurm(run)

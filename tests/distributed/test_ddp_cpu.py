@@ -63,7 +63,9 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize(
+    "processes", [pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.exhaustive)]
+)
 def test_validation_counts_are_those_of_one_process(pair, tmp_path, processes):
     """5 validation images: shares of 3 + 2, and of 2 + 2 + 1, each counted once."""
     script = tmp_path / "validate.py"
@@ -135,6 +137,7 @@ def test_two_processes_make_the_steps_of_one(command, reduction):
     assert norms[0] == pytest.approx(norms[1], rel=1e-2)
 
 
+@pytest.mark.exhaustive
 def test_a_failing_rank_gives_one_line_with_its_root_cause(command):
     """Rank 1 alone reads the second validation image, and that one is broken."""
     root = command.folder / "voc"
@@ -166,6 +169,7 @@ def started(command, name):
     return process, run
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_usable_run_and_no_orphan(command):
     process, run = started(command, "stopped")
     done = interrupt(process, signal.SIGINT)
@@ -176,7 +180,7 @@ def test_ctrl_c_leaves_a_usable_run_and_no_orphan(command):
     assert f"interrupted at step {stopped_at}; go on with resume=" in done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_signal_to_one_rank_stops_all_of_them(command):
     """As a cluster does that takes a machine back: the ranks agree, save, and the run is interrupted, not failed."""
     process, run = started(command, "signalled")
@@ -187,7 +191,7 @@ def test_a_signal_to_one_rank_stops_all_of_them(command):
     assert json.loads((run / "summary.json").read_text())["status"] == "interrupted"
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_killing_the_command_leaves_no_orphan(command):
     process, run = started(command, "killed")
     process.kill()

@@ -131,7 +131,7 @@ def test_prepare_voc(command, folder):
     assert "all 24 pairs are sound" in done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_torchrun_executes_a_run_directory(command):
     run = command.train("epochs=1", name="cluster")
     for name in ("summary.json", "checkpoints/last.ckpt", "checkpoints/best.ckpt", "metrics.csv"):
