@@ -8,11 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.core.utils import JobStatus
+from omegaconf import OmegaConf
 
 from fcn import runs
 from fcn.config import Config, ConfigError
 from fcn.slots import Job, State
 from fcn.sweeps import SWEEP, Sweep, SweepFailed, failure, job_names, resume, score
+from hydra_plugins import fcn_launcher
 from tests.commands import ROOT
 
 
@@ -137,6 +140,17 @@ def test_the_score_is_the_best_val_mean_iou(tmp_path):
     assert math.isnan(score(tmp_path))
     finish(tmp_path, 0.5)
     assert score(tmp_path) == 0.5
+
+
+def test_the_sweeper_gets_the_score_of_a_job_or_what_failed(sweep):
+    done, failed = sweep.jobs
+    finish(done.run_dir, 0.25)
+    done.state, failed.state = State.finished, State.failed
+    first, second = (fcn_launcher._returned(job, OmegaConf.create(), failure(sweep.jobs)) for job in sweep.jobs)
+    assert (first.status, first.return_value, first.overrides) == (JobStatus.COMPLETED, 0.25, ["lr=0.1"])
+    assert second.status is JobStatus.FAILED
+    with pytest.raises(SweepFailed, match="1 of 2 jobs failed"):
+        _ = second.return_value
 
 
 @pytest.mark.parametrize(
