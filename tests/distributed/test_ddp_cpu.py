@@ -106,7 +106,13 @@ def make_divisible(checkpoint: Path, target: Path, *, batch_size: int) -> Path:
     return target
 
 
-@pytest.mark.parametrize("reduction", ["pixel_mean", pytest.param("image_sum", marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize(
+    "reduction",
+    [
+        pytest.param("pixel_mean", marks=pytest.mark.slow),
+        pytest.param("image_sum", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_two_processes_make_the_steps_of_one(command, reduction):
     """SqueezeNet has no batch norm: the weights are those of one process, up to rounding.
 

@@ -125,10 +125,10 @@ def test_all_gpus_where_there_are_none(folder, monkeypatch, capsys):
     assert "must be at most the GPUs that torch sees (=0); use trainer=cpu" in err
 
 
-def test_prepare_voc(command, folder):
-    done = command("root=data", "download=true", script="scripts/prepare_voc.py")
-    assert done.returncode == 0, done.stderr
-    assert "all 24 pairs are sound" in done.stdout
+def test_prepare_voc(folder, monkeypatch, capsys):
+    status, out, err = type_in(monkeypatch, capsys, "root=data", "download=true", script=load_script("prepare_voc"))
+    assert status == 0, err
+    assert "all 24 pairs are sound" in out
 
 
 @pytest.mark.exhaustive

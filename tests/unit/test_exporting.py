@@ -151,7 +151,7 @@ def test_torch_export_of_a_run_directory_with_float_images(fcn32s, tmp_path):
 
 
 NETWORKS = [
-    pytest.param("convnext_tiny", {"name": ModelName.fcn32s, "border": Border.replicate}, marks=pytest.mark.slow),
+    pytest.param("convnext_tiny", {"name": ModelName.fcn32s, "border": Border.replicate}, marks=pytest.mark.exhaustive),
     pytest.param("resnet18", {"name": ModelName.fcn32s}, marks=pytest.mark.exhaustive),
     pytest.param("mobilenet_v3_large", {"name": ModelName.fcn32s}, marks=pytest.mark.exhaustive),
     pytest.param("", {"name": ModelName.lraspp_mobilenet_v3_large}, marks=pytest.mark.exhaustive),
