@@ -175,7 +175,7 @@ def started(command, name):
     return process, run
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_ctrl_c_leaves_a_usable_run_and_no_orphan(command):
     process, run = started(command, "stopped")
     done = interrupt(process, signal.SIGINT)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from fcn import runs
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.exhaustive
 
 
 def test_two_runs_are_trained_evaluated_and_compared(command):

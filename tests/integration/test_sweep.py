@@ -197,7 +197,7 @@ def test_the_same_sweep_again_executes_nothing(extend):
     assert all(datetime.fromtimestamp((folder / name / "console.log").stat().st_mtime) < before for name in JOBS)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_sweep_grows_and_goes_on_after_a_job_that_fails(extend):
     """A job that must fail, and one that is there under another number."""
     status, _, err, folder = extend("model.init=xavier", "lr=1e30,0.01")

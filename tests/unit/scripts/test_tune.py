@@ -191,7 +191,7 @@ def test_a_search_without_a_score_has_failed():
         tune.check_any_good(study, given_up="no space left on device")
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_killed_search_goes_on(fresh_command):
     """SIGKILL while a trial trains; the same command again ends it in its own directory, and no trial twice."""
     options = (*TINY, f"data.root={fresh_command.data}", "trainer=cpu", "name=k", "trials=3", "search=init")
