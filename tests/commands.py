@@ -86,18 +86,23 @@ def interrupt(process: subprocess.Popen | Forked, number: int = signal.SIGINT) -
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-def workers_of(run: Path) -> set[int]:
-    """Processes that execute the run, or runs in this folder of a sweep."""
-    found = set()
+def processes_of(module: str, part: str) -> list[int]:
+    """Processes that were started by `python -m MODULE`, with `part` in one of their arguments."""
+    found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                arguments = (entry / "cmdline").read_bytes().split(b"\0")
+                arguments = (entry / "cmdline").read_text().split("\0")
             except OSError:
                 continue
-            if b"fcn.worker" in arguments and any(str(run.name).encode() in argument for argument in arguments):
-                found.add(int(entry.name))
+            if module in arguments and any(part in argument for argument in arguments):
+                found.append(int(entry.name))
     return found
+
+
+def workers_of(run: Path) -> list[int]:
+    """Processes that execute the run, or runs in this folder of a sweep."""
+    return processes_of("fcn.worker", run.name)
 
 
 def load_script(name: str) -> ModuleType:

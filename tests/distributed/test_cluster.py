@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from fcn import runs
-from tests.commands import ROOT, TINY, wait_for
+from tests.commands import ROOT, TINY, processes_of, wait_for
 
 pytestmark = pytest.mark.slow
 # Small steps, many enough to be preempted in between, and validations before and after.
@@ -149,20 +149,6 @@ def test_a_slurm_job_that_fails_is_not_requeued(command, slurm):
     assert not (command.folder / "requeued").exists()
 
 
-def submitted(folder: Path) -> list[int]:
-    """Processes of submitit's jobs whose files lie in a folder."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                arguments = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if b"submitit.core._submit" in arguments and any(str(folder).encode() in part for part in arguments):
-                found.append(int(entry.name))
-    return found
-
-
 @pytest.mark.parametrize("trainer", ["cpu", pytest.param("ddp_cpu", marks=pytest.mark.exhaustive)])
 def test_a_preempted_job_of_a_sweep_is_requeued_and_loses_nothing(command, trainer):
     """SIGTERM, at which submitit's jobs go on, and at once its own signal: as SLURM preempts."""
@@ -179,7 +165,7 @@ def test_a_preempted_job_of_a_sweep_is_requeued_and_loses_nothing(command, train
     folder = command.folder / "outputs" / "sweep"
     wait_for(lambda: any(folder.glob(f"*/0_lr-0.001/{runs.LAST}")), process=sweep, seconds=280)
     (run,) = folder.glob("*/0_lr-0.001")
-    (job,) = submitted(run.parent)
+    (job,) = processes_of("submitit.core._submit", str(run.parent))
     for number in (signal.SIGTERM, signal.SIGUSR2):
         os.kill(job, number)
     wait_for(lambda: not Path(f"/proc/{job}").exists(), process=sweep, seconds=280)
