@@ -1,6 +1,8 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and what is in them."""
 
 import contextlib
+import functools
+import hashlib
 import os
 import uuid
 from collections.abc import Iterator
@@ -20,3 +22,18 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file, in hexadecimal; read once in a process as long as the file stays as it is."""
+    state = path.stat()
+    return _sha256(path.resolve(), state.st_ino, state.st_mtime_ns, state.st_size)
+
+
+@functools.cache
+def _sha256(path: Path, *state: int) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -180,7 +180,7 @@ def find_checkpoint(run: str | Path) -> Path:
     """
     path = Path(run)
     if path.is_dir():
-        path = next((path / name for name in (runs.BEST, runs.LAST) if (path / name).is_file()), path / runs.LAST)
+        path = runs.checkpoint_of(path) or path / runs.LAST
     if not path.is_file():
         raise CheckpointError(f"{path} must be a checkpoint, but there is no such file")
     return path

@@ -35,6 +35,10 @@ BEST = "checkpoints/best.ckpt"
 SAMPLES = "samples"
 CURVES = "curves.png"
 OVERRIDES = ".hydra/overrides.yaml"
+EVALUATION = "evaluation"
+"""Folder with a folder per split that was evaluated, which holds `SCORES`, `CONFUSIONS` and others."""
+SCORES = "evaluation.json"
+CONFUSIONS = "confusions.npz"
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 """What stops an execution so that it can go on: Ctrl-C, `kill`, and what a cluster sends ahead of preemption."""
@@ -125,6 +129,11 @@ def _try_lock(descriptor: int) -> bool:
     except OSError:
         pass  # a file system without locks: as if there was nobody else
     return True
+
+
+def checkpoint_of(run_dir: Path) -> Path | None:
+    """The checkpoint of a run that stands for it: the best, or the last if there is no best; None without any."""
+    return next((run_dir / name for name in (BEST, LAST) if (run_dir / name).is_file()), None)
 
 
 def write_text(path: Path, text: str) -> None:

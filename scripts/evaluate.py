@@ -9,13 +9,9 @@ Writes tables, confusion matrices and pictures to <run>/evaluation/<split>, all 
 
 from __future__ import annotations
 
-import csv
-import json
 import os
-import shutil
 import sys
-import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -30,24 +26,18 @@ from rich.progress import Progress
 from rich.table import Table
 
 from fcn import inference, runs
-from fcn.boundary import boundary_figure
 from fcn.cli import WANTS_TRACEBACK, explain, run_command
 from fcn.comparison.collect import find_runs
-from fcn.comparison.evaluations import checkpoint_of, sha256_of
 from fcn.config import ConfigError, DataConfig, InferenceConfig, setting, to_container, typed
 from fcn.data.module import WholeImages
-from fcn.evaluation import Evaluation, evaluate, find_images
+from fcn.evaluation import Evaluation, evaluate, find_images, write_evaluation
+from fcn.files import sha256_of
 from fcn.inference import Predictor
 from fcn.metrics import scores
 from fcn.provenance import provenance
 from fcn.recording import device_name
-from fcn.visualization import confusion_figure, panels, save_png
 
 GPU_BATCH_SIZE = 8
-SUMMARY = "evaluation.json"
-FILES = (
-    "per_class.csv", "per_image.csv", "confusions.npz", "confusion_matrix.png", "boundary.png", "worst.png", SUMMARY,
-)  # fmt: skip
 SCORES = {
     "pixel_accuracy": "pixel accuracy",
     "mean_accuracy": "mean accuracy",
@@ -152,7 +142,7 @@ def data_of(run: DataConfig, composed: DataConfig, overrides: Sequence[str]) -> 
 
 def default_output(run: Path, split: str) -> Path:
     """<run>/evaluation/<split>; for a checkpoint <folder>/<name>-evaluation/<split>."""
-    return (run / "evaluation" if run.is_dir() else run.with_name(f"{run.stem}-evaluation")) / split
+    return (run / runs.EVALUATION if run.is_dir() else run.with_name(f"{run.stem}-evaluation")) / split
 
 
 def _check_folder(output: Path) -> None:
@@ -176,8 +166,8 @@ def run_job(job: Job) -> Evaluation:
         )
 
 
-def summary(job: Job, evaluation: Evaluation) -> dict[str, Any]:
-    """Content of evaluation.json; a score that does not exist is null, since JSON has no NaN."""
+def facts(job: Job) -> dict[str, Any]:
+    """What was evaluated and how, for evaluation.json."""
     settings = {
         **to_container(job.predictor.settings),
         "batch_size": job.batch_size,
@@ -190,67 +180,8 @@ def summary(job: Job, evaluation: Evaluation) -> dict[str, Any]:
         "data": to_container(job.data),
         "split": job.split,
         "settings": settings,
-        "num_images": len(evaluation.names),
-        "scores": _or(None, scores(evaluation.confusion)),
-        "iou": {row["class"]: row["iou"] for row in (_or(None, row) for row in evaluation.class_rows())},
-        "boundary": [_or(None, row) for row in evaluation.boundary_rows()],
         **provenance(),
     }
-
-
-def write(job: Job, evaluation: Evaluation) -> None:
-    """Write all files into a folder beside the output and move them there when all are done.
-
-    Files of an evaluation that lay there before are replaced, or removed where this one has no such file.
-    """
-    job.output.mkdir(parents=True, exist_ok=True)
-    unfinished = job.output / f".{uuid.uuid4().hex}"
-    unfinished.mkdir()
-    try:
-        _write_tables(unfinished, job, evaluation)
-        _write_pictures(unfinished, evaluation)
-        for name in FILES:
-            if (unfinished / name).exists():
-                os.replace(unfinished / name, job.output / name)
-            else:
-                (job.output / name).unlink(missing_ok=True)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _write_tables(folder: Path, job: Job, evaluation: Evaluation) -> None:
-    content = json.dumps(summary(job, evaluation), indent=2, allow_nan=False)
-    (folder / SUMMARY).write_text(content + "\n", encoding="utf-8")
-    _write_csv(folder / "per_class.csv", evaluation.class_rows())
-    _write_csv(folder / "per_image.csv", evaluation.image_rows())
-    names, confusions = np.array(evaluation.names), evaluation.confusions.numpy()
-    np.savez_compressed(folder / "confusions.npz", names=names, confusions=confusions)
-
-
-def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """A cell is empty where a score does not exist."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(_or("", row) for row in rows)
-
-
-def _or(stand_in: str | None, row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row with `stand_in` for every NaN."""
-    return {key: stand_in if value != value else value for key, value in row.items()}  # NaN differs from itself
-
-
-def _write_pictures(folder: Path, evaluation: Evaluation) -> None:
-    classes = evaluation.classes
-    save_png(confusion_figure(evaluation.confusion.numpy(), classes), folder / "confusion_matrix.png")
-    if evaluation.widths:
-        mean_ious = [row["mean_iou"] for row in evaluation.boundary_rows()]
-        whole = scores(evaluation.confusion)["mean_iou"]
-        save_png(boundary_figure(evaluation.widths, mean_ious, whole=whole), folder / "boundary.png")
-    if evaluation.worst:
-        samples = [(one.image, one.target, one.prediction) for one in evaluation.worst]
-        names = [evaluation.names[one.index] for one in evaluation.worst]
-        save_png(panels(samples, classes, names=names), folder / "worst.png")
 
 
 def report(console: Console, job: Job, evaluation: Evaluation) -> None:
@@ -288,7 +219,7 @@ def _share(value: float) -> str:
 def evaluate_run(config: EvaluateConfig) -> None:
     job = prepare(config, HydraConfig.get().overrides.task)
     evaluation = run_job(job)
-    write(job, evaluation)
+    write_evaluation(job.output, evaluation, facts(job))
     report(Console(), job, evaluation)
 
 
@@ -306,7 +237,7 @@ def evaluate_all(configs: Sequence[EvaluateConfig]) -> None:
             if WANTS_TRACEBACK:
                 raise
             print(f"left out: {config.run}: {explain(error, EvaluateConfig)}", file=sys.stderr)
-            left_out.append(checkpoint_of(Path(config.run or "")) is not None)
+            left_out.append(runs.checkpoint_of(Path(config.run or "")) is not None)
     if any(left_out) or len(left_out) == len(configs):
         raise ConfigError(f"{len(left_out)} of {len(configs)} runs are not evaluated; see the lines above")
 

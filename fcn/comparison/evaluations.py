@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,8 +24,8 @@ from fcn.comparison.bootstrap import (
     resampled_class_iou,
 )
 from fcn.comparison.groups import Group
+from fcn.files import sha256_of
 
-FOLDER, CONFUSIONS, SUMMARY = "evaluation", "confusions.npz", "evaluation.json"
 STALE = "evaluated before its best checkpoint changed"
 
 _ROUNDING = ("accelerator", "device", "batch_size")  # settings that change no more than the rounding
@@ -84,26 +82,6 @@ class Difference:
     checkpoints: frozenset[str] = frozenset()
 
 
-def checkpoint_of(run_dir: Path) -> Path | None:
-    """The checkpoint of a run that stands for it: the best, or the last if there is no best; None without any."""
-    return next((run_dir / name for name in (runs.BEST, runs.LAST) if (run_dir / name).is_file()), None)
-
-
-def sha256_of(path: Path) -> str:
-    """Of a file, in hexadecimal; read once in a process as long as the file stays as it is."""
-    state = path.stat()
-    return _sha256(path.resolve(), state.st_ino, state.st_mtime_ns, state.st_size)
-
-
-@functools.cache
-def _sha256(path: Path, *state: int) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def kinds_of_checkpoints(differences: Iterable[Difference]) -> str:
     """`best checkpoints`, `last checkpoints`, or `best and last checkpoints`."""
     return f"{' and '.join(sorted(frozenset().union(*(one.checkpoints for one in differences))))} checkpoints"
@@ -112,7 +90,9 @@ def kinds_of_checkpoints(differences: Iterable[Difference]) -> str:
 def common_split(groups: Sequence[Group]) -> str | None:
     """The split on which most finished runs were evaluated, their own data.val_split before others; None without."""
     finished = [run for group in groups for run in group.finished]
-    counted = Counter(path.parent.name for run in finished for path in run.path.glob(f"{FOLDER}/*/{CONFUSIONS}"))
+    counted = Counter(
+        path.parent.name for run in finished for path in run.path.glob(f"{runs.EVALUATION}/*/{runs.CONFUSIONS}")
+    )
     own = {run.config.get("data.val_split") for run in finished}
     return max(sorted(counted), key=lambda split: (counted[split], split in own), default=None)
 
@@ -123,21 +103,21 @@ def read(run_dir: Path, split: str) -> Evaluation | None:
     Raises:
         Exception: of many kinds, if its files are damaged.
     """
-    folder = run_dir / FOLDER / split
-    if not (folder / CONFUSIONS).is_file():
+    folder = run_dir / runs.EVALUATION / split
+    if not (folder / runs.CONFUSIONS).is_file():
         return None
-    summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-    with np.load(folder / CONFUSIONS, allow_pickle=False) as arrays:
+    summary = json.loads((folder / runs.SCORES).read_text(encoding="utf-8"))
+    with np.load(folder / runs.CONFUSIONS, allow_pickle=False) as arrays:
         names, confusions = arrays["names"].tolist(), arrays["confusions"]
     settings = {key: value for key, value in summary["settings"].items() if key not in _ROUNDING}
     counts, targets = counts_of(confusions), confusions.sum(axis=2)
-    checkpoint, stale = Path(summary["checkpoint"]).stem, _is_stale(run_dir, folder / SUMMARY, summary)
+    checkpoint, stale = Path(summary["checkpoint"]).stem, _is_stale(run_dir, folder / runs.SCORES, summary)
     return Evaluation(names, list(summary["iou"]), settings, targets, counts, checkpoint, stale)
 
 
 def _is_stale(run_dir: Path, path: Path, summary: Mapping[str, Any]) -> bool:
     """Whether the run's checkpoint is not the one that was evaluated; unknown, so no, where it was removed since."""
-    checkpoint = checkpoint_of(run_dir)
+    checkpoint = runs.checkpoint_of(run_dir)
     if checkpoint is None:
         return False
     if known := summary.get("checkpoint_sha256"):

@@ -18,6 +18,7 @@ from fcn import runs
 from fcn.config import BackboneConfig, BackboneName, Config, DataConfig, DatasetName, InferenceConfig, ShapesConfig
 from fcn.data.palette import color_map
 from fcn.data.shapes import CLASSES as SHAPES
+from fcn.evaluation import files
 from fcn.inference import load
 from fcn.task import SegmentationTask
 from tests import commands
@@ -228,7 +229,7 @@ def test_a_score_that_does_not_exist_is_null_in_json_and_empty_in_csv(run, type_
     written = json.loads((folder / "evaluation.json").read_text(), parse_constant=pytest.fail)
     assert dog["accuracy"] == ""  # no dog in any target
     assert (written["iou"]["dog"] is None) == (dog["iou"] == "") == (dog["predicted_pixels"] == "0")
-    content = script._or(None, {"a": math.nan, "b": 0.5, "c": "x"})
+    content = files._or(None, {"a": math.nan, "b": 0.5, "c": "x"})
     assert content == {"a": None, "b": 0.5, "c": "x"}
 
 
@@ -347,7 +348,7 @@ def test_a_failure_while_writing_leaves_the_former_evaluation(run, type_in, monk
     def full(*_, **__):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(script, "confusion_figure", full)
+    monkeypatch.setattr(files, "confusion_figure", full)
     status, _, err = type_in("run=run", "split=val", "flip=true")
     assert (status, err) == (1, "error: No space left on device\n")
     assert {path.name: path.read_bytes() for path in (run / "evaluation" / "val").iterdir()} == before
