@@ -41,7 +41,12 @@ from fcn.task import SegmentationTask
 
 log = logging.getLogger(__name__)
 
-PRECISIONS = {Precision.fp32: "32-true", Precision.bf16: "bf16-mixed", Precision.fp16: "16-mixed"}
+PRECISIONS = {
+    Precision.auto: "32-true",
+    Precision.fp32: "32-true",
+    Precision.bf16: "bf16-mixed",
+    Precision.fp16: "16-mixed",
+}
 
 HPARAMS = (
     "model.name", "model.init", "backbone.name", "backbone.weights", "data.name", "loss.reduction",

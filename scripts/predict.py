@@ -20,7 +20,7 @@ from rich.progress import Progress
 
 from fcn.cli import run_command
 from fcn.config import ConfigError, InferenceConfig, check_inference, setting, typed
-from fcn.config.schema import Choice
+from fcn.config.choices import Choice
 
 if TYPE_CHECKING:
     from fcn.data.voc import DataError

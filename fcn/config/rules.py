@@ -8,14 +8,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fcn.config.schema import (
-    IGNORE_INDEX,
+from fcn.config.choices import (
     Accelerator,
-    Config,
-    InferenceConfig,
     ModelName,
     Precision,
     PublishedWeights,
+)
+from fcn.config.schema import (
+    IGNORE_INDEX,
+    Config,
+    InferenceConfig,
     schema_fields,
 )
 

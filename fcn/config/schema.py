@@ -7,8 +7,26 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any
+
+from fcn.config.choices import (
+    Accelerator,
+    Algorithm,
+    Alignment,
+    BackboneName,
+    Border,
+    DatasetName,
+    Inference,
+    Init,
+    ModelName,
+    OptimName,
+    Precision,
+    Protocol,
+    PublishedWeights,
+    Reduction,
+    ScheduleName,
+    ScoreInit,
+)
 
 IGNORE_INDEX = 255
 """Mask value of void pixels, which count in no loss and in no metric."""
@@ -17,117 +35,6 @@ VOC_CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
-
-
-class Choice(str, Enum):
-    """One of a few names. Members are lower case: OmegaConf reads an enum by member name, so it is what users type."""
-
-    def __str__(self) -> str:
-        return str(self.value)
-
-
-class DatasetName(Choice):
-    shapes = "shapes"
-    voc = "voc"
-
-
-class Protocol(Choice):
-    """voc: void pixels count nowhere. d2l: as in the chapter, see `DataConfig.protocol`."""
-
-    voc = "voc"
-    d2l = "d2l"
-
-
-class BackboneName(Choice):
-    resnet18 = "resnet18"
-    resnet34 = "resnet34"
-    resnet50 = "resnet50"
-    resnet101 = "resnet101"
-    resnet152 = "resnet152"
-    resnext50_32x4d = "resnext50_32x4d"
-    wide_resnet50_2 = "wide_resnet50_2"
-    squeezenet1_0 = "squeezenet1_0"
-    mobilenet_v3_large = "mobilenet_v3_large"
-    convnext_tiny = "convnext_tiny"
-    vgg16 = "vgg16"
-    vgg16_bn = "vgg16_bn"
-
-
-class ModelName(Choice):
-    """The FCNs, and torchvision's segmentation networks to compare with, which are named head_trunk."""
-
-    fcn32s = "fcn32s"
-    fcn16s = "fcn16s"
-    fcn8s = "fcn8s"
-    fcn_resnet50 = "fcn_resnet50"
-    fcn_resnet101 = "fcn_resnet101"
-    deeplabv3_resnet50 = "deeplabv3_resnet50"
-    lraspp_mobilenet_v3_large = "lraspp_mobilenet_v3_large"
-
-    @property
-    def trunk(self) -> BackboneName | None:
-        """The trunk that torchvision builds this network on; None for the FCNs, which take any."""
-        _, _, trunk = self.value.partition("_")
-        return BackboneName(trunk) if trunk else None
-
-
-class Init(Choice):
-    bilinear = "bilinear"
-    xavier = "xavier"
-
-
-class ScoreInit(Choice):
-    xavier = "xavier"
-    zero = "zero"
-
-
-class Alignment(Choice):
-    chapter = "chapter"
-    centered = "centered"
-
-
-class Border(Choice):
-    zero = "zero"
-    replicate = "replicate"
-
-
-class Inference(Choice):
-    whole = "whole"
-    tiled = "tiled"
-
-
-class PublishedWeights(Choice):
-    none = "none"
-    voc = "voc"
-
-
-class Reduction(Choice):
-    pixel_mean = "pixel_mean"
-    image_sum = "image_sum"
-    pixel_sum = "pixel_sum"
-
-
-class OptimName(Choice):
-    sgd = "sgd"
-    adamw = "adamw"
-
-
-class ScheduleName(Choice):
-    constant = "constant"
-    poly = "poly"
-    cosine = "cosine"
-
-
-class Accelerator(Choice):
-    auto = "auto"
-    cpu = "cpu"
-    gpu = "gpu"
-
-
-class Precision(Choice):
-    fp32 = "fp32"
-    bf16 = "bf16"
-    fp16 = "fp16"
 
 
 def setting(default: Any, meaning: str, *, low: float | None = None, high: float | None = None) -> Any:
@@ -177,6 +84,9 @@ class DataConfig:
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     shapes: ShapesConfig = field(default_factory=ShapesConfig)
     num_workers: int | None = setting(None, "loader processes per device; null chooses. Never changes a number", low=0)
+    cache: bool = setting(True, "decode every image once into a file that all processes and runs share")
+    cache_dir: str | None = setting(None, "folder of that file; null: cache/ in root, or ~/.cache/fcn if that fails")
+    on_device: bool = setting(False, "keep all images in the memory of the GPU and cut the crops there")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -203,6 +113,7 @@ class ModelConfig:
         Alignment.chapter, "chapter: kernel 2s, padding s/2; centered: centred where the features of a cell are"
     )
     border: Border = setting(Border.zero, "of the coarse scores; zero: logits fade there; replicate: they go on")
+    freeze_batchnorm: bool = setting(False, "keep statistics, scale and shift of batch norm as the weights have them")
     weights: PublishedWeights = setting(PublishedWeights.none, "voc: torchvision's own, for model=torchvision")
     init_from: str | None = setting(None, "run or checkpoint whose fitting weights are copied before training")
 
@@ -239,12 +150,24 @@ class ScheduleConfig:
 
 @dataclass(kw_only=True, slots=True)
 class TrainerConfig:
-    """Where and how a run is executed. Nothing here changes what is computed, but for precision and rounding."""
+    """Where and how a run is executed. Nothing here changes what is computed but rounding, and batch norm's batches."""
 
     accelerator: Accelerator = setting(Accelerator.auto, "auto: GPUs if there are any, else the CPU")
     devices: int | None = setting(None, "processes, one per device; null: all GPUs, or one process on the CPU", low=1)
-    precision: Precision = setting(Precision.fp32, "of the forward and backward pass; weights stay fp32")
+    precision: Precision = setting(
+        Precision.auto, "of forward and backward pass, weights stay fp32; auto: bf16 where the device computes in it"
+    )
+    upsampling: Algorithm = setting(
+        Algorithm.auto, "how transposed convolutions are computed; auto: transposed, on a GPU whichever is faster"
+    )
+    accumulate: int = setting(1, "parts in which a process computes its share of a step, to need less memory", low=1)
+    sync_batchnorm: bool = setting(False, "batch norm over the images of all processes; GPUs only")
     val_every: int = setting(1, "epochs between validations; the last epoch is always validated", low=1)
+    val_batch_size: int | None = setting(
+        None, "images of equal size that are validated at once; null: 1 on the CPU, 8 on a GPU", low=1
+    )
+    checkpoint_steps: int | None = setting(None, "steps between checkpoints within an epoch; null: none", low=1)
+    checkpoint_minutes: float | None = setting(10, "minutes between checkpoints within an epoch; null: none", low=0)
     log_every: int = setting(10, "steps between two points of the step curves", low=1)
     sample_images: int = setting(6, "validation images drawn as panels after each validation", low=0)
 
@@ -258,7 +181,10 @@ class Config:
     epochs: int = setting(7, "passes over the training images; 0 keeps the network as initialised", low=0)
     batch_size: int = setting(16, "images per optimiser step over all processes", low=1)
     seed: int = setting(0, "of initial weights, order and augmentation", low=0, high=2**32 - 1)
+    deterministic: bool = setting(False, "only deterministic algorithms on a GPU; a CPU always gives the same bits")
+    compile: bool = setting(False, "compile the network for training; takes about a minute at the start")
     resume: str | None = setting(None, "run directory to go on with; it brings its own configuration")
+    allow: list[str] = setting([], "keys that may change with resume=..., whose bits are then other ones")
     rerun: str | None = setting(None, "finished run to repeat in a new directory, and to compare with bit for bit")
     execute: bool = setting(True, "false only makes the run directory, for another machine to execute")
     data: DataConfig = field(default_factory=DataConfig)

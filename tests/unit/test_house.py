@@ -11,7 +11,8 @@ PACKAGE = Path(__file__).resolve().parents[2] / "fcn"
 
 # Every module may import those above it, and none below or beside it.
 LEVELS = [
-    ["fcn.config.schema", "fcn.data.palette", "fcn.files", "fcn.readahead", "fcn.tensorboard"],
+    ["fcn.config.choices", "fcn.data.palette", "fcn.files", "fcn.readahead", "fcn.tensorboard"],
+    ["fcn.config.schema"],
     ["fcn.config.rules"],
     ["fcn.config"],
     ["fcn.data.voc", "fcn.models.upsampling", "fcn.models.weights", "fcn.losses", "fcn.metrics", "fcn.optim"],

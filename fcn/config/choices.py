@@ -1,0 +1,128 @@
+"""The values of keys that take one of a few names, in their own order.
+
+Members are lower case: OmegaConf reads an enum by member name, so it is what users type.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Choice(str, Enum):
+    """One of a few names. Members are lower case: OmegaConf reads an enum by member name, so it is what users type."""
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+class DatasetName(Choice):
+    shapes = "shapes"
+    voc = "voc"
+
+
+class Protocol(Choice):
+    """voc: void pixels count nowhere. d2l: as in the chapter, see `DataConfig.protocol`."""
+
+    voc = "voc"
+    d2l = "d2l"
+
+
+class BackboneName(Choice):
+    resnet18 = "resnet18"
+    resnet34 = "resnet34"
+    resnet50 = "resnet50"
+    resnet101 = "resnet101"
+    resnet152 = "resnet152"
+    resnext50_32x4d = "resnext50_32x4d"
+    wide_resnet50_2 = "wide_resnet50_2"
+    squeezenet1_0 = "squeezenet1_0"
+    mobilenet_v3_large = "mobilenet_v3_large"
+    convnext_tiny = "convnext_tiny"
+    vgg16 = "vgg16"
+    vgg16_bn = "vgg16_bn"
+
+
+class ModelName(Choice):
+    """The FCNs, and torchvision's segmentation networks to compare with, which are named head_trunk."""
+
+    fcn32s = "fcn32s"
+    fcn16s = "fcn16s"
+    fcn8s = "fcn8s"
+    fcn_resnet50 = "fcn_resnet50"
+    fcn_resnet101 = "fcn_resnet101"
+    deeplabv3_resnet50 = "deeplabv3_resnet50"
+    lraspp_mobilenet_v3_large = "lraspp_mobilenet_v3_large"
+
+    @property
+    def trunk(self) -> BackboneName | None:
+        """The trunk that torchvision builds this network on; None for the FCNs, which take any."""
+        _, _, trunk = self.value.partition("_")
+        return BackboneName(trunk) if trunk else None
+
+
+class Init(Choice):
+    bilinear = "bilinear"
+    xavier = "xavier"
+
+
+class ScoreInit(Choice):
+    xavier = "xavier"
+    zero = "zero"
+
+
+class Alignment(Choice):
+    chapter = "chapter"
+    centered = "centered"
+
+
+class Border(Choice):
+    zero = "zero"
+    replicate = "replicate"
+
+
+class Inference(Choice):
+    whole = "whole"
+    tiled = "tiled"
+
+
+class PublishedWeights(Choice):
+    none = "none"
+    voc = "voc"
+
+
+class Reduction(Choice):
+    pixel_mean = "pixel_mean"
+    image_sum = "image_sum"
+    pixel_sum = "pixel_sum"
+
+
+class OptimName(Choice):
+    sgd = "sgd"
+    adamw = "adamw"
+
+
+class ScheduleName(Choice):
+    constant = "constant"
+    poly = "poly"
+    cosine = "cosine"
+
+
+class Accelerator(Choice):
+    auto = "auto"
+    cpu = "cpu"
+    gpu = "gpu"
+
+
+class Precision(Choice):
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+class Algorithm(Choice):
+    """How a transposed convolution is computed; see `fcn.models.upsampling`."""
+
+    auto = "auto"
+    transposed = "transposed"
+    subpixel = "subpixel"
