@@ -6,8 +6,6 @@ import contextlib
 import logging
 import os
 import sys
-import warnings
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,37 +14,30 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.strategies import DDPStrategy
 
+from fcn import checkpoints, provenance, runs
 from fcn import config as configuration
-from fcn import provenance, runs
+from fcn.computation import chosen_precision
 from fcn.config import (
     Accelerator,
     Config,
     ConfigError,
-    DatasetName,
     Precision,
-    PublishedWeights,
-    Reduction,
     check_batch_size,
 )
+from fcn.console import ProgressBar, logging_to
 from fcn.data.module import VOCDataModule
+from fcn.header import Announcement, model_line
 from fcn.inference import CheckpointError, network_weights
-from fcn.losses import comparable_lr
 from fcn.models.networks import copy_fitting
-from fcn.recording import AtomicCheckpointIO, RunRecorder, device_name, one_line
-from fcn.stopping import StopOnSignal
+from fcn.recording import RunRecorder, device_name, one_line
+from fcn.savepoints import SavePoints
 from fcn.task import SegmentationTask
 
 log = logging.getLogger(__name__)
 
-PRECISIONS = {
-    Precision.auto: "32-true",
-    Precision.fp32: "32-true",
-    Precision.bf16: "bf16-mixed",
-    Precision.fp16: "16-mixed",
-}
+PRECISIONS = {Precision.fp32: "32-true", Precision.bf16: "bf16-mixed", Precision.fp16: "16-mixed"}
 
 HPARAMS = (
     "model.name", "model.init", "backbone.name", "backbone.weights", "data.name", "loss.reduction",
@@ -85,8 +76,10 @@ def train(config: Config, run_dir: Path | None = None) -> dict[str, float]:
         pl.seed_everything(config.seed, verbose=False)
         if int(os.environ.get("RANK", "0")) == 0:
             provenance.save_diff(run_dir)
-        with logging_to(run_dir / runs.LOG), StopOnSignal(run_dir / runs.LAST) as stop:
-            return _fit(config, run_dir, stop) if config.epochs else _keep_untrained(config, run_dir)
+        trainer = config.trainer
+        savepoints = SavePoints(run_dir, steps=trainer.checkpoint_steps, minutes=trainer.checkpoint_minutes)
+        with logging_to(run_dir / runs.LOG), savepoints:
+            return _fit(config, run_dir, savepoints) if config.epochs else _keep_untrained(config, run_dir)
 
 
 def _alone(run_dir: Path) -> contextlib.AbstractContextManager[None]:
@@ -99,23 +92,23 @@ def _keep_untrained(config: Config, run_dir: Path) -> dict[str, float]:
     task = build_task(config)
     if int(os.environ.get("RANK", "0")) == 0:
         checkpoint = {"config": configuration.to_container(config), "state_dict": task.state_dict()}
-        AtomicCheckpointIO().save_checkpoint(checkpoint, run_dir / runs.LAST)
+        checkpoints.AtomicCheckpointIO().save_checkpoint(checkpoint, run_dir / runs.LAST)
         overrides = runs.load_overrides(run_dir)
         summary = {"status": "finished", "metrics": {}, "overrides": overrides, **provenance.provenance()}
         runs.write_summary(run_dir, summary)
-        log.info("model    %s", _model_line(config))
+        log.info("model    %s", model_line(config))
         log.info("not trained (epochs=0); the network is in %s", run_dir / runs.LAST)
     return {}
 
 
-def _fit(config: Config, run_dir: Path, stop: StopOnSignal) -> dict[str, float]:
-    recorder = RunRecorder(run_dir, stop, hyperparameters(config, run_dir))
-    trainer = build_trainer(config, callbacks=[Announcement(config, run_dir), recorder, stop])
+def _fit(config: Config, run_dir: Path, savepoints: SavePoints) -> dict[str, float]:
+    recorder = RunRecorder(run_dir, savepoints, hyperparameters(config, run_dir))
+    trainer = build_trainer(config, callbacks=[Announcement(config, run_dir), recorder, savepoints])
     status = "failed"
     try:
-        last = run_dir / runs.LAST
-        task, data = SegmentationTask(config) if last.exists() else build_task(config), VOCDataModule(config)
-        trainer.fit(task, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
+        last = checkpoints.newest(run_dir)
+        task, data = SegmentationTask(config) if last else build_task(config), VOCDataModule(config)
+        trainer.fit(task, datamodule=data, ckpt_path=last, weights_only=True)
         status = "finished"
     except (SystemExit, KeyboardInterrupt):
         status = "interrupted"
@@ -158,11 +151,17 @@ def build_trainer(config: Config, *, callbacks: list[pl.Callback]) -> pl.Trainer
     world = int(os.environ.get("WORLD_SIZE", "1"))
     on_gpu = uses_gpu(config)
     check_batch_size(config, world)
+    if config.trainer.sync_batchnorm and world > 1 and not on_gpu:
+        raise ConfigError(
+            "trainer.sync_batchnorm (=true) needs GPUs, which alone compute it; use model.freeze_batchnorm=true"
+        )
     # Batch norm's statistics are broadcast before validation; doing it at every step would hang uneven ones.
     ddp = DDPStrategy(
         process_group_backend="nccl" if on_gpu else "gloo",
         broadcast_buffers=False,
         gradient_as_bucket_view=True,
+        # The graph of a step is always the same; but the parts of one are more backward passes than DDP then counts.
+        static_graph=config.trainer.accumulate == 1,
     )
     progress = [ProgressBar(leave=False)] if sys.stdout.isatty() else []
     return pl.Trainer(
@@ -170,12 +169,15 @@ def build_trainer(config: Config, *, callbacks: list[pl.Callback]) -> pl.Trainer
         devices=local,
         num_nodes=world // local,
         strategy=ddp if world > 1 else "auto",
-        precision=PRECISIONS[config.trainer.precision],  # type: ignore[arg-type]
+        precision=PRECISIONS[chosen_precision(config, on_gpu=on_gpu)],  # type: ignore[arg-type]
+        benchmark=on_gpu and not config.deterministic,  # cuDNN tries its algorithms on the first crops
+        deterministic=on_gpu and config.deterministic,
+        sync_batchnorm=config.trainer.sync_batchnorm and world > 1,
         max_epochs=config.epochs,
         check_val_every_n_epoch=config.trainer.val_every,
         callbacks=[*callbacks, *progress],
         # Named, because in a SLURM job Lightning would believe SLURM's variables and requeue by itself.
-        plugins=[AtomicCheckpointIO(), TorchElasticEnvironment() if world > 1 else LightningEnvironment()],
+        plugins=[checkpoints.AtomicCheckpointIO(), TorchElasticEnvironment() if world > 1 else LightningEnvironment()],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=bool(progress),
@@ -184,14 +186,6 @@ def build_trainer(config: Config, *, callbacks: list[pl.Callback]) -> pl.Trainer
         use_distributed_sampler=False,  # the data module's samplers know their share
         default_root_dir=os.curdir,
     )
-
-
-class ProgressBar(RichProgressBar):
-    """Lightning's bar, with epochs counted from 1, as in the log."""
-
-    def _get_train_description(self, current_epoch: int) -> str:
-        description = f"Epoch {current_epoch + 1}/{self.trainer.max_epochs}"
-        return description.ljust(len(self.validation_description))  # one width for both, or the line flickers
 
 
 def uses_gpu(config: Config) -> bool:
@@ -214,102 +208,3 @@ def hyperparameters(config: Config, run_dir: Path) -> dict[str, Any]:
     typed = [override.lstrip("+").partition("=")[0] for override in runs.load_overrides(run_dir)]
     values = {key: flat[key] for key in [*HPARAMS, *typed] if key in flat}
     return {key: v if isinstance(v, (bool, int, float, str)) else str(v) for key, v in values.items()}
-
-
-class Announcement(pl.Callback):
-    """The first lines of a run: what is trained on what, and what the learning rate amounts to."""
-
-    def __init__(self, config: Config, run_dir: Path) -> None:
-        self.config = config
-        self.run_dir = run_dir
-
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        for line in header(self.config, data, pl_module):
-            log.info(line)
-        devices = f"{trainer.world_size} x {device_name(trainer.strategy.root_device)}"
-        log.info("run      %s on %s, seed %d", self.run_dir, devices, self.config.seed)
-
-
-def header(config: Config, data: VOCDataModule, task: pl.LightningModule) -> list[str]:
-    """Lines that say what is trained on what."""
-    millions = sum(parameter.numel() for parameter in task.parameters()) / 1e6
-    height, width = config.data.crop_size
-    sets = f"{len(data.train_images)} training and {len(data.val_images)} validation images"
-    dropped = f" ({data.dropped} too small for the crop left out)" if data.dropped else ""
-    lines = [
-        f"model    {_model_line(config)}, {millions:.1f} M parameters",
-        f"data     {config.data.name}: {sets}{dropped}, {len(config.data.classes)} classes, crops of {height}x{width}",
-        f"steps    {config.epochs} epochs of {data.steps_per_epoch} steps, {config.batch_size} images a step in all",
-        f"loss     {_loss_line(config)}",
-    ]
-    if config.data.name is DatasetName.shapes:
-        lines.append(
-            "         This is the embedded set of drawn shapes. For Pascal VOC: python train.py experiment=d2l"
-        )
-    return lines
-
-
-def _model_line(config: Config) -> str:
-    model, backbone = config.model, config.backbone
-    if model.name.trunk:
-        weights = f"trunk: {backbone.weights}" if model.weights is PublishedWeights.none else str(model.weights)
-        return f"torchvision's {model.name} (weights: {weights})"
-    stride = f", output stride {backbone.output_stride}" if backbone.output_stride else ""
-    extras = ["" if model.upsample_trainable else ", frozen", f", {model.alignment}", f", border {model.border}"]
-    upsampling = f"{model.init} upsampling{''.join(extras)}"
-    return f"{model.name} on {backbone.name} (weights: {backbone.weights}{stride}), {upsampling}"
-
-
-def _loss_line(config: Config) -> str:
-    reduction = config.loss.reduction
-    line = f"{reduction}, {config.optim.name} with lr {config.lr:g}, {config.schedule.name} schedule"
-    if reduction is Reduction.pixel_mean:
-        return line
-    same = comparable_lr(config.lr, reduction, batch_size=config.batch_size, crop_size=config.data.crop_size)
-    return f"{line}; acts like lr {same:.3g} on pixel_mean"
-
-
-class _Console(logging.Handler):
-    """Prints through today's sys.stdout, which a progress bar replaces by one that keeps its line clean."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), flush=True)
-
-
-@contextlib.contextmanager
-def logging_to(path: Path) -> Iterator[None]:
-    """Send this package's log to the console and to `path`; rank 0 only. Quiets what Lightning says of itself."""
-    logger = logging.getLogger("fcn")
-    handlers: list[logging.Handler] = []
-    if int(os.environ.get("RANK", "0")) == 0:
-        file = logging.FileHandler(path, encoding="utf-8")
-        file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        handlers = [_Console(), file]
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    for handler in handlers:
-        logger.addHandler(handler)
-    for name in ("pytorch_lightning", "lightning.fabric", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            _ignore_known_warnings()
-            yield
-    finally:
-        for handler in handlers:
-            logger.removeHandler(handler)
-            handler.close()
-
-
-def _ignore_known_warnings() -> None:
-    # The number of workers is chosen (data.num_workers), not forgotten.
-    warnings.filterwarnings("ignore", message=".*does not have many workers")
-    # Our samplers know where a resumed epoch stands, though the loader has no state_dict.
-    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
-    # torch 2.15 has another name for DDP's broadcast_buffers, which older ones do not know.
-    warnings.filterwarnings("ignore", message=".*`broadcast_buffers` is deprecated")
-    # Lightning 2.6 calls what torch 2.15 deprecates.
-    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
-    # A process without validation images is expected: Share pads nothing.
-    warnings.filterwarnings("ignore", message=".*has 0 length")

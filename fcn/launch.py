@@ -21,8 +21,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from fcn import agent, cli, preemption, rerun, runs, sweeps
-from fcn.config import Config, ConfigError, from_composed
+from fcn import agent, cli, preemption, rerun, resumption, runs, sweeps
+from fcn.config import Config, ConfigError, from_composed, typed
 from fcn.slots import Job, build_slots
 
 MULTIRUN = "multirun.yaml"
@@ -38,7 +38,8 @@ def launch(composed: DictConfig) -> dict[str, float] | float:
     overrides = list(settings.overrides.task)
     run_dir = Path(os.path.relpath(settings.runtime.output_dir))
     with _removing_if_empty(run_dir):
-        config = from_composed(composed)
+        # What is typed beside resume=... is checked together with the run's own keys, in resumption.prepare.
+        config = typed(composed, Config) if composed.resume else from_composed(composed)
         if settings.mode is RunMode.MULTIRUN:
             _check_is_job(config)
             config, overrides = _as_asked(config, overrides)
@@ -51,15 +52,15 @@ def launch(composed: DictConfig) -> dict[str, float] | float:
             agent.count_processes(config)
             runs.create(run_dir, config, overrides=overrides)
         else:
-            _check_nothing_changes(config.resume, overrides)
             if sweeps.is_sweep(config.resume):
+                _check_nothing_changes(config.resume, overrides)
                 return sweeps.resume(run_dir, num_slots=settings.launcher.get("slots"))
             if (run_dir / MULTIRUN).is_file():
                 raise ConfigError(
                     f"resume (={config.resume}) is the sweep of another launcher; go on by typing its command again "
                     f"with hydra.sweep.dir={config.resume}"
                 )
-            runs.load_config(run_dir)
+            resumption.prepare(run_dir, config, overrides)
     return agent.execute(run_dir)
 
 
@@ -127,7 +128,7 @@ def _check_is_job(config: Config) -> None:
 def _check_nothing_changes(resume: str, overrides: Sequence[str]) -> None:
     others = [override for override in overrides if not override.startswith("resume=")]
     if others:
-        raise ConfigError(f"resume (={resume}) brings its run's own configuration; leave out {' '.join(others)}")
+        raise ConfigError(f"resume (={resume}) brings its jobs' own configurations; leave out {' '.join(others)}")
 
 
 @contextlib.contextmanager

@@ -40,11 +40,22 @@ def cross_entropy(logits: Tensor, target: Tensor, reduction: Reduction) -> tuple
         IndexError: from torch, on the CPU, if a pixel of `target` is neither a class nor void.
     """
     pixel_loss = _pixel_loss(logits, target)
-    num_pixels = (target != IGNORE_INDEX).sum(dim=(1, 2))
     if reduction is Reduction.image_sum:
-        image_loss = pixel_loss.sum(dim=(1, 2)) / num_pixels.clamp(min=1)
-        return image_loss.sum(), torch.tensor(len(target), device=logits.device)
-    return pixel_loss.sum(), num_pixels.sum()
+        image_loss = pixel_loss.sum(dim=(1, 2)) / _num_pixels(target).clamp(min=1)
+        return image_loss.sum(), counted(target, reduction)
+    return pixel_loss.sum(), counted(target, reduction)
+
+
+def counted(target: Tensor, reduction: Reduction) -> Tensor:
+    """The count of `cross_entropy`, which needs no logits, an int64 scalar."""
+    if reduction is Reduction.image_sum:
+        return torch.full((), len(target), device=target.device)
+    return _num_pixels(target).sum()
+
+
+def _num_pixels(target: Tensor) -> Tensor:
+    """Pixels of each image that are not void, int64 [N]."""
+    return (target != IGNORE_INDEX).sum(dim=(1, 2))
 
 
 def step_loss(numerator: Tensor, count: Tensor, reduction: Reduction) -> Tensor:

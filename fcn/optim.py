@@ -26,6 +26,8 @@ def build_optimizer(model: nn.Module, *, head: Iterable[nn.Parameter], config: O
     `optim.decay_all`. Biases (but not those of norms) are a group of their own only if `optim.bias_lr_multiplier`
     is not 1. Frozen parameters are in no group: they get neither gradient nor decay.
 
+    Fused: one kernel for all of a step, on a GPU and on a CPU.
+
     Args:
         model: trunk and head.
         head: those of its parameters whose learning rate is `lr * optim.head_lr_multiplier`.
@@ -35,8 +37,9 @@ def build_optimizer(model: nn.Module, *, head: Iterable[nn.Parameter], config: O
     groups = _parameter_groups(model, head=head, config=config, lr=lr)
     if config.name is OptimName.adamw:
         beta1, beta2 = config.betas
-        return AdamW(groups, lr=lr, betas=(beta1, beta2), weight_decay=config.weight_decay)
-    return SGD(groups, lr=lr, momentum=config.momentum, nesterov=config.nesterov, weight_decay=config.weight_decay)
+        return AdamW(groups, lr=lr, betas=(beta1, beta2), weight_decay=config.weight_decay, fused=True)
+    momentum, decay = config.momentum, config.weight_decay
+    return SGD(groups, lr=lr, momentum=momentum, nesterov=config.nesterov, weight_decay=decay, fused=True)
 
 
 def _parameter_groups(

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from PIL import Image
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -22,25 +21,11 @@ from fcn.data.module import VOCDataModule
 from fcn.diagnostics import gradient_norm, peak_memory_mib, upsampling_drift, upsampling_layers
 from fcn.inference import predict_logits
 from fcn.models.upsampling import bilinear_kernel
-from fcn.stopping import StopOnSignal
+from fcn.savepoints import SavePoints
 from fcn.task import SegmentationTask
 from fcn.tensorboard import EventFiles
 
 log = logging.getLogger(__name__)
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint under a temporary name and renames it: a name never stands for half a file."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")
-        try:
-            torch.save(checkpoint, temporary)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 class RunRecorder(pl.Callback):
@@ -50,16 +35,16 @@ class RunRecorder(pl.Callback):
 
     Args:
         run_dir: the run directory.
-        stop: what is asked after every epoch whether the run has to end.
+        savepoints: what saves, and is asked after every epoch whether the run has to end.
         hyperparameters: what TensorBoard's HPARAMS tab shows of the run.
 
     Attributes:
         metrics: the newest value of every scalar, by its name in summary.json.
     """
 
-    def __init__(self, run_dir: Path, stop: StopOnSignal, hyperparameters: Mapping[str, Any]) -> None:
+    def __init__(self, run_dir: Path, savepoints: SavePoints, hyperparameters: Mapping[str, Any]) -> None:
         self.run_dir = run_dir
-        self.stop = stop
+        self.savepoints = savepoints
         self.hyperparameters = hyperparameters
         self.metrics: dict[str, float] = {}
         self.best: dict[str, Any] = {}
@@ -134,7 +119,6 @@ class RunRecorder(pl.Callback):
         now = time.monotonic()
         self._train_seconds += now - self._since
         self._since = now
-        task.log("loss", task.last_loss, prog_bar=True, logger=False)
         if self._events and _has_point(trainer.global_step, task):
             self._events.add_scalars(self._step_scalars(trainer, task), trainer.global_step)
 
@@ -156,10 +140,10 @@ class RunRecorder(pl.Callback):
                 self._record_pictures(trainer, task)
             assert self._events
             self._events.flush()
-        self._save_checkpoints(trainer, improved=improved)
+        self.savepoints.save(trainer, best=improved)
         if trainer.is_global_zero:
             self.write_summary(trainer, "interrupted")  # what is true if the run ends here
-        self.stop.stop_if_asked(trainer, save=False)
+        self.savepoints.stop_if_asked(trainer)
 
     def finish(self, trainer: pl.Trainer, status: str) -> None:
         """Write the last summary, the curves and how the run ended. Called by process 0, once."""
@@ -251,13 +235,6 @@ class RunRecorder(pl.Callback):
             prediction = predict_logits(task, sample["image"]).argmax(dim=0).to(torch.uint8).cpu().numpy()
             samples.append((sample["image"].permute(1, 2, 0).numpy(), sample["mask"].numpy(), prediction))
         return samples
-
-    def _save_checkpoints(self, trainer: pl.Trainer, *, improved: bool) -> None:
-        last, best = self.run_dir / runs.LAST, self.run_dir / runs.BEST
-        # The best is written first: after a kill in between, the run goes on from the older last and comes by again.
-        trainer.save_checkpoint(best if improved else last)
-        if improved and trainer.is_global_zero:
-            runs.copy_file(best, last)
 
 
 def one_line(scores: Mapping[str, float]) -> str:

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from fcn import config as configuration
 from fcn import runs
-from fcn.config import Config, ConfigError
+from fcn.config import NEUTRAL, Config, ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,8 +24,6 @@ REPORT = "rerun.json"
 
 ALLOWED = ("name", "data.root", "trainer")
 """What may be typed with rerun: where the copy lies and is computed, and where the same images are."""
-
-BESIDE = ("name", "rerun", "resume", "data.root", "data.num_workers")  # keys that never change a number
 
 ORIGIN = ("git_commit", "git_diff_sha256", "data", "versions", "world_size", "device", "hardware")
 """Keys of summary.json that say where a run comes from."""
@@ -137,7 +135,7 @@ def compare(run: Path, again: Path) -> dict[str, Any]:
         "weights": weights,
         "metrics": {"compared": len({**scores[0], **scores[1]}), "differing": metrics},
         "first": _first_difference(runs.read_metrics(run), runs.read_metrics(again)),
-        "causes": {**{key: both for key, both in changed.items() if key not in BESIDE}, **_causes(ours, theirs)},
+        "causes": {**{key: both for key, both in changed.items() if key not in NEUTRAL}, **_causes(ours, theirs)},
     }
 
 

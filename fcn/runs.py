@@ -31,6 +31,7 @@ LOG = "train.log"
 CONSOLE = "console.log"
 LOCK = ".lock"
 LAST = "checkpoints/last.ckpt"
+PREVIOUS = "checkpoints/previous.ckpt"
 BEST = "checkpoints/best.ckpt"
 SAMPLES = "samples"
 CURVES = "curves.png"
@@ -69,11 +70,25 @@ def create(run_dir: Path, config: Config, *, overrides: Sequence[str] = ()) -> N
     try:
         # Opening with "x" decides which of two commands of the same second owns the directory.
         with open(run_dir / CONFIG, "x", encoding="utf-8") as file:
-            file.write(OmegaConf.to_yaml(OmegaConf.create(configuration.to_container(config))))
+            file.write(_to_yaml(config))
     except FileExistsError:
         raise ConfigError(
             f"{run_dir} already holds a run; go on with it by resume={run_dir}, or choose another name=..."
         ) from None
+    _write_overrides(run_dir, overrides)
+
+
+def change(run_dir: Path, config: Config, *, overrides: Sequence[str]) -> None:
+    """Give a run another configuration, by overrides that were typed after those that it began with."""
+    write_text(run_dir / CONFIG, _to_yaml(config))
+    _write_overrides(run_dir, [*load_overrides(run_dir), *overrides])
+
+
+def _to_yaml(config: Config) -> str:
+    return OmegaConf.to_yaml(OmegaConf.create(configuration.to_container(config)))
+
+
+def _write_overrides(run_dir: Path, overrides: Sequence[str]) -> None:
     (run_dir / OVERRIDES).parent.mkdir(exist_ok=True)
     write_text(run_dir / OVERRIDES, OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -12,18 +13,25 @@ from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from fcn import config as configuration
+from fcn.computation import choose_upsampling, compile_network
 from fcn.config import IGNORE_INDEX, Config, Protocol, Reduction
-from fcn.losses import cross_entropy, step_loss
+from fcn.losses import counted, cross_entropy, step_loss
 from fcn.metrics import SegmentationMetrics, class_iou, scores
 from fcn.models.networks import build_model
 from fcn.optim import build_optimizer, build_schedule
+
+log = logging.getLogger(__name__)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class TrainingDiverged(ValueError):
-    """The loss is no number any more. Raised before the step is taken, so the weights are still the last good ones."""
+    """The loss is no number any more.
+
+    On a CPU it is raised before the step is taken. On a GPU the loss is looked at every `trainer.log_every` steps,
+    since that waits for the device; no checkpoint is saved without a look.
+    """
 
 
 class SegmentationTask(pl.LightningModule):
@@ -36,7 +44,8 @@ class SegmentationTask(pl.LightningModule):
         model: the network; takes normalised float images.
         metrics: by the prefix of their names, `train/` and `val/`, counted without void over an epoch; under
             `data.protocol=d2l` also `d2l/train_` and `d2l/test_`, where void is background.
-        last_loss: reported loss of the last step, over all processes.
+        last_loss: reported loss of the last step at which it was looked at, over all processes: on a GPU those where
+            the step curves have a point, on a CPU all.
         confusion: int64 [C, C] of the last validation, rows are the target.
     """
 
@@ -50,16 +59,23 @@ class SegmentationTask(pl.LightningModule):
         model = build_model(config.model, config.backbone, num_classes=num_classes)
         # Convolutions are faster on channels-last memory, on CPUs and on tensor cores alike.
         self.model = model.to(memory_format=torch.channels_last)
+        if config.model.freeze_batchnorm:
+            for norm in self._batchnorms():
+                norm.requires_grad_(False)
+            self.train(self.training)
         chapter = config.data.protocol is Protocol.d2l
         prefixes = ["train/", "val/", *(["d2l/train_", "d2l/test_"] if chapter else [])]
         self.metrics = nn.ModuleDict({prefix: SegmentationMetrics(num_classes) for prefix in prefixes})
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         self.last_loss = float("nan")
+        self._last_sums = (torch.zeros(()), torch.zeros(()))  # numerator and count of the last step, of this process
         self.confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.model(self.normalised(images).contiguous(memory_format=torch.channels_last))
+        # What was compiled is for training's crops of one size; whole images would be compiled size by size.
+        network = self.model if self.training else self.model.forward
+        logits: Tensor = network(self.normalised(images).contiguous(memory_format=torch.channels_last))
         return logits
 
     def normalised(self, images: Tensor) -> Tensor:
@@ -77,7 +93,24 @@ class SegmentationTask(pl.LightningModule):
         schedule = build_schedule(optimizer, config.schedule, total_steps=total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def train(self, mode: bool = True) -> SegmentationTask:
+        super().train(mode)
+        if self.config.model.freeze_batchnorm:
+            for norm in self._batchnorms():
+                norm.eval()
+        return self
+
+    def on_fit_start(self) -> None:
+        share = self.config.batch_size // self.trainer.world_size // self.config.trainer.accumulate
+        crops = torch.zeros(share, 3, *self.config.data.crop_size, device=self.device)
+        with self.trainer.strategy.precision_plugin.forward_context():
+            choose_upsampling(self.model, crops.contiguous(memory_format=torch.channels_last), self.config)
+        if self.config.compile:
+            compile_network(self.model)
+
     def on_validation_start(self) -> None:
+        # cuDNN would try all algorithms for every size of image.
+        self._tuned, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
         # Running statistics of batch norm differ between processes; process 0's are those that are saved.
         if self.trainer.world_size > 1:
             for statistics in self.model.buffers():
@@ -89,20 +122,47 @@ class SegmentationTask(pl.LightningModule):
         torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        mask = batch["mask"]
+        """Loss of the share of this process, or, with `trainer.accumulate`, of its last part.
+
+        The gradients of the parts before it are in the parameters then: DDP takes no notice of a backward pass within
+        its forward pass, and reduces the sum after the last.
+        """
+        images, mask = batch["image"], batch["mask"]
         chapter = self.config.data.protocol is Protocol.d2l
         target = void_as_background(mask) if chapter else mask
-        logits = self(batch["image"])
-        numerator, count = cross_entropy(logits, target, self.config.loss.reduction)
-        total, total_count = self._over_processes(numerator.detach(), count)
-        self.last_loss = float(total / total_count.clamp(min=1))
-        self._check_finite()
-        prediction = logits.detach().argmax(dim=1)
-        self._metrics("train/").update(prediction, mask, loss=(numerator.detach(), count))
-        if chapter:
-            self._metrics("d2l/train_").update(prediction, target, loss=(numerator.detach(), count))
-        # DDP averages gradients over processes; the step wants their sum, over the global count.
-        return step_loss(numerator, total_count, self.config.loss.reduction) * self.trainer.world_size
+        reduction, parts = self.config.loss.reduction, self.config.trainer.accumulate
+        count = counted(target, reduction)
+        # The two sums are minimised as they are; only the mean must know of all pixels before it is differentiated.
+        divisor = self._over_processes(count.clone()) if reduction is Reduction.pixel_mean else count
+        self.trainer.optimizers[0].zero_grad()
+        sums = torch.zeros((), device=self.device)
+        pieces = zip(*(tensor.tensor_split(parts) for tensor in (images, mask, target)), strict=True)
+        for number, (image, one_mask, one_target) in enumerate(pieces, 1):
+            logits = self(image)
+            numerator, part_count = cross_entropy(logits, one_target, reduction)
+            found = numerator.detach(), part_count
+            prediction = logits.detach().argmax(dim=1)
+            self._metrics("train/").update(prediction, one_mask, loss=found)
+            if chapter:
+                self._metrics("d2l/train_").update(prediction, one_target, loss=found)
+            sums = sums + found[0]
+            # DDP averages gradients over processes; the step wants their sum, over the global count.
+            loss = step_loss(numerator, divisor, reduction) * self.trainer.world_size
+            if number < parts:
+                self._differentiate(loss)
+        self._last_sums = sums, count
+        if self.device.type == "cpu" or (self.global_step + 1) % self.config.trainer.log_every == 0:
+            self._look_at_loss()
+        return loss
+
+    def _differentiate(self, loss: Tensor) -> None:
+        """Backward pass of a part of a step, scaled as Lightning scales that of the last."""
+        scaled: Any = self.trainer.strategy.precision_plugin.pre_backward(loss, self)
+        with torch.autocast(self.device.type, enabled=False):
+            scaled.backward()
+
+    def optimizer_zero_grad(self, *args: Any) -> None:
+        """Nothing: Lightning would call it between the forward pass and the backward pass of the last part."""
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
         chapter = dataloader_idx == 1
@@ -110,6 +170,9 @@ class SegmentationTask(pl.LightningModule):
         logits = self(batch["image"])
         loss = cross_entropy(logits, target, Reduction.pixel_mean)
         self._metrics("d2l/test_" if chapter else "val/").update(logits.argmax(dim=1), target, loss=loss)
+
+    def on_validation_end(self) -> None:
+        torch.backends.cudnn.benchmark = self._tuned
 
     def epoch_scores(self) -> dict[str, float]:
         """Scores of everything measured since the last call, over all processes; then counts from zero again.
@@ -121,8 +184,11 @@ class SegmentationTask(pl.LightningModule):
         for prefix in self.metrics:
             metric = self._metrics(prefix)
             with metric.sync_context():
-                confusion, loss = metric.confusion.cpu(), float(metric.loss_sum / metric.loss_divisor)
+                confusion, loss_sum = metric.confusion.cpu(), float(metric.loss_sum)
+                loss = float(metric.loss_sum / metric.loss_divisor)
             metric.reset()
+            if prefix == "train/":
+                self._check_finite(loss_sum)
             if prefix == "val/" and confusion.any():
                 self.confusion = confusion
             if confusion.any():
@@ -137,36 +203,55 @@ class SegmentationTask(pl.LightningModule):
         if self.trainer.world_size > 1:
             everyone = [None] * self.trainer.world_size
             dist.all_gather_object(everyone, own)
+        for states in everyone:
+            self._check_finite(float(states["train/"]["loss_sum"]))
         checkpoint["metrics"] = everyone
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._check_changes(checkpoint["config"])
         # With as many processes as before each takes back its own counts, so that sums are rounded the same.
         mine = checkpoint["metrics"][self.trainer.global_rank :: self.trainer.world_size]
         for name in self.metrics if mine else ():
             states = [states[name] for states in mine]
             self._metrics(name).load_state({key: sum(state[key] for state in states) for key in states[0]})
 
+    def _check_changes(self, before: dict[str, Any]) -> None:
+        """Whoever edits config.yaml by hand is told the same as who types."""
+        flat = (configuration.flatten(each) for each in (before, configuration.to_container(self.config)))
+        found = configuration.changes(*flat)
+        configuration.check_changes(found, allowed=self.config.allow, run="<the run>")
+        for key, (old, new) in found.items():
+            log.info("changed  %s is %s instead of %s from here on", key, new, old)
+
     def _metrics(self, name: str) -> SegmentationMetrics:
         metric = self.metrics[name]
         assert isinstance(metric, SegmentationMetrics)
         return metric
 
-    def _over_processes(self, numerator: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
-        if self.trainer.world_size == 1:
-            return numerator, count
-        sums = torch.stack([numerator.double(), count.double()])
-        dist.all_reduce(sums)
-        return sums[0], sums[1]
+    def _over_processes(self, sums: Tensor) -> Tensor:
+        if self.trainer.world_size > 1:
+            dist.all_reduce(sums)
+        return sums
 
-    def _check_finite(self) -> None:
-        """The loss over all processes, so that all of them stop together."""
-        if np.isfinite(self.last_loss):
+    def _look_at_loss(self) -> None:
+        """Set `last_loss`; waits for the device. The sum of the epoch shows also what an earlier step has lost."""
+        sums = torch.stack([*(value.double() for value in self._last_sums), self._metrics("train/").loss_sum])
+        numerator, count, epoch_sum = self._over_processes(sums).tolist()
+        self.last_loss = numerator / max(count, 1)
+        self._check_finite(epoch_sum)
+
+    def _check_finite(self, loss: float) -> None:
+        """Check a loss over all processes, so that all of them stop together."""
+        if np.isfinite(loss):
             return
         lr = self.trainer.optimizers[0].param_groups[0]["lr"]
         raise TrainingDiverged(
-            f"train/loss became {self.last_loss} at step {self.global_step} (epoch {self.current_epoch}, lr {lr:.3g}); "
+            f"train/loss became {loss} at step {self.global_step} (epoch {self.current_epoch}, lr {lr:.3g}); "
             f"try lr={self.config.lr / 10:g}, or a warm-up such as schedule.warmup_steps=100"
         )
+
+    def _batchnorms(self) -> list[nn.modules.batchnorm._BatchNorm]:
+        return [module for module in self.model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
 
 def void_as_background(mask: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, OmegaConf, ValidationError
 
 from fcn.config import rules
+from fcn.config.changes import NEUTRAL, changes, check_changes
 from fcn.config.choices import (
     Accelerator,
     Algorithm,
@@ -49,6 +50,7 @@ from fcn.config.schema import (
 
 __all__ = [
     "IGNORE_INDEX",
+    "NEUTRAL",
     "VOC_CLASSES",
     "Accelerator",
     "Algorithm",
@@ -79,7 +81,9 @@ __all__ = [
     "ScoreInit",
     "ShapesConfig",
     "TrainerConfig",
+    "changes",
     "check_batch_size",
+    "check_changes",
     "check_inference",
     "flatten",
     "from_composed",

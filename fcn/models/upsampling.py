@@ -8,7 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fcn.config import Border, Init, ModelConfig
+from fcn.config import Algorithm, Border, Init, ModelConfig
+
+FEW_CHANNELS = 12
+"""Up to so many, a CPU computes the sub-pixel form faster: oneDNN's deconvolution is slow for them."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Upsampling(nn.ConvTranspose2d):
 
     Attributes:
         first: cell of `target` at which the output begins; 0 unless the target's map reaches further out.
+        algorithm: how it is computed, see `forward`; no part of the weights.
     """
 
     def __init__(self, channels: int, *, source: Grid, target: Grid, config: ModelConfig) -> None:
@@ -80,6 +84,7 @@ class Upsampling(nn.ConvTranspose2d):
             output_padding=missing if 0 <= missing < factor else 0,
         )
         self.first = padding - cut - factor * margin
+        self.algorithm = Algorithm.auto
         self._margin = margin
         assert self.bias is not None
         with torch.no_grad():
@@ -93,6 +98,9 @@ class Upsampling(nn.ConvTranspose2d):
     def forward(self, scores: Tensor) -> Tensor:  # type: ignore[override]
         """Scores on the grid of the target, from its cell `first` on.
 
+        `algorithm` decides how, and changes no more than rounding: `transposed` is torch's transposed convolution,
+        `subpixel` a convolution of 2 x 2 cells and a pixel shuffle, `auto` the one that was found to be faster.
+
         Args:
             scores: float [N, channels, H, W].
 
@@ -102,4 +110,32 @@ class Upsampling(nn.ConvTranspose2d):
         """
         if self._margin:
             scores = F.pad(scores, (1, 1, 1, 1), mode="replicate")
-        return super().forward(scores)
+        if self.chosen(scores.device) is Algorithm.transposed:
+            return super().forward(scores)
+        return self._subpixel(scores)
+
+    def chosen(self, device: torch.device) -> Algorithm:
+        """The algorithm that is used on a device: `algorithm`, or what was found to be faster on such devices."""
+        if self.algorithm is not Algorithm.auto:
+            return self.algorithm
+        # On a GPU it is measured where a training begins, see fcn.computation.
+        return Algorithm.subpixel if device.type == "cpu" and self.in_channels <= FEW_CHANNELS else Algorithm.transposed
+
+    def _subpixel(self, scores: Tensor) -> Tensor:
+        """The same sums as a 2x2 convolution at the coarse resolution and a rearrangement (Shi et al. 2016).
+
+        With factor f, block b of f output cells sums kernel cells 0 to f - 1 of input cell b and f to 2f - 1 of
+        input cell b - 1; every place in the block is a channel of its own.
+        """
+        factor, kernel_size, padding = self.stride[0], self.kernel_size[0], int(self.padding[0])
+        spare = 2 * factor - kernel_size
+        weight = F.pad(self.weight, (0, spare, 0, spare)) if spare else self.weight
+        weight = weight.view(self.in_channels, self.out_channels, 2, factor, 2, factor).flip(2, 4)
+        weight = weight.permute(1, 3, 5, 0, 2, 4).reshape(-1, self.in_channels, 2, 2)
+        assert self.bias is not None
+        blocks = F.conv2d(scores, weight, self.bias.repeat_interleave(factor**2), padding=1)
+        rows, columns = (
+            slice(padding, padding + (side - 1) * factor + kernel_size - 2 * padding + int(self.output_padding[0]))
+            for side in scores.shape[-2:]
+        )
+        return F.pixel_shuffle(blocks, factor)[..., rows, columns]

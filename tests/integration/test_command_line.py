@@ -55,7 +55,7 @@ def test_a_wrong_override_is_one_short_line(override, message, monkeypatch, caps
     [
         (["trainer=ddp_cpu", "batch_size=3"], "batch_size (=3) must be divisible by the number of processes (=2)"),
         (["trainer=gpu", "trainer.devices=16"], "trainer.devices (=16) must be at most the GPUs that torch sees"),
-        (["resume=x", "lr=0.1"], "resume (=x) brings its run's own configuration; leave out lr=0.1"),
+        (["resume=x", "lr=0.1"], "x must be a run directory, but it holds no config.yaml"),
     ],
 )
 def test_keys_that_contradict_each_other(overrides, message, monkeypatch, capsys, tmp_path):

@@ -1,9 +1,7 @@
-"""Signals to a run, and who decides what becomes of it once it is saved."""
+"""Jobs of a cluster: whose signals and variables they are."""
 
 import os
 import signal
-from contextlib import contextmanager
-from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
@@ -14,78 +12,6 @@ from fcn import experiment, preemption, runs
 from fcn.data.module import _leave_signals_to_the_run
 from fcn.launch import compose
 from fcn.slots import Job
-from fcn.stopping import StopOnSignal
-
-
-@contextmanager
-def handled(number: int, handler):
-    """Another handler waits for a signal before ours, as submitit's does."""
-    before = signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        signal.signal(number, before)
-
-
-class Trainer(SimpleNamespace):
-    """What StopOnSignal uses of one; `saved` has the checkpoints."""
-
-    world_size = 1
-    is_last_batch = False
-
-    def save_checkpoint(self, path):
-        self.saved.append(path)
-
-
-@pytest.fixture
-def trainer():
-    return Trainer(saved=[])
-
-
-@pytest.mark.parametrize("number", runs.STOP_SIGNALS)
-def test_a_signal_saves_after_the_step_and_ends_with_its_number(number, trainer, tmp_path):
-    with handled(number, signal.SIG_DFL), StopOnSignal(tmp_path / "last.ckpt") as stop:
-        stop.on_train_batch_end(trainer, None)
-        os.kill(os.getpid(), number)
-        assert trainer.saved == []
-        with pytest.raises(SystemExit) as end:
-            stop.on_train_batch_end(trainer, None)
-    assert end.value.code == 128 + number
-    assert trainer.saved == [tmp_path / "last.ckpt"]
-
-
-def test_who_waited_for_the_signals_decides_after_the_run_is_saved(trainer, tmp_path):
-    """As submitit does: at SIGTERM the run goes on, at its own signal it ends; both at once."""
-    seen = []
-
-    def requeue(number, frame):
-        seen.append((number, len(trainer.saved)))
-        raise SystemExit(144)
-
-    def bypass(number, frame):
-        seen.append((number, len(trainer.saved)))
-
-    with (
-        handled(signal.SIGTERM, bypass),
-        handled(signal.SIGUSR2, requeue),
-        StopOnSignal(tmp_path / "last.ckpt") as stop,
-    ):
-        for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGTERM):
-            os.kill(os.getpid(), number)
-        assert seen == []
-        stop.on_train_batch_end(trainer, None)
-        assert seen == [(signal.SIGTERM, 1)]
-        with pytest.raises(SystemExit) as end:
-            stop.on_train_batch_end(trainer, None)
-    assert end.value.code == 144
-    assert seen == [(signal.SIGTERM, 1), (signal.SIGUSR2, 2)]
-
-
-def test_a_second_ctrl_c_ends_at_once(trainer, tmp_path):
-    with StopOnSignal(tmp_path / "last.ckpt"):
-        os.kill(os.getpid(), signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_loader_processes_leave_the_signals_to_the_run():

@@ -18,7 +18,7 @@ TRAINER = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu
 @pytest.fixture
 def recorder(tmp_path):
     """The recorder of a run that ends before it begins to train: it writes no TensorBoard file."""
-    return RunRecorder(tmp_path, stop=SimpleNamespace(), hyperparameters={})
+    return RunRecorder(tmp_path, savepoints=SimpleNamespace(), hyperparameters={})
 
 
 def test_a_run_that_stops_after_an_epoch_ends_with_its_curves(recorder, tmp_path):
@@ -75,7 +75,7 @@ def test_a_resumed_run_tells_what_was_different_before(recorder, tmp_path):
     assert state["history"][-1]["versions"]["torch"]
     before = {**state["history"][-1], "started": "2026-01-02T03:04:05+00:00"}
     older = {**before, "git_commit": "0" * 40, "world_size": 2}
-    resumed = RunRecorder(tmp_path, stop=SimpleNamespace(), hyperparameters={})
+    resumed = RunRecorder(tmp_path, savepoints=SimpleNamespace(), hyperparameters={})
     resumed.load_state_dict({**state, "history": [older, before]})
     resumed.write_summary(TRAINER, "interrupted")
     summary = runs.read_summary(tmp_path)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from fcn.config import Border, Init, ModelConfig
+from fcn.config import Algorithm, Border, Init, ModelConfig
 from fcn.models.upsampling import PIXELS, Grid, Upsampling, bilinear_kernel
 
 
@@ -175,3 +175,39 @@ def test_layer_has_the_chapters_geometry_and_a_bias_of_zero(init: Init) -> None:
 def test_frozen_means_weight_and_bias(*, trainable: bool) -> None:
     layer = upsampling(2, cornered(4), upsample_trainable=trainable)
     assert [parameter.requires_grad for parameter in layer.parameters()] == [trainable, trainable]
+
+
+GEOMETRIES = [
+    (cornered(32), PIXELS),
+    (Grid(32, 0.0), PIXELS),
+    (Grid(8, 3.5), PIXELS),
+    (Grid(32, 0.0), Grid(16, 0.0)),
+    (Grid(16, 7.5), Grid(8, 3.5)),
+    (Grid(8, -3.0), PIXELS),
+]
+
+
+@pytest.mark.parametrize(("source", "target"), GEOMETRIES)
+@pytest.mark.parametrize("border", list(Border))
+def test_the_subpixel_form_is_the_transposed_convolution(source: Grid, target: Grid, border: Border) -> None:
+    """Outputs and all gradients, in float64, where nothing but the order of sums differs."""
+    torch.manual_seed(0)
+    layer = upsampling(3, source, target, border=border, init=Init.xavier).double()
+    found = []
+    for layer.algorithm in (Algorithm.transposed, Algorithm.subpixel):
+        scores = torch.linspace(-1, 1, 2 * 3 * 4 * 5, dtype=torch.float64).view(2, 3, 4, 5).cos().requires_grad_()
+        logits = layer(scores)
+        weighted = (logits * torch.arange(logits.numel()).view(logits.shape).sin()).sum()
+        found.append([logits, *torch.autograd.grad(weighted, [scores, *layer.parameters()])])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+def test_the_algorithm_is_no_part_of_the_weights_and_few_channels_take_the_subpixel_form_on_a_cpu() -> None:
+    few, many = (upsampling(channels, cornered(8)) for channels in (6, 21))
+    assert set(few.state_dict()) == {"weight", "bias"}
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert [layer.chosen(cpu) for layer in (few, many)] == [Algorithm.subpixel, Algorithm.transposed]
+    assert few.chosen(gpu) is Algorithm.transposed
+    few.algorithm = Algorithm.transposed
+    assert few.chosen(cpu) is Algorithm.transposed

@@ -1,0 +1,67 @@
+"""The training step: what its gradient is, however it is computed."""
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from fcn import experiment
+from fcn.data.module import VOCDataModule
+from fcn.launch import compose
+from fcn.task import SegmentationTask
+from tests.commands import TINY
+
+# SqueezeNet has no batch norm, whose statistics would be those of a part.
+STEP = (*TINY, "trainer=cpu", "epochs=1", "backbone=squeezenet1_0", "data.augmentation.scale=[0.4,1.0]", "optim=sgd")
+
+
+class FirstGradient(pl.Callback):
+    """Keeps the gradient of the first step, and ends training there."""
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.gradient = {name: weight.grad.clone() for name, weight in pl_module.named_parameters()}
+        self.batch_loss = pl_module.last_loss
+        trainer.should_stop = True
+
+
+def first_gradient(shapes_root, *overrides):
+    config = compose(*STEP, f"data.root={shapes_root}", *overrides)
+    pl.seed_everything(0, verbose=False)
+    task, seen = SegmentationTask(config), FirstGradient()
+    trainer = experiment.build_trainer(config, callbacks=[seen])
+    trainer.limit_val_batches = 0
+    trainer.limit_train_batches = 1
+    trainer.fit(task, datamodule=VOCDataModule(config))
+    return seen
+
+
+@pytest.mark.parametrize("reduction", ["pixel_mean", "image_sum", "pixel_sum"])
+def test_a_step_in_parts_has_the_gradient_of_the_whole(shapes_root, reduction):
+    whole = first_gradient(shapes_root, f"loss={reduction}")
+    parts = first_gradient(shapes_root, f"loss={reduction}", "trainer.accumulate=4")
+    assert parts.batch_loss == pytest.approx(whole.batch_loss, rel=1e-5)
+    for name, gradient in whole.gradient.items():
+        scale = gradient.abs().max()
+        torch.testing.assert_close(parts.gradient[name] / scale, gradient / scale, rtol=0, atol=2e-4, msg=name)
+
+
+def test_parts_work_in_half_precision(shapes_root):
+    seen = first_gradient(shapes_root, "trainer.accumulate=2", "trainer.precision=bf16")
+    whole = first_gradient(shapes_root, "trainer.precision=bf16")
+    ours, theirs = (torch.cat([g.flatten() for g in each.gradient.values()]) for each in (seen, whole))
+    assert torch.nn.functional.cosine_similarity(ours, theirs, dim=0) > 0.99
+
+
+def test_frozen_batch_norm_neither_trains_nor_counts(shapes_root):
+    config = compose(*TINY, "trainer=cpu", "epochs=1", f"data.root={shapes_root}", "model.freeze_batchnorm=true")
+    task = SegmentationTask(config)
+    norms = {name: m for name, m in task.model.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    before = {name: {key: value.clone() for key, value in norm.state_dict().items()} for name, norm in norms.items()}
+    trainer = experiment.build_trainer(config, callbacks=[])
+    trainer.fit(task, datamodule=VOCDataModule(config))
+    assert len(norms) == 20
+    assert task.training
+    for name, norm in norms.items():
+        assert not norm.training
+        for key, value in norm.state_dict().items():
+            assert torch.equal(value, before[name][key]), (name, key)
