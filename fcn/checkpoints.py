@@ -14,7 +14,7 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from fcn import runs
 from fcn.config import ConfigError
-from fcn.files import replacing
+from fcn.files import TEMPORARY, replacing
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,10 @@ def newest(run_dir: Path) -> Path | None:
     Raises:
         ConfigError: if there are checkpoints, and all of them are damaged.
     """
-    last = run_dir / runs.LAST
+    last, is_first = run_dir / runs.LAST, int(os.environ.get("RANK", "0")) == 0
+    if is_first:
+        for half in [*run_dir.glob(TEMPORARY), *last.parent.glob(TEMPORARY)]:  # of an execution that was killed
+            half.unlink()
     found = [run_dir / name for name in (runs.LAST, runs.PREVIOUS, runs.BEST) if (run_dir / name).exists()]
     sound = next((path for path in found if is_sound(path)), None)
     if sound is None:
@@ -65,7 +68,7 @@ def newest(run_dir: Path) -> Path | None:
         raise ConfigError(f"{last} must be a checkpoint to go on from, but all that are there are damaged; train anew")
     if sound != last:
         log.warning("%s is damaged or gone; going on from %s, the one before", last, sound.name)
-        if int(os.environ.get("RANK", "0")) == 0:
+        if is_first:
             runs.copy_file(sound, last)
     return last
 

@@ -8,6 +8,9 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+TEMPORARY = ".*.tmp"
+"""Names of files that are being written, or were when their process was killed."""
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:

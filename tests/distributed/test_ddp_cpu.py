@@ -3,19 +3,14 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
-import pytorch_lightning as pl
 import torch
 
 from fcn import runs
 from fcn.data import shapes
-from fcn.task import SegmentationTask
-from tests.commands import ROOT, TINY, interrupt, wait_for, workers_of
+from tests.commands import TINY, interrupt, wait_for, workers_of
 
 
 @pytest.fixture(scope="module")
@@ -37,110 +32,6 @@ def test_two_processes_are_one_run(pair, module_command):
     # 16 images in global batches of 8: two steps an epoch, whatever the number of processes.
     assert torch.load(run / runs.LAST, weights_only=True)["global_step"] == 4
     assert done.stderr == ""
-
-
-# What a rank runs to validate a checkpoint; in this process it is the only one.
-VALIDATE = """
-import sys
-from pathlib import Path
-import torch
-from fcn import experiment
-from fcn.data.module import VOCDataModule
-from fcn.inference import load_task
-
-def validate(checkpoint, out):
-    task = load_task(Path(checkpoint))
-    trainer = experiment.build_trainer(task.config, callbacks=[])
-    data = VOCDataModule(task.config)
-    data.prepare_data()
-    trainer.validate(task, datamodule=data, verbose=False)
-    scores = task.epoch_scores()
-    if trainer.is_global_zero:
-        torch.save({"confusion": task.confusion, "scores": scores}, out)
-
-if __name__ == "__main__":
-    validate(*sys.argv[1:])
-"""
-
-
-@pytest.mark.parametrize(
-    "processes", [pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.exhaustive)]
-)
-def test_validation_counts_are_those_of_one_process(pair, tmp_path, processes):
-    """5 validation images: shares of 3 + 2, and of 2 + 2 + 1, each counted once."""
-    script = tmp_path / "validate.py"
-    script.write_text(VALIDATE)
-    checkpoint = make_divisible(pair[0] / runs.LAST, tmp_path / "run.ckpt", batch_size=6)
-    namespace: dict = {"__name__": "validate"}
-    exec(VALIDATE, namespace)
-    namespace["validate"](checkpoint, tmp_path / "alone.pt")
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",  # a free port
-            f"--nproc-per-node={processes}",
-            script,
-            checkpoint,
-            tmp_path / "together.pt",
-        ],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stderr
-    alone, together = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("alone", "together"))
-    assert torch.equal(alone["confusion"], together["confusion"])
-    assert alone["confusion"].sum() > 5 * 96 * 96 * 0.8
-    for name, value in alone["scores"].items():
-        assert together["scores"][name] == pytest.approx(value, rel=1e-12, nan_ok=True), name
-
-
-def make_divisible(checkpoint: Path, target: Path, *, batch_size: int) -> Path:
-    """The same weights under a batch size that 1, 2 and 3 processes divide."""
-    content = torch.load(checkpoint, weights_only=True)
-    content["config"]["batch_size"] = batch_size
-    torch.save(content, target)
-    return target
-
-
-@pytest.mark.parametrize(
-    "reduction",
-    [
-        pytest.param("pixel_mean", marks=pytest.mark.slow),
-        pytest.param("image_sum", marks=pytest.mark.exhaustive),
-    ],
-)
-def test_two_processes_make_the_steps_of_one(command, reduction):
-    """SqueezeNet has no batch norm: the weights are those of one process, up to rounding.
-
-    The processes have unequal numbers of void pixels, so that an average of their means would be another step.
-    """
-    lr = {"pixel_mean": 1e-2, "image_sum": 1e-2 / 8}[reduction]
-    options = (
-        "backbone=squeezenet1_0",
-        "optim=sgd",
-        f"lr={lr}",
-        f"loss={reduction}",
-        "epochs=1",
-        "data.augmentation.scale=[0.4,1.0]",
-    )
-    runs_of = {name: command.train(*options, f"trainer={name}", name=name) for name in ("cpu", "ddp_cpu")}
-    alone, together = (torch.load(run / runs.LAST, weights_only=True)["state_dict"] for run in runs_of.values())
-    config = runs.load_config(runs_of["cpu"])
-    pl.seed_everything(config.seed, verbose=False)
-    start = SegmentationTask(config).state_dict()
-    for name, weight in alone.items():
-        # Relative to the way that the weights have gone: half a step or twice a step would be a difference of order 1.
-        difference, way = (together[name] - weight).norm(), (weight - start[name]).norm()
-        assert difference <= 5e-3 * way, (name, float(difference), float(way))
-        assert way > 0 or "upscore" in name, name
-    losses = [json.loads((run / "summary.json").read_text())["metrics"]["train/loss"] for run in runs_of.values()]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-    norms = [float(runs.read_metrics(run)[-1]["gradient_norm"]) for run in runs_of.values()]
-    assert norms[0] == pytest.approx(norms[1], rel=1e-2)
 
 
 @pytest.mark.exhaustive

@@ -2,7 +2,10 @@
 
 import json
 import random
+import shutil
 import signal
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -129,14 +132,47 @@ def test_a_stopped_run_is_usable_and_goes_on_bit_for_bit(module_command, uninter
     assert [earlier["started"] for earlier in summary["history"]] == [first] < [summary["started"]]
 
 
-def test_a_killed_run_goes_on_bit_for_bit(module_command, uninterrupted):
-    done, run = stop_at(module_command, "killed", 4, signal.SIGKILL)
-    assert done.returncode == -signal.SIGKILL
-    resumed = module_command(f"resume={run}")
-    assert resumed.returncode == 0, resumed.stderr
-    assert_same_bits(run, uninterrupted)
-    assert scalar_columns(run) == scalar_columns(uninterrupted)
-    assert step_curves(run) == step_curves(uninterrupted)
+def kill(process, folder: Path, *, half_written: bool) -> None:
+    """By SIGKILL, while a checkpoint is being written, or at any time after one."""
+    seen = {path: path.stat().st_mtime_ns for path in folder.glob("*/checkpoints/last.ckpt")}
+
+    def reached() -> bool:
+        if half_written:
+            return any(folder.glob("*/checkpoints/.*.tmp"))
+        return any(path.stat().st_mtime_ns != seen.get(path) for path in folder.glob("*/checkpoints/last.ckpt"))
+
+    wait_for(lambda: reached() or process.poll() is not None)
+    if not half_written:
+        time.sleep(random.SystemRandom().random() / 2)
+    interrupt(process, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(24, marks=pytest.mark.exhaustive)])
+def test_a_killed_run_goes_on_bit_for_bit(module_command, uninterrupted, kills):
+    """Killed again and again; a run that has come to its end in spite of it is followed by another."""
+    name = f"killed_{kills}"
+    folder = module_command.folder / "outputs" / name
+    begin = [*TINY, *LONGER, "trainer.checkpoint_steps=1", f"data.root={module_command.data}", f"name={name}"]
+    command, torn, finished = begin, 0, 0
+    for number in range(kills + 100):
+        process = module_command.start(*command)
+        if number < kills:
+            kill(process, folder, half_written=number % 2 == 0)
+        process.communicate(timeout=280)
+        run = module_command.run_of(name)
+        torn += any(run.glob("checkpoints/.*.tmp"))
+        command = [f"resume={run}"]
+        if process.returncode == 0:
+            assert_same_bits(run, uninterrupted)
+            assert scalar_columns(run) == scalar_columns(uninterrupted)
+            assert step_curves(run) == step_curves(uninterrupted)
+            assert not list(run.rglob("*.tmp"))
+            finished, command = finished + 1, begin
+            shutil.rmtree(run)
+            if number >= kills:
+                break
+    assert torn >= kills // 4
+    assert finished
 
 
 def test_a_run_directory_is_a_job(uninterrupted, tmp_path):

@@ -80,6 +80,14 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew_unasked(tmp
         checkpoints.newest(tmp_path)
 
 
+def test_what_a_killed_process_had_half_written_is_removed(tmp_path):
+    saved(tmp_path, 1)
+    for folder in (tmp_path, tmp_path / "checkpoints"):
+        (folder / ".0123.tmp").write_bytes(b"half")
+    checkpoints.newest(tmp_path)
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
 def test_a_failure_while_saving_leaves_what_was_there(tmp_path, monkeypatch):
     saved(tmp_path, 1)
 

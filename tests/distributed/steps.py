@@ -1,0 +1,53 @@
+"""The first step and the validation of several configurations: run alone by tests, and by each rank of torchrun.
+
+python -m torch.distributed.run ... tests/distributed/steps.py FILE DATA
+"""
+
+import sys
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+
+from fcn import experiment
+from fcn.data.module import VOCDataModule
+from fcn.launch import compose
+from fcn.task import SegmentationTask
+from tests.commands import TINY
+
+SQUEEZENET = "backbone=squeezenet1_0"  # has no batch norm
+CASES = {
+    "pixel_mean": [SQUEEZENET],
+    "image_sum": [SQUEEZENET, "loss=image_sum"],
+    "pixel_sum": [SQUEEZENET, "loss=pixel_sum"],
+    "parts": [SQUEEZENET, "trainer.accumulate=2"],
+    "one_image": [SQUEEZENET, "data.shapes.num_val=1"],  # of which only one process gets any
+    "frozen": ["backbone=resnet18", "model.freeze_batchnorm=true"],
+    "batch_norm": ["backbone=resnet18"],
+}
+
+
+class FirstStep(pl.Callback):
+    """Keeps loss and gradient of the first step."""
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        gradients = {name: weight.grad.clone() for name, weight in pl_module.named_parameters() if weight.requires_grad}
+        self.found = {"loss": pl_module.last_loss, "gradients": gradients}
+
+
+def first_step(data: Path, *overrides: str) -> dict:
+    """Loss, gradients, and then the scores of a validation with the weights before the step."""
+    void = "data.augmentation.scale=[0.4,1.0]"  # which small images are padded with: unequal numbers per process
+    config = compose(*TINY, "trainer=cpu", "epochs=1", "optim=sgd", "lr=0", void, f"data.root={data}", *overrides)
+    pl.seed_everything(0, verbose=False)
+    task, step = SegmentationTask(config), FirstStep()
+    trainer = experiment.build_trainer(config, callbacks=[step])
+    trainer.limit_train_batches = 1
+    trainer.fit(task, datamodule=VOCDataModule(config))
+    return {**step.found, "scores": task.epoch_scores(), "confusion": task.confusion}
+
+
+if __name__ == "__main__":
+    found = {name: first_step(Path(sys.argv[2]), *overrides) for name, overrides in CASES.items()}
+    if torch.distributed.get_rank() == 0:
+        torch.save(found, sys.argv[1])
