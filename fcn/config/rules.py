@@ -132,10 +132,16 @@ def check_batch_size(config: Config, processes: int) -> None:
             f"batch_size (={config.batch_size}) must be divisible by the number of processes (={processes}), because "
             f"it counts the images of all of them; use batch_size={max(1, config.batch_size // processes) * processes}"
         )
-    if config.model.name is ModelName.deeplabv3_resnet50 and config.batch_size < 2 * processes:
+    parts = config.trainer.accumulate
+    if config.batch_size // processes % parts:
         raise ConfigError(
-            f"batch_size (={config.batch_size}) must be at least 2 per process for {config.model.name}, whose image "
-            f"pooling is normalised over the images of a batch; use batch_size={2 * processes}"
+            f"trainer.accumulate (={parts}) must divide the {config.batch_size // processes} images of a process, "
+            f"because all parts of a step are equally large; use a divisor, or batch_size={processes * parts}"
+        )
+    if config.model.name is ModelName.deeplabv3_resnet50 and config.batch_size < 2 * processes * parts:
+        raise ConfigError(
+            f"batch_size (={config.batch_size}) must be at least 2 per process and part for {config.model.name}, whose "
+            f"image pooling is normalised over the images of a batch; use batch_size={2 * processes * parts}"
         )
 
 

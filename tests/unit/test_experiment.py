@@ -1,9 +1,34 @@
-"""The progress bar, which only a terminal shows."""
+"""The trainer that is built, and the progress bar, which only a terminal shows."""
 
 import pytest
 import pytorch_lightning as pl
 
-from fcn.experiment import ProgressBar
+from fcn.config import ConfigError
+from fcn.console import ProgressBar
+from fcn.experiment import build_trainer
+from fcn.launch import compose
+from fcn.task import SegmentationTask
+
+
+@pytest.mark.parametrize(("world", "refused"), [(1, False), (2, True)])
+def test_synchronised_batch_norm_needs_gpus_where_there_is_more_than_one_process(monkeypatch, world, refused):
+    monkeypatch.setenv("WORLD_SIZE", str(world))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(world))
+    config = compose("trainer=cpu", "trainer.devices=null", "trainer.sync_batchnorm=true")
+    if refused:
+        with pytest.raises(ConfigError, match=r"sync_batchnorm \(=true\) needs GPUs.* use model.freeze_batchnorm"):
+            build_trainer(config, callbacks=[])
+    else:
+        build_trainer(config, callbacks=[])  # whose batch is whole
+
+
+def test_the_bar_shows_the_loss_as_it_was_last_looked_at():
+    task, bar = SegmentationTask(compose("backbone=squeezenet1_0")), ProgressBar()
+    assert bar.get_metrics(pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu"), task) == {}
+    task.last_loss = 0.1234
+    assert bar.get_metrics(pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu"), task) == {
+        "loss": "0.123"
+    }
 
 
 @pytest.mark.parametrize(("epoch", "shown"), [(0, "Epoch 1/3"), (2, "Epoch 3/3")])

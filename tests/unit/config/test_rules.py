@@ -68,6 +68,10 @@ def test_every_lower_bound_holds(low):
             {"batch_size": 3, "trainer__devices": 2},
             r"batch_size \(=3\) must be divisible by the number of processes \(=2\)",
         ),
+        (
+            {"batch_size": 12, "trainer__devices": 2, "trainer__accumulate": 4},
+            r"trainer.accumulate \(=4\) must divide the 6 images of a process, .*; use a divisor, or batch_size=8",
+        ),
         ({"name": "../elsewhere"}, "name .* must be a folder below outputs/"),
         ({"name": "/elsewhere"}, "name .* must be a folder below outputs/"),
         ({"name": ""}, "name .* must be a folder below outputs/"),
@@ -95,7 +99,7 @@ def test_every_lower_bound_holds(low):
         ),
         (
             {"model__name": "deeplabv3_resnet50", "backbone__name": "resnet50", "batch_size": 1},
-            r"batch_size \(=1\) must be at least 2 per process for deeplabv3_resnet50, .*; use batch_size=2",
+            r"batch_size \(=1\) must be at least 2 per process and part for deeplabv3_resnet50, .*; use batch_size=2",
         ),
         ({"model__init": "xaver"}, "model.init"),
         ({"epochs": 2.5}, "epochs"),

@@ -1,0 +1,115 @@
+"""Training on a GPU: what only a GPU can show. The same code runs on a CPU in the other tests."""
+
+import json
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from fcn import experiment, runs
+from fcn.config import Algorithm
+from fcn.data.module import VOCDataModule
+from fcn.diagnostics import upsampling_layers
+from fcn.launch import compose
+from fcn.task import SegmentationTask
+from tests.commands import TINY
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
+]
+
+
+@pytest.fixture
+def train(tmp_path, shapes_root):
+    """Run directory of a tiny run on one GPU."""
+
+    def run(name: str, *overrides: str):
+        config = compose(*TINY, f"data.root={shapes_root}", "trainer=gpu", *overrides)
+        experiment.train(config, tmp_path / name)
+        return tmp_path / name
+
+    return run
+
+
+def weights(run):
+    return torch.load(run / runs.LAST, weights_only=True)["state_dict"]
+
+
+class NoWaiting(pl.Callback):
+    """Any wait for the GPU within a step, between two points of the step curves, is an error."""
+
+    steps = 0
+
+    def on_train_batch_start(self, trainer, pl_module, *args):
+        if trainer.global_step:  # the first step allocates
+            torch.cuda.set_sync_debug_mode("error")
+
+    def on_train_batch_end(self, trainer, pl_module, *args):
+        torch.cuda.set_sync_debug_mode("default")
+        self.steps += 1
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_step_does_not_wait_for_the_gpu(shapes_root, parts):
+    config = compose(
+        *TINY, f"data.root={shapes_root}", "trainer=gpu", "trainer.log_every=100", f"trainer.accumulate={parts}"
+    )
+    watch = NoWaiting()
+    try:
+        experiment.build_trainer(config, callbacks=[watch]).fit(SegmentationTask(config), VOCDataModule(config))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert watch.steps == 4
+
+
+def test_deterministic_gives_the_same_bits_twice(train):
+    one, other = (weights(train(name, "deterministic=true")) for name in ("one", "other"))
+    for name, weight in one.items():
+        assert torch.equal(weight, other[name]), name
+
+
+def test_the_header_says_what_was_chosen(train):
+    log = (train("run") / "train.log").read_text()
+    precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    assert f"compute  {precision}, channels-last, fused adamw, " in log
+    assert "cuDNN tuned" in log
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_every_precision_trains(train, precision):
+    run = train(precision, f"trainer.precision={precision}", "epochs=4", "lr=0.003")
+    losses = [float(row["train/loss"]) for row in runs.read_metrics(run)]
+    assert losses[-1] < losses[0]
+    assert all(weight.dtype is not torch.float16 for weight in weights(run).values())
+
+
+def test_both_algorithms_of_the_upsampling_give_the_same_logits(shapes_root):
+    config = compose(*TINY, f"data.root={shapes_root}", "trainer=gpu")
+    task = SegmentationTask(config).cuda().eval()
+    images = torch.rand(2, 3, 64, 96, device="cuda")
+    found = []
+    with torch.no_grad():
+        for algorithm in (Algorithm.transposed, Algorithm.subpixel):
+            for layer in upsampling_layers(task.model).values():
+                layer.algorithm = algorithm
+            found.append(task(images))
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-3)  # convolutions may use TF32
+
+
+def test_the_gpu_finds_what_the_cpu_finds(train, tmp_path, shapes_root):
+    gpu = json.loads((train("gpu", "trainer.precision=fp32", "deterministic=true") / "summary.json").read_text())
+    config = compose(*TINY, f"data.root={shapes_root}", "trainer=cpu")
+    assert experiment.train(config, tmp_path / "cpu")["train/loss"] == pytest.approx(
+        gpu["metrics"]["train/loss"], rel=0.05
+    )
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_synchronised_batch_norm_makes_two_gpus_the_run_of_one(fresh_command):
+    """The reported loss of the first epochs, whose statistics are those of the whole batch."""
+    losses = []
+    for name, options in (("one", ["trainer=gpu"]), ("two", ["trainer=ddp", "trainer.devices=2"])):
+        run = fresh_command.train(*options, "trainer.sync_batchnorm=true", "trainer.precision=fp32", name=name)
+        losses.append(json.loads((run / "summary.json").read_text())["metrics"]["train/loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
