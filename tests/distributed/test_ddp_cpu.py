@@ -98,18 +98,26 @@ def test_killing_the_command_leaves_no_orphan(command):
     assert torch.load(run / runs.LAST, weights_only=True)["global_step"] > 0
 
 
-@pytest.mark.slow
-def test_resume_is_exact_with_two_processes(command):
-    """Stopped somewhere by SIGTERM and resumed, against the same run left alone."""
-    options = ("data.shapes.num_train=16", "batch_size=4", "epochs=3", "trainer=ddp_cpu")
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, -9, marks=pytest.mark.exhaustive),
+    ],
+)
+def test_resume_is_exact_with_two_processes(command, number, status):
+    """Stopped somewhere and resumed, against the same run left alone."""
+    options = ("data.shapes.num_train=16", "batch_size=4", "epochs=3", "trainer=ddp_cpu", "trainer.checkpoint_steps=1")
     alone = command.train(*options, name="alone")
     process = command.start(*TINY, *options, f"data.root={command.data}", "name=resumed")
     folder = command.folder / "outputs" / "resumed"
-    wait_for(lambda: any((run / runs.LAST).exists() for run in folder.glob("*")), process=process)
-    time.sleep(0.3)  # into the second epoch
-    done = interrupt(process, signal.SIGTERM)
-    assert done.returncode == 143, done.stderr
+    wait_for(lambda: any((run / runs.PREVIOUS).exists() for run in folder.glob("*")), process=process)
+    done = interrupt(process, number)
+    assert done.returncode == status, done.stderr
     run = command.run_of("resumed")
+    wait_for(lambda: not workers_of(run), seconds=60)
+    stopped_at = torch.load(run / runs.LAST, weights_only=True)["global_step"]
+    assert 0 < stopped_at < 12
     resumed = command(f"resume={run}")
     assert resumed.returncode == 0, resumed.stderr
     ours, theirs = (torch.load(path / runs.LAST, weights_only=True) for path in (run, alone))
@@ -117,3 +125,7 @@ def test_resume_is_exact_with_two_processes(command):
         assert torch.equal(ours["state_dict"][name], weight), name
     metrics = [json.loads((path / "summary.json").read_text())["metrics"] for path in (run, alone)]
     assert metrics[0] == metrics[1]
+    rows = [
+        [(row["epoch"], row["step"], row["train/loss"]) for row in runs.read_metrics(path)] for path in (run, alone)
+    ]
+    assert rows[0] == rows[1]

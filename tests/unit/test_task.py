@@ -1,11 +1,13 @@
 """The training step: what its gradient is, however it is computed."""
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from fcn import experiment
+import fcn
+from fcn import experiment, runs
 from fcn.data.module import VOCDataModule
 from fcn.launch import compose
 from fcn.task import SegmentationTask
@@ -65,3 +67,17 @@ def test_frozen_batch_norm_neither_trains_nor_counts(shapes_root):
         assert not norm.training
         for key, value in norm.state_dict().items():
             assert torch.equal(value, before[name][key]), (name, key)
+
+
+@pytest.mark.exhaustive
+def test_a_compiled_network_trains_alike_under_the_same_names(tmp_path, shapes_root):
+    """Compiled for the training crops alone; whole images of any size go through the network as it is."""
+    states = []
+    for compiled in ("false", "true"):
+        config = compose(*STEP, f"data.root={shapes_root}", f"compile={compiled}", "lr=0.01")
+        experiment.train(config, tmp_path / compiled)
+        states.append(torch.load(tmp_path / compiled / runs.LAST, weights_only=True)["state_dict"])
+    assert list(states[0]) == list(states[1])
+    for name, weight in states[0].items():
+        torch.testing.assert_close(states[1][name], weight, rtol=1e-3, atol=1e-6, msg=name)
+    assert fcn.load(tmp_path / "true").predict(np.zeros((50, 70, 3), np.uint8)).shape == (50, 70)
