@@ -5,7 +5,7 @@ when memory is short. The file holds, one after the other:
 
     MAGIC, and the key of the set, 32 bytes
     height and width of every image, little-endian int64 [N, 2]
-    for every pair the image, uint8 [3, H, W] RGB, and the mask, uint8 [H, W]
+    for every pair the image, uint8 [H, W, 3] RGB, and the mask, uint8 [H, W]
 
 It is named `<split>-<place>-<key>.decoded`. The key is a hash of whatever decides the pixels: names, sizes and times of
 the files, the decoder, the number of classes that masks are checked for. The place is a hash of the folder, so that
@@ -69,15 +69,16 @@ class Decoded:
         return {**self.__dict__, "_bytes": None}
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Image, uint8 [3, H, W], and mask, uint8 [H, W]: views of the file, which must not be written to.
+        """Image, uint8 [3, H, W] with channels last, and mask, uint8 [H, W]: views of the file, only to be read.
 
         Only the pages of what is read of them come into memory.
         """
         if self._bytes is None:
             self._bytes = _map(self.path)
         (height, width), start = self.sizes[index], self.starts[index]
-        pair = self._bytes[start : start + BYTES_PER_PIXEL * height * width].view(4, height, width)
-        return pair[:3], pair[3]
+        middle, end = (start + count * height * width for count in (3, BYTES_PER_PIXEL))
+        image = self._bytes[start:middle].view(height, width, 3).permute(2, 0, 1)
+        return image, self._bytes[middle:end].view(height, width)
 
     def select(self, indices: Sequence[int]) -> Decoded:
         """These images alone, out of the same file."""
@@ -222,7 +223,8 @@ def _write(path: Path, key: bytes, pairs: Sequence[Pair], num_classes: int) -> N
     ):
         file.write(MAGIC + key + np.array(sizes, "<i8").tobytes())
         for _, reading in progress.track(decoding, total=len(pairs), description="decoding images"):
-            for pixels in reading.result():
-                file.write(pixels.numpy().data)
+            image, mask = reading.result()
+            file.write(image.permute(1, 2, 0).numpy().data)
+            file.write(mask.numpy().data)
         file.flush()
         os.fsync(file.fileno())  # else the name may outlive a power failure, and the pixels may not

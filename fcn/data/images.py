@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from fcn.data import voc
 from fcn.data.cache import Decoded, Size
@@ -15,6 +15,12 @@ from fcn.data.voc import Pair
 
 Sample = dict[str, Tensor]
 Key = tuple[int, int]  # (epoch, index of the image)
+
+
+def collate(samples: Sequence[Sample]) -> Sample:
+    """The batch of samples of one size: `image` uint8 [N, 3, H, W] with channels last, and `mask` uint8 [N, H, W]."""
+    batch: Sample = default_collate([{**sample, "image": sample["image"].permute(1, 2, 0)} for sample in samples])
+    return {**batch, "image": batch["image"].permute(0, 3, 1, 2)}
 
 
 class WholeImages(Dataset[Sample]):

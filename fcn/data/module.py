@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from fcn.config import Config, ConfigError, DataConfig, DatasetName, Protocol
 from fcn.data import cache, shapes, voc
-from fcn.data.images import Crops, Sample, WholeImages
+from fcn.data.images import Crops, Sample, WholeImages, collate
 from fcn.data.sampling import AUGMENTATION, CHAPTER_CROPS, EpochBatches
 from fcn.data.transforms import TrainTransform
 from fcn.data.voc import DataError
@@ -151,6 +151,7 @@ class VOCDataModule(pl.LightningDataModule):
             local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
             workers = min(8, max(1, (os.cpu_count() or 1) // local)) if on_gpu else 0
         return {
+            "collate_fn": collate,
             "num_workers": workers,
             "persistent_workers": workers > 0,
             "pin_memory": on_gpu,

@@ -59,7 +59,7 @@ def test_any_image_gives_exactly_the_crop_size_and_no_new_label(
     assert out_image.shape == (3, *crop)
     assert out_mask.shape == crop
     assert out_image.dtype == out_mask.dtype == torch.uint8
-    assert out_image.is_contiguous()
+    assert out_image.permute(1, 2, 0).is_contiguous()
     assert out_mask.is_contiguous()
     assert set(out_mask.unique().tolist()) <= {*mask.unique().tolist(), 255}
     assert (out_mask != 255).any()
