@@ -94,7 +94,9 @@ class Crops(Dataset[Sample]):
         return len(self.images)
 
     def __getitem__(self, key: Key) -> Sample:
-        epoch, index = key
-        rng = np.random.default_rng([self.seed, self.stream, epoch, index])
-        image, mask = self.transform(*self.images.read(index), rng)
+        image, mask = self.transform(*self.images.read(key[1]), self.rng(key))
         return {"image": image, "mask": mask}
+
+    def rng(self, key: Key) -> np.random.Generator:
+        """Source of a sample's randomness."""
+        return np.random.default_rng([self.seed, self.stream, *key])

@@ -163,12 +163,8 @@ def nearest(taken: int, length: int) -> NDArray[np.int64]:
 
 
 def _resample(image: Tensor, size: list[int]) -> Tensor:
-    scaled: Tensor
-    if size[1] == 1:
-        # torch 2.15's uint8 kernel gives wrong values or an internal assert for an output one pixel wide.
-        scaled = F.resize(image.float().contiguous(), size, InterpolationMode.BILINEAR, antialias=True)
-        return scaled.round().to(torch.uint8)
     # Twice as fast with channels last in memory, without gaps between the rows.
     source = image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
-    scaled = F.resize(source, size, InterpolationMode.BILINEAR, antialias=True)
-    return scaled
+    # For an output one pixel wide torch 2.15 is wrong with uint8, and with channels first in memory.
+    scaled: Tensor = F.resize(source.float() if size[1] == 1 else source, size, antialias=True)
+    return scaled.round().to(torch.uint8) if size[1] == 1 else scaled
