@@ -1,17 +1,18 @@
 """Crops that are cut, scaled and changed on the device, a batch at a time, out of images that all lie there.
 
-The processor only draws what is to be done, from the same numbers as `TrainTransform`. The arithmetic of scaling is
-that of torch's kernel for uint8 on the processor, with the same integers, so that the samples are the same as well.
+The processor only draws what is to be done, from the same numbers as `TrainTransform`. Scaling does the arithmetic of
+torch's uint8 kernel for processors with AVX2, in the same integers, so that the pixels are the same too. What may
+differ is crops one pixel wide, by a level, and the jitter, whose floating-point sums a GPU adds up in another order.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -23,7 +24,7 @@ from fcn.readahead import read_ahead
 Changes = dict[str, Tensor]
 
 
-class DrawnChanges(Dataset[dict[str, "NDArray[np.float64] | NDArray[np.int64]"]]):
+class DrawnChanges(Dataset[Changes]):
     """What `crops` does to the image of a key (epoch, index), to be done by `DeviceCrops`.
 
     A sample has `index`, `flip`, `jitter` [4]; for both axes `rows` and `columns` [4], which are start and length of
@@ -38,14 +39,14 @@ class DrawnChanges(Dataset[dict[str, "NDArray[np.float64] | NDArray[np.int64]"]]
     def __len__(self) -> int:
         return len(self.crops)
 
-    def __getitem__(self, key: Key) -> dict[str, NDArray[np.float64] | NDArray[np.int64]]:
+    def __getitem__(self, key: Key) -> Changes:
         transform = self.crops.transform
         change = transform.draw(self.sizes[key[1]], self.crops.rng(key))
         height, width = transform.crop_size
         return {
-            "index": np.array(key[1]),
-            "flip": np.array(change.flip),
-            "jitter": np.array(change.jitter),
+            "index": torch.tensor(key[1]),
+            "flip": torch.tensor(change.flip),
+            "jitter": torch.tensor(change.jitter, dtype=torch.float64),
             "rows": _numbers(change.rows),
             "columns": _numbers(change.columns),
             "nearest_rows": _nearest(change.rows, height),
@@ -53,14 +54,14 @@ class DrawnChanges(Dataset[dict[str, "NDArray[np.float64] | NDArray[np.int64]"]]
         }
 
 
-def _numbers(axis: Axis) -> NDArray[np.int64]:
-    return np.array([axis.source.start, axis.taken, axis.target.start, axis.length])
+def _numbers(axis: Axis) -> Tensor:
+    return torch.tensor([axis.source.start, axis.taken, axis.target.start, axis.length])
 
 
-def _nearest(axis: Axis, size: int) -> NDArray[np.int64]:
+def _nearest(axis: Axis, size: int) -> Tensor:
     table = np.full(size, -1)
     table[axis.target] = axis.source.start + nearest(axis.taken, axis.length)
-    return table
+    return torch.from_numpy(table)
 
 
 class DeviceCrops:
@@ -84,6 +85,7 @@ class DeviceCrops:
         self.device = device
         self.pixels = torch.empty((total, 3), dtype=torch.uint8, device=device)
         self.labels = torch.empty(total, dtype=torch.uint8, device=device)
+        self.padding = torch.tensor(PAD_COLOR, dtype=torch.uint8, device=device)
         self.widths = torch.tensor([width for _, width in images.sizes()], device=device)
         self.starts = torch.tensor([0, *np.cumsum(areas[:-1]).tolist()], device=device)
         start = 0
@@ -113,8 +115,7 @@ class DeviceCrops:
         sizes = torch.stack([drawn["rows"], drawn["columns"]])
         image = self.pixels[places] if torch.equal(sizes[..., 1], sizes[..., 3]) else self._scaled(drawn, here)
         self._jitter(image, drawn)
-        padding = torch.tensor(PAD_COLOR, dtype=torch.uint8, device=self.device)
-        image = torch.where(shown[..., None], image, padding)
+        image = torch.where(shown[..., None], image, self.padding)
         flip = here["flip"][:, None, None]
         mask = torch.where(flip, mask.flip(2), mask)
         return {"image": torch.where(flip[..., None], image.flip(2), image).permute(0, 3, 1, 2), "mask": mask}
@@ -199,8 +200,9 @@ def _taps(axis: Tensor, *, size: int, taps: int) -> tuple[Tensor, Tensor, Tensor
     numbers = first[..., None] + torch.arange(taps, device=axis.device)
     weights = (1 - ((numbers - centre[..., None] + 0.5) * (1 / reach)[..., None]).abs()).clamp(min=0)
     weights = torch.where(numbers < end[..., None], weights, 0)
-    weights = weights / weights.sum(dim=2, keepdim=True)
+    # Added up one by one, as `sum` may not, so that not even the rounding differs.
+    weights = weights / functools.reduce(torch.add, weights.unbind(2))[..., None]
     # As many binary places as keep the largest weight within 16 bits with the sign, at most 22.
-    doubled = weights.amax(dim=(1, 2))[:, None] * 2.0 ** torch.arange(1, 23, device=axis.device)
-    bits = ((doubled + 0.5).floor() < 2**15).sum(dim=1)
-    return first, (weights * 2.0 ** bits[:, None, None] + 0.5).int(), bits.int()
+    enlarged = weights.amax(dim=(1, 2))[:, None] * (1 << torch.arange(1, 23, device=axis.device))
+    bits = ((enlarged + 0.5).floor() < 2**15).sum(dim=1)
+    return first, (weights * (1 << bits)[:, None, None] + 0.5).int(), bits.int()

@@ -8,6 +8,7 @@ whole batches to the processes, so that which images share one does not depend o
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Callable
@@ -15,16 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from torch.utils.data import DataLoader
+import torch
+from torch.utils.data import DataLoader, default_collate
 
 from fcn.config import Config, ConfigError, DataConfig, DatasetName, Protocol
 from fcn.data import cache, shapes, voc
+from fcn.data.device import DeviceCrops, DrawnChanges
 from fcn.data.images import Crops, Sample, WholeImages, collate
 from fcn.data.sampling import AUGMENTATION, CHAPTER_CROPS, EpochBatches
 from fcn.data.transforms import TrainTransform
 from fcn.data.voc import DataError
 from fcn.provenance import fingerprint
 from fcn.runs import STOP_SIGNALS
+
+log = logging.getLogger(__name__)
 
 GPU_BATCH_SIZE = 8  # of validation
 
@@ -55,6 +60,8 @@ class VOCDataModule(pl.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         data = self.config.data
+        if data.on_device and not self._on_gpu():
+            raise ConfigError("data.on_device (=true) needs a GPU, as a CPU cuts crops faster one by one; use false")
         root = locate(data, prepare=False)
         self.train_images = find_images(data, root, data.train_split)
         self.val_images = find_images(data, root, data.val_split)
@@ -102,7 +109,15 @@ class VOCDataModule(pl.LightningDataModule):
             stream=AUGMENTATION,
             seed=self.config.seed,
             position=lambda: progress.total.processed,
+            on_device=self.config.data.on_device,
         )
+
+    def transfer_batch_to_device(self, batch: Sample, device: torch.device, dataloader_idx: int) -> Sample:
+        """The batch on the device; under `data.on_device` the loader only says what to make there."""
+        if "nearest_rows" in batch:
+            return self.device_crops(batch)
+        moved: Sample = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return moved
 
     def val_dataloader(self) -> list[DataLoader[Sample]]:
         trainer = self.trainer
@@ -123,7 +138,13 @@ class VOCDataModule(pl.LightningDataModule):
         return loaders
 
     def _crop_loader(
-        self, images: WholeImages, *, stream: int, seed: int | None, position: Callable[[], int]
+        self,
+        images: WholeImages,
+        *,
+        stream: int,
+        seed: int | None,
+        position: Callable[[], int],
+        on_device: bool = False,
     ) -> DataLoader[Sample]:
         assert self.trainer is not None
         data = self.config.data
@@ -137,7 +158,12 @@ class VOCDataModule(pl.LightningDataModule):
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
         )
-        return DataLoader(crops, batch_sampler=batches, **self._loader_options())
+        if not on_device:
+            return DataLoader(crops, batch_sampler=batches, **self._loader_options())
+        self.device_crops = DeviceCrops(images, crops.transform, self.trainer.strategy.root_device)
+        log.info("device   %d images, %.1f MB in its memory", len(images), self.device_crops.nbytes / 1e6)
+        options = {**self._loader_options(), "collate_fn": default_collate}
+        return DataLoader(DrawnChanges(crops), batch_sampler=batches, **options)
 
     def _on_gpu(self) -> bool:
         assert self.trainer is not None
