@@ -8,9 +8,9 @@ when memory is short. The file holds, one after the other:
     for every pair the image, uint8 [H, W, 3] RGB, and the mask, uint8 [H, W]
 
 It is named `<split>-<place>-<key>.decoded`. The key is a hash of whatever decides the pixels: names, sizes and times of
-the files, the decoder, the number of classes that masks are checked for. The place is a hash of the folder, so that
-sets can share one folder of caches. A set that has changed has another key: the file under its former one is removed
-when the new one is made, and all of them may be deleted at any time. Processes keep what they have mapped.
+the files, the decoder, the number of classes that masks are checked for. The place is a hash of where the set is, so
+that sets can share one folder of caches. A set that has changed has another key: the file under its former one is
+removed when the new one is made. All of them may be deleted at any time; processes keep what they have mapped.
 """
 
 from __future__ import annotations
@@ -95,7 +95,10 @@ def _map(path: Path) -> Tensor:
 
 def cache_folders(root: Path, cache_dir: str | None) -> list[Path]:
     """Where a cache file may lie, best first: `cache_dir` alone if there is one, see `data.cache_dir`."""
-    return [Path(cache_dir)] if cache_dir else [root / "cache", Path.home() / ".cache" / "fcn"]
+    if cache_dir:
+        return [Path(cache_dir)]
+    home = Path(os.path.expanduser("~"))  # stays "~" for a user of a container who has none
+    return [root / "cache", *([home / ".cache" / "fcn"] if home.is_absolute() else [])]
 
 
 def find(pairs: Sequence[Pair], split: str, *, num_classes: int, folders: Sequence[Path]) -> Decoded | None:
@@ -135,7 +138,7 @@ def prepare(sets: Mapping[str, Sequence[Pair]], *, num_classes: int, folders: Se
 
 def _identity(pairs: Sequence[Pair], split: str, num_classes: int) -> tuple[str, bytes]:
     """Prefix of the file's name, which stays when the set changes, and the key, which does not."""
-    place = f"{pairs[0].mask.parent.resolve()} {num_classes}"
+    place = f"{pairs[0].mask.parent.resolve()} {split} {num_classes}"
     decoder = f"{PIL.__version__} {features.version('libjpeg_turbo')}"
     states = [(pair.name, pair.image.stat(), pair.mask.stat()) for pair in pairs]
     lines = [f"{n} {i.st_size} {i.st_mtime_ns} {m.st_size} {m.st_mtime_ns}" for n, i, m in states]

@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fcn.config import AugmentationConfig
+from fcn.config import AugmentationConfig, DataConfig, DatasetName
 from fcn.data import cache, shapes, voc
 from fcn.data.images import Crops, WholeImages
 from fcn.data.transforms import TrainTransform
 from fcn.data.voc import DataError
+from fcn.evaluation import find_images
 
 CLASSES = len(shapes.CLASSES)
 
@@ -148,6 +149,21 @@ def test_the_folder_can_be_chosen_and_the_home_stands_in(prepare, root, home, tm
     (root / "cache").write_text("in the way")
     assert f"in {home}/.cache/fcn (made" in prepare()
     assert found(root, "val").path.parent == home / ".cache" / "fcn"
+
+
+def test_without_a_home_there_is_only_the_root(root, monkeypatch):
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    assert cache.cache_folders(root, None) == [root / "cache"]
+
+
+def test_an_evaluation_reads_a_cache_that_is_there_and_makes_none(prepare, root):
+    data = DataConfig(name=DatasetName.voc, root=str(root), classes=list(shapes.CLASSES))
+    assert find_images(data, "val", classes=shapes.CLASSES).decoded is None
+    assert not (root / "cache").exists()
+    prepare()
+    assert find_images(data, "val", classes=shapes.CLASSES).decoded.path.parent == root / "cache"
+    data.cache = False
+    assert find_images(data, "val", classes=shapes.CLASSES).decoded is None
 
 
 @pytest.mark.parametrize("obstacle", ["folder", "space"])

@@ -144,6 +144,15 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone(module):
         assert not torch.equal(first["image"], other["image"])
 
 
+@pytest.mark.parametrize("switch", [True, False])
+def test_the_cache_can_be_switched_off(shapes_root, tmp_path, switch):
+    data = VOCDataModule(shapes_config(shapes_root, cache=switch, cache_dir=str(tmp_path)))
+    data.prepare_data()
+    data.setup("fit")
+    assert len(list(tmp_path.iterdir())) == (2 if switch else 0)
+    assert (data.train_images.decoded is not None) == (data.val_images.decoded is not None) == switch
+
+
 def test_images_leave_as_uint8(module):
     for sample in (crops(module)[0, 0], module.val_images[0]):
         assert sample["image"].dtype == sample["mask"].dtype == torch.uint8
