@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from fcn.config import IGNORE_INDEX, ConfigError
 from fcn.data.images import Crops, Key, Sample, WholeImages
-from fcn.data.transforms import PAD_COLOR, Axis, TrainTransform, nearest
+from fcn.data.transforms import PAD_COLOR, Axis, TrainTransform, nearest_pixels
 from fcn.readahead import read_ahead
 
 Changes = dict[str, Tensor]
@@ -60,7 +60,7 @@ def _numbers(axis: Axis) -> Tensor:
 
 def _nearest(axis: Axis, size: int) -> Tensor:
     table = np.full(size, -1)
-    table[axis.target] = axis.source.start + nearest(axis.taken, axis.length)
+    table[axis.target] = axis.source.start + nearest_pixels(axis.taken, axis.length)
     return torch.from_numpy(table)
 
 

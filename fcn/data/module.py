@@ -61,7 +61,10 @@ class VOCDataModule(pl.LightningDataModule):
     def setup(self, stage: str) -> None:
         data = self.config.data
         if data.on_device and not self._on_gpu():
-            raise ConfigError("data.on_device (=true) needs a GPU, as a CPU cuts crops faster one by one; use false")
+            raise ConfigError(
+                "data.on_device (=true) needs a GPU, since a CPU is faster with one image at a time; "
+                "use data.on_device=false"
+            )
         root = locate(data, prepare=False)
         self.train_images = find_images(data, root, data.train_split)
         self.val_images = find_images(data, root, data.val_split)

@@ -148,13 +148,13 @@ def _cut(image: Tensor, mask: Tensor, rows: Axis, columns: Axis) -> tuple[Tensor
     size = [rows.length, columns.length]
     if list(mask.shape) == size:
         return image, mask
-    chosen = mask.numpy().take(nearest(columns.taken, columns.length), axis=1)
-    return _resample(image, size), torch.from_numpy(chosen.take(nearest(rows.taken, rows.length), axis=0))
+    chosen = mask.numpy().take(nearest_pixels(columns.taken, columns.length), axis=1)
+    return _resample(image, size), torch.from_numpy(chosen.take(nearest_pixels(rows.taken, rows.length), axis=0))
 
 
 # As many as a scale in [0.5, 2] has for a side of 480.
 @functools.lru_cache(maxsize=1024)
-def nearest(taken: int, length: int) -> NDArray[np.int64]:
+def nearest_pixels(taken: int, length: int) -> NDArray[np.int64]:
     """The pixel among `taken` that each of `length` shows when a mask is scaled: the nearest one, int64 [length]."""
     # Bilinear samples at pixel centres; NEAREST_EXACT does too, plain NEAREST is off by up to half a pixel.
     numbers = torch.arange(taken, dtype=torch.float32).view(1, 1, -1)
