@@ -29,7 +29,7 @@ from fcn import inference, runs
 from fcn.cli import WANTS_TRACEBACK, explain, run_command
 from fcn.comparison.collect import find_runs
 from fcn.config import ConfigError, DataConfig, InferenceConfig, setting, to_container, typed
-from fcn.data.module import WholeImages
+from fcn.data.images import WholeImages
 from fcn.evaluation import Evaluation, evaluate, find_images, write_evaluation
 from fcn.files import sha256_of
 from fcn.inference import Predictor

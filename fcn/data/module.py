@@ -2,129 +2,36 @@
 
 Exactness rests on three functions. The order of an epoch is a function of (seed, epoch). The augmentation of an
 image is a function of (seed, epoch, index). The share of a process is every `world_size`-th image of the global
-batch. So the images of a step do not depend on workers, processes, or on where a resumed run started.
+batch. So the images of a step do not depend on workers, processes, or on where a resumed run started. Validation deals
+whole batches to the processes, so that which images share one does not depend on their number either.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+import torch
+from torch.utils.data import DataLoader, default_collate
 
 from fcn.config import Config, ConfigError, DataConfig, DatasetName, Protocol
-from fcn.data import shapes, voc
+from fcn.data import cache, shapes, voc
+from fcn.data.device import DeviceCrops, DrawnChanges
+from fcn.data.images import Crops, Sample, WholeImages, collate
+from fcn.data.sampling import AUGMENTATION, CHAPTER_CROPS, EpochBatches
 from fcn.data.transforms import TrainTransform
-from fcn.data.voc import DataError, Pair
+from fcn.data.voc import DataError
 from fcn.provenance import fingerprint
 from fcn.runs import STOP_SIGNALS
 
-# First number after the seed: keeps the streams of different purposes apart.
-ORDER, AUGMENTATION, CHAPTER_CROPS = range(3)
+log = logging.getLogger(__name__)
 
-Sample = dict[str, Tensor]
-Key = tuple[int, int]  # (epoch, index of the image)
-
-
-class WholeImages(Dataset[Sample]):
-    """Images at native size: `image` uint8 [3, H, W] and `mask` uint8 [H, W]."""
-
-    def __init__(self, pairs: list[Pair], *, num_classes: int) -> None:
-        self.pairs = pairs
-        self.num_classes = num_classes
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, index: int) -> Sample:
-        image, mask = voc.read_pair(self.pairs[index], self.num_classes)
-        return {"image": image, "mask": mask}
-
-
-class Crops(Dataset[Sample]):
-    """Augmented crops, all of one size: `image` uint8 [3, h, w] and `mask` uint8 [h, w] for a key (epoch, index)."""
-
-    def __init__(self, images: WholeImages, transform: TrainTransform, *, seed: int, stream: int) -> None:
-        self.images = images
-        self.transform = transform
-        self.seed = seed
-        self.stream = stream
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, key: Key) -> Sample:
-        epoch, index = key
-        sample = self.images[index]
-        rng = np.random.default_rng([self.seed, self.stream, epoch, index])
-        image, mask = self.transform(sample["image"], sample["mask"], rng)
-        return {"image": image, "mask": mask}
-
-
-class EpochBatches(Sampler[list[Key]]):
-    """Keys of one process's share of every global batch of an epoch; the last partial batch is dropped.
-
-    Args:
-        num_images: size of the set.
-        batch_size: images of a step over all processes.
-        position: global steps done so far: says in which epoch, and where in it, the next iteration starts.
-        seed: of the order; None keeps the images in the order of their list.
-        rank: of this process among `world_size`.
-        world_size: number of processes; must divide `batch_size`.
-    """
-
-    def __init__(
-        self,
-        num_images: int,
-        *,
-        batch_size: int,
-        position: Callable[[], int],
-        seed: int | None,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        self.num_images = num_images
-        self.batch_size = batch_size
-        self.position = position
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
-
-    def __len__(self) -> int:
-        return self.num_images // self.batch_size
-
-    def order(self, epoch: int) -> list[int]:
-        """All image indices in the order of `epoch`."""
-        if self.seed is None:
-            return list(range(self.num_images))
-        rng = np.random.default_rng([self.seed, ORDER, epoch])
-        return [int(index) for index in rng.permutation(self.num_images)]
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        epoch, done = divmod(self.position(), len(self))
-        order = self.order(epoch)
-        for step in range(done, len(self)):
-            batch = order[step * self.batch_size : (step + 1) * self.batch_size]
-            yield [(epoch, index) for index in batch[self.rank :: self.world_size]]
-
-
-class Share(Sampler[int]):
-    """Every `world_size`-th image from `rank` on: each image once, nothing padded, whatever the number of processes."""
-
-    def __init__(self, num_images: int, *, rank: int, world_size: int) -> None:
-        self.indices = range(rank, num_images, world_size)
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.indices)
+GPU_BATCH_SIZE = 8  # of validation
 
 
 class VOCDataModule(pl.LightningDataModule):
@@ -141,14 +48,26 @@ class VOCDataModule(pl.LightningDataModule):
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
     def prepare_data(self) -> None:
-        """Draw the embedded set, or download VOC if asked to. Called in one process of each machine."""
-        locate(self.config.data, prepare=True)
+        """Draw the embedded set, or download VOC if asked to; decode into the cache what is not there.
+
+        Called in one process of each machine.
+        """
+        data = self.config.data
+        root = locate(data, prepare=True)
+        if data.cache:
+            sets = {split: voc.read_split(root, split) for split in (data.train_split, data.val_split)}
+            cache.prepare(sets, num_classes=len(data.classes), folders=cache.cache_folders(root, data.cache_dir))
 
     def setup(self, stage: str) -> None:
         data = self.config.data
+        if data.on_device and not self._on_gpu():
+            raise ConfigError(
+                "data.on_device (=true) needs a GPU, since a CPU is faster with one image at a time; "
+                "use data.on_device=false"
+            )
         root = locate(data, prepare=False)
-        self.train_images = self._images(root, data.train_split)
-        self.val_images = self._images(root, data.val_split)
+        self.train_images = find_images(data, root, data.train_split)
+        self.val_images = find_images(data, root, data.val_split)
         self.dropped = 0
         if data.protocol is Protocol.d2l:
             self.chapter_images = self._large_enough(self.val_images)
@@ -165,19 +84,15 @@ class VOCDataModule(pl.LightningDataModule):
                 f"{split} gives, because partial batches are dropped; use batch_size={len(images)} or less"
             )
 
-    def _images(self, root: Path, split: str) -> WholeImages:
-        return WholeImages(voc.read_split(root, split), num_classes=len(self.config.data.classes))
-
     def _large_enough(self, images: WholeImages) -> WholeImages:
         height, width = self.config.data.crop_size
-        sizes = [voc.image_size(pair.image) for pair in images.pairs]
-        kept = [p for p, (h, w) in zip(images.pairs, sizes, strict=True) if h >= height and w >= width]
+        kept = [index for index, (h, w) in enumerate(images.sizes()) if h >= height and w >= width]
         if not kept:
             raise DataError(
                 f"data.crop_size (={height}x{width}) must fit into some image, because data.protocol=d2l drops "
                 f"smaller ones and all {len(images)} are smaller; use a smaller crop or data.protocol=voc"
             )
-        return WholeImages(kept, num_classes=images.num_classes)
+        return images.select(kept)
 
     def fingerprint(self) -> dict[str, Any]:
         """What tells this data from other: number and hash of the images of each set, see `fcn.provenance`."""
@@ -197,13 +112,22 @@ class VOCDataModule(pl.LightningDataModule):
             stream=AUGMENTATION,
             seed=self.config.seed,
             position=lambda: progress.total.processed,
+            on_device=self.config.data.on_device,
         )
+
+    def transfer_batch_to_device(self, batch: Sample, device: torch.device, dataloader_idx: int) -> Sample:
+        """The batch on the device; under `data.on_device` the loader only says what to make there."""
+        if "nearest_rows" in batch:
+            return self.device_crops(batch)
+        moved: Sample = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return moved
 
     def val_dataloader(self) -> list[DataLoader[Sample]]:
         trainer = self.trainer
         assert trainer is not None
-        share = Share(len(self.val_images), rank=trainer.global_rank, world_size=trainer.world_size)
-        loaders = [DataLoader(self.val_images, sampler=share, **self._loader_options())]
+        batch_size = self.config.trainer.val_batch_size or (GPU_BATCH_SIZE if self._on_gpu() else 1)
+        share = self.val_images.batches(batch_size)[trainer.global_rank :: trainer.world_size]
+        loaders = [DataLoader(self.val_images, batch_sampler=share, **self._loader_options())]
         if self.config.data.protocol is Protocol.d2l:
             steps = len(self.chapter_images) // self.config.batch_size
             loaders.append(
@@ -217,7 +141,13 @@ class VOCDataModule(pl.LightningDataModule):
         return loaders
 
     def _crop_loader(
-        self, images: WholeImages, *, stream: int, seed: int | None, position: Callable[[], int]
+        self,
+        images: WholeImages,
+        *,
+        stream: int,
+        seed: int | None,
+        position: Callable[[], int],
+        on_device: bool = False,
     ) -> DataLoader[Sample]:
         assert self.trainer is not None
         data = self.config.data
@@ -231,17 +161,26 @@ class VOCDataModule(pl.LightningDataModule):
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
         )
-        return DataLoader(crops, batch_sampler=batches, **self._loader_options())
+        if not on_device:
+            return DataLoader(crops, batch_sampler=batches, **self._loader_options())
+        self.device_crops = DeviceCrops(images, crops.transform, self.trainer.strategy.root_device)
+        log.info("device   %d images, %.1f MB in its memory", len(images), self.device_crops.nbytes / 1e6)
+        options = {**self._loader_options(), "collate_fn": default_collate}
+        return DataLoader(DrawnChanges(crops), batch_sampler=batches, **options)
+
+    def _on_gpu(self) -> bool:
+        assert self.trainer is not None
+        return self.trainer.strategy.root_device.type == "cuda"
 
     def _loader_options(self) -> dict[str, Any]:
-        assert self.trainer is not None
-        on_gpu = self.trainer.strategy.root_device.type == "cuda"
+        on_gpu = self._on_gpu()
         workers = self.config.data.num_workers
         if workers is None:
             # On the CPU a worker would only take a core from the model.
             local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
             workers = min(8, max(1, (os.cpu_count() or 1) // local)) if on_gpu else 0
         return {
+            "collate_fn": collate,
             "num_workers": workers,
             "persistent_workers": workers > 0,
             "pin_memory": on_gpu,
@@ -266,3 +205,16 @@ def locate(data: DataConfig, *, prepare: bool) -> Path:
     if prepare and data.download:
         voc.download(root)
     return root
+
+
+def find_images(data: DataConfig, root: Path, split: str) -> WholeImages:
+    """The images of a split below the folder that `locate` gives, out of their cache if it is there.
+
+    Raises:
+        DataError: if there is no such set or split, or the split's list is empty or names a file that is not there.
+    """
+    pairs = voc.read_split(root, split)
+    options: dict[str, Any] = {"num_classes": len(data.classes)}
+    folders = cache.cache_folders(root, data.cache_dir)
+    decoded = cache.find(pairs, split, folders=folders, **options) if data.cache else None
+    return WholeImages(pairs, decoded=decoded, **options)

@@ -160,7 +160,7 @@ def read_pair(pair: Pair, num_classes: int) -> tuple[Tensor, Tensor]:
 
 
 def read_image(path: Path) -> Tensor:
-    """Stored pixels of an image file, uint8 [3, H, W] RGB.
+    """Stored pixels of an image file, uint8 [3, H, W] RGB, channels last in memory.
 
     Grey, palette and CMYK images are converted, an alpha channel is dropped, 16 bits are scaled down to 8. An
     EXIF orientation is not applied, because VOC's masks match the pixels as stored.
@@ -171,7 +171,7 @@ def read_image(path: Path) -> Tensor:
     image = _decode(path)
     if image.mode == "F":
         raise DataError(f"{path} (mode F) must hold integer pixels", "save it as 8-bit RGB")
-    return torch.from_numpy(np.array(to_rgb(image))).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(np.array(to_rgb(image))).permute(2, 0, 1)
 
 
 def read_mask(path: Path, num_classes: int) -> Tensor:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from fcn.boundary import boundary_confusions
 from fcn.config import ConfigError, DataConfig
-from fcn.data import voc
-from fcn.data.module import WholeImages, locate
+from fcn.data import module
+from fcn.data.images import WholeImages
 from fcn.inference import Predictor
 from fcn.metrics import class_iou, confusion_matrix, scores
 from fcn.readahead import read_ahead
@@ -117,7 +117,7 @@ def find_images(data: DataConfig, split: str, *, classes: Sequence[str]) -> Whol
             f"data.classes (=[{','.join(data.classes)}]) must be those of the run (=[{','.join(classes)}]), because "
             "a mask's indices mean classes; evaluate on a set with the run's classes"
         )
-    return WholeImages(voc.read_split(locate(data, prepare=True), split), num_classes=len(classes))
+    return module.find_images(data, module.locate(data, prepare=True), split)
 
 
 def evaluate(
@@ -153,7 +153,7 @@ def evaluate(
     confusions = torch.zeros(len(images), num_classes, num_classes, dtype=torch.int64)
     in_bands = torch.zeros(len(widths), num_classes, num_classes, dtype=torch.int64)
     kept: list[tuple[float, int, Judged]] = []
-    batches = batches_of_one_size(images.pairs, batch_size)
+    batches = images.batches(batch_size)
 
     for batch, reading in read_ahead(lambda batch: [images[index] for index in batch], batches):
         samples = reading.result()
@@ -167,21 +167,6 @@ def evaluate(
         advance(len(batch))
     names = [pair.name for pair in images.pairs]
     return Evaluation(predictor.classes, names, confusions, list(widths), in_bands, [judged for *_, judged in kept])
-
-
-def batches_of_one_size(pairs: Sequence[voc.Pair], batch_size: int) -> list[list[int]]:
-    """Places of the images in the list, in groups of one height and width of at most `batch_size`.
-
-    Raises:
-        DataError: if an image has no readable header.
-    """
-    if batch_size == 1:
-        return [[index] for index in range(len(pairs))]
-    same_size: dict[tuple[int, int], list[int]] = {}
-    for index, pair in enumerate(pairs):
-        same_size.setdefault(voc.image_size(pair.image), []).append(index)
-    groups = same_size.values()
-    return [group[start : start + batch_size] for group in groups for start in range(0, len(group), batch_size)]
 
 
 def _count(predictions: Tensor, targets: Tensor, widths: Sequence[int], *, num_classes: int) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ def test_the_preset_trains_on_genuine_images(voc_sample, monkeypatch, capsys, tm
     monkeypatch.chdir(tmp_path)
     own = (
         f"data.root={voc_sample}",
+        "data.cache_dir=cache",  # nothing is written beside the sample
         f"backbone.weights={WEIGHTS}",
         "epochs=1",
         "data.crop_size=[64,64]",

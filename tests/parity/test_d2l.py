@@ -15,8 +15,10 @@ from torch import nn
 
 from fcn import experiment, runs
 from fcn.config import Config
-from fcn.data.module import AUGMENTATION, CHAPTER_CROPS, Crops, EpochBatches, VOCDataModule
+from fcn.data.images import Crops
+from fcn.data.module import VOCDataModule
 from fcn.data.palette import color_map
+from fcn.data.sampling import AUGMENTATION, CHAPTER_CROPS, EpochBatches
 from fcn.data.transforms import TrainTransform
 from fcn.inference import load_task
 from fcn.launch import compose

@@ -1,6 +1,10 @@
 """Which images, in which order, changed how, for which process."""
 
 from collections import Counter
+from dataclasses import replace
+from itertools import accumulate
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,9 +15,12 @@ from hypothesis import strategies as st
 from fcn import config as configuration
 from fcn.config import AugmentationConfig, Config, ConfigError, DataConfig, Protocol, ShapesConfig
 from fcn.data import shapes
-from fcn.data.module import AUGMENTATION, Crops, EpochBatches, Share, VOCDataModule, locate
+from fcn.data.cache import Decoded
+from fcn.data.images import Crops, WholeImages
+from fcn.data.module import VOCDataModule, locate
+from fcn.data.sampling import AUGMENTATION, EpochBatches
 from fcn.data.transforms import TrainTransform
-from fcn.data.voc import DataError
+from fcn.data.voc import DataError, Pair
 
 
 def shapes_config(root, **changes) -> Config:
@@ -74,10 +81,43 @@ def test_epochs_differ_and_seeds_differ():
     assert sorted(order(3, 9)) == list(range(50))
 
 
-@given(st.integers(1, 50), st.integers(1, 8))
-def test_validation_shares_hold_each_image_once(num_images, world):
-    shares = [list(Share(num_images, rank=rank, world_size=world)) for rank in range(world)]
-    assert sorted(index for share in shares for index in share) == list(range(num_images))
+@given(st.lists(st.tuples(st.integers(1, 2), st.integers(1, 2)), min_size=1, max_size=30), st.integers(1, 9))
+def test_validation_batches_hold_each_image_once_and_images_of_one_size(sizes, batch_size):
+    starts = list(accumulate((4 * height * width for height, width in sizes), initial=0))
+    decoded = Decoded(Path("absent"), sizes, starts[:-1])
+    batches = WholeImages([Pair("x", Path("x"), Path("x"))] * len(sizes), num_classes=2, decoded=decoded).batches(
+        batch_size
+    )
+    assert sorted(index for batch in batches for index in batch) == list(range(len(sizes)))
+    assert all(len(batch) <= batch_size and len({sizes[index] for index in batch}) == 1 for batch in batches)
+    assert len(batches) == sum(-(-count // batch_size) for count in Counter(sizes).values())
+    if batch_size == 1:
+        assert batches == [[index] for index in range(len(sizes))]
+
+
+@pytest.mark.parametrize("val_batch_size", [None, 3])
+def test_processes_share_the_validation_batches_of_the_whole_set(module, val_batch_size):
+    """Which images are rounded together does not depend on the number of processes; one of them may get none."""
+
+    def shares(world):
+        found = []
+        for rank in range(world):
+            config = replace(module.config, trainer=replace(module.config.trainer, val_batch_size=val_batch_size))
+            data = VOCDataModule(config)
+            root_device = torch.device("cpu")
+            data.trainer = SimpleNamespace(
+                global_rank=rank, world_size=world, strategy=SimpleNamespace(root_device=root_device)
+            )
+            data.setup("fit")
+            (loader,) = data.val_dataloader()
+            found.append(list(loader.batch_sampler))
+            assert [len(batch["image"]) for batch in loader] == [len(indices) for indices in found[-1]]
+        return found
+
+    (alone,) = shares(1)
+    for world in (2, 7):
+        assert sorted(batch for share in shares(world) for batch in share) == sorted(alone)
+    assert alone == module.val_images.batches(val_batch_size or 1)
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +142,15 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone(module):
     assert torch.equal(first["mask"], again["mask"])
     for other in (crops(module)[2, 3], crops(module, seed=1)[1, 3], crops(module)[1, 4]):
         assert not torch.equal(first["image"], other["image"])
+
+
+@pytest.mark.parametrize("switch", [True, False])
+def test_the_cache_can_be_switched_off(shapes_root, tmp_path, switch):
+    data = VOCDataModule(shapes_config(shapes_root, cache=switch, cache_dir=str(tmp_path)))
+    data.prepare_data()
+    data.setup("fit")
+    assert len(list(tmp_path.iterdir())) == (2 if switch else 0)
+    assert (data.train_images.decoded is not None) == (data.val_images.decoded is not None) == switch
 
 
 def test_images_leave_as_uint8(module):

@@ -11,10 +11,10 @@ from PIL import Image
 
 from fcn import readahead
 from fcn.config import ConfigError, DataConfig, ShapesConfig
-from fcn.data.module import WholeImages
+from fcn.data.images import WholeImages
 from fcn.data.palette import color_map
 from fcn.data.voc import DataError, Pair
-from fcn.evaluation import batches_of_one_size, evaluate, find_images
+from fcn.evaluation import evaluate, find_images
 
 CLASSES = ["ground", "cat", "dog"]
 SIZES = [(7, 5), (5, 7), (7, 5), (6, 6), (7, 5), (5, 7), (7, 5), (7, 5)]
@@ -163,7 +163,7 @@ def test_progress_counts_every_image(images):
 
 
 def test_batches_are_of_one_size_and_hold_every_image_once(images):
-    batches = batches_of_one_size(images.pairs, 2)
+    batches = images.batches(2)
     assert sorted(index for batch in batches for index in batch) == list(range(len(images)))
     assert all(len(batch) <= 2 and len({SIZES[index] for index in batch}) == 1 for batch in batches)
 
