@@ -90,7 +90,7 @@ class RunRecorder(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
-            self._execution["data"] = trainer.datamodule.fingerprint()  # type: ignore[attr-defined]
+            self._execution["data"] = trainer.datamodule.fingerprint  # type: ignore[attr-defined]
             self._execution["device"] = device_name(trainer.strategy.root_device)
             self._execution["world_size"] = trainer.world_size
             step = trainer.global_step

@@ -8,6 +8,7 @@ whole batches to the processes, so that which images share one does not depend o
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import signal
@@ -94,10 +95,32 @@ class VOCDataModule(pl.LightningDataModule):
             )
         return images.select(kept)
 
+    @functools.cached_property
     def fingerprint(self) -> dict[str, Any]:
         """What tells this data from other: number and hash of the images of each set, see `fcn.provenance`."""
         sets = {"train": self.train_images, "val": self.val_images}
         return {name: fingerprint(images.pairs) for name, images in sets.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"fingerprint": self.fingerprint, "steps_per_epoch": self.steps_per_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Check that the images are those of the checkpoint, from which order and augmentation go on.
+
+        Raises:
+            ConfigError: if they are others and that is not allowed, or cannot be as an epoch has other steps.
+        """
+        before = state_dict["fingerprint"]
+        if before == self.fingerprint:
+            return
+        now = self.fingerprint
+        changed = ", ".join(f"{name}: {before[name]['images']}, now {now[name]['images']}" for name in now)
+        found = f"data.root (={self.config.data.root}) holds other images than the run began with ({changed})"
+        if state_dict["steps_per_epoch"] != self.steps_per_epoch:
+            raise ConfigError(f"{found}; bring them back, or begin a new run with model.init_from=<this run>")
+        if "data" not in self.config.allow:
+            raise ConfigError(f"{found}; bring them back, or add allow=[data] to go on with other bits")
+        log.info("changed  %s", found)
 
     @property
     def steps_per_epoch(self) -> int:

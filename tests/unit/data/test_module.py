@@ -191,3 +191,18 @@ def test_the_embedded_set_has_its_own_classes(shapes_root):
     config = shapes_config(shapes_root, classes=list(configuration.VOC_CLASSES))
     with pytest.raises(ConfigError, match=r"data\.classes must be the embedded set's own"):
         locate(config.data, prepare=True)
+
+
+def test_a_run_does_not_go_on_with_other_images_unasked(module):
+    state = module.state_dict()
+    module.load_state_dict(state)
+    other = {"images": len(module.val_images), "sha256": "0" * 64}
+    changed = {**state, "fingerprint": {**state["fingerprint"], "val": other}}
+    with pytest.raises(ConfigError, match=r"data.root \(=.*\) holds other images .*; .* add allow=\[data\]"):
+        module.load_state_dict(changed)
+    allowing = VOCDataModule(replace(module.config, allow=["data"]))
+    allowing.setup("fit")
+    allowing.trainer = module.trainer
+    allowing.load_state_dict(changed)
+    with pytest.raises(ConfigError, match=r"holds other images .* begin a new run with model.init_from"):
+        allowing.load_state_dict({**changed, "steps_per_epoch": module.steps_per_epoch + 1})
