@@ -43,9 +43,10 @@ class PhasedLoop:
             layer.register_forward_hook(lambda *_: self._lap("upsampling"))
 
     def take(self, steps: int) -> dict[str, float]:
-        """Seconds per step by phase, of `steps` steps."""
-        self.seconds = dict.fromkeys(PHASES, 0.0)
-        for _ in range(steps):
+        """Seconds per step by phase, of `steps` steps after one that is not counted."""
+        for number in range(steps + 1):
+            if number == 1:
+                self.seconds = dict.fromkeys(PHASES, 0.0)
             with torch.enable_grad(), torch.autocast(self.device.type, enabled=False):
                 self._step()
         return {phase: value / steps for phase, value in self.seconds.items()}

@@ -18,6 +18,8 @@ from fcn.visualization.figures import figure_image
 # Okabe and Ito's, which the colour blind tell apart, and greys.
 _OURS, _GOAL, _ONE = "#0072b2", "#d55e00", "0.45"
 _PHASES = ("0.8", "0.6", "#0072b2", "#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "0.3")
+_DARK = {2, 5, 7, 8}
+"""Numbers of the phases whose colours want white letters."""
 
 
 def benchmark_figure(findings: Findings) -> Image.Image:
@@ -42,7 +44,7 @@ def benchmark_figure(findings: Findings) -> Image.Image:
 
 
 def _draw_ratios(axes: Axes, results: Sequence[Result]) -> None:
-    """A point with its range per result, and a mark at the goal; the dashed line is the reference's own figure."""
+    """A point with its quartiles per result, and a mark at the goal; the dashed line is the reference's own figure."""
     places = range(len(results))
     for place, result in zip(places, results, strict=True):
         assert result.ratio is not None
@@ -62,7 +64,8 @@ def _draw_ratios(axes: Axes, results: Sequence[Result]) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_yticks(places, [result.name for result in results], fontsize=9, parse_math=False)
-    axes.set_title("ratio to the reference: median and range; orange: goal", loc="left", fontsize=11, fontweight="bold")
+    title = "ratio to the reference: median and quartiles; orange: goal"
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
     axes.grid(axis="x", color="0.9")
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -81,8 +84,9 @@ def _draw_phases(axes: Axes, breakdowns: Sequence[Breakdown]) -> None:
             width = 100 * value / total
             label = phase if place == 0 else None
             axes.barh(place, width, left=left, height=0.55, color=_PHASES[number % len(_PHASES)], label=label)
+            ink = "white" if number in _DARK else "0.1"
             if width >= 4:
-                axes.text(left + width / 2, place, f"{width:.0f}", ha="center", va="center", fontsize=9, color="white")
+                axes.text(left + width / 2, place, f"{width:.0f}", ha="center", va="center", fontsize=9, color=ink)
             left += width
     names = [f"{breakdown.name}\n{digits(breakdown.step_ms)} ms" for breakdown in breakdowns]
     axes.set_yticks(range(len(breakdowns)), names, fontsize=9, parse_math=False)

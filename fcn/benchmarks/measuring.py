@@ -15,8 +15,17 @@ def synchronise(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def seconds_per_call(function: Callable[[], object], *, calls: int, device: str) -> float:
-    """Wall time of a call, the mean of `calls` in a row: a GPU works while the host goes on."""
+def seconds_per_call(function: Callable[[], object], *, calls: int, device: str, settle: int = 0) -> float:
+    """Wall time of a call, the mean of `calls` in a row: a GPU works while the host goes on.
+
+    Args:
+        function: what is called.
+        calls: that are counted.
+        device: cpu or cuda.
+        settle: calls before these, after which caches hold what is the function's own.
+    """
+    for _ in range(settle):
+        function()
     synchronise(device)
     started = time.perf_counter()
     for _ in range(calls):

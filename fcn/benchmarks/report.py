@@ -15,8 +15,10 @@ HEADS = ("what", "ours", "reference", "ratio", "goal", "")
 
 
 def cells(result: Result) -> tuple[str, ...]:
-    """A row under `HEADS`: median and range of the rounds; whether the goal is met."""
+    """A row under `HEADS`: median and quartiles of the rounds; whether the goal is met, and by the quartiles too."""
     verdict = {None: "", True: "met", False: "not met"}[result.met]
+    if verdict and not result.certain:
+        verdict += ", uncertain"
     theirs = "" if result.theirs is None else f"{figure(result.theirs.median)} {result.unit}"
     goal = goal_text(result)
     return result.name, f"{_with_range(result.ours)} {result.unit}", theirs, ratio_text(result), goal, verdict
@@ -55,7 +57,7 @@ def _results(reference: str, results: Sequence[Result]) -> Table:
     table = _table(HEADS, f"against {reference}" if reference else "alone", notes)
     for result in results:
         *row, verdict = cells(result)
-        color = {None: "default", True: "green", False: "red"}[result.met]
+        color = {None: "default", True: "green", False: "red"}[result.met] if result.certain else "default"
         table.add_row(*row, f"[{color}]{verdict}[/{color}]")
     return table
 

@@ -17,7 +17,7 @@ class BenchmarkError(ValueError):
 
 @dataclass(frozen=True)
 class Spread:
-    """Values of the rounds with their median, lowest and highest."""
+    """Values of the rounds with their median and quartiles, which a disturbance of one round in five does not move."""
 
     rounds: list[float]
     median: float
@@ -33,7 +33,10 @@ class Spread:
         """
         if not values:
             raise BenchmarkError("rounds (=0) must be at least 1; use --rounds 5")
-        return cls(list(values), statistics.median(values), min(values), max(values))
+        if len(values) == 1:
+            return cls(list(values), *list(values) * 3)
+        low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+        return cls(list(values), median, low, high)
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,9 @@ class Goal:
     bound: float
     at_least: bool = True
     of_ours: bool = False
+
+    def met_by(self, value: float) -> bool:
+        return value >= self.bound if self.at_least else value <= self.bound
 
 
 @dataclass(frozen=True)
@@ -79,14 +85,25 @@ class Result:
 
     @property
     def met(self) -> bool | None:
-        """Whether the goal is met; None without one."""
-        if self.goal is None or (self.ratio is None and not self.goal.of_ours):
-            return None
-        value = self.ours.median if self.goal.of_ours or self.ratio is None else self.ratio.median
-        return value >= self.goal.bound if self.goal.at_least else value <= self.goal.bound
+        """Whether the median meets the goal; None without one."""
+        judged = self._judged
+        return None if judged is None or self.goal is None else self.goal.met_by(judged.median)
+
+    @property
+    def certain(self) -> bool:
+        """Whether both quartiles say the same of the goal as the median, in more than one round."""
+        judged = self._judged
+        if judged is None or self.goal is None:
+            return False
+        return len(judged.rounds) > 1 and self.goal.met_by(judged.low) is self.goal.met_by(judged.high)
+
+    @property
+    def _judged(self) -> Spread | None:
+        return self.ours if self.goal and self.goal.of_ours else self.ratio
 
     def to_json(self) -> dict[str, Any]:
-        goal = None if self.goal is None else {**asdict(self.goal), "text": goal_text(self), "met": self.met}
+        verdict = {"text": goal_text(self), "met": self.met, "certain": self.certain}
+        goal = None if self.goal is None else {**asdict(self.goal), **verdict}
         return {**asdict(self), "goal": goal}
 
     @classmethod

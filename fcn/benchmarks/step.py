@@ -28,7 +28,7 @@ def _of_variant(settings: Settings, variant: Variant) -> list[Result]:
     batch = chapter.as_it_reads(random_batch(config))
 
     def seconds(function: Callable[[], object]) -> float:
-        return seconds_per_call(function, calls=settings.steps, device=settings.device)
+        return seconds_per_call(function, calls=settings.steps, device=settings.device, settle=1)
 
     others = {"chapter": lambda: seconds(lambda: chapter.step(batch)), "bare": lambda: seconds(bare.step)}
     found = train_in_turns(config, settings, others, settle=settle, name=run)
@@ -65,7 +65,7 @@ def measure_overhead(settings: Settings) -> Findings:
     tiny: Sequence[str] = ("batch_size=2", "data.crop_size=[32,32]")
     config, settle = configured(settings, variant, "overhead", *tiny)
     bare = BareLoop(config)
-    others = {"bare": lambda: seconds_per_call(bare.step, calls=settings.steps, device=settings.device)}
+    others = {"bare": lambda: seconds_per_call(bare.step, calls=settings.steps, device=settings.device, settle=1)}
     found = train_in_turns(config, settings, others, settle=settle, name="overhead")
     ours, theirs = ([1000 * value for value in found[name]] for name in (OURS, "bare"))
     beyond = [our - their for our, their in zip(ours, theirs, strict=True)]

@@ -89,7 +89,7 @@ def configured(settings: Settings, variant: Variant, name: str, *overrides: str)
     settle = 1 + 2 * workers  # each may hold two batches
     num_images = (settle + settings.steps + 1) * config.batch_size
     tree = make_tree(settings.folder / f"{name}-tree", num_train=num_images, source=settings.data_root)
-    return settings.config(tree, variant, *overrides, f"epochs={settings.rounds + 1}"), settle
+    return settings.config(tree, variant, *overrides, f"epochs={settings.rounds + 1}", "trainer.val_every=1000"), settle
 
 
 def train_in_turns(

@@ -65,7 +65,7 @@ def _of_stride(settings: Settings, variant: Variant, stride: int) -> Result:
         def once() -> None:
             torch.autograd.grad(upsample(scores, weight, bias), (scores, weight, bias), gradient)
 
-        return lambda: 1000 * seconds_per_call(once, calls=settings.steps, device=settings.device)
+        return lambda: 1000 * seconds_per_call(once, calls=settings.steps, device=settings.device, settle=1)
 
     kind = str(dtype).removeprefix("torch.")
     name = f"upsampling by {stride}, {settings.batch_size} x {height}x{width}, {kind}"
