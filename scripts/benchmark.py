@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     add("--data-root", type=Path, metavar="DIR", help="folder that holds VOCdevkit; default: images drawn for it")
     add("--json", type=Path, metavar="FILE", help="everything that was measured, with machine, commit and command")
     add("--markdown", type=Path, metavar="FILE", help="the tables for a page")
-    add("--plot", type=Path, metavar="FILE", help="ratios and parts of a step, PNG")
+    add("--plot", type=Path, metavar="FILE", help="speed-ups and parts of a step, PNG")
     add("--quick", action="store_true", help="one tiny turn of each, to see that they run; its figures mean nothing")
     return found
 

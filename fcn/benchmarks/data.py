@@ -17,7 +17,7 @@ from torchvision import datasets, tv_tensors
 from torchvision.transforms import v2
 
 from fcn.benchmarks.measuring import alternate, seconds_per_call, threads
-from fcn.benchmarks.results import Findings, Goal, Result, Spread, speedup
+from fcn.benchmarks.results import Findings, Goal, Result, multiple, speedup
 from fcn.benchmarks.settings import VOC_SIZE, Settings, make_tree
 from fcn.config import Config
 from fcn.data import voc
@@ -98,12 +98,17 @@ def _memory(settings: Settings, tree: Path) -> list[Result]:
     context = multiprocessing.get_context("spawn")  # an interpreter of its own: what is freed here is not there
     with context.Pool(1) as pool:
         decoded, peak = pool.apply(memory, (config,))
-    ours, theirs = Spread.of([peak / 2**20]), Spread.of([decoded / 2**20])
-    ratio = Spread.of([peak / decoded])
-    goal = Goal(1.1, at_least=False)
-    name = "peak memory of the data, first epoch included"
-    note = "proportional set size beyond the imports and one image"
-    return [Result(name, "the decoded set, uint8", "MiB", ours, theirs, ratio, goal=goal, note=note)]
+    return [
+        multiple(
+            "peak memory of the data, first epoch included",
+            "the decoded set, uint8",
+            ours=[peak / 2**20],
+            theirs=[decoded / 2**20],
+            unit="MiB",
+            goal=Goal(1.1, at_least=False),
+            note="proportional set size beyond the imports and one image",
+        )
+    ]
 
 
 def memory(config: Config) -> tuple[int, int]:

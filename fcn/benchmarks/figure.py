@@ -23,15 +23,15 @@ _DARK = {2, 5, 7, 8}
 
 
 def benchmark_figure(findings: Findings) -> Image.Image:
-    """Ratios in times of the reference on a logarithmic axis, then a bar of the phases for every breakdown.
+    """Speed-ups on a logarithmic axis, then a bar of the phases for every breakdown.
 
     Raises:
-        BenchmarkError: if there is neither a ratio nor a breakdown.
+        BenchmarkError: if there is neither a speed-up nor a breakdown.
     """
     ratios = [result for result in findings.results if result.ratio is not None and result.ratio_unit == "x"]
     heights = [height for height in (0.42 * len(ratios), 0.75 * len(findings.breakdowns)) if height]
     if not heights:
-        raise BenchmarkError("--plot needs a ratio or a breakdown; measure `step` or `breakdown` as well")
+        raise BenchmarkError("--plot needs a speed-up or a breakdown; measure `step` or `breakdown` as well")
     size = (10.5, sum(heights) + 1.25 * len(heights))
     drawing = Figure(figsize=size, dpi=110, facecolor="white")
     drawing.set_layout_engine("constrained", w_pad=0.12, h_pad=0.12, hspace=0.06)
@@ -64,7 +64,7 @@ def _draw_ratios(axes: Axes, results: Sequence[Result]) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_yticks(places, [result.name for result in results], fontsize=9, parse_math=False)
-    title = "ratio to the reference: median and quartiles; orange: goal"
+    title = "times as fast as the reference: median, quartiles, and the goal in orange"
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
     axes.grid(axis="x", color="0.9")
     axes.tick_params(axis="y", length=0)

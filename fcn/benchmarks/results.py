@@ -68,7 +68,7 @@ class Result:
         ours: a value per round.
         theirs: likewise, of the reference; None without one.
         ratio: what `ratio_unit` says, formed round by round; None without reference.
-        ratio_unit: `x`: times as fast as the reference, or as large for a size; `%`: share of our figure.
+        ratio_unit: `x`: how many times as fast as the reference; `times`: as long or as large; `%`: share of our figure.
         goal: None where nothing was promised, or the settings are not those of the promise.
         note: what a reader has to know.
     """
@@ -137,6 +137,22 @@ def speedup(
     pairs = list(zip(ours, theirs, strict=True))
     ratio = [our / their if rate else their / our for our, their in pairs]
     return Result(name, reference, unit, Spread.of(ours), Spread.of(theirs), Spread.of(ratio), goal=goal, note=note)
+
+
+def multiple(
+    name: str,
+    reference: str,
+    *,
+    ours: Sequence[float],
+    theirs: Sequence[float],
+    unit: str,
+    goal: Goal | None = None,
+    note: str = "",
+) -> Result:
+    """How many times as long or as large as the reference; less is better."""
+    times = [our / their for our, their in zip(ours, theirs, strict=True)]
+    spreads = (Spread.of(ours), Spread.of(theirs), Spread.of(times))
+    return Result(name, reference, unit, *spreads, ratio_unit="times", goal=goal, note=note)
 
 
 def share(

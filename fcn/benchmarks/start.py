@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fcn.benchmarks.measuring import alternate
-from fcn.benchmarks.results import BenchmarkError, Findings, Goal, Result, Spread
+from fcn.benchmarks.results import BenchmarkError, Findings, Goal, Result, multiple
 from fcn.benchmarks.settings import Settings, make_tree
 from fcn.provenance import CHECKOUT
 
@@ -52,9 +52,7 @@ def _turns(
         rounds=settings.slow_rounds,
         tell=lambda line: settings.tell(f"{name}: {line}"),
     )
-    times = [our / their for our, their in zip(found["ours"], found["theirs"], strict=True)]
-    spreads = (Spread.of(found["ours"]), Spread.of(found["theirs"]), Spread.of(times))
-    return Result(name, reference, "s", *spreads, goal=goal, note="the ratio: times as long as the reference")
+    return multiple(name, reference, ours=found["ours"], theirs=found["theirs"], unit="s", goal=goal)
 
 
 def seconds_of(arguments: Sequence[str], folder: Path) -> float:

@@ -66,5 +66,5 @@ def test_the_picture_has_point_and_goal(findings):
 
 
 def test_without_ratio_or_breakdown_there_is_no_picture():
-    with pytest.raises(BenchmarkError, match="--plot needs a ratio or a breakdown"):
+    with pytest.raises(BenchmarkError, match="--plot needs a speed-up or a breakdown"):
         benchmark_figure(Findings())

@@ -4,7 +4,17 @@ import json
 
 import pytest
 
-from fcn.benchmarks.results import BenchmarkError, Breakdown, Findings, Goal, Spread, goal_text, share, speedup
+from fcn.benchmarks.results import (
+    BenchmarkError,
+    Breakdown,
+    Findings,
+    Goal,
+    Spread,
+    goal_text,
+    multiple,
+    share,
+    speedup,
+)
 
 
 def test_a_spread_is_median_and_quartiles():
@@ -25,6 +35,12 @@ def test_a_speedup_is_formed_round_by_round():
     assert times.ratio.rounds == [3, 2, 3]
     rates = speedup("a", "b", ours=[30, 40, 90], theirs=[10, 20, 30], unit="images/s")
     assert rates.ratio.rounds == [3, 2, 3]
+
+
+def test_a_multiple_is_the_larger_the_worse():
+    result = multiple("a", "b", ours=[22, 33], theirs=[10, 30], unit="MiB", goal=Goal(1.7, at_least=False))
+    assert result.ratio.rounds == [2.2, 1.1]
+    assert (result.met, goal_text(result)) == (True, "<= 1.7 times")
 
 
 def test_shares_are_of_our_figure():
