@@ -11,6 +11,7 @@ from fcn.benchmarks.measuring import alternate
 from fcn.benchmarks.results import Findings, speedup
 from fcn.benchmarks.settings import Settings, make_tree
 from fcn.benchmarks.start import seconds_of
+from fcn.benchmarks.training import UNMEASURED
 from fcn.config import Config
 from fcn.experiment import build_task
 
@@ -24,13 +25,14 @@ def measure(settings: Settings) -> Findings:
     num_images = steps * settings.batch_size
     tree = make_tree(settings.folder / "ddp-tree", num_train=num_images, num_val=processes, source=settings.data_root)
     variant = settings.variants[0]
-    several = settings.config(tree, variant, f"trainer.devices={processes}", "epochs=2")
-    one = settings.config(tree, variant, "trainer.devices=1", "epochs=2")
+    several = settings.config(tree, variant, f"trainer.devices={processes}", "epochs=2", *UNMEASURED)
+    one = settings.config(tree, variant, "trainer.devices=1", "epochs=2", *UNMEASURED)
     name = f"{processes} processes at a global batch of {settings.batch_size}"
     found = alternate(
         {"theirs": lambda: _milliseconds(settings, one), "ours": lambda: _milliseconds(settings, several)},
         rounds=settings.slow_rounds,
         tell=lambda line: settings.tell(f"{name}: {line}"),
+        warm_up=False,  # every turn is made by new processes
     )
     size = sum(p.numel() * p.element_size() for p in build_task(one).parameters() if p.requires_grad)
     sent = 2 * (processes - 1) / processes * size  # a ring: reduced in parts, then gathered

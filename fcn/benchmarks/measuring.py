@@ -35,22 +35,27 @@ def seconds_per_call(function: Callable[[], object], *, calls: int, device: str,
 
 
 def alternate(
-    contestants: Mapping[str, Callable[[], float]], *, rounds: int, tell: Callable[[str], object] = lambda line: None
+    contestants: Mapping[str, Callable[[], float]],
+    *,
+    rounds: int,
+    tell: Callable[[str], object] = lambda line: None,
+    warm_up: bool = True,
 ) -> dict[str, list[float]]:
     """What the contestants measure in turns: one after the other, again and again, so that drift meets all alike.
 
-    A first turn of each is not counted: it compiles, allocates, fills caches.
+    By default a first turn of each is not counted: it compiles, allocates, fills caches.
 
     Args:
         contestants: each measures itself once when it is called.
         rounds: how often each is counted.
         tell: called before every round with a line that says which it is.
+        warm_up: whether a turn that is not counted comes first.
 
     Returns:
         By contestant, a value per round.
     """
     found: dict[str, list[float]] = {name: [] for name in contestants}
-    for number in range(rounds + 1):
+    for number in range(0 if warm_up else 1, rounds + 1):
         tell(f"round {number} of {rounds}" if number else "warm-up")
         for name, contestant in contestants.items():
             value = contestant()

@@ -68,7 +68,7 @@ class Result:
         ours: a value per round.
         theirs: likewise, of the reference; None without one.
         ratio: what `ratio_unit` says, formed round by round; None without reference.
-        ratio_unit: `x`: how many times as fast as the reference; `times`: as long or as large; `%`: share of our figure.
+        ratio_unit: `x`: times as fast as the reference; `times`: as long or as large; `%`: share of our figure.
         goal: None where nothing was promised, or the settings are not those of the promise.
         note: what a reader has to know.
     """

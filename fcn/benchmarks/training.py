@@ -28,6 +28,9 @@ from fcn.config import Config
 
 OURS = "ours"
 
+UNMEASURED = ("trainer.val_every=1000", "trainer.sample_images=0")
+"""Of what a run does between its epochs, which the clock leaves out, no more than must be."""
+
 
 @dataclass
 class Clock:
@@ -89,7 +92,7 @@ def configured(settings: Settings, variant: Variant, name: str, *overrides: str)
     settle = 1 + 2 * workers  # each may hold two batches
     num_images = (settle + settings.steps + 1) * config.batch_size
     tree = make_tree(settings.folder / f"{name}-tree", num_train=num_images, source=settings.data_root)
-    return settings.config(tree, variant, *overrides, f"epochs={settings.rounds + 1}", "trainer.val_every=1000"), settle
+    return settings.config(tree, variant, *overrides, f"epochs={settings.rounds + 1}", *UNMEASURED), settle
 
 
 def train_in_turns(

@@ -17,6 +17,8 @@ def test_contestants_take_turns_and_the_first_turn_does_not_count():
     assert order == ["t", "o"] * 3
     assert found == {"theirs": [3.0, 5.0], "ours": [4.0, 6.0]}
     assert lines == ["warm-up", "round 1 of 2", "round 2 of 2"]
+    assert alternate({"ours": lambda: 1.0}, rounds=1, warm_up=False, tell=lines.append) == {"ours": [1.0]}
+    assert lines[3:] == ["round 1 of 1"]
 
 
 def test_the_time_of_a_call_is_the_mean_of_those_that_count(monkeypatch):

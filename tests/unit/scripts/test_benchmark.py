@@ -90,7 +90,7 @@ def test_every_benchmark_of_one_process_runs(tmp_path):
     assert sum(value for _, value in breakdown.phases) == pytest.approx(breakdown.step_ms)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_benchmarks_of_processes_run(tmp_path):
     command = [sys.executable, str(ROOT / "scripts" / "benchmark.py"), "ddp", "--quick", "--device", "cpu"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
