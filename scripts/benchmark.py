@@ -14,13 +14,15 @@ upsampling  the transposed convolution against a convolution and a pixel shuffle
 start       --help, --cfg job, and the first step of a training
 ddp         one process against two on the CPU, or against all GPUs
 
-Without names: all of them. Nothing else should run on the machine meanwhile.
+Without names: all of them. Nothing else should run on the machine meanwhile. Where that cannot be, OMP_NUM_THREADS=1
+disturbs least on a CPU: threads that wait for one another multiply what others take.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import sys
 import tempfile
@@ -87,6 +89,7 @@ def run(arguments: argparse.Namespace) -> None:
     from fcn.benchmarks.everything import measure
     from fcn.benchmarks.report import renderable
 
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None  # Windows has none
     with (
         tempfile.TemporaryDirectory(prefix="fcn-benchmark-") as folder,
         Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress,
@@ -95,7 +98,7 @@ def run(arguments: argparse.Namespace) -> None:
         settings = settings_of(arguments, Path(folder), tell=lambda line: progress.update(bar, description=line))
         findings = measure(arguments.what, settings, advance=lambda: progress.advance(bar))
     Console().print(renderable(findings))
-    _write(arguments, findings)
+    _write(arguments, findings, load=load)
 
 
 def settings_of(arguments: argparse.Namespace, folder: Path, *, tell: Callable[[str], object]) -> Any:
@@ -140,13 +143,13 @@ def settings_of(arguments: argparse.Namespace, folder: Path, *, tell: Callable[[
     )
 
 
-def _write(arguments: argparse.Namespace, findings: Any) -> None:
+def _write(arguments: argparse.Namespace, findings: Any, *, load: float | None) -> None:
     from fcn import provenance, runs
     from fcn.benchmarks.report import markdown
 
     software = provenance.software()
     recorded = {
-        "machine": provenance.hardware(),
+        "machine": {**provenance.hardware(), "load_before": load},
         "commit": software["git_commit"],
         "dirty": software["git_dirty"],
         "command": shlex.join(["python", *sys.argv]),

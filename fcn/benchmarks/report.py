@@ -87,7 +87,9 @@ def markdown(findings: Findings, recorded: Mapping[str, Any]) -> str:
     machine = recorded["machine"]
     devices = ", ".join(machine.get("gpus", [])) or f"{machine['processor']}, {machine['cores']} cores"
     commit = f"{str(recorded['commit'])[:7]}{' with changes' if recorded['dirty'] else ''}"
-    lines = [f"`{recorded['command']}`, commit {commit}, {devices}, {machine['threads']} threads.", ""]
+    load = machine.get("load_before")
+    others = "" if load is None else f", load {load:.1f} before"  # what else ran on the machine
+    lines = [f"`{recorded['command']}`, commit {commit}, {devices}, {machine['threads']} threads{others}.", ""]
     if findings.results:
         lines += _rows(("what", "reference", *HEADS[1:2], "its", *HEADS[3:5], "met"))
         for result in findings.results:

@@ -11,7 +11,7 @@ from fcn.benchmarks.report import figure, markdown, renderable
 from fcn.benchmarks.results import BenchmarkError, Breakdown, Findings, Goal, share, speedup
 
 RECORDED = {
-    "machine": {"processor": "A", "cores": 2, "threads": 1},
+    "machine": {"processor": "A", "cores": 2, "threads": 1, "load_before": 0.25},
     "commit": "0123456789",
     "dirty": True,
     "command": "python x",
@@ -27,7 +27,7 @@ def findings():
 
 def test_a_page_has_ratio_spread_goal_and_verdict(findings):
     page = markdown(findings, RECORDED)
-    assert "`python x`, commit 0123456 with changes, A, 2 cores, 1 threads." in page
+    assert "`python x`, commit 0123456 with changes, A, 2 cores, 1 threads, load 0.2 before." in page
     assert "| step (warm) | the loop | 10.0 (10.0..10.0) ms/step | 25.0 ms/step | 2.50x (2.25..2.75) |" in page
     assert ">= 2x | met |" in page
     assert "0.500 % | <= 1 % | met, uncertain |" in page

@@ -66,6 +66,7 @@ def test_what_is_measured_is_printed_and_written(benchmark, tmp_path):
     assert written["command"].endswith(f"upsampling --quick --rounds 2 {' '.join(files)} --device cpu")
     assert {"machine", "commit", "dirty", "versions"} < set(written)
     assert written["machine"]["threads"] >= 1
+    assert written["machine"]["load_before"] >= 0
     findings = Findings.from_json(written)
     assert len(findings.results) == 4
     assert all(len(result.ours.rounds) == len(result.theirs.rounds) == 2 for result in findings.results)
