@@ -105,7 +105,7 @@ def settings_of(arguments: argparse.Namespace, folder: Path, *, tell: Callable[[
     """What was typed, with the defaults of the device.
 
     Raises:
-        BenchmarkError: if a number is below 1, or a GPU is asked for where torch sees none.
+        BenchmarkError: if a number is below 1, the size no multiple of 32, or a GPU is asked for where torch sees none.
     """
     import torch
 
@@ -128,6 +128,8 @@ def settings_of(arguments: argparse.Namespace, folder: Path, *, tell: Callable[[
             raise BenchmarkError(
                 f"--{name.replace('_', '-')} (={value}) must be at least 1; leave it out for a default"
             )
+    if height % 32 or width % 32:  # the chapter's network gives what its stride gives, and cuts nothing
+        raise BenchmarkError(f"--size (={height} {width}) must be multiples of 32; use --size 320 480")
     compiled = (False, True) if arguments.compile else (False,)
     variants = [Variant(precision, compile) for precision in arguments.precision for compile in compiled]
     return Settings(

@@ -38,6 +38,7 @@ def test_help_names_every_benchmark_and_imports_no_torch():
         (["stpe"], "stpe is no benchmark; did you mean step?; known: step, overhead"),
         (["step", "--rounds", "0"], "--rounds (=0) must be at least 1"),
         (["step", "--batch-size", "-1"], "--batch-size (=-1) must be at least 1"),
+        (["step", "--size", "160", "240"], "--size (=160 240) must be multiples of 32; use --size 320 480"),
         (["overhead", "--quick", "--set", "modl=1"], "modl is not a key; did you mean model?"),
         (["data", "--quick", "--data-root", "nowhere"], "must hold VOC2012"),
     ],
