@@ -58,7 +58,7 @@ def _draw_ratios(axes: Axes, results: Sequence[Result]) -> None:
     axes.axvline(1, color=_ONE, linestyle=(0, (5, 3)), linewidth=1.2, zorder=0)
     axes.set_xscale("log")
     values = [bound for one in results if one.ratio for bound in (one.ratio.low, one.ratio.high, 1.0, _bound(one))]
-    axes.set_xlim(min(values) / 1.3, max(values) * 1.3)
+    axes.set_xlim(min(0.5, min(values) / 1.3), max(2, max(values) * 1.3))  # three ticks at least
     axes.set_ylim(len(results) - 0.5, -0.5)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
