@@ -46,6 +46,12 @@ LEVELS = [
     ["fcn.sweepboard", "fcn.preemption"],
     ["fcn.sweeps"],
     ["fcn.launch", "fcn.search"],
+    ["fcn.benchmarks", "fcn.benchmarks.results", "fcn.benchmarks.measuring", "fcn.benchmarks.first_step"],
+    ["fcn.benchmarks.settings", "fcn.benchmarks.loops", "fcn.benchmarks.report"],
+    ["fcn.benchmarks.training", "fcn.benchmarks.start", "fcn.benchmarks.figure"],
+    ["fcn.benchmarks.step", "fcn.benchmarks.breakdown", "fcn.benchmarks.roofline", "fcn.benchmarks.data"],
+    ["fcn.benchmarks.evaluation", "fcn.benchmarks.upsampling", "fcn.benchmarks.ddp"],
+    ["fcn.benchmarks.everything"],
 ]
 LEVEL = {module: number for number, modules in enumerate(LEVELS) for module in modules}
 PURE = {"fcn.data", "fcn.models"}  # packages without code of their own
