@@ -9,12 +9,14 @@ import functools
 import json
 import os
 import re
+import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
@@ -48,6 +50,8 @@ def run_command(task: Callable[[DictConfig], Any], *, config_name: str, schema: 
                 raise  # Hydra goes on with the other jobs of a sweep and raises it at the end
             fail(error, schema)  # at once: Hydra would first print a line of its own
 
+    if "--help" in sys.argv or "-h" in sys.argv:
+        _list_groups_quickly()
     before = os.environ.get("HYDRA_FULL_ERROR", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets exceptions through to us instead of printing its own
     try:
@@ -60,6 +64,17 @@ def run_command(task: Callable[[DictConfig], Any], *, config_name: str, schema: 
         fail(error, schema)
     finally:
         os.environ["HYDRA_FULL_ERROR"] = before
+
+
+def _list_groups_quickly() -> None:
+    """Have Hydra read the folders of conf/ once for --help; it would copy them anew for each of its fifty groups."""
+    original = ConfigLoaderImpl._parse_overrides_and_create_caching_repo
+    listings = functools.cache(lambda loader: original(loader, None, []))
+
+    def cached(loader: ConfigLoaderImpl, config_name: str | None, overrides: list[str]) -> Any:
+        return original(loader, config_name, overrides) if config_name or overrides else listings(loader)
+
+    ConfigLoaderImpl._parse_overrides_and_create_caching_repo = cached  # type: ignore[assignment,method-assign]
 
 
 def fail(error: BaseException, schema: type = Config) -> NoReturn:

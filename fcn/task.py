@@ -13,7 +13,7 @@ from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from fcn import config as configuration
-from fcn.computation import choose_upsampling, compile_network
+from fcn.computation import choose_upsampling, chosen_layout, compile_network
 from fcn.config import IGNORE_INDEX, Config, Protocol, Reduction
 from fcn.losses import counted, cross_entropy, step_loss
 from fcn.metrics import SegmentationMetrics, class_iou, scores
@@ -57,8 +57,8 @@ class SegmentationTask(pl.LightningModule):
         self.config = config
         num_classes = len(config.data.classes)
         model = build_model(config.model, config.backbone, num_classes=num_classes)
-        # Convolutions are faster on channels-last memory, on CPUs and on tensor cores alike.
-        self.model = model.to(memory_format=torch.channels_last)
+        self.layout = chosen_layout(config)
+        self.model = model.to(memory_format=self.layout)
         if config.model.freeze_batchnorm:
             for norm in self._batchnorms():
                 norm.requires_grad_(False)
@@ -75,7 +75,7 @@ class SegmentationTask(pl.LightningModule):
     def forward(self, images: Tensor) -> Tensor:
         # What was compiled is for training's crops of one size; whole images would be compiled size by size.
         network = self.model if self.training else self.model.forward
-        logits: Tensor = network(self.normalised(images).contiguous(memory_format=torch.channels_last))
+        logits: Tensor = network(self.normalised(images.contiguous(memory_format=self.layout)))
         return logits
 
     def normalised(self, images: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ class SegmentationTask(pl.LightningModule):
         share = self.config.batch_size // self.trainer.world_size // self.config.trainer.accumulate
         crops = torch.zeros(share, 3, *self.config.data.crop_size, device=self.device)
         with self.trainer.strategy.precision_plugin.forward_context():
-            choose_upsampling(self.model, crops.contiguous(memory_format=torch.channels_last), self.config)
+            choose_upsampling(self.model, crops.contiguous(memory_format=self.layout), self.config)
         if self.config.compile:
             compile_network(self.model)
 

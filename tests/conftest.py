@@ -8,8 +8,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.commands import SHARED, Command
+
+settings.register_profile("fcn", deadline=None)  # the first call of a torch function may take a second
+settings.load_profile("fcn")
 
 
 @pytest.fixture(scope="session")

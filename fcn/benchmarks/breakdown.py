@@ -36,7 +36,7 @@ class PhasedLoop:
         self.device = self.bare.task.device
         self.metrics = SegmentationMetrics(len(config.data.classes)).to(self.device)
         self.seconds = dict.fromkeys(PHASES, 0.0)
-        self._batches = batches(config, self.bare)
+        self.data, self._batches = batches(config, self.bare)
         self._last = 0.0
         for layer in upsampling_layers(self.bare.task.model).values():
             layer.register_forward_pre_hook(lambda *_: self._lap("trunk"))
@@ -57,7 +57,8 @@ class PhasedLoop:
         self._last = time.perf_counter()
         batch = next(self._batches)
         self._lap("data wait")
-        images, masks = (batch[key].to(self.device, non_blocking=True) for key in ("image", "mask"))
+        batch = self.data.transfer_batch_to_device(batch, self.device, 0)
+        images, masks = batch["image"], batch["mask"]
         self._lap("host to device")
         with bare.precision():
             logits = bare.task(images)
@@ -83,14 +84,14 @@ class PhasedLoop:
         self._last = now
 
 
-def batches(config: Config, bare: BareLoop) -> Iterator[dict[str, Any]]:
-    """Batches of a run's own loader for ever, outside a run."""
+def batches(config: Config, bare: BareLoop) -> tuple[VOCDataModule, Iterator[dict[str, Any]]]:
+    """A run's own data, and the batches of its loader for ever, outside a run."""
     data = VOCDataModule(config)
     data.prepare_data()
     data.setup("fit")
     data.trainer = bare.trainer
     loader = data.train_dataloader()
-    return itertools.chain.from_iterable(iter(loader) for _ in itertools.count())
+    return data, itertools.chain.from_iterable(iter(loader) for _ in itertools.count())
 
 
 def measure(settings: Settings) -> Findings:

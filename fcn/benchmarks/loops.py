@@ -11,6 +11,7 @@ import torchvision
 from torch import Tensor, nn
 
 from fcn.benchmarks.measuring import plain_torch
+from fcn.computation import choose_upsampling, compile_network
 from fcn.config import Config
 from fcn.experiment import build_task, build_trainer
 from fcn.losses import cross_entropy, step_loss
@@ -77,11 +78,13 @@ class BareLoop:
         self.config = config
         self.trainer = build_trainer(config, callbacks=[])
         self.task = build_task(config).to(self.trainer.strategy.root_device).train()
+        self.batch = tuple(tensor.to(self.task.device) for tensor in random_batch(config))
+        with self.precision():
+            choose_upsampling(self.task.model, self.batch[0].float(), config)
         if config.compile:
-            self.task.model.compile()
+            compile_network(self.task.model)
         head = list(self.task.model.head_parameters())
         self.optimizer = build_optimizer(self.task.model, head=head, config=config.optim, lr=config.lr)
-        self.batch = tuple(tensor.to(self.task.device) for tensor in random_batch(config))
 
     def precision(self) -> contextlib.AbstractContextManager[Any]:
         """Where forward pass and loss compute as in a run."""

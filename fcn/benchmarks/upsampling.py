@@ -11,6 +11,7 @@ from torch import Tensor
 from fcn.benchmarks.measuring import alternate, seconds_per_call
 from fcn.benchmarks.results import Findings, Result, speedup
 from fcn.benchmarks.settings import Settings, Variant
+from fcn.models.subpixel import Geometry, subpixel
 
 STRIDES = (2, 8, 16, 32)
 CLASSES = 21
@@ -24,20 +25,11 @@ def transposed(scores: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return F.conv_transpose2d(scores, weight, bias, stride=stride, padding=stride // 2)
 
 
-def subpixel(scores: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The same numbers up to rounding: a 2x2 convolution gives all s*s pixels of a cell as channels.
-
-    Source: Shi et al. 2016, "Is the deconvolution layer the same as a convolutional layer?".
-    """
-    channels_in, channels, kernel, _ = weight.shape
-    stride = kernel // 2
-    # A pixel is reached from its own cell and from the one before: the two halves of the kernel, last one first.
-    halves = weight.view(channels_in, channels, 2, stride, 2, stride).flip(2, 4)
-    folded = halves.permute(1, 3, 5, 0, 2, 4).reshape(channels * stride**2, channels_in, 2, 2)
-    cells = F.conv2d(scores, folded, bias.repeat_interleave(stride**2), padding=1)
-    pixels = F.pixel_shuffle(cells, stride)
-    cut = stride // 2
-    return pixels[..., cut : pixels.shape[-2] - cut, cut : pixels.shape[-1] - cut]
+def ours(scores: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The same by `trainer.upsampling=subpixel`."""
+    stride = weight.shape[-1] // 2
+    height, width = (stride * side for side in scores.shape[2:])
+    return subpixel(scores, weight, bias, Geometry(stride, stride // 2, height, width))
 
 
 def measure(settings: Settings) -> Findings:
@@ -70,9 +62,9 @@ def _of_stride(settings: Settings, variant: Variant, stride: int) -> Result:
     kind = str(dtype).removeprefix("torch.")
     name = f"upsampling by {stride}, {settings.batch_size} x {height}x{width}, {kind}"
     found = alternate(
-        {"theirs": turn(transposed), "ours": turn(subpixel)},
+        {"theirs": turn(transposed), "ours": turn(ours)},
         rounds=settings.rounds,
         tell=lambda line: settings.tell(f"{name}: {line}"),
     )
-    reference = "torch's transposed convolution; ours: 2x2 convolution, pixel shuffle"
+    reference = "torch's transposed convolution; ours: the sub-pixel form"
     return speedup(name, reference, ours=found["ours"], theirs=found["theirs"], unit="ms")

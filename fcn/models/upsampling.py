@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fcn.config import Algorithm, Border, Init, ModelConfig
+from fcn.models.subpixel import Geometry, subpixel
 
-FEW_CHANNELS = 12
-"""Up to so many, a CPU computes the sub-pixel form faster: oneDNN's deconvolution is slow for them."""
+LARGE_FACTOR = 8
+"""From this factor on, the sub-pixel form is faster on a CPU, see docs/benchmarks.md."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class Upsampling(nn.ConvTranspose2d):
         """Scores on the grid of the target, from its cell `first` on.
 
         `algorithm` decides how, and changes no more than rounding: `transposed` is torch's transposed convolution,
-        `subpixel` a convolution of 2 x 2 cells and a pixel shuffle, `auto` the one that was found to be faster.
+        `subpixel` a 2 x 2 convolution and a pixel shuffle, see `fcn.models.subpixel`, `auto` whichever is faster.
 
         Args:
             scores: float [N, channels, H, W].
@@ -119,23 +120,13 @@ class Upsampling(nn.ConvTranspose2d):
         if self.algorithm is not Algorithm.auto:
             return self.algorithm
         # On a GPU it is measured where a training begins, see fcn.computation.
-        return Algorithm.subpixel if device.type == "cpu" and self.in_channels <= FEW_CHANNELS else Algorithm.transposed
+        suits = device.type == "cpu" and self.stride[0] >= LARGE_FACTOR
+        return Algorithm.subpixel if suits else Algorithm.transposed
 
     def _subpixel(self, scores: Tensor) -> Tensor:
-        """The same sums as a 2x2 convolution at the coarse resolution and a rearrangement (Shi et al. 2016).
-
-        With factor f, block b of f output cells sums kernel cells 0 to f - 1 of input cell b and f to 2f - 1 of
-        input cell b - 1; every place in the block is a channel of its own.
-        """
-        factor, kernel_size, padding = self.stride[0], self.kernel_size[0], int(self.padding[0])
-        spare = 2 * factor - kernel_size
-        weight = F.pad(self.weight, (0, spare, 0, spare)) if spare else self.weight
-        weight = weight.view(self.in_channels, self.out_channels, 2, factor, 2, factor).flip(2, 4)
-        weight = weight.permute(1, 3, 5, 0, 2, 4).reshape(-1, self.in_channels, 2, 2)
-        assert self.bias is not None
-        blocks = F.conv2d(scores, weight, self.bias.repeat_interleave(factor**2), padding=1)
-        rows, columns = (
-            slice(padding, padding + (side - 1) * factor + kernel_size - 2 * padding + int(self.output_padding[0]))
-            for side in scores.shape[-2:]
+        (factor, _), kernel_size, padding = self.stride, self.kernel_size[0], int(self.padding[0])
+        sides = (
+            (side - 1) * factor + kernel_size - 2 * padding + int(self.output_padding[0]) for side in scores.shape[2:]
         )
-        return F.pixel_shuffle(blocks, factor)[..., rows, columns]
+        assert self.bias is not None
+        return subpixel(scores, self.weight, self.bias, Geometry(factor, padding, *sides))

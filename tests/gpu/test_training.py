@@ -72,7 +72,7 @@ def test_deterministic_gives_the_same_bits_twice(train):
 def test_the_header_says_what_was_chosen(train):
     log = (train("run") / "train.log").read_text()
     precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    assert f"compute  {precision}, channels-last, fused adamw, " in log
+    assert f"compute  {precision}, channels last, fused adamw, " in log
     assert "cuDNN tuned" in log
 
 

@@ -70,6 +70,7 @@ def test_the_directory_is_complete(tiny):
         "curves.png",
         "train.log",
         "checkpoints/best.ckpt",
+        "checkpoints/previous.ckpt",
         "checkpoints/last.ckpt",
         "samples/epoch_001.png",
         "samples/epoch_002.png",

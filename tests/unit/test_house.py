@@ -16,6 +16,7 @@ LEVELS = [
     ["fcn.config.rules"],
     ["fcn.config.changes"],
     ["fcn.config"],
+    ["fcn.models.subpixel"],
     ["fcn.data.voc", "fcn.models.upsampling", "fcn.models.weights", "fcn.losses", "fcn.metrics", "fcn.optim"],
     ["fcn.data.cache", "fcn.data.shapes", "fcn.data.transforms"],
     ["fcn.models.backbones", "fcn.diagnostics", "fcn.provenance", "fcn.runs"],

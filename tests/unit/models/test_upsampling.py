@@ -184,6 +184,8 @@ GEOMETRIES = [
     (Grid(32, 0.0), Grid(16, 0.0)),
     (Grid(16, 7.5), Grid(8, 3.5)),
     (Grid(8, -3.0), PIXELS),
+    (Grid(8, 30.5), PIXELS),
+    (Grid(2, 0.5), PIXELS),
 ]
 
 
@@ -203,11 +205,22 @@ def test_the_subpixel_form_is_the_transposed_convolution(source: Grid, target: G
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
-def test_the_algorithm_is_no_part_of_the_weights_and_few_channels_take_the_subpixel_form_on_a_cpu() -> None:
-    few, many = (upsampling(channels, cornered(8)) for channels in (6, 21))
-    assert set(few.state_dict()) == {"weight", "bias"}
+def test_the_algorithm_is_no_part_of_the_weights_and_large_factors_take_the_subpixel_form_on_a_cpu() -> None:
+    large, small = upsampling(6, cornered(8)), upsampling(6, cornered(32), cornered(16))
+    assert set(large.state_dict()) == {"weight", "bias"}
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert [layer.chosen(cpu) for layer in (few, many)] == [Algorithm.subpixel, Algorithm.transposed]
-    assert few.chosen(gpu) is Algorithm.transposed
-    few.algorithm = Algorithm.transposed
-    assert few.chosen(cpu) is Algorithm.transposed
+    assert [layer.chosen(cpu) for layer in (large, small)] == [Algorithm.subpixel, Algorithm.transposed]
+    assert large.chosen(gpu) is Algorithm.transposed
+    large.algorithm = Algorithm.transposed
+    assert large.chosen(cpu) is Algorithm.transposed
+
+
+def test_the_subpixel_form_computes_in_the_precision_of_autocast() -> None:
+    layer = upsampling(3, cornered(8))
+    scores, found = torch.randn(2, 3, 4, 5), []
+    for layer.algorithm in (Algorithm.transposed, Algorithm.subpixel):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits = layer(scores)
+        found.append((logits.dtype, torch.autograd.grad(logits.float().square().sum(), layer.weight)[0]))
+    assert found[0][0] is found[1][0] is torch.bfloat16
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=0.05, atol=0.05 * float(found[0][1].abs().max()))
