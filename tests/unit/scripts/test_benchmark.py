@@ -72,7 +72,7 @@ def test_what_is_measured_is_printed_and_written(benchmark, tmp_path):
     assert len(findings.results) == 4
     assert all(len(result.ours.rounds) == len(result.theirs.rounds) == 2 for result in findings.results)
     assert all(min(result.ours.rounds + result.theirs.rounds) > 0 for result in findings.results)
-    assert "pixel shuffle" in (tmp_path / "b.md").read_text()
+    assert "the sub-pixel form" in (tmp_path / "b.md").read_text()
     assert Image.open(tmp_path / "b.png").width > 500
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b.md", "b.png", "new"]
 
