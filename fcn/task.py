@@ -16,7 +16,7 @@ from fcn import config as configuration
 from fcn.computation import choose_upsampling, chosen_layout, compile_network
 from fcn.config import IGNORE_INDEX, Config, Protocol, Reduction
 from fcn.losses import counted, cross_entropy, step_loss
-from fcn.metrics import SegmentationMetrics, class_iou, scores
+from fcn.metrics import SegmentationMetrics, class_iou, predicted_classes, scores
 from fcn.models.networks import build_model
 from fcn.optim import build_optimizer, build_schedule
 
@@ -101,6 +101,7 @@ class SegmentationTask(pl.LightningModule):
         return self
 
     def on_fit_start(self) -> None:
+        self._waiting_is_free = self.device.type == "cpu"
         share = self.config.batch_size // self.trainer.world_size // self.config.trainer.accumulate
         crops = torch.zeros(share, 3, *self.config.data.crop_size, device=self.device)
         with self.trainer.strategy.precision_plugin.forward_context():
@@ -141,7 +142,7 @@ class SegmentationTask(pl.LightningModule):
             logits = self(image)
             numerator, part_count = cross_entropy(logits, one_target, reduction)
             found = numerator.detach(), part_count
-            prediction = logits.detach().argmax(dim=1)
+            prediction = predicted_classes(logits.detach())
             self._metrics("train/").update(prediction, one_mask, loss=found)
             if chapter:
                 self._metrics("d2l/train_").update(prediction, one_target, loss=found)
@@ -151,7 +152,7 @@ class SegmentationTask(pl.LightningModule):
             if number < parts:
                 self._differentiate(loss)
         self._last_sums = sums, count
-        if self.device.type == "cpu" or (self.global_step + 1) % self.config.trainer.log_every == 0:
+        if self._waiting_is_free or (self.global_step + 1) % self.config.trainer.log_every == 0:
             self._look_at_loss()
         return loss
 
@@ -169,7 +170,7 @@ class SegmentationTask(pl.LightningModule):
         target = void_as_background(batch["mask"]) if chapter else batch["mask"]
         logits = self(batch["image"])
         loss = cross_entropy(logits, target, Reduction.pixel_mean)
-        self._metrics("d2l/test_" if chapter else "val/").update(logits.argmax(dim=1), target, loss=loss)
+        self._metrics("d2l/test_" if chapter else "val/").update(predicted_classes(logits), target, loss=loss)
 
     def on_validation_end(self) -> None:
         torch.backends.cudnn.benchmark = self._tuned

@@ -18,7 +18,7 @@ from fcn.benchmarks.training import OURS, configured, train_in_turns
 from fcn.config import Config
 from fcn.data.module import VOCDataModule
 from fcn.diagnostics import upsampling_layers
-from fcn.metrics import SegmentationMetrics
+from fcn.metrics import SegmentationMetrics, predicted_classes
 
 PHASES = ("data wait", "host to device", "trunk", "upsampling", "loss", "backward", "optimiser", "metrics")
 REST = "Lightning, log"
@@ -75,7 +75,7 @@ class PhasedLoop:
 
     def _count(self, logits: Tensor, masks: Tensor) -> None:
         counted = torch.ones(2, device=self.device)
-        self.metrics.update(logits.argmax(dim=1), masks, loss=(counted[0], counted[1]))
+        self.metrics.update(predicted_classes(logits), masks, loss=(counted[0], counted[1]))
 
     def _lap(self, phase: str) -> None:
         synchronise(self.device.type)

@@ -63,7 +63,7 @@ def plain_loop(predictor: Predictor, tree: object) -> Tensor:
         for image, mask in datasets.VOCSegmentation(tree, year="2012", image_set="val", download=False):
             target = F.pil_to_tensor(mask)[0].long()
             pixels = F.normalize(F.to_dtype(F.to_image(image), torch.float32, scale=True), IMAGENET_MEAN, IMAGENET_STD)
-            logits = predictor.task.model(pixels[None].to(device).contiguous(memory_format=torch.channels_last))
+            logits = predictor.task.model(pixels[None].to(device).contiguous(memory_format=predictor.task.layout))
             prediction = logits.argmax(dim=1)[0].cpu()
             known = target < num_classes
             cells = target[known] * num_classes + prediction[known]

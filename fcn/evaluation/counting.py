@@ -17,7 +17,7 @@ from fcn.config import ConfigError, DataConfig
 from fcn.data import module
 from fcn.data.images import WholeImages
 from fcn.inference import Predictor
-from fcn.metrics import class_iou, confusion_matrix, scores
+from fcn.metrics import class_iou, confusion_matrix, predicted_classes, scores
 from fcn.readahead import read_ahead
 
 
@@ -158,7 +158,7 @@ def evaluate(
     for batch, reading in read_ahead(lambda batch: [images[index] for index in batch], batches):
         samples = reading.result()
         pixels, targets = (torch.stack([sample[key] for sample in samples]) for key in ("image", "mask"))
-        predictions = predictor.batch_logits(pixels).argmax(dim=1)
+        predictions = predicted_classes(predictor.batch_logits(pixels))
         counts, band_counts = _count(predictions, targets.to(predictions.device), widths, num_classes=num_classes)
         confusions[batch] = counts
         in_bands += band_counts

@@ -22,7 +22,9 @@ README = (ROOT / "README.md").read_text()
 SMALL = (*TINY, "epochs=1", "trainer=cpu", "trainer.sample_images=0", "backbone.weights=none", "data.num_workers=0")
 
 
-NETWORKS, EXPERIMENTS = ((ROOT / "docs" / name).read_text() for name in ("networks.md", "experiments.md"))
+NETWORKS, EXPERIMENTS, EXACTNESS, SPEED = (
+    (ROOT / "docs" / f"{name}.md").read_text() for name in ("networks", "experiments", "exactness", "speed")
+)
 
 
 def commands(text: str = README) -> set[str]:
@@ -67,6 +69,7 @@ ELSEWHERE = {
     "python scripts/tune.py search=default trials=30": "unit/scripts/test_tune.py",
     "python train.py experiment=d2l execute=false": "test_clusters.py",
     "python train.py -m hydra/launcher=slurm lr=0.001,0.01": "test_clusters.py",
+    "python scripts/benchmark.py step data --json benchmarks.json": "unit/scripts/test_benchmark.py, below",
 }
 
 
@@ -95,7 +98,9 @@ def test_training(line, folder, monkeypatch, capsys):
     assert finished == ["finished"]
 
 
-@pytest.mark.parametrize("line", sorted(line for line in commands(NETWORKS + EXPERIMENTS) if "train.py" in line))
+@pytest.mark.parametrize(
+    "line", sorted(line for line in commands(NETWORKS + EXPERIMENTS + EXACTNESS) if "train.py" in line)
+)
 def test_commands_of_the_pages_compose(line):
     """First values of a sweep; resume and rerun need a run and are tested with one."""
     arguments = [option for option in shlex.split(re.sub("<.*?>", "x", line))[2:] if option != "-m"]
@@ -110,6 +115,15 @@ def test_scripts_on_the_page_of_experiments_take_their_arguments(monkeypatch, ca
         options = [] if script.__name__ == "compare" else ["--cfg", "job"]
         status, _, err = type_in(monkeypatch, capsys, *arguments, *options, script=script)
         assert status == 0 or "must be a directory, which it is not" in err, (line, err)
+
+
+def test_the_benchmarks_of_the_pages_take_their_arguments(monkeypatch, capsys):
+    script = load_script("benchmark")
+    lines = sorted(line for line in commands(README + SPEED) if "benchmark.py" in line)
+    assert len(lines) == 4
+    for line in lines:
+        arguments = shlex.split(re.sub("<.*?>", "x", line))[2:]
+        assert set(script.parser().parse_args(arguments).what) <= set(script.NAMES), line
 
 
 def test_the_configuration_of_the_chapter_can_be_looked_at(folder, monkeypatch, capsys):

@@ -20,7 +20,14 @@ from torchmetrics.classification import (
 
 from fcn.config import IGNORE_INDEX, Reduction
 from fcn.losses import cross_entropy
-from fcn.metrics import SegmentationMetrics, _count_in_lanes, class_iou, confusion_matrix, scores
+from fcn.metrics import (
+    SegmentationMetrics,
+    _count_in_lanes,
+    class_iou,
+    confusion_matrix,
+    predicted_classes,
+    scores,
+)
 
 NUM_CLASSES = 4
 VOID = IGNORE_INDEX
@@ -343,3 +350,10 @@ def test_a_gpu_counts_the_same_without_waiting_for_it():
         torch.cuda.set_sync_debug_mode("default")
     assert torch.equal(metric.confusion.cpu(), of(prediction, target, 21).confusion)
     assert metric.state()["confusion"].device.type == "cpu"
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([torch.float32, torch.bfloat16]))
+def test_the_class_of_highest_score_is_the_first_of_equals(seed, dtype):
+    logits = torch.from_numpy(np.random.default_rng(seed).integers(0, 3, (2, 4, 5, 6))).to(dtype)
+    expected = logits.float().numpy().argmax(axis=1)
+    assert np.array_equal(predicted_classes(logits).numpy(), expected)

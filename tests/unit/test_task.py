@@ -5,9 +5,10 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import fcn
-from fcn import experiment, runs
+from fcn import experiment, metrics, runs
 from fcn.data.module import VOCDataModule
 from fcn.launch import compose
 from fcn.task import SegmentationTask
@@ -67,6 +68,41 @@ def test_frozen_batch_norm_neither_trains_nor_counts(shapes_root):
         assert not norm.training
         for key, value in norm.state_dict().items():
             assert torch.equal(value, before[name][key]), (name, key)
+
+
+class ReadsOfValues(TorchDispatchMode):
+    """Counts how often a value is read out of a tensor, for which a GPU would have to be waited for."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default)
+        return func(*args, **(kwargs or {}))
+
+
+class Watched(pl.Callback):
+    """Watches all that happens from the start of a step to its end."""
+
+    def on_train_batch_start(self, trainer, pl_module, *args):
+        pl_module._waiting_is_free = False  # as on a GPU
+        self.reads = ReadsOfValues()
+        self.reads.__enter__()
+
+    def on_train_batch_end(self, trainer, pl_module, *args):
+        self.reads.__exit__(None, None, None)
+        self.counts = [*getattr(self, "counts", []), self.reads.count]
+
+
+@pytest.mark.parametrize("options", [[], ["optim=adamw", "loss=image_sum", "trainer.accumulate=2"]])
+def test_a_step_reads_no_value_but_at_the_points_of_the_curves(shapes_root, monkeypatch, options):
+    """tests/gpu says the same of a GPU."""
+    monkeypatch.setattr(metrics, "_count", metrics._count_in_lanes)
+    config = compose(*STEP, f"data.root={shapes_root}", "trainer.log_every=2", "batch_size=4", *options)
+    watched = Watched()
+    trainer = experiment.build_trainer(config, callbacks=[watched])
+    trainer.limit_val_batches = 0
+    trainer.fit(SegmentationTask(config), datamodule=VOCDataModule(config))
+    assert [count > 0 for count in watched.counts] == [False, True, False, True]
 
 
 @pytest.mark.exhaustive
