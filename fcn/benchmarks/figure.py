@@ -32,14 +32,14 @@ def benchmark_figure(findings: Findings) -> Image.Image:
     heights = [height for height in (0.42 * len(ratios), 0.75 * len(findings.breakdowns)) if height]
     if not heights:
         raise BenchmarkError("--plot needs a speed-up or a breakdown; measure `step` or `breakdown` as well")
-    size = (10.5, sum(heights) + 1.25 * len(heights))
+    size = (10.5, sum(heights) + 1.3 * len(heights))
     drawing = Figure(figsize=size, dpi=110, facecolor="white")
     drawing.set_layout_engine("constrained", w_pad=0.12, h_pad=0.12, hspace=0.06)
     axes = list(drawing.subplots(len(heights), 1, height_ratios=heights, squeeze=False).flat)
     if ratios:
         _draw_ratios(axes[0], ratios)
     if findings.breakdowns:
-        _draw_phases(axes[-1], findings.breakdowns)
+        _draw_phases(drawing, axes[-1], findings.breakdowns)
     return figure_image(drawing)
 
 
@@ -75,7 +75,7 @@ def _bound(result: Result) -> float:
     return result.goal.bound if result.goal and not result.goal.of_ours else 1.0
 
 
-def _draw_phases(axes: Axes, breakdowns: Sequence[Breakdown]) -> None:
+def _draw_phases(drawing: Figure, axes: Axes, breakdowns: Sequence[Breakdown]) -> None:
     """A bar of one length per step, cut into its phases; what is below zero, hidden by overlap, is left out."""
     for place, breakdown in enumerate(breakdowns):
         shown = [(phase, max(value, 0.0)) for phase, value in breakdown.phases]
@@ -96,6 +96,4 @@ def _draw_phases(axes: Axes, breakdowns: Sequence[Breakdown]) -> None:
     axes.set_title("where a step's time goes", loc="left", fontsize=11, fontweight="bold")
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.legend(
-        loc="upper center", bbox_to_anchor=(0.42, -0.34 / len(breakdowns) - 0.25), ncols=5, fontsize=9, frameon=False
-    )
+    drawing.legend(loc="outside lower center", ncols=5, fontsize=9, frameon=False)

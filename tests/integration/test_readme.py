@@ -120,7 +120,7 @@ def test_scripts_on_the_page_of_experiments_take_their_arguments(monkeypatch, ca
 def test_the_benchmarks_of_the_pages_take_their_arguments(monkeypatch, capsys):
     script = load_script("benchmark")
     lines = sorted(line for line in commands(README + SPEED) if "benchmark.py" in line)
-    assert len(lines) == 4
+    assert len(lines) == 3
     for line in lines:
         arguments = shlex.split(re.sub("<.*?>", "x", line))[2:]
         assert set(script.parser().parse_args(arguments).what) <= set(script.NAMES), line

@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from fcn import experiment, runs
+from fcn.computation import chosen_layout
 from fcn.config import Config
 from fcn.data.images import Crops
 from fcn.data.module import VOCDataModule
@@ -66,6 +67,7 @@ def config(voc_tree) -> Config:
         "trainer=cpu",
         "trainer.log_every=1",
         "trainer.sample_images=0",
+        "trainer.upsampling=transposed",
     )
 
 
@@ -85,7 +87,7 @@ class Chapter:
         assert len(ours) == len(theirs)
         self.net.load_state_dict(dict(zip(theirs, ours.values(), strict=True)))
         # The memory layout of ours: the same mathematics, and rounding that a few steps do not blow up.
-        self.net.to(memory_format=torch.channels_last)
+        self.net.to(memory_format=task.layout)
 
     def step(self, images, masks) -> tuple[float, float]:
         """One step; the mean loss per image and the accuracy of the batch, as the chapter prints them."""
@@ -105,12 +107,12 @@ class Chapter:
         return sum(hits) / len(hits)
 
 
-def as_the_chapter_reads(samples):
+def as_the_chapter_reads(samples, layout):
     """Float images normalised by ImageNet's statistics; void is background, as every unknown colour is there."""
     normalise = torchvision.transforms.Normalize(mean=IMAGENET_MEAN, std=IMAGENET_STD)
     images = normalise(torch.stack([sample["image"] for sample in samples]).float() / 255)
     masks = torch.stack([sample["mask"] for sample in samples]).long()
-    return images.contiguous(memory_format=torch.channels_last), torch.where(masks == 255, 0, masks)
+    return images.contiguous(memory_format=layout), torch.where(masks == 255, 0, masks)
 
 
 def batches_of(images, *, epoch, seed, stream, config):
@@ -118,7 +120,7 @@ def batches_of(images, *, epoch, seed, stream, config):
     order = EpochBatches(len(images), batch_size=BATCH, position=lambda: 0, seed=seed)
     steps = len(order)
     order.position = lambda: epoch * steps
-    return [as_the_chapter_reads([crops[key] for key in keys]) for keys in order]
+    return [as_the_chapter_reads([crops[key] for key in keys], chosen_layout(config)) for keys in order]
 
 
 def test_losses_weights_and_accuracies_are_the_chapters(config, tmp_path):
