@@ -24,8 +24,9 @@ from torchvision.models.convnext import LayerNorm2d
 from torchvision.ops.misc import Permute
 
 from fcn import provenance
-from fcn.config import Choice, ConfigError, setting
+from fcn.config import Algorithm, Choice, ConfigError, setting
 from fcn.inference import find_checkpoint, load_task
+from fcn.models.upsampling import Upsampling
 from fcn.task import SegmentationTask
 
 Network = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -83,16 +84,17 @@ class Agreement:
 class Deployed(nn.Module):
     """A task as it is exported: images in, logits and mask out.
 
-    The numbers are the task's, on a copy of its network. Only memory is laid out plainly instead of channels
-    last: which convolution sees which layout depends on sizes of 1, and torch.export would then give a file that
-    refuses them.
+    The numbers are the task's, on a copy of its network. Only memory is laid out plainly, since what depends on
+    sizes of 1 makes a file that refuses them, and the upsampling is one operator.
     """
 
     def __init__(self, task: SegmentationTask) -> None:
         super().__init__()
         self.model = copy.deepcopy(task.model).to(memory_format=torch.contiguous_format).requires_grad_(False).eval()
         for module in self.model.modules():
-            if isinstance(module, (Permute, LayerNorm2d)):
+            if isinstance(module, Upsampling):
+                module.algorithm = Algorithm.transposed
+            elif isinstance(module, (Permute, LayerNorm2d)):
                 module.register_forward_hook(_plainly)
         self.normalised = task.normalised
 
@@ -114,8 +116,7 @@ def export(config: ExportConfig) -> tuple[Path, list[Agreement]]:
         The file, and how it agrees with PyTorch for every size and batch.
 
     Raises:
-        ConfigError: if the keys are wrong or the file cannot be written.
-        CheckpointError: if there is no checkpoint, or it does not load.
+        ConfigError, CheckpointError: if the keys are wrong, no checkpoint loads, or the file cannot be written.
         ExportError: if a package is missing, the exporter fails, or the exported network differs.
     """
     output = _output(config)
@@ -130,9 +131,8 @@ def export(config: ExportConfig) -> tuple[Path, list[Agreement]]:
             (_write_onnx if config.format is Format.onnx else _write_pt2)(program, file, config, metadata)
         except Exception as error:  # the exporters raise almost anything
             problem = str(error).strip().splitlines() or [type(error).__name__]
-            raise ExportError(
-                f"format (={config.format}) cannot be exported: {problem[0]}; HYDRA_FULL_ERROR=1 shows where"
-            ) from error
+            line = f"format (={config.format}) cannot be exported: {problem[0]}; HYDRA_FULL_ERROR=1 shows where"
+            raise ExportError(line) from error
         network = _load_onnx(file) if config.format is Format.onnx else _load_pt2(file)
         found = verify(network, task, config)
         for part in folder.iterdir():  # one file, unless protobuf's limit of 2 GB put the weights beside it
