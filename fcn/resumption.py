@@ -41,5 +41,9 @@ def prepare(run_dir: Path, composed: Config, overrides: Sequence[str]) -> None:
     after = configuration.from_composed(merged)
     found = changes(*(flatten(to_container(each)) for each in (before, after)))
     check_changes(found, allowed=after.allow, run=str(run_dir))
+    if found and runs.read_summary(run_dir).get("status") == "finished":
+        if after.epochs <= before.epochs:
+            raise ConfigError(f"resume (={run_dir}) is finished; it goes on only with more epochs than {before.epochs}")
+        runs.set_status(run_dir, "interrupted")
     if to_container(after) != to_container(before):
         runs.change(run_dir, after, overrides=[each for each in typed if not each.startswith("allow=")])

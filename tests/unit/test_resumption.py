@@ -55,3 +55,13 @@ def test_what_may_not_change_is_one_line_and_nothing_is_changed(run, monkeypatch
     assert (status, err.count("\n")) == (1, 1)
     assert err.startswith(f"error: {message}"), err
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_finished_run_goes_on_with_more_epochs_alone(run, monkeypatch, capsys):
+    runs.write_summary(run, {"status": "finished", "metrics": {}})
+    status, _, err = type_in(monkeypatch, capsys, "resume=run", "lr=0.5", "allow=[lr]")
+    assert (status, err) == (1, "error: resume (=run) is finished; it goes on only with more epochs than 7\n")
+    assert runs.load_config(run).lr == 1e-3
+    assert type_in(monkeypatch, capsys, "resume=run", "epochs=9", "allow=[epochs]")[0] == 0
+    assert runs.load_config(run).epochs == 9
+    assert runs.read_summary(run)["status"] == "interrupted"
