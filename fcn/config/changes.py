@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fcn.config.rules import ConfigError
@@ -32,12 +32,12 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Changes:
     }
 
 
-def check_changes(found: Changes, *, allowed: list[str], run: str) -> None:
+def check_changes(found: Changes, *, allowed: Iterable[str], run: str) -> None:
     """Check that a run may go on with changes, whose bits are not those of the run left alone.
 
     Args:
         found: from `changes`.
-        allowed: keys named by `allow`.
+        allowed: keys or groups named by `allow`.
         run: what to call the run.
 
     Raises:
@@ -45,7 +45,12 @@ def check_changes(found: Changes, *, allowed: list[str], run: str) -> None:
     """
     for key, (old, new) in found.items():
         change = f"{key} (={new}) was {old} when {run} began"
-        if any(key == fixed or key.startswith(f"{fixed}.") for fixed in FIXED):
+        if _is_in(key, FIXED):
             raise ConfigError(f"{change}, and must stay; begin a new run, with model.init_from={run} from its weights")
-        if key not in allowed:
+        if not _is_in(key, allowed):
             raise ConfigError(f"{change}; to go on with other bits than the run left alone, add allow=[{key}]")
+
+
+def _is_in(key: str, names: Iterable[str]) -> bool:
+    """Whether the key or a group that it is in has one of the names."""
+    return any(key == name or key.startswith(f"{name}.") for name in names)

@@ -22,4 +22,5 @@ def test_what_changes_the_bits_must_be_named():
     with pytest.raises(ConfigError, match=r"lr \(=0.2\) was 0.1 when x began; .* add allow=\[lr\]"):
         check_changes(found, allowed=["seed"], run="x")
     check_changes(found, allowed=["seed", "lr"], run="x")
+    check_changes({"schedule.name": ["cosine", "poly"]}, allowed=["schedule"], run="x")
     check_changes({}, allowed=[], run="x")
