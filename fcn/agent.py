@@ -129,8 +129,8 @@ def _root_cause(error: Any) -> str:
     message = failure.message
     if isinstance(message, dict):
         message = message.get("message", "")
-    first_line = str(message).strip().splitlines()[0] if failure.error_file_data else f"exit status {failure.exitcode}"
-    return f"rank {rank} failed: {first_line}"
+    line = cli.line_of(str(message)) if failure.error_file_data else f"exit status {failure.exitcode}"
+    return f"rank {rank} failed: {line}"
 
 
 @contextlib.contextmanager

@@ -58,13 +58,15 @@ def newest(run_dir: Path) -> Path | None:
     """
     last, is_first = run_dir / runs.LAST, int(os.environ.get("RANK", "0")) == 0
     if is_first:
-        for half in [*run_dir.glob(TEMPORARY), *last.parent.glob(TEMPORARY)]:  # of an execution that was killed
+        for half in run_dir.rglob(TEMPORARY):  # of an execution that was killed
             half.unlink()
     found = [run_dir / name for name in (runs.LAST, runs.PREVIOUS, runs.BEST) if (run_dir / name).exists()]
     sound = next((path for path in found if is_sound(path)), None)
     if sound is None:
-        if not found:
+        if not found and not runs.read_summary(run_dir).get("metrics"):
             return None
+        if not found:
+            raise ConfigError(f"{last} must be there to go on from, as before; bring it back, or begin a new run")
         raise ConfigError(f"{last} must be a checkpoint to go on from, but all that are there are damaged; train anew")
     if sound != last:
         log.warning("%s is damaged or gone; going on from %s, the one before", last, sound.name)
@@ -74,9 +76,11 @@ def newest(run_dir: Path) -> Path | None:
 
 
 def is_sound(checkpoint: Path) -> bool:
-    """Whether every part of the file has the sum that was noted when it was written; torch.load does not look."""
+    """Whether the file loads, and every part has the sum that was noted with it, at which torch.load does not look."""
     try:
         with zipfile.ZipFile(checkpoint) as parts:
-            return parts.testzip() is None
-    except (zipfile.BadZipFile, OSError):
+            sums_agree = parts.testzip() is None
+        torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # of many kinds, for what the directory of the file can be damaged to
         return False
+    return sums_agree

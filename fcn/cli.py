@@ -98,12 +98,20 @@ def explain(error: BaseException, schema: type = Config) -> str:
         return _unknown_key(cause.full_key, schema)
     if isinstance(cause, ValidationError) and cause.full_key:
         return _wrong_value(cause.full_key, str(cause).splitlines()[0], schema)
-    message = next((line.strip() for line in str(cause).splitlines() if line.strip()), "")
+    message = line_of(str(cause))
     if match := re.match(r"Could not override '([^']+)'", message):
         return _unknown_key(match[1], schema)
     if isinstance(cause, (ValueError, OSError, HydraException)) and message:
         return message
     return f"{type(cause).__name__}: {message}"
+
+
+def line_of(message: str) -> str:
+    """The line of an exception's message that says what happened: the first, or of a loader process's the last."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    if lines and re.match(r"(\w+: )?Caught \w+ in DataLoader worker", lines[0]):
+        return lines[-1].partition(": ")[2]
+    return lines[0] if lines else ""
 
 
 def _unknown_key(key: str, schema: type) -> str:

@@ -46,9 +46,12 @@ def compile_network(network: nn.Module) -> None:
     Raises:
         ConfigError: if there is no C++ compiler, which torch.compile needs on a CPU as on a GPU.
     """
-    compilers = [name for name in (os.environ.get("CXX"), "c++", "g++", "clang++") if name]
+    compilers = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++", "c++"]
     if not any(map(shutil.which, compilers)):
-        raise ConfigError("compile (=true) needs a C++ compiler (g++ or clang++); install one, or use compile=false")
+        raise ConfigError(
+            f"compile (=true) needs a C++ compiler, and there is no {' or '.join(compilers)}; install one, have the "
+            "environment variable CXX name one, or use compile=false"
+        )
     network.compile(dynamic=False)
 
 
@@ -97,11 +100,12 @@ def _inputs_of(network: nn.Module, images: Tensor, layers: list[Upsampling]) -> 
         inputs[layer] = given[0].detach()
 
     hooks = [layer.register_forward_pre_hook(keep) for layer in layers]
-    was_training = network.training
+    modes = {module: module.training for module in network.modules()}  # frozen batch norm is not as the rest
     network.eval()
     with torch.no_grad():
         network.forward(images)
-    network.train(was_training)
+    for module, mode in modes.items():
+        module.training = mode
     for hook in hooks:
         hook.remove()
     return inputs

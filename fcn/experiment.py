@@ -155,6 +155,10 @@ def build_trainer(config: Config, *, callbacks: list[pl.Callback]) -> pl.Trainer
         raise ConfigError(
             "trainer.sync_batchnorm (=true) needs GPUs, which alone compute it; use model.freeze_batchnorm=true"
         )
+    if config.data.on_device and not on_gpu:
+        raise ConfigError(
+            "data.on_device (=true) needs a GPU, in whose memory the images lie; use data.on_device=false"
+        )
     # Batch norm's statistics are broadcast before validation; doing it at every step would hang uneven ones.
     ddp = DDPStrategy(
         process_group_backend="nccl" if on_gpu else "gloo",

@@ -61,7 +61,7 @@ def prepare(composed: Config, overrides: Sequence[str]) -> tuple[Config, list[st
     """
     run = Path(str(composed.rerun))
     config = runs.load_config(run)
-    _check_finished(run)
+    _check_repeatable(run, config)
     merged, asked = (OmegaConf.structured(each) for each in (config, composed))
     for key in _typed_keys(run, [each for each in overrides if not each.startswith("rerun=")]):
         OmegaConf.update(merged, key, OmegaConf.select(asked, key))
@@ -70,10 +70,14 @@ def prepare(composed: Config, overrides: Sequence[str]) -> tuple[Config, list[st
     return replace(copy, rerun=str(run), resume=None), [*before, *overrides]
 
 
-def _check_finished(run: Path) -> None:
+def _check_repeatable(run: Path, config: Config) -> None:
     status = runs.read_summary(run).get("status", "not begun")
     if status != "finished":
         raise ConfigError(f"rerun (={run}) must be a finished run, and this one is {status}; finish it by resume={run}")
+    if config.allow:
+        raise ConfigError(
+            f"rerun (={run}) was resumed with changes (allow=[{','.join(config.allow)}]): no command repeats it"
+        )
     if not (run / runs.LAST).is_file():
         raise ConfigError(f"rerun (={run}) must still have {runs.LAST}, to compare with; bring it back")
 

@@ -30,7 +30,7 @@ def prepare(run_dir: Path, composed: Config, overrides: Sequence[str]) -> None:
     typed = [override for override in overrides if not override.startswith("resume=")]
     before = runs.load_config(run_dir)
     merged, asked = (OmegaConf.structured(each) for each in (before, composed))
-    merged.allow = []  # counts for one execution
+    merged.allow = []
     for override in OverridesParser.create().parse_overrides(typed):
         key = str(override.key_or_group).replace("/", ".")
         if key in ("experiment", "study", "hydra") or key.startswith("hydra."):
@@ -41,6 +41,8 @@ def prepare(run_dir: Path, composed: Config, overrides: Sequence[str]) -> None:
     after = configuration.from_composed(merged)
     found = changes(*(flatten(to_container(each)) for each in (before, after)))
     check_changes(found, allowed=after.allow, run=str(run_dir))
+    # Kept, since the next execution may go on from a checkpoint of before the change.
+    after.allow = list(dict.fromkeys([*before.allow, *after.allow]))
     if found and runs.read_summary(run_dir).get("status") == "finished":
         if after.epochs <= before.epochs:
             raise ConfigError(f"resume (={run_dir}) is finished; it goes on only with more epochs than {before.epochs}")

@@ -104,8 +104,9 @@ class Job:
     def _last_words(self, status: int) -> str:
         console = (self.run_dir / runs.CONSOLE).read_text(encoding="utf-8", errors="replace")
         lines = [line.strip() for line in console.splitlines() if line.strip()]
-        if lines and lines[-1].startswith("error: "):
-            return lines[-1].removeprefix("error: ")
+        # Not always the last line: what was printed before may wait in a buffer until the interpreter ends.
+        if error := next((line for line in reversed(lines) if line.startswith("error: ")), None):
+            return error.removeprefix("error: ")
         how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
         return "\n".join([how, *lines[-3:]])
 

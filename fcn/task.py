@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from fcn import config as configuration
 from fcn.computation import choose_upsampling, chosen_layout, compile_network
@@ -85,9 +87,7 @@ class SegmentationTask(pl.LightningModule):
         return (unit - self.mean) / self.std
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        config = self.config
-        head = list(self.model.head_parameters())
-        optimizer = build_optimizer(self.model, head=head, config=config.optim, lr=config.lr)
+        config, optimizer = self.config, self._optimizer()
         # `estimated_stepping_batches` would load the data; the order of an epoch fixes the number anyway.
         total_steps = config.epochs * self.trainer.datamodule.steps_per_epoch  # type: ignore[attr-defined]
         schedule = build_schedule(optimizer, config.schedule, total_steps=total_steps)
@@ -108,6 +108,18 @@ class SegmentationTask(pl.LightningModule):
             choose_upsampling(self.model, crops.contiguous(memory_format=self.layout), self.config)
         if self.config.compile:
             compile_network(self.model)
+
+    def on_train_start(self) -> None:
+        """Learning rate, decay and momentum as configured: a checkpoint restores those of its time."""
+        (optimizer,), schedule = self.trainer.optimizers, self.lr_schedulers()
+        assert isinstance(schedule, LambdaLR)
+        for number, (group, anew) in enumerate(
+            zip(optimizer.param_groups, self._optimizer().param_groups, strict=True)
+        ):
+            base, factor = anew["lr"], schedule.lr_lambdas[number](schedule.last_epoch)
+            schedule.base_lrs[number] = base
+            settings = {key: value for key, value in anew.items() if key not in ("params", "lr")}
+            group.update(settings, initial_lr=base, lr=base * factor)
 
     def on_validation_start(self) -> None:
         # cuDNN would try all algorithms for every size of image.
@@ -209,18 +221,20 @@ class SegmentationTask(pl.LightningModule):
         checkpoint["metrics"] = everyone
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._check_changes(checkpoint["config"])
+        self._check_changes(checkpoint["config"], num_processes=len(checkpoint["metrics"]))
         # With as many processes as before each takes back its own counts, so that sums are rounded the same.
         mine = checkpoint["metrics"][self.trainer.global_rank :: self.trainer.world_size]
         for name in self.metrics if mine else ():
             states = [states[name] for states in mine]
             self._metrics(name).load_state({key: sum(state[key] for state in states) for key in states[0]})
 
-    def _check_changes(self, before: dict[str, Any]) -> None:
+    def _check_changes(self, before: dict[str, Any], *, num_processes: int) -> None:
         """Whoever edits config.yaml by hand is told the same as who types."""
         flat = (configuration.flatten(each) for each in (before, configuration.to_container(self.config)))
         found = configuration.changes(*flat)
-        configuration.check_changes(found, allowed=self.config.allow, run="<the run>")
+        if num_processes != self.trainer.world_size:  # whatever trainer.devices says
+            found["trainer.devices"] = [num_processes, self.trainer.world_size]
+        configuration.check_changes(found, allowed=self.config.allow, run="this run")
         for key, (old, new) in found.items():
             log.info("changed  %s is %s instead of %s from here on", key, new, old)
 
@@ -228,6 +242,10 @@ class SegmentationTask(pl.LightningModule):
         metric = self.metrics[name]
         assert isinstance(metric, SegmentationMetrics)
         return metric
+
+    def _optimizer(self) -> Optimizer:
+        head = list(self.model.head_parameters())
+        return build_optimizer(self.model, head=head, config=self.config.optim, lr=self.config.lr)
 
     def _over_processes(self, sums: Tensor) -> Tensor:
         if self.trainer.world_size > 1:

@@ -35,11 +35,12 @@ def measure(settings: Settings) -> Findings:
         num_train=4 if settings.quick else 96,
         source=settings.data_root,
     )
-    crop = _pipelines(settings, tree, scaled=False)
-    return Findings([crop, _pipelines(settings, tree, scaled=True), *_memory(settings, tree)])
+    rows = [(False, True), (True, True), (False, False), (True, False)]
+    return Findings([*(_pipelines(settings, tree, scaled=s, floats=f) for s, f in rows), *_memory(settings, tree)])
 
 
-def _pipelines(settings: Settings, tree: Path, *, scaled: bool) -> Result:
+def _pipelines(settings: Settings, tree: Path, *, scaled: bool, floats: bool) -> Result:
+    """Ours against torchvision's as it is used, with `floats`, or as far as ours goes, to bytes."""
     scale = "[0.5,2.0]" if scaled else "[1.0,1.0]"
     batch = min(settings.batch_size, 8)
     config = settings.config(
@@ -47,18 +48,23 @@ def _pipelines(settings: Settings, tree: Path, *, scaled: bool) -> Result:
         "data.num_workers=0", f"batch_size={min(batch, 4)}",
     )  # fmt: skip
     ours = loader(config)
-    theirs = DataLoader(torchvision_set(tree, settings.size, scaled=scaled), batch_size=config.batch_size)
+    theirs = DataLoader(
+        torchvision_set(tree, settings.size, scaled=scaled, floats=floats), batch_size=config.batch_size
+    )
     num_images = len(ours) * config.batch_size
 
     def rate(batches: Iterable[Any]) -> float:
         return num_images / seconds_per_call(lambda: [None for _ in batches], calls=1, device="cpu")
 
-    name = f"images per second and core: {'scale, crop, flip' if scaled else 'crop, flip'}"
+    changes = "scale, crop, flip" if scaled else "crop, flip"
+    name = f"images per second and core: {changes}{'' if floats else ', to bytes'}"
     contestants = {"theirs": lambda: rate(theirs), "ours": lambda: rate(ours)}
     with threads(1):
         found = alternate(contestants, rounds=settings.rounds, tell=lambda line: settings.tell(f"{name}: {line}"))
-    note = "after the first epoch; theirs also makes floats and normalises, which ours does on the device, in the step"
-    goal = None if scaled else Goal(10)
+    note = "after the first epoch"
+    if floats:
+        note += "; theirs also makes floats and normalises, which ours does on the device, in the step"
+    goal = Goal(10) if floats and not scaled else None
     return speedup(name, REFERENCE, ours=found["ours"], theirs=found["theirs"], unit="images/s", goal=goal, note=note)
 
 
@@ -71,8 +77,9 @@ def loader(config: Config) -> DataLoader[dict[str, Tensor]]:
     return data.train_dataloader()
 
 
-def torchvision_set(tree: Path, size: tuple[int, int], *, scaled: bool) -> Any:
-    """Torchvision's own VOC with its own transforms: decode, scale, crop, flip, to floats, normalise."""
+def torchvision_set(tree: Path, size: tuple[int, int], *, scaled: bool, floats: bool) -> Any:
+    """Torchvision's own VOC with its own transforms: decode, scale, crop, flip, and maybe to floats and normalise."""
+    types = {tv_tensors.Image: torch.float32, tv_tensors.Mask: torch.int64, "others": None}
     short = min(VOC_SIZE)
     fill = {tv_tensors.Image: (124, 116, 104), tv_tensors.Mask: VOID}
     steps = [
@@ -80,9 +87,9 @@ def torchvision_set(tree: Path, size: tuple[int, int], *, scaled: bool) -> Any:
         *([v2.RandomResize(short // 2, 2 * short)] if scaled else []),
         v2.RandomCrop(size, pad_if_needed=True, fill=fill),
         v2.RandomHorizontalFlip(0.5),
-        v2.ToDtype({tv_tensors.Image: torch.float32, tv_tensors.Mask: torch.int64, "others": None}, scale=True),
-        v2.Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
     ]
+    if floats:
+        steps += [v2.ToDtype(types, scale=True), v2.Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))]
     found = datasets.VOCSegmentation(tree, year="2012", image_set="train", download=False, transforms=v2.Compose(steps))
     return datasets.wrap_dataset_for_transforms_v2(found)
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from fcn.config.rules import ConfigError
+from fcn.config.rules import ConfigError, nearest
+from fcn.config.schema import Config, schema_fields
 
 NEUTRAL = (
     "name", "execute", "resume", "rerun", "allow", "data.root", "data.download", "data.num_workers", "data.cache",
     "data.cache_dir", "trainer.log_every", "trainer.sample_images", "trainer.checkpoint_steps",
-    "trainer.checkpoint_minutes",
+    "trainer.checkpoint_minutes", "trainer.devices",
 )  # fmt: skip
-"""Keys that never change a weight or a score."""
+"""Keys that never change a weight or a score. The number of processes does: it is compared as it is, not as typed."""
 
-FIXED = ("batch_size", "data", "model", "backbone", "optim.name")
-"""Keys and groups that decide which images a step has, or which weights there are: another run."""
+FIXED = ("batch_size", "data", "model", "backbone", "optim.name", "optim.decay_all", "optim.bias_lr_multiplier")
+"""Keys and groups that decide which images a step has, or which weights and groups of them there are: another run."""
+
+MOVABLE = ("data.on_device",)
+"""What of the fixed groups may change by name: it gives the same pixels up to the rounding of colour jitter."""
 
 Changes = dict[str, list[Any]]
 
@@ -32,7 +36,7 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Changes:
     }
 
 
-def check_changes(found: Changes, *, allowed: Iterable[str], run: str) -> None:
+def check_changes(found: Changes, *, allowed: Collection[str], run: str) -> None:
     """Check that a run may go on with changes, whose bits are not those of the run left alone.
 
     Args:
@@ -41,14 +45,22 @@ def check_changes(found: Changes, *, allowed: Iterable[str], run: str) -> None:
         run: what to call the run.
 
     Raises:
-        ConfigError: naming the first change that may not be, or must be allowed by name.
+        ConfigError: naming the first change that may not be, or all that must be allowed by name.
     """
+    known = {*schema_fields(Config), *(key.partition(".")[0] for key in schema_fields(Config))}
+    for name in allowed:
+        if name not in known and not any(key.startswith(f"{name}.") for key in known):
+            raise ConfigError(f"allow (={name}) must name keys or groups{nearest(name, known)}")
     for key, (old, new) in found.items():
-        change = f"{key} (={new}) was {old} when {run} began"
-        if _is_in(key, FIXED):
-            raise ConfigError(f"{change}, and must stay; begin a new run, with model.init_from={run} from its weights")
-        if not _is_in(key, allowed):
-            raise ConfigError(f"{change}; to go on with other bits than the run left alone, add allow=[{key}]")
+        if _is_in(key, FIXED) and key not in MOVABLE:
+            raise ConfigError(
+                f"{key} (={new}) was {old} in {run} so far, and must stay; begin a new run, with model.init_from=... "
+                "from the weights of this one"
+            )
+    if missing := [key for key in found if not _is_in(key, allowed)]:
+        changed = ", ".join(f"{key} (={found[key][1]}) was {found[key][0]}" for key in missing)
+        remedy = f"to go on with other bits than the run left alone, add allow=[{','.join(missing)}]"
+        raise ConfigError(f"{changed} in {run} so far; {remedy}")
 
 
 def _is_in(key: str, names: Iterable[str]) -> bool:

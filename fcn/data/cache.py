@@ -8,9 +8,10 @@ when memory is short. The file holds, one after the other:
     for every pair the image, uint8 [H, W, 3] RGB, and the mask, uint8 [H, W]
 
 It is named `<split>-<place>-<key>.decoded`. The key is a hash of whatever decides the pixels: names, sizes and times of
-the files, the decoder, the number of classes that masks are checked for. The place is a hash of where the set is, so
-that sets can share one folder of caches. A set that has changed has another key: the file under its former one is
-removed when the new one is made. All of them may be deleted at any time; processes keep what they have mapped.
+the files, the decoder, the number of classes that masks are checked for. The place is a hash of where the set is and of
+the decoder, so that sets and environments can share one folder. A set that has changed has another key: the file under
+its former one is removed when the new one is made. All of them may be deleted at any time; processes keep what they
+have mapped.
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ class Decoded:
         Only the pages of what is read of them come into memory.
         """
         if self._bytes is None:
-            self._bytes = _map(self.path)
+            self.map()
+        assert self._bytes is not None
         (height, width), start = self.sizes[index], self.starts[index]
         middle, end = (start + count * height * width for count in (3, BYTES_PER_PIXEL))
         image = self._bytes[start:middle].view(height, width, 3).permute(2, 0, 1)
@@ -82,7 +84,14 @@ class Decoded:
 
     def select(self, indices: Sequence[int]) -> Decoded:
         """These images alone, out of the same file."""
-        return Decoded(self.path, [self.sizes[i] for i in indices], [self.starts[i] for i in indices])
+        some = Decoded(self.path, [self.sizes[i] for i in indices], [self.starts[i] for i in indices])
+        some._bytes = self._bytes
+        return some
+
+    def map(self) -> Decoded:
+        """Itself, mapped from here on: what it reads stays even if the file is deleted."""
+        self._bytes = _map(self.path)
+        return self
 
 
 def _map(path: Path) -> Tensor:
@@ -138,11 +147,11 @@ def prepare(sets: Mapping[str, Sequence[Pair]], *, num_classes: int, folders: Se
 
 def _identity(pairs: Sequence[Pair], split: str, num_classes: int) -> tuple[str, bytes]:
     """Prefix of the file's name, which stays when the set changes, and the key, which does not."""
-    place = f"{pairs[0].mask.parent.resolve()} {split} {num_classes}"
     decoder = f"{PIL.__version__} {features.version('libjpeg_turbo')}"
+    place = f"{pairs[0].mask.parent.resolve()} {split} {num_classes} {decoder}"
     states = [(pair.name, pair.image.stat(), pair.mask.stat()) for pair in pairs]
     lines = [f"{n} {i.st_size} {i.st_mtime_ns} {m.st_size} {m.st_mtime_ns}" for n, i, m in states]
-    key = hashlib.sha256("\n".join([place, decoder, *lines]).encode()).digest()
+    key = hashlib.sha256("\n".join([place, *lines]).encode()).digest()
     return f"{split[:60]}-{hashlib.sha256(place.encode()).hexdigest()[:8]}-", key
 
 
@@ -162,7 +171,7 @@ def _opened(path: Path, key: bytes, num_images: int) -> Decoded | None:
         return None
     sizes = np.frombuffer(head, "<i8", offset=len(MAGIC) + len(key)).reshape(-1, 2).tolist()
     *starts, end = accumulate((BYTES_PER_PIXEL * h * w for h, w in sizes), initial=length)
-    return Decoded(path, [(h, w) for h, w in sizes], starts) if end == size else None
+    return Decoded(path, [(h, w) for h, w in sizes], starts).map() if end == size else None
 
 
 def _make(pairs: Sequence[Pair], split: str, *, num_classes: int, folders: Sequence[Path]) -> Decoded | None:

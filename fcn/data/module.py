@@ -8,12 +8,16 @@ whole batches to the processes, so that which images share one does not depend o
 
 from __future__ import annotations
 
+import atexit
 import functools
 import logging
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable
+from multiprocessing.synchronize import Event
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
@@ -61,11 +65,6 @@ class VOCDataModule(pl.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         data = self.config.data
-        if data.on_device and not self._on_gpu():
-            raise ConfigError(
-                "data.on_device (=true) needs a GPU, since a CPU is faster with one image at a time; "
-                "use data.on_device=false"
-            )
         root = locate(data, prepare=False)
         self.train_images = find_images(data, root, data.train_split)
         self.val_images = find_images(data, root, data.val_split)
@@ -195,6 +194,13 @@ class VOCDataModule(pl.LightningDataModule):
         assert self.trainer is not None
         return self.trainer.strategy.root_device.type == "cuda"
 
+    @functools.cached_property
+    def _ending(self) -> Event:
+        """Set when this process ends, before multiprocessing asks its children to."""
+        event = multiprocessing.Event()
+        atexit.register(event.set)
+        return event
+
     def _loader_options(self) -> dict[str, Any]:
         on_gpu = self._on_gpu()
         workers = self.config.data.num_workers
@@ -207,14 +213,22 @@ class VOCDataModule(pl.LightningDataModule):
             "num_workers": workers,
             "persistent_workers": workers > 0,
             "pin_memory": on_gpu,
-            "worker_init_fn": _leave_signals_to_the_run,
+            "worker_init_fn": functools.partial(_leave_signals_to_the_run, ending=self._ending),
         }
 
 
-def _leave_signals_to_the_run(worker: int) -> None:
-    """A cluster signals all processes of a job; a loader process that died of it would fail the last step."""
+def _leave_signals_to_the_run(worker: int, *, ending: Event) -> None:
+    """A cluster signals all processes of a job; a loader process that died of it would fail the last step.
+
+    SIGTERM is also how a process that ends tells its children to end, and waits until they have.
+    """
+
+    def end_if_asked(number: int, frame: FrameType | None) -> None:
+        if ending.is_set():
+            os._exit(0)
+
     for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, end_if_asked if number == signal.SIGTERM else signal.SIG_IGN)
 
 
 def locate(data: DataConfig, *, prepare: bool) -> Path:

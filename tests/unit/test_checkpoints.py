@@ -5,6 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fcn import checkpoints, runs
 from fcn.config import ConfigError
@@ -77,6 +79,24 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew_unasked(tmp
     for name in (runs.LAST, runs.PREVIOUS):
         damage(tmp_path / name, "truncated")
     with pytest.raises(ConfigError, match=r"last\.ckpt must be a checkpoint to go on from, but all .* are damaged"):
+        checkpoints.newest(tmp_path)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@given(st.data())
+def test_whatever_is_damaged_is_no_error_but_a_fallback(tmp_path, data):
+    saved(tmp_path, 1, 2)
+    content = bytearray((tmp_path / runs.LAST).read_bytes())
+    start = data.draw(st.integers(0, len(content) - 1))
+    content[start : start + data.draw(st.integers(1, 300))] = data.draw(st.binary(max_size=50))
+    (tmp_path / runs.LAST).unlink()
+    (tmp_path / runs.LAST).write_bytes(content)
+    assert step_of(checkpoints.newest(tmp_path)) in (1, 2)
+
+
+def test_a_run_that_had_a_checkpoint_does_not_begin_anew_without(tmp_path):
+    runs.write_summary(tmp_path, {"metrics": {"train/loss": 1.0}})
+    with pytest.raises(ConfigError, match=r"last\.ckpt must be there to go on from, .* bring it back, or begin"):
         checkpoints.newest(tmp_path)
 
 

@@ -58,6 +58,8 @@ def test_the_layout_is_what_the_device_is_fast_with(monkeypatch, config, capabil
 
 def test_what_is_measured_decides_and_leaves_the_network_as_it_was(config, monkeypatch):
     task = SegmentationTask(config)
+    next(task.model.children()).eval()  # as frozen batch norm is
+    modes = {module: module.training for module in task.model.modules()}
     before = copy.deepcopy(task.state_dict())
     images = torch.zeros(2, 3, 64, 64)
     for faster in (Algorithm.subpixel, Algorithm.transposed):
@@ -69,7 +71,7 @@ def test_what_is_measured_decides_and_leaves_the_network_as_it_was(config, monke
     monkeypatch.undo()
     measure_upsampling(task.model, images, layers_of(task))  # for real
     assert all(layer.algorithm in (Algorithm.transposed, Algorithm.subpixel) for layer in layers_of(task))
-    assert task.model.training
+    assert {module: module.training for module in task.model.modules()} == modes
     assert all(parameter.grad is None for parameter in task.parameters())
     for name, value in task.state_dict().items():
         assert torch.equal(value, before[name]), name

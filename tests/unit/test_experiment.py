@@ -22,6 +22,11 @@ def test_synchronised_batch_norm_needs_gpus_where_there_is_more_than_one_process
         build_trainer(config, callbacks=[])  # whose batch is whole
 
 
+def test_images_on_the_device_need_a_gpu():
+    with pytest.raises(ConfigError, match=r"data\.on_device \(=true\) needs a GPU, .*; use data\.on_device=false"):
+        build_trainer(compose("trainer=cpu", "data.on_device=true"), callbacks=[])
+
+
 def test_the_bar_shows_the_loss_as_it_was_last_looked_at():
     task, bar = SegmentationTask(compose("backbone=squeezenet1_0")), ProgressBar()
     assert bar.get_metrics(pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu"), task) == {}

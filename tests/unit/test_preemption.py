@@ -1,5 +1,7 @@
 """Jobs of a cluster: whose signals and variables they are."""
 
+import functools
+import multiprocessing
 import os
 import signal
 
@@ -16,11 +18,17 @@ from fcn.slots import Job
 
 def test_loader_processes_leave_the_signals_to_the_run():
     """A cluster signals them too; without this the loader raises that its worker was killed."""
-    loader = iter(DataLoader(range(40), num_workers=1, worker_init_fn=_leave_signals_to_the_run))
+    ending = multiprocessing.Event()
+    leave = functools.partial(_leave_signals_to_the_run, ending=ending)
+    loader = iter(DataLoader(range(40), num_workers=1, worker_init_fn=leave, persistent_workers=True))
     first = next(loader)
     for number in runs.STOP_SIGNALS:
         os.kill(loader._workers[0].pid, number)
     assert [int(batch) for batch in [first, *loader]] == list(range(40))
+    ending.set()  # as this process does before multiprocessing tells its children to end, and waits for them
+    os.kill(loader._workers[0].pid, signal.SIGTERM)
+    loader._workers[0].join(timeout=20)
+    assert loader._workers[0].exitcode == 0
 
 
 def test_a_process_of_a_slurm_job_is_a_run_of_its_own(monkeypatch):

@@ -1,5 +1,7 @@
 """The training step: what its gradient is, however it is computed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import pytorch_lightning as pl
@@ -8,6 +10,7 @@ from torch import nn
 
 import fcn
 from fcn import experiment, metrics, runs
+from fcn.config import ConfigError
 from fcn.data.module import VOCDataModule
 from fcn.launch import compose
 from fcn.task import SegmentationTask
@@ -108,6 +111,23 @@ def test_a_step_reads_no_value_but_at_the_points_of_the_curves(shapes_root, monk
     trainer.limit_val_batches = 0
     trainer.fit(SegmentationTask(config), datamodule=VOCDataModule(config))
     assert [count > 0 for count in watched.counts] == [False, True, False, True]
+
+
+def test_what_is_allowed_to_change_takes_effect(shapes_root, tmp_path):
+    """A checkpoint brings the learning rate and decay of its time."""
+    config = compose(*STEP, f"data.root={shapes_root}", "lr=0.1")
+    experiment.train(config, tmp_path / "run")
+    before = torch.load(tmp_path / "run" / runs.LAST, weights_only=True)["state_dict"]
+    changed = replace(config, epochs=2, lr=0.0, allow=["epochs", "lr"])
+    runs.set_status(tmp_path / "run", "interrupted")
+    experiment.train(changed, tmp_path / "run")
+    after = torch.load(tmp_path / "run" / runs.LAST, weights_only=True)
+    assert after["global_step"] == 4
+    for name, weight in after["state_dict"].items():
+        assert torch.equal(weight, before[name]), name
+    runs.set_status(tmp_path / "run", "interrupted")
+    with pytest.raises(ConfigError, match=r"lr \(=0.5\) was 0.0 in this run so far; .* add allow=\[lr\]"):
+        experiment.train(replace(config, epochs=2, lr=0.5), tmp_path / "run")
 
 
 @pytest.mark.exhaustive

@@ -35,7 +35,7 @@ def test_images_of_ones_own_are_linked_and_torchvision_reads_the_tree(tmp_path, 
     first, *_, last = voc.read_split(tree, "train")
     assert first.image.resolve() == last.image.resolve() == voc.read_split(source, "train")[0].image.resolve()
     for scaled in (False, True):
-        image, mask = torchvision_set(tree, (64, 96), scaled=scaled)[0]
+        image, mask = torchvision_set(tree, (64, 96), scaled=scaled, floats=True)[0]
         assert (image.shape, image.dtype, mask.shape[-2:]) == ((3, 64, 96), torch.float32, (64, 96))
         assert set(mask.unique().tolist()) <= {*range(6), 255}
 

@@ -13,14 +13,19 @@ def test_only_what_changes_a_number_is_a_change():
 
 @pytest.mark.parametrize("key", ["batch_size", "data.crop_size", "model.init", "backbone.name", "optim.name"])
 def test_another_run_is_refused_even_if_allowed(key):
-    with pytest.raises(ConfigError, match=rf"{key} \(=2\) was 1 when x began, and must stay; begin a new run"):
+    with pytest.raises(ConfigError, match=rf"{key} \(=2\) was 1 in x so far, and must stay; begin a new run"):
         check_changes({key: [1, 2]}, allowed=[key], run="x")
 
 
 def test_what_changes_the_bits_must_be_named():
     found = {"lr": [0.1, 0.2], "seed": [0, 1]}
-    with pytest.raises(ConfigError, match=r"lr \(=0.2\) was 0.1 when x began; .* add allow=\[lr\]"):
+    with pytest.raises(ConfigError, match=r"lr \(=0.2\) was 0.1 in x so far; .* add allow=\[lr\]"):
         check_changes(found, allowed=["seed"], run="x")
+    with pytest.raises(ConfigError, match=r"lr .* was 0.1, seed .* was 0 in x so far; .* add allow=\[lr,seed\]"):
+        check_changes(found, allowed=[], run="x")
+    with pytest.raises(ConfigError, match=r"allow \(=lrr\) must name keys or groups; did you mean lr\?"):
+        check_changes({}, allowed=["lrr"], run="x")
     check_changes(found, allowed=["seed", "lr"], run="x")
     check_changes({"schedule.name": ["cosine", "poly"]}, allowed=["schedule"], run="x")
+    check_changes({"data.on_device": [True, False]}, allowed=["data"], run="x")
     check_changes({}, allowed=[], run="x")

@@ -115,13 +115,6 @@ def trainer_on(device: str) -> SimpleNamespace:
     return SimpleNamespace(global_rank=0, world_size=1, strategy=strategy, fit_loop=fit_loop)
 
 
-def test_on_a_cpu_it_is_an_error(shapes_root):
-    data = module_of(shapes_root, on_device=True)
-    data.trainer = trainer_on("cpu")
-    with pytest.raises(ConfigError, match=r"data\.on_device \(=true\) needs a GPU, .*; use data\.on_device=false"):
-        data.setup("fit")
-
-
 def test_the_data_module_makes_the_same_batches_either_way(shapes_root):
     data = module_of(shapes_root, augmentation=AugmentationConfig(scale=[0.5, 2.0], flip=0.5))
     data.trainer = trainer_on("cpu")
