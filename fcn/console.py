@@ -72,5 +72,5 @@ def _ignore_known_warnings() -> None:
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
     # Batch norm is frozen because model.freeze_batchnorm says so.
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training")
-    # A process without validation images is expected: Share pads nothing.
+    # A process without validation images is expected: nothing is padded.
     warnings.filterwarnings("ignore", message=".*has 0 length")
