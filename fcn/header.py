@@ -44,7 +44,7 @@ def header(config: Config, data: VOCDataModule, task: pl.LightningModule) -> lis
         f"model    {model_line(config)}, {millions:.1f} M parameters",
         f"data     {config.data.name}: {sets}{dropped}, {len(config.data.classes)} classes, crops of {height}x{width}",
         f"steps    {config.epochs} epochs of {data.steps_per_epoch} steps, {config.batch_size} images a step in all",
-        f"loss     {_loss_line(config)}",
+        f"loss     {loss_line(config)}",
     ]
     if config.data.name is DatasetName.shapes:
         lines.append(
@@ -64,7 +64,7 @@ def model_line(config: Config) -> str:
     return f"{model.name} on {backbone.name} (weights: {backbone.weights}{stride}), {upsampling}"
 
 
-def _loss_line(config: Config) -> str:
+def loss_line(config: Config) -> str:
     reduction = config.loss.reduction
     line = f"{reduction}, {config.optim.name} with lr {config.lr:g}, {config.schedule.name} schedule"
     if reduction is Reduction.pixel_mean:

@@ -80,11 +80,6 @@ def test_workers_change_nothing(trained, uninterrupted):
     assert_same_bits(trained("data.num_workers=2"), uninterrupted)
 
 
-def test_the_seed_changes_everything(trained, uninterrupted):
-    other = final_state(trained("seed=1"))["state_dict"]["model.score_fr.weight"]
-    assert not torch.allclose(other, final_state(uninterrupted)["state_dict"]["model.score_fr.weight"])
-
-
 def test_the_last_epoch_is_validated_whatever_val_every(uninterrupted):
     header, *rows = scalar_columns(uninterrupted)
     column = header.index("val/mean_iou")
@@ -179,6 +174,7 @@ def test_a_killed_run_goes_on_bit_for_bit(module_command, uninterrupted, kills):
     assert finished
 
 
+@pytest.mark.exhaustive
 def test_a_run_directory_is_a_job(uninterrupted, tmp_path):
     """The agent executes what train.py has only begun: here, a configuration and nothing else."""
     run = tmp_path / "job"

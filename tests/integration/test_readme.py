@@ -87,7 +87,10 @@ def test_every_command_is_known():
     assert HERE - commands() == set()
 
 
-@pytest.mark.parametrize("line", sorted(HERE))
+LARGE = "python train.py backbone=resnet50 optim=adamw schedule=poly"
+
+
+@pytest.mark.parametrize("line", [*sorted(HERE - {LARGE}), pytest.param(LARGE, marks=pytest.mark.slow)])
 def test_training(line, folder, monkeypatch, capsys):
     arguments = shlex.split(line.replace("<folder that holds VOCdevkit>", "data"))[2:]
     small = [option for option in SMALL if "lr=" not in option]

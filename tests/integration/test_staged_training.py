@@ -36,6 +36,7 @@ def weights(run):
     return torch.load(run / runs.LAST, weights_only=True)["state_dict"]
 
 
+@pytest.mark.slow
 def test_a_finer_network_goes_on_from_a_coarser_one(train, monkeypatch, capsys):
     status, out, coarse = train("coarse", "model=fcn32s")
     assert status == 0, out

@@ -113,6 +113,16 @@ def test_a_step_reads_no_value_but_at_the_points_of_the_curves(shapes_root, monk
     assert [count > 0 for count in watched.counts] == [False, True, False, True]
 
 
+def test_the_seed_decides_the_initial_weights(tmp_path, shapes_root):
+    states = []
+    for number, seed in enumerate((0, 0, 1)):
+        experiment.train(compose(*STEP, f"data.root={shapes_root}", f"seed={seed}", "epochs=0"), tmp_path / str(number))
+        states.append(torch.load(tmp_path / str(number) / runs.LAST, weights_only=True)["state_dict"])
+    first, again, other = (state["model.score_fr.weight"] for state in states)
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, other)
+
+
 def test_what_is_allowed_to_change_takes_effect(shapes_root, tmp_path):
     """A checkpoint brings the learning rate and decay of its time."""
     config = compose(*STEP, f"data.root={shapes_root}", "lr=0.1")

@@ -77,7 +77,7 @@ def test_what_is_measured_is_printed_and_written(benchmark, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b.md", "b.png", "new"]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_every_benchmark_of_one_process_runs(tmp_path):
     names = [name for name in script.NAMES if name not in ("start", "ddp")]
     command = [sys.executable, str(ROOT / "scripts" / "benchmark.py"), *names, "--quick", "--device", "cpu"]
