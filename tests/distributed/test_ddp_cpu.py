@@ -21,6 +21,7 @@ def pair(module_command):
     return module_command.run_of("pair"), done
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_run(pair, module_command):
     run, done = pair
     assert [path.name for path in (module_command.folder / "outputs").iterdir()] == ["pair"]
