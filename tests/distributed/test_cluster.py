@@ -118,6 +118,7 @@ def slurm(command, start):
     return lambda run: start(["bash", ROOT / "scripts" / "slurm.sh", run], PATH=path, **variables)
 
 
+@pytest.mark.exhaustive
 def test_a_slurm_job_requeues_itself_when_preempted_and_not_when_finished(command, slurm, start):
     run, alone = prepared(command, "run", *LONG, "trainer=cpu"), prepared(command, "alone", *LONG, "trainer=cpu")
     requeued = command.folder / "requeued"
