@@ -58,8 +58,9 @@ def newest(run_dir: Path) -> Path | None:
     """
     last, is_first = run_dir / runs.LAST, int(os.environ.get("RANK", "0")) == 0
     if is_first:
-        for half in run_dir.rglob(TEMPORARY):  # of an execution that was killed
-            half.unlink()
+        for folder in (run_dir, last.parent, run_dir / runs.SAMPLES):  # not those where others may be writing
+            for half in folder.glob(TEMPORARY):  # of an execution that was killed
+                half.unlink()
     found = [run_dir / name for name in (runs.LAST, runs.PREVIOUS, runs.BEST) if (run_dir / name).exists()]
     sound = next((path for path in found if is_sound(path)), None)
     if sound is None:

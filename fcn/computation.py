@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,8 +16,8 @@ from torch import Tensor, nn
 from fcn.config import Accelerator, Algorithm, Config, ConfigError, Precision
 from fcn.models.upsampling import Upsampling
 
-REPETITIONS = 10
-"""Of each algorithm when they are compared, after as many to warm up as there are algorithms."""
+REPETITIONS = 12
+"""Of each algorithm when they are compared; the first ones are slow, which the median does not mind."""
 
 
 def chosen_precision(config: Config, *, on_gpu: bool) -> Precision:
@@ -119,7 +120,7 @@ def _seconds(layer: Upsampling, scores: Tensor) -> float:
     def run() -> None:
         torch.autograd.grad(layer(scores).sum(), [scores, *weights])
 
-    return sorted(_timed(run, scores.device) for _ in range(2 + REPETITIONS))[(2 + REPETITIONS) // 2]
+    return statistics.median(_timed(run, scores.device) for _ in range(REPETITIONS))
 
 
 def _timed(run: Callable[[], Any], device: torch.device) -> float:

@@ -60,7 +60,10 @@ class SavePoints(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         # After the last step of an epoch comes its validation, which a resumed run would miss: on_train_epoch_end.
         if not trainer.is_last_batch:
-            self._act(trainer, self._agreed(trainer))
+            number = self._agreed(trainer)
+            if number:
+                self.save(trainer)
+            self._hand_over(number)
 
     def save(self, trainer: pl.Trainer, *, best: bool = False) -> None:
         """Save where training stands, see `checkpoints.save`; a collective."""
@@ -69,19 +72,12 @@ class SavePoints(pl.Callback):
 
     def stop_if_asked(self, trainer: pl.Trainer) -> None:
         """Leave the program if any process has received a signal, unless who waited for it goes on; a collective."""
-        number = self._agreed(trainer)
-        if number > SAVE:
-            self._hand_over(number)
-
-    def _act(self, trainer: pl.Trainer, number: int) -> None:
-        if number:
-            self.save(trainer)
-        if number > SAVE:
-            self._hand_over(number)
+        self._hand_over(self._agreed(trainer))
 
     def _hand_over(self, number: int) -> None:
-        self.received.discard(number)
-        runs.hand_over(number, self._previous.get(number))
+        if number > SAVE:
+            self.received.discard(number)
+            runs.hand_over(number, self._previous.get(number))
 
     def _agreed(self, trainer: pl.Trainer) -> int:
         """The greatest signal that any process has received, `SAVE` if a checkpoint is due, or 0; a collective."""

@@ -30,6 +30,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fcn.scripting import run_script
+
 NAMES = ("step", "overhead", "breakdown", "roofline", "data", "evaluation", "upsampling", "start", "ddp")
 
 
@@ -63,17 +65,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    arguments = parser().parse_args()
-    try:
-        run(arguments)
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
-    except Exception as error:
-        from fcn.cli import WANTS_TRACEBACK, fail  # brings Hydra, for which --help need not wait
-
-        if WANTS_TRACEBACK:
-            raise
-        fail(error)
+    run_script(run, parser().parse_args())
 
 
 def run(arguments: argparse.Namespace) -> None:

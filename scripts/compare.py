@@ -23,6 +23,7 @@ from fcn.comparison import Comparison, ComparisonError, Contrast, compare, contr
 from fcn.comparison.files import class_bars, curves, pair_of
 from fcn.comparison.report import Picture, page
 from fcn.comparison.tables import csv_text, markdown, renderable
+from fcn.scripting import run_script
 
 PANELS = 4
 """Images on a page or sheet, if not said otherwise."""
@@ -59,17 +60,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    arguments = parser().parse_args()
-    try:
-        run(arguments)
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
-    except Exception as error:
-        from fcn.cli import WANTS_TRACEBACK, fail  # brings Hydra, for which --help need not wait
-
-        if WANTS_TRACEBACK:
-            raise
-        fail(error)
+    run_script(run, parser().parse_args())
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -42,7 +42,7 @@ LEVELS = [
     ["fcn.comparison.files", "fcn.comparison.panels", "fcn.comparison.report"],
     ["fcn.comparison"],
     ["fcn.cli", "fcn.rerun", "fcn.resumption", "fcn.space"],
-    ["fcn.agent", "fcn.plan"],
+    ["fcn.agent", "fcn.plan", "fcn.scripting"],
     ["fcn.slots", "fcn.worker"],
     ["fcn.sweepboard", "fcn.preemption"],
     ["fcn.sweeps"],
