@@ -17,18 +17,32 @@ from typing import Any, NoReturn
 
 import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, ValidationError
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, InterpolationResolutionError
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationResolutionError,
+    OmegaConfBaseException,
+)
 
 from fcn import runs
-from fcn.config import Config, ModelName, flatten, nearest, schema_fields
+from fcn.config import Config, ModelName, flatten, nearest, schema_fields, yaml_problem
 
 WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
 """Whether the person who started this process asked for tracebacks, in Hydra's own way."""
+
+PRESETS = ("experiment", "study")
+"""Groups whose options set keys everywhere."""
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -50,6 +64,7 @@ def run_command(task: Callable[[DictConfig], Any], *, config_name: str, schema: 
                 raise  # Hydra goes on with the other jobs of a sweep and raises it at the end
             fail(error, schema)  # at once: Hydra would first print a line of its own
 
+    sys.argv[1:] = _flags_first(sys.argv[1:])
     if "--help" in sys.argv or "-h" in sys.argv:
         _list_groups_quickly()
     before = os.environ.get("HYDRA_FULL_ERROR", "0")
@@ -64,6 +79,24 @@ def run_command(task: Callable[[DictConfig], Any], *, config_name: str, schema: 
         fail(error, schema)
     finally:
         os.environ["HYDRA_FULL_ERROR"] = before
+
+
+def _flags_first(arguments: list[str]) -> list[str]:
+    """The arguments as Hydra's parser takes them, which knows overrides only after its flags.
+
+    Raises:
+        SystemExit: with one line, for a flag that is none.
+    """
+    parser = get_args_parser()
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+    for argument in arguments:
+        name = argument.partition("=")[0]
+        known = any(flag.startswith(name) for flag in flags) if name.startswith("--") else name in flags
+        if name.startswith("-") and not known:
+            key = name.lstrip("-").replace("-", "_")
+            raise SystemExit(f"error: {name} is no flag; keys are typed without dashes: {key}=VALUE")
+    overrides: list[str] = parser.parse_intermixed_args(arguments).overrides
+    return [argument for argument in arguments if argument not in overrides] + overrides
 
 
 def _list_groups_quickly() -> None:
@@ -84,23 +117,29 @@ def fail(error: BaseException, schema: type = Config) -> NoReturn:
 
 def explain(error: BaseException, schema: type = Config) -> str:
     """One line for a person: what was wrong, what is allowed, what may have been meant."""
-    cause = error.__cause__ if isinstance(error, ConfigCompositionException) and error.__cause__ else error
+    inner = error.__cause__ or error.__context__
+    cause = inner if isinstance(error, ConfigCompositionException) and inner else error
     if isinstance(cause, MissingConfigException):
-        group, _, option = (cause.missing_cfg_file or "").rpartition("/")
-        if option.startswith("submitit_"):
-            return f'hydra/launcher (={option}) needs submitit; use pip install -e ".[slurm]"'
-        known = cause.options or []
-        return f"{group}={option} is no option of {group}{nearest(option, known)}; known: {', '.join(known)}"
+        return _unknown_option(cause)
+    if isinstance(cause, OverrideParseException):
+        return f"{cause.override} must be KEY=VALUE; put 'quotes around it' if it holds spaces, brackets or braces"
     if isinstance(cause, InterpolationResolutionError):
-        first = str(cause).splitlines()[0]
-        return first.partition(" raised while resolving interpolation: ")[2] or first
-    if isinstance(cause, (ConfigKeyError, ConfigAttributeError)) and cause.full_key:
-        return _unknown_key(cause.full_key, schema)
-    if isinstance(cause, ValidationError) and cause.full_key:
+        return _unresolved(cause)
+    if isinstance(cause, OmegaConfBaseException) and cause.full_key:
+        if isinstance(cause, (ConfigKeyError, ConfigAttributeError)):
+            return _unknown_key(cause.full_key, schema)
         return _wrong_value(cause.full_key, str(cause).splitlines()[0], schema)
+    if mark := getattr(cause, "problem_mark", None):
+        return f"{mark.name} must be YAML; {yaml_problem(cause)}"
     message = line_of(str(cause))
-    if match := re.match(r"Could not override '([^']+)'", message):
+    if match := re.search(r"Could not override '([^']+)'", message):
         return _unknown_key(match[1], schema)
+    if message.startswith("Config group override must be"):
+        return "an option of a group must be a name, not null; leave the group out to keep its default"
+    if match := re.match(r"Additional config directory '([^']+)'", message):
+        return f"--config-dir (={match[1]}) must be a folder of YAML files, which it is not"
+    if isinstance(error, ConfigCompositionException):
+        return f"{line_of(str(error)).partition(': ')[0]}: {message}"
     if isinstance(cause, (ValueError, OSError, HydraException)) and message:
         return message
     return f"{type(cause).__name__}: {message}"
@@ -115,6 +154,8 @@ def line_of(message: str) -> str:
 
 
 def _unknown_key(key: str, schema: type) -> str:
+    if key in PRESETS:
+        return f"{key} holds presets, files of YAML whose first line must be # @package _global_"
     known = list(schema_fields(schema))
     parent, _, last = key.replace("/", ".").rpartition(".")
     depth = key.count(".") + 1
@@ -125,17 +166,47 @@ def _unknown_key(key: str, schema: type) -> str:
     return f"{key} is not a key{meant}{listed}"
 
 
+def _unknown_option(error: MissingConfigException) -> str:
+    group, _, option = (error.missing_cfg_file or "").rpartition("/")
+    if option.startswith("submitit_"):
+        return f'hydra/launcher (={option}) needs submitit; use pip install -e ".[slurm]"'
+    if not group:
+        return f"--config-name (={option.lstrip('=')}) must be a YAML file in the folder of the configuration"
+    known = error.options or []
+    return f"{group}={option} is no option of {group}{nearest(option, known)}; known: {', '.join(known)}"
+
+
+def _unresolved(error: InterpolationResolutionError) -> str:
+    """What a value of the form ${...} refers to, and is not there; of our own resolvers the message says all."""
+    _, _, message = str(error).splitlines()[0].rpartition(" raised while resolving interpolation: ")
+    if " must " in message:
+        return message
+    message = message.strip('"')
+    return f"{error.full_key or 'a value'} must refer to what is there: {message}"
+
+
 def _wrong_value(key: str, problem: str, schema: type) -> str:
     given = re.search(r"[Vv]alue '([^']*)'", problem)
-    value = f" (={given[1]})" if given else ""
+    value = "null" if "is not Optional" in problem else given[1] if given else None
+    shown = key if value is None else f"{key} (={value})"
     if allowed := re.search(r"expected one of \[(.*)\]", problem):
         known = allowed[1].replace("'", "").split(", ")
-        return f"{key}{value} must be one of {', '.join(known)}{nearest(given[1] if given else '', known)}"
-    kinds = {"Float": "a number", "Integer": "a whole number", "bool": "true or false"}
-    wanted = next((words for kind, words in kinds.items() if kind in problem), None)
-    rule = f"must be {wanted}" if wanted else f"is not accepted: {problem.strip()}"
-    entry = schema_fields(schema).get(key)
-    return f"{key}{value} {rule}" + (f" ({entry.metadata['meaning']})" if entry else "")
+        return f"{shown} must be one of {', '.join(known)}{nearest(value or '', known)}"
+    entry = schema_fields(schema).get(key) or schema_fields(schema).get(key.partition("[")[0])
+    if entry is None:
+        within = [name for name in schema_fields(schema) if name.startswith(f"{key}.")]
+        rule = f"is a group of keys; set one of them: {', '.join(within)}" if within else problem.strip()
+        return f"{shown} {rule}"
+    return f"{shown} must be {_kind(str(entry.type), element=key.endswith(']'))} ({entry.metadata['meaning']})"
+
+
+def _kind(annotation: str, *, element: bool) -> str:
+    """A type of the schema in words; of a list's elements if `element`."""
+    words = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "text"}
+    outer, _, inner = annotation.removesuffix(" | None").rstrip("]").partition("[")
+    if outer == "list" and not element:
+        return f"a list, [a,b], each {words[inner]}"
+    return words.get(inner or outer, f"a {outer}")
 
 
 def register(schema: type = Config) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -179,22 +180,26 @@ def find_checkpoint(run: str | Path) -> Path:
         CheckpointError: if it is not there.
     """
     path = Path(run)
-    if path.is_dir():
-        path = runs.checkpoint_of(path) or path / runs.LAST
-    if not path.is_file():
-        raise CheckpointError(f"{path} must be a checkpoint, but there is no such file")
-    return path
+    found = runs.checkpoint_of(path) if path.is_dir() else path
+    if found is None:
+        raise CheckpointError(f"{path} must be a run that has saved a checkpoint, but {path / runs.LAST} is not there")
+    if not found.is_file():
+        raise CheckpointError(f"{path} must be a run directory or a checkpoint, but nothing is there")
+    return found
 
 
 def load_task(checkpoint: Path) -> SegmentationTask:
     """Task with the weights of a checkpoint, on the CPU, in evaluation mode; no other file is needed.
 
     Raises:
-        CheckpointError: if the file is absent or does not hold what a run of this project saves.
-        ConfigError: if its configuration is not one of this version.
+        CheckpointError: if the file is absent, does not hold what a run of this project saves, or has a configuration
+            that this version does not know.
     """
     content = read_checkpoint(checkpoint)
-    config = configuration.from_container(content["config"])
+    try:
+        config = configuration.from_container(content["config"])
+    except ConfigError as error:
+        raise CheckpointError(f"{checkpoint} must be a checkpoint of this version: {error}") from error
     # The checkpoint brings all weights: nothing is fetched only to be overwritten.
     bare = replace(
         config,
@@ -221,18 +226,25 @@ def network_weights(run: str | Path) -> dict[str, Tensor]:
 
 
 def read_checkpoint(checkpoint: Path) -> dict[str, Any]:
-    """Content of a checkpoint; no code of a pickle is run."""
+    """Config and weights of a checkpoint; no code of a pickle is run.
+
+    Raises:
+        CheckpointError: if the file cannot be read, or does not hold them.
+    """
+    rule = f"{checkpoint} must be a checkpoint saved by train.py"
     try:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        content = {key: content[key] for key in ("config", "state_dict")}
-        if not all(isinstance(value, Mapping) for value in content.values()):
-            raise TypeError("its config and state_dict must be dictionaries")
-        return content
-    except FileNotFoundError:
-        raise CheckpointError(f"{checkpoint} must be a checkpoint, but there is no such file") from None
+    except OSError as error:
+        raise CheckpointError(f"{rule}, and cannot be read: {error.strerror or error}") from error
     except Exception as error:  # of many kinds, IndexError among them, for what is no checkpoint
-        problem = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{checkpoint} must be a checkpoint saved by train.py: {problem}") from error
+        problem = "holds more than tensors and plain values, of which nothing was executed"
+        if not zipfile.is_zipfile(checkpoint):
+            problem = "is cut off, or another kind of file"
+        raise CheckpointError(f"{rule}, and {problem}; use another one, such as {Path(runs.LAST).name}") from error
+    parts = {key: content.get(key) for key in ("config", "state_dict")} if isinstance(content, Mapping) else {}
+    if not parts or not all(isinstance(part, Mapping) for part in parts.values()):
+        raise CheckpointError(f"{rule}, but lacks its config and state_dict; weights alone are for backbone.weights")
+    return parts
 
 
 @torch.inference_mode()

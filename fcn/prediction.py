@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
+import os
 import tarfile
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -94,7 +95,8 @@ class OutputFolder:
         with self._writing():
             for folder in sorted({file.parent for source in sources for file in self.files(source)}):
                 folder.mkdir(parents=True, exist_ok=True)
-                tempfile.TemporaryFile(dir=folder).close()
+                if not os.access(folder, os.W_OK):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
             for file in (file for source in sources for file in self.files(source)):
                 if file.is_dir():
                     raise IsADirectoryError(f"{file} is a folder")
@@ -159,7 +161,8 @@ class OutputFolder:
         try:
             yield
         except OSError as error:
-            raise ConfigError(f"output (={self.root}) must be a folder that can be written: {error}") from error
+            problem = f"{error.filename or self.root}: {error.strerror or error}"
+            raise ConfigError(f"output (={self.root}) must be a folder that can be written; {problem}") from error
 
 
 def check_submission(sources: Sequence[Source], classes: Sequence[str] | None = None) -> None:

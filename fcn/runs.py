@@ -41,6 +41,9 @@ EVALUATION = "evaluation"
 SCORES = "evaluation.json"
 CONFUSIONS = "confusions.npz"
 
+PATIENCE = 60
+"""Seconds to wait for another process that holds a run: it may have been told to stop and be saving."""
+
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 """What stops an execution so that it can go on: Ctrl-C, `kill`, and what a cluster sends ahead of preemption."""
 
@@ -111,19 +114,19 @@ def load_overrides(run_dir: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def locked(run_dir: Path, *, patience: float = 60, name: str = LOCK) -> Iterator[None]:
+def locked(run_dir: Path, *, patience: float | None = None, name: str = LOCK) -> Iterator[None]:
     """Hold `run_dir` for one execution at a time; the lock goes with the process that holds it, however that ends.
 
     Args:
         run_dir: of the run.
-        patience: seconds to wait for another process, which may have been told to stop and be saving.
+        patience: seconds to wait for another process; None: `PATIENCE`.
         name: of the file that is locked.
 
     Raises:
         ConfigError: if another process still executes the run then.
     """
     with open(run_dir / name, "a+", encoding="utf-8") as file:
-        end = time.monotonic() + patience
+        end = time.monotonic() + (PATIENCE if patience is None else patience)
         while not _try_lock(file.fileno()):
             if time.monotonic() > end:
                 file.seek(0)
@@ -179,11 +182,18 @@ def set_status(run_dir: Path, status: str) -> None:
 
 
 def read_summary(run_dir: Path) -> dict[str, Any]:
-    """Contents of summary.json; an empty dict if the run has not come so far."""
+    """Contents of summary.json; an empty dict if the run has not come so far.
+
+    Raises:
+        ConfigError: if the file holds anything else, which no execution writes.
+    """
+    path = run_dir / SUMMARY
     try:
-        summary = json.loads((run_dir / SUMMARY).read_text(encoding="utf-8"))
+        summary = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
+    except ValueError as error:
+        raise ConfigError(f"{path} must be JSON: {error}; delete it, and resume={run_dir} writes it anew") from error
     assert isinstance(summary, dict)
     return summary
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from fcn.config import ConfigError
-from fcn.data.voc import SPLIT_LISTS, DataError
+from fcn.data.voc import SPLIT_LISTS, DataError, decoding_problem
 from fcn.inference import to_pixels
 
 IDENTIFIED_ONLY = {"BUFR", "GRIB", "HDF5", "MPEG"}
@@ -133,5 +133,4 @@ def read_upright(path: Path) -> NDArray[np.uint8]:
         with Image.open(path) as image:
             return to_pixels(ImageOps.exif_transpose(image))
     except Exception as error:  # PIL lets errors of many codecs through: OSError, SyntaxError, struct.error
-        problem = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path} must be a readable image: {problem}") from error
+        raise DataError(f"{path} must be a readable image: {decoding_problem(error)}") from error

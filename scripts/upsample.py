@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from fcn.cli import run_command
 from fcn.config import ConfigError, ModelConfig, setting, typed
-from fcn.data.voc import to_rgb
+from fcn.data.voc import decoding_problem, to_rgb
 from fcn.models.upsampling import PIXELS, Grid, Upsampling
 from fcn.visualization import figure_image, save_png
 
@@ -141,7 +141,7 @@ def read_image(path: Path, factor: int) -> Image.Image:
     except ConfigError:
         raise
     except Exception as error:  # PIL lets errors of many codecs through: OSError, SyntaxError, struct.error
-        raise ConfigError(f"input (={path}) must be a readable image: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"input (={path}) must be a readable image: {decoding_problem(error)}") from error
 
 
 def _check_size(path: Path, size: tuple[int, int], factor: int) -> None:

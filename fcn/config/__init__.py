@@ -94,6 +94,7 @@ __all__ = [
     "setting",
     "to_container",
     "typed",
+    "yaml_problem",
 ]
 
 
@@ -135,13 +136,25 @@ def load(path: Path) -> Config:
     Raises:
         ConfigError: if the file is no configuration of this version of the project.
     """
+    rule = f"{path} must hold the keys of a run's configuration"
+    remedy = "bring back the file as the run's first execution wrote it"
     try:
         loaded = OmegaConf.load(path)
     except Exception as error:  # OmegaConf lets errors of several YAML layers through
-        raise ConfigError(f"{path} must be the YAML file of a run's configuration: {error}") from error
-    if not isinstance(loaded, DictConfig):
-        raise ConfigError(f"{path} must hold the keys of a run's configuration, not a {type(loaded).__name__}")
-    return from_composed(loaded)
+        raise ConfigError(f"{rule}: {yaml_problem(error)}; {remedy}") from error
+    if not isinstance(loaded, DictConfig) or not loaded:
+        raise ConfigError(f"{rule}, which it does not; {remedy}")
+    try:
+        return from_composed(loaded)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def yaml_problem(error: BaseException) -> str:
+    """What is wrong in a YAML file, and in which line."""
+    if mark := getattr(error, "problem_mark", None):
+        return f"line {mark.line + 1}: {getattr(error, 'problem', '')}"
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def from_container(container: Mapping[str, Any]) -> Config:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,8 @@ def _check_range(key: str, value: Any, *, low: float | None, high: float | None)
         if (low is not None and not number >= low) or (high is not None and not number <= high):
             bounds = f"at least {low}" if high is None else f"between {low} and {high}"
             raise ConfigError(f"{key} (={value}) must be {bounds}")
+        if math.isinf(number):
+            raise ConfigError(f"{key} (={value}) must be finite")
 
 
 def _check_lists(config: Config) -> None:

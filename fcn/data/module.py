@@ -238,7 +238,12 @@ def locate(data: DataConfig, *, prepare: bool) -> Path:
         if data.classes != list(shapes.CLASSES):
             raise ConfigError(f"data.classes must be the embedded set's own under data=shapes: {list(shapes.CLASSES)}")
         size = data.shapes
-        return shapes.ensure_shapes(root / "shapes", num_train=size.num_train, num_val=size.num_val, seed=size.seed)
+        options = {"num_train": size.num_train, "num_val": size.num_val, "seed": size.seed}
+        try:
+            return shapes.ensure_shapes(root / "shapes", **options)
+        except OSError as error:
+            problem = f"data.root (={root}) must be a folder in which the embedded set can be drawn: {error.strerror}"
+            raise DataError(problem, "use data.root=<a folder of yours with 10 MB free>") from error
     if prepare and data.download:
         voc.download(root)
     return root

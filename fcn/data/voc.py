@@ -15,13 +15,14 @@ import os
 import re
 import shutil
 import tarfile
+import textwrap
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from fcn.config import IGNORE_INDEX, nearest
@@ -131,11 +132,17 @@ def pair_of_line(root: Path, split: str, number: int, line: str) -> Pair:
     name = match["id"] if match else line
     # A list can come from anywhere: an id must not lead out of the folders of images and masks.
     if not re.fullmatch(r"[\w.-]+", name) or ".." in name:
-        problem = f"{where} (={line}) must be an image id such as 2007_000032, without folder or suffix"
+        shown = textwrap.shorten(line if line.isprintable() else ascii(line), 60)
+        problem = f"{where} (={shown}) must be an image id such as 2007_000032, without folder or suffix"
         raise DataError(problem, "correct the line or take it out")
     pair = Pair(name, image=tree / "JPEGImages" / f"{name}.jpg", mask=tree / masks / f"{name}.png")
     for path in (pair.image, pair.mask):
-        if not path.is_file():
+        try:
+            there = path.is_file()
+        except OSError as error:
+            remedy = "have its folder made readable for you"
+            raise DataError(f"{where} (={name}) must name a pair, but {path}: {error.strerror}", remedy) from error
+        if not there:
             raise DataError(f"{where} (={name}) must name a pair, but {path} is absent", _remedy(path))
     return pair
 
@@ -220,8 +227,20 @@ def _decode(path: Path) -> Image.Image:
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
-    problem = f"{path} must be a readable image: {' '.join(str(error).split())}"
-    return DataError(problem, "restore the file or take it out of the split list")
+    return DataError(
+        f"{path} must be a readable image: {decoding_problem(error)}", "restore it or take it off the list"
+    )
+
+
+def decoding_problem(error: Exception) -> str:
+    """What PIL or the system says of a file that is no image, without the name of the file."""
+    if isinstance(error, UnidentifiedImageError):
+        return "it begins like no image format"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, Image.DecompressionBombError):
+        return f"it has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

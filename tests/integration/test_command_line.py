@@ -1,6 +1,4 @@
-"""What is typed, and the one line that answers when it is wrong."""
-
-import os
+"""What is typed, and what it composes to; what is answered when it is wrong is in test_bad_input.py."""
 
 import pytest
 
@@ -8,63 +6,6 @@ from fcn import config as configuration
 from fcn import launch, runs
 from fcn.config import Config
 from tests.commands import TINY, type_in
-
-WRONG = [
-    ("model.int=xavier", "model.int is not a key; did you mean model.init?; known: model.name, model.init"),
-    ("+model.int=xavier", "model.int is not a key; did you mean init?; known: name, init"),
-    ("init=xavier", "init is not a key; did you mean model.init?"),
-    ("bakcbone=resnet50", "bakcbone is not a key; did you mean backbone?"),
-    ("++foo.bar=1", "foo is not a key"),
-    ("hydra.run.dri=x", "hydra.run.dri is not a key"),
-    ("lr=abc", "lr (=abc) must be a number (peak learning rate"),
-    ("lr=", "lr (=) must be a number"),
-    ("lr=null", "lr is not accepted"),
-    ("lr=-1", "lr (=-1.0) must be at least 0"),
-    ("epochs=2.5", "epochs (=2.5) must be a whole number"),
-    ("epochs=-1", "epochs (=-1) must be at least 0"),
-    ("data.download=maybe", "data.download (=maybe) must be true or false"),
-    ("data.crop_size=5", "data.crop_size"),
-    ("data.crop_size=[320,x]", "data.crop_size[1] (=x) must be a whole number"),
-    ("model.init=xaver", "model.init (=xaver) must be one of bilinear, xavier; did you mean xavier?"),
-    (
-        "model/init=xaver",
-        "model/init=xaver is no option of model/init; did you mean xavier?; known: bilinear, frozen, xavier",
-    ),
-    ("backbone=resnt18", "backbone=resnt18 is no option of backbone; did you mean resnet18?"),
-    ("experiment=dl2", "experiment=dl2 is no option of experiment; did you mean d2l?"),
-    ("trainer=tpu", "trainer=tpu is no option of trainer"),
-    ("resume=outputs/none", "outputs/none must be a run directory, but it holds no config.yaml"),
-    ("lr", "Error parsing override 'lr'"),
-]
-
-
-@pytest.mark.parametrize(("override", "message"), WRONG)
-def test_a_wrong_override_is_one_short_line(override, message, monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    status, out, err = type_in(monkeypatch, capsys, override)
-    assert status == 1
-    assert err.startswith(f"error: {message}"), err
-    assert len(err.splitlines()) == 1
-    assert len(err) < 500
-    assert out == ""
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (["trainer=ddp_cpu", "batch_size=3"], "batch_size (=3) must be divisible by the number of processes (=2)"),
-        (["trainer=gpu", "trainer.devices=16"], "trainer.devices (=16) must be at most the GPUs that torch sees"),
-        (["resume=x", "lr=0.1"], "x must be a run directory, but it holds no config.yaml"),
-    ],
-)
-def test_keys_that_contradict_each_other(overrides, message, monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    status, _, err = type_in(monkeypatch, capsys, *overrides)
-    assert status == 1
-    assert err.startswith(f"error: {message}"), err
-    assert len(err.splitlines()) == 1
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -161,16 +102,6 @@ def test_a_traceback_is_shown_only_when_asked_for(fresh_command):
     assert quiet.returncode == loud.returncode == 1
     assert quiet.stderr == "error: lr (=-1.0) must be at least 0\n"
     assert "Traceback" in loud.stderr
-
-
-def test_voc_absent_says_where_it_looked_and_what_to_do(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    status, _, err = type_in(monkeypatch, capsys, *TINY, "data=voc", "data.root=nowhere")
-    assert status == 1
-    (line,) = err.splitlines()
-    where = os.path.join("nowhere", "VOCdevkit", "VOC2012")
-    for expected in (where, "data.download=true", "data.root=", "python train.py"):
-        assert expected in line, line
 
 
 def test_a_directory_holds_one_run(monkeypatch, capsys, tmp_path):
