@@ -24,7 +24,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, ValidationError
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, InterpolationResolutionError
 
-from fcn import runs
+from fcn import completion, runs
 from fcn.config import Config, ModelName, flatten, nearest, schema_fields
 
 WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -39,6 +39,9 @@ def run_command(task: Callable[[DictConfig], Any], *, config_name: str, schema: 
     An exception ends the program with one line on standard error and status 1; with HYDRA_FULL_ERROR=1 in the
     environment its traceback is shown instead.
     """
+    if sys.argv[1:2] in (["-sc"], ["--shell-completion"]) and sys.argv[2:] and sys.argv[2].endswith("=bash"):
+        print(completion.answer(sys.argv[2], conf=CONF, config_name=config_name, schema=schema))
+        return
     register(schema)
 
     @functools.wraps(task)
