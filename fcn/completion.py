@@ -56,7 +56,7 @@ def candidates(word: str, keys: Mapping[str, dataclasses.Field[Any]], groups: Ma
         keys: every key with its field.
         groups: every group with its options.
     """
-    match = re.fullmatch(r"(\+{0,2}|~)([^=]*)(?:(=)(.*,)?(.*))?", word)
+    match = re.fullmatch(r"(~|\+{0,2})([^=]*)(?:(=)(.*,)?(.*))?", word)
     if match is None:
         return []
     sign, name, equals, before, last = match.groups(default="")
