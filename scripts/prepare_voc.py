@@ -35,7 +35,7 @@ Counts = NDArray[np.int64]
 
 @dataclass(kw_only=True, slots=True)
 class PrepareConfig:
-    root: str = setting("data", "folder that holds VOCdevkit/VOC2012")
+    root: str = setting("data", "folder that holds VOCdevkit/VOC2012, or itself JPEGImages")
     download: bool = setting(False, "fetch VOC2012 (2 GB) into root when it is absent")
     splits: list[str] = setting(["train", "val"], "lists in ImageSets/Segmentation to read")
     classes: list[str] = setting(list(VOC_CLASSES), "names in the order of the mask indices")
