@@ -72,7 +72,9 @@ class ShapesConfig:
 class DataConfig:
     """The images. Validation is always on whole images at native size."""
 
-    name: DatasetName = setting(DatasetName.shapes, "shapes: the embedded set; voc: VOC2012, or what has its layout, on disk")
+    name: DatasetName = setting(
+        DatasetName.shapes, "shapes: the embedded set; voc: VOC2012, or what has its layout, on disk"
+    )
     root: str = setting("data", "folder of VOCdevkit/VOC2012, or of JPEGImages; where the embedded set is drawn")
     download: bool = setting(False, "fetch VOC2012 (2 GB) into root when it is absent")
     train_split: str = setting("train", "a list in ImageSets/Segmentation; train_aug uses SegmentationClassAug")

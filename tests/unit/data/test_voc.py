@@ -136,7 +136,9 @@ def test_a_root_may_be_the_folder_of_the_images_itself(tmp_path: Path) -> None:
 def test_images_without_lists_are_told_to_write_them(tmp_path: Path, root: str) -> None:
     tree = make_tree(tmp_path, {})
     (tree / "ImageSets" / "Segmentation").rmdir()
-    with pytest.raises(DataError, match=r"VOC2012 must hold .*/train\.txt and val\.txt beside JPEGImages; write the names"):
+    with pytest.raises(
+        DataError, match=r"VOC2012 must hold .*/train\.txt and val\.txt beside JPEGImages; write the names"
+    ):
         voc.read_split(tmp_path / root, "train")
 
 
