@@ -19,19 +19,28 @@ from omegaconf import OmegaConf
 from fcn.config import schema_fields
 
 # COMP_WORDS are broken at "=" and ":" too, so that a reply begins after the last of them. Only commands of this
-# project answer; for others the function replies nothing, and bash completes files.
+# project answer; for others the function replies nothing, and bash completes files. The fcn-... are there where the
+# package is installed.
 INSTALL = r"""_fcn_complete() {
-    local script=${COMP_WORDS[1]} line=${COMP_LINE:0:COMP_POINT} reply
-    local word=${line##*[[:space:]]} current=${COMP_WORDS[COMP_CWORD]}
+    local command=("${COMP_WORDS[0]}") line=${COMP_LINE:0:COMP_POINT} reply
+    local word=${line##*[[:space:]]} current=${COMP_WORDS[COMP_CWORD]} script=${COMP_WORDS[1]}
     COMPREPLY=()
-    [[ $COMP_CWORD -gt 1 && -f $script ]] && grep -q "run_command(\|^from fcn.launch import main" "$script" || return
+    if [[ $1 != fcn-* ]]; then
+        [[ $COMP_CWORD -gt 1 && -f $script ]] || return
+        grep -q "run_command(\|^from fcn.launch import main" "$script" || return
+        command+=("$script")
+    fi
     [[ $current == [=:] ]] && current=
     while IFS= read -r reply; do
         COMPREPLY+=("${reply:${#word}-${#current}}")
-    done < <(COMP_LINE=$line "${COMP_WORDS[0]}" "$script" -sc query=bash 2> /dev/null)
+    done < <(COMP_LINE=$line "${command[@]}" -sc query=bash 2> /dev/null)
 }
-complete -o nospace -o default -F _fcn_complete python python3"""
-UNINSTALL = "complete -r python python3; unset -f _fcn_complete"
+"""
+COMPLETED = "python python3 " + " ".join(
+    f"fcn-{name}" for name in ("train", "evaluate", "predict", "export", "prepare-voc", "tune", "upsample")
+)
+INSTALL += f"complete -o nospace -o default -F _fcn_complete {COMPLETED}"
+UNINSTALL = f"complete -r {COMPLETED}; unset -f _fcn_complete"
 
 
 def answer(request: str, *, conf: Path, config_name: str, schema: type) -> str:

@@ -93,11 +93,13 @@ tab() {  # as readline calls it: words broken at blanks and "="
     read -ra COMP_WORDS <<< "${1//=/ = }"
     [[ $1 == *" " ]] && COMP_WORDS+=("")
     COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
-    _fcn_complete
+    _fcn_complete "${COMP_WORDS[0]}"
     echo "${COMPREPLY[*]}"
 }
 tab "$PYTHON train.py -m model.init=bilinear,"
 tab "$PYTHON $OTHER lr"
+fcn-train() { "$PYTHON" train.py "$@"; }
+tab "fcn-train model/init=x"
 """
 
 
@@ -106,7 +108,7 @@ def test_bash_takes_the_answers_and_runs_no_script_of_others(tmp_path):
     other.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')  # @hydra.main\n")
     environment = {**os.environ, "PYTHON": sys.executable, "OTHER": str(other), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(["bash", "-c", BASH], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
-    assert done.stdout.splitlines() == ["bilinear,bilinear bilinear,xavier", ""], done.stderr
+    assert done.stdout.splitlines() == ["bilinear,bilinear bilinear,xavier", "", "xavier"], done.stderr
     assert not (tmp_path / "ran").exists()
 
 
