@@ -184,7 +184,7 @@ def test_the_benchmarks_of_the_pages_are_there():
 
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere_and_blocks_are_python(page):
-    for target in re.findall(r"\]\(([^)#]+)\)", PAGES[page]):
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", PAGES[page]):
         assert "://" in target or (ROOT / "docs" / target).exists(), target
     for block in re.findall(r"```python\n(.*?)```", PAGES[page], re.S):
         compile(block, page, "exec")
