@@ -75,6 +75,7 @@ ELSEWHERE = {
     "python scripts/tune.py search=default trials=30": "unit/scripts/test_tune.py",
     "python train.py experiment=d2l execute=false": "test_clusters.py",
     "python train.py -m hydra/launcher=slurm lr=0.001,0.01": "test_clusters.py",
+    "python train.py data=voc data.root=mine 'data.classes=[background,cat,dog]'": "test_own_data.py, test_tutorial.py",
     "python scripts/benchmark.py step data --json benchmarks.json": "unit/scripts/test_benchmark.py, below",
 }
 
@@ -180,6 +181,11 @@ def test_the_benchmarks_of_the_pages_are_there():
     script = load_script("benchmark")
     for line in lines_of([README, *PAGES.values()], program="scripts/benchmark.py"):
         assert set(script.parser().parse_args(shlex.split(line)[2:]).what) <= set(script.NAMES), line
+
+
+def test_no_page_is_forgotten():
+    """Neither by the README, nor by the tests above, which read all pages there are."""
+    assert {f"docs/{page}" for page in PAGES} <= set(re.findall(r"\]\(([^)]+)\)", README))
 
 
 @pytest.mark.parametrize("page", PAGES)
