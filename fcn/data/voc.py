@@ -148,7 +148,7 @@ def pair_of_line(root: Path, split: str, number: int, line: str) -> Pair:
 def find_image(tree: Path, name: str) -> Path:
     """The file of an image id, with the first of `IMAGE_SUFFIXES` where none is there."""
     paths = [tree / IMAGES / f"{name}{suffix}" for suffix in IMAGE_SUFFIXES]
-    return next((path for path in paths if path.is_file()), paths[0])
+    return next((path for path in paths if os.path.isfile(path)), paths[0])  # False where it may not be read
 
 
 def _remedy(absent: Path) -> str:

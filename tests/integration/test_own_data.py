@@ -86,6 +86,12 @@ def test_what_is_wrong_in_the_folder_is_said_in_one_line(folder, monkeypatch, ca
     assert "docs/recipes.md" in out
 
 
+def test_classes_of_ones_own_without_data_voc_say_what_is_missing(folder, monkeypatch, capsys):
+    status, _, err = type_in(monkeypatch, capsys, "data.root=mine", "data.classes=[background,cat,dog]", "epochs=1")
+    assert status == 1
+    assert "use data=voc for images of your own" in err
+
+
 RECIPES = (ROOT / "docs" / "recipes.md").read_text()
 
 
