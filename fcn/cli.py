@@ -9,7 +9,10 @@ import functools
 import json
 import os
 import re
+import shutil
+import signal
 import sys
+import textwrap
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -35,7 +38,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from fcn import runs
+from fcn import completion, runs
 from fcn.config import Config, ModelName, flatten, nearest, schema_fields, yaml_problem
 
 WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -53,6 +56,9 @@ def run_command(task: Callable[[DictConfig], Any], *, config_name: str, schema: 
     An exception ends the program with one line on standard error and status 1; with HYDRA_FULL_ERROR=1 in the
     environment its traceback is shown instead.
     """
+    if sys.argv[1:2] in (["-sc"], ["--shell-completion"]) and sys.argv[2:] and sys.argv[2].endswith("=bash"):
+        print(completion.answer(sys.argv[2], conf=CONF, config_name=config_name, schema=schema))
+        return
     register(schema)
 
     @functools.wraps(task)
@@ -73,6 +79,9 @@ def run_command(task: Callable[[DictConfig], Any], *, config_name: str, schema: 
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(guarded)()
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+    except BrokenPipeError:  # of `--help | head`; what Python would write at its end has no reader either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(128 + signal.SIGPIPE) from None
     except Exception as error:
         if WANTS_TRACEBACK:
             raise
@@ -234,12 +243,15 @@ def _trunk_of(name: ModelName | str) -> str:
 
 
 def _key_table(schema: type, composed: DictConfig) -> str:
-    """For --help, every key with its value as composed and its meaning, one a line."""
+    """For --help, every key with its value as composed and its meaning: one a line, on a terminal as wide as that."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    indent = " " * (47 if width >= 100 else 31)
     composed = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     values = flatten(OmegaConf.to_container(composed, resolve=True, enum_to_str=True))  # type: ignore[arg-type]
     lines = []
     for key, entry in schema_fields(schema).items():
         value = values.get(key, "...")  # a dict may hold anything
         text = json.dumps(value) if isinstance(value, (bool, list)) or value is None else str(value)
-        lines.append(f"{key:<29} {text if len(text) <= 14 else '...':<14}  {entry.metadata['meaning']}")
+        head = f"{key:<29} {text if len(text) <= 14 else '...':<14}  "
+        lines += textwrap.wrap(entry.metadata["meaning"], width, initial_indent=head, subsequent_indent=indent)
     return "\n".join(lines).replace("$", "$$")  # Hydra takes the help text for a string.Template

@@ -24,7 +24,7 @@ from torchvision.models.convnext import LayerNorm2d
 from torchvision.ops.misc import Permute
 
 from fcn import provenance
-from fcn.config import Algorithm, Choice, ConfigError, setting
+from fcn.config import Algorithm, ConfigError, ExportConfig, ExportFormat, ImageType
 from fcn.inference import find_checkpoint, load_task
 from fcn.models.upsampling import Upsampling
 from fcn.task import SegmentationTask
@@ -34,36 +34,6 @@ Network = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 class ExportError(ValueError):
     """A network that cannot be exported, or whose exported form computes something else."""
-
-
-class Format(Choice):
-    onnx = "onnx"
-    torch_export = "torch_export"
-
-    @property
-    def suffix(self) -> str:
-        return ".onnx" if self is Format.onnx else ".pt2"
-
-
-class ImageType(Choice):
-    """uint8: 0 to 255. float: float32 in [0, 1]."""
-
-    uint8 = "uint8"
-    float = "float"
-
-
-@dataclass(kw_only=True, slots=True)
-class ExportConfig:
-    run: str | None = setting(None, "run directory (its best checkpoint, else its last) or .ckpt file; required")
-    format: Format = setting(Format.onnx, "onnx, or torch_export (.pt2, for torch.export.load)")
-    output: str | None = setting(None, "file to write; null: <run>/export/model.onnx or .pt2, beside a .ckpt file")
-    input: ImageType = setting(ImageType.uint8, "images that the file takes; uint8: 0..255, float: 0..1")
-    opset: int | None = setting(None, "ONNX operator set; null: the exporter's default", low=18)
-    sizes: list[list[int]] = setting(
-        [[1, 1], [2, 3], [33, 47], [96, 128], [375, 500]], "heights and widths of the images that it is verified on"
-    )
-    batches: list[int] = setting([1, 2], "numbers of images that it is verified on", low=1)
-    tolerance: float = setting(1e-3, "allowed difference of logits, relative to the largest one beyond 1", low=0)
 
 
 @dataclass(frozen=True)
@@ -120,7 +90,7 @@ def export(config: ExportConfig) -> tuple[Path, list[Agreement]]:
         ExportError: if a package is missing, the exporter fails, or the exported network differs.
     """
     output = _output(config)
-    packages = _import_packages() if config.format is Format.onnx else ()
+    packages = _import_packages() if config.format is ExportFormat.onnx else ()
     checkpoint = find_checkpoint(config.run or "")
     task = load_task(checkpoint)
     with _folder_beside(output) as folder:
@@ -128,12 +98,12 @@ def export(config: ExportConfig) -> tuple[Path, list[Agreement]]:
         metadata = {**_metadata(task, config), "run": str(checkpoint.resolve()), "packages": json.dumps(packages)}
         try:
             program = trace(task, config.input)
-            (_write_onnx if config.format is Format.onnx else _write_pt2)(program, file, config, metadata)
+            (_write_onnx if config.format is ExportFormat.onnx else _write_pt2)(program, file, config, metadata)
         except Exception as error:  # the exporters raise almost anything
             problem = str(error).strip().splitlines() or [type(error).__name__]
             line = f"format (={config.format}) cannot be exported: {problem[0]}; HYDRA_FULL_ERROR=1 shows where"
             raise ExportError(line) from error
-        network = _load_onnx(file) if config.format is Format.onnx else _load_pt2(file)
+        network = _load_onnx(file) if config.format is ExportFormat.onnx else _load_pt2(file)
         found = verify(network, task, config)
         for part in folder.iterdir():  # one file, unless protobuf's limit of 2 GB put the weights beside it
             os.replace(part, output.parent / part.name)
@@ -215,7 +185,7 @@ def _output(config: ExportConfig) -> Path:
         raise ConfigError(f"sizes (={config.sizes}) must be pairs of height and width, from 1 up: [[1,1],[375,500]]")
     if not config.batches:
         raise ConfigError("batches (=[]) must name at least one number of images; use batches=[1,2]")
-    if config.opset and config.format is not Format.onnx:
+    if config.opset and config.format is not ExportFormat.onnx:
         raise ConfigError(f"opset (={config.opset}) must be null for format={config.format}; it belongs to format=onnx")
     run, suffix = Path(config.run), config.format.suffix
     default = run / "export" / f"model{suffix}" if run.is_dir() else run.with_suffix(suffix)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from fcn.config import ConfigError
-from fcn.data.voc import SPLIT_LISTS, DataError, decoding_problem
+from fcn.data.voc import SPLIT_LISTS, DataError, decoding_problem, find_image
 from fcn.inference import to_pixels
 
 IDENTIFIED_ONLY = {"BUFR", "GRIB", "HDF5", "MPEG"}
@@ -116,7 +116,7 @@ def _listed(path: Path) -> list[Source]:
         if name and (not re.fullmatch(r"[\w.-]+", name) or ".." in name):
             raise DataError(f"{path} line {number} (={name}) must be an image id such as 2007_000032", "correct it")
         if name:
-            found.append(Source(folder.parent.parent / "JPEGImages" / f"{name}.jpg", name))
+            found.append(Source(find_image(folder.parent.parent, name), name))
     return found
 
 

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
@@ -25,17 +25,17 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from fcn import inference, runs
+from fcn import runs
 from fcn.cli import WANTS_TRACEBACK, explain, run_command
 from fcn.comparison.collect import find_runs
 from fcn.config import ConfigError, DataConfig, InferenceConfig, setting, to_container, typed
-from fcn.data.images import WholeImages
-from fcn.evaluation import Evaluation, evaluate, find_images, write_evaluation
 from fcn.files import sha256_of
-from fcn.inference import Predictor
-from fcn.metrics import scores
 from fcn.provenance import provenance
-from fcn.recording import device_name
+
+if TYPE_CHECKING:  # what imports torch, at run time where it is used: not for --help and completion
+    from fcn.data.images import WholeImages
+    from fcn.evaluation import Evaluation
+    from fcn.inference import Predictor
 
 GPU_BATCH_SIZE = 8
 SCORES = {
@@ -105,6 +105,9 @@ def prepare(config: EvaluateConfig, overrides: Sequence[str]) -> Job:
         CheckpointError: if the run has no checkpoint, or it does not load.
         DataError: if data set or split are not there.
     """
+    from fcn import inference
+    from fcn.evaluation import find_images
+
     if config.run is None:
         raise ConfigError("run (=null) must be a run directory or a checkpoint; use run=outputs/<name>/<time>")
     checkpoint = inference.find_checkpoint(config.run)
@@ -154,6 +157,8 @@ def _check_folder(output: Path) -> None:
 
 def run_job(job: Job) -> Evaluation:
     """The evaluation, with a progress bar on a terminal."""
+    from fcn.evaluation import evaluate
+
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
         bar = progress.add_task(f"evaluating {job.split}", total=len(job.images))
         return evaluate(
@@ -168,6 +173,8 @@ def run_job(job: Job) -> Evaluation:
 
 def facts(job: Job) -> dict[str, Any]:
     """What was evaluated and how, for evaluation.json."""
+    from fcn.recording import device_name
+
     settings = {
         **to_container(job.predictor.settings),
         "batch_size": job.batch_size,
@@ -186,6 +193,8 @@ def facts(job: Job) -> dict[str, Any]:
 
 def report(console: Console, job: Job, evaluation: Evaluation) -> None:
     """Print the tables and, last, the folder of the files."""
+    from fcn.metrics import scores
+
     images = f"{len(evaluation.names)} images of {job.split}"
     values = scores(evaluation.confusion)
     console.print(_table(["score", images], [[title, _share(values[key])] for key, title in SCORES.items()]))
@@ -217,6 +226,8 @@ def _share(value: float) -> str:
 
 
 def evaluate_run(config: EvaluateConfig) -> None:
+    from fcn.evaluation import write_evaluation
+
     job = prepare(config, HydraConfig.get().overrides.task)
     evaluation = run_job(job)
     write_evaluation(job.output, evaluation, facts(job))

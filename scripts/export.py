@@ -7,13 +7,17 @@ Exit status 0 if the file is there, 1 otherwise; then nothing is.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
 from fcn.cli import run_command
-from fcn.config import typed
-from fcn.exporting import Agreement, ExportConfig, export
+from fcn.config import ExportConfig, typed
+
+if TYPE_CHECKING:
+    from fcn.exporting import Agreement
 
 
 def _table(found: list[Agreement]) -> Table:
@@ -29,6 +33,8 @@ def _table(found: list[Agreement]) -> Table:
 
 def main() -> None:
     def task(composed: DictConfig) -> None:
+        from fcn.exporting import export  # imports torch: not for --help and completion
+
         path, found = export(typed(composed, ExportConfig))
         console = Console()
         console.print(_table(found))

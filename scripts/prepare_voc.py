@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,15 +26,16 @@ from rich.table import Table
 from fcn import runs
 from fcn.cli import run_command
 from fcn.config import VOC_CLASSES, ConfigError, setting, typed
-from fcn.data import voc
-from fcn.data.voc import DataError
+
+if TYPE_CHECKING:  # it imports torch, at run time where it is used: not for --help and completion
+    from fcn.data.voc import DataError
 
 Counts = NDArray[np.int64]
 
 
 @dataclass(kw_only=True, slots=True)
 class PrepareConfig:
-    root: str = setting("data", "folder that holds VOCdevkit/VOC2012")
+    root: str = setting("data", "folder that holds VOCdevkit/VOC2012, or itself JPEGImages")
     download: bool = setting(False, "fetch VOC2012 (2 GB) into root when it is absent")
     splits: list[str] = setting(["train", "val"], "lists in ImageSets/Segmentation to read")
     classes: list[str] = setting(list(VOC_CLASSES), "names in the order of the mask indices")
@@ -97,6 +98,8 @@ def prepare(config: PrepareConfig) -> int:
         ConfigError: if no split is named, or the JSON file cannot be written.
         DataError: if the download fails, or the tree or a list is absent.
     """
+    from fcn.data import voc
+
     if not config.splits:
         raise ConfigError("splits (=[]) must name a list; use splits=[train,val]")
     root = Path(config.root)
@@ -108,8 +111,8 @@ def prepare(config: PrepareConfig) -> int:
     statistics: dict[str, SplitStatistics] = {}
     problems: list[str] = []
     for split, found in _read_splits(config, lines):
-        good = [counts for counts in found if not isinstance(counts, DataError)]
-        problems += [str(problem) for problem in found if isinstance(problem, DataError)]
+        good = [counts for counts in found if not isinstance(counts, voc.DataError)]
+        problems += [str(problem) for problem in found if isinstance(problem, voc.DataError)]
         counts = np.array(good, np.int64).reshape(len(good), len(config.classes) + 1)
         statistics[split] = SplitStatistics.from_counts(counts)
         console.print(_table(split, statistics[split], config.classes))
@@ -136,11 +139,13 @@ def _read_splits(
 
 def _count(job: tuple[str, str, int, str, int]) -> Counts | DataError:
     """Pixels of every class and, last, of void, int64 [classes + 1], in the pair of one line of a list."""
+    from fcn.data import voc
+
     root, split, number, line, num_classes = job
     try:
         pair = voc.pair_of_line(Path(root), split, number, line)
         _, mask = voc.read_pair(pair, num_classes)
-    except DataError as error:
+    except voc.DataError as error:
         return error
     counts = np.bincount(mask.numpy().ravel(), minlength=256)
     return np.append(counts[:num_classes], counts[255])

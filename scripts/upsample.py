@@ -13,25 +13,22 @@ import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator, NullLocator
 from omegaconf import DictConfig
 from PIL import Image, ImageOps
-from torch import Tensor
-from torch.nn import functional as F
 
 from fcn.cli import run_command
 from fcn.config import ConfigError, ModelConfig, setting, typed
-from fcn.data.voc import decoding_problem, to_rgb
-from fcn.models.upsampling import PIXELS, Grid, Upsampling
-from fcn.visualization import figure_image, save_png
+
+if TYPE_CHECKING:  # slow to import, so at run time where they are used: not for --help and completion
+    from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
+    from matplotlib.patches import Rectangle
+    from torch import Tensor
+
+    from fcn.models.upsampling import Upsampling
 
 MAX_PIXELS = 4096 * 4096
 """Of the upsampled image; float32 maps of it then take about 1 GB in all."""
@@ -79,12 +76,17 @@ def transposed_convolution(factor: int) -> Upsampling:
     factor s this takes a kernel of 2s, which has its centre between two pixels, and padding s/2 (the chapter's
     layer); for an odd one a kernel of 2s - 1, with its centre on a pixel, and padding (s - 1)/2.
     """
+    from fcn.models.upsampling import PIXELS, Grid, Upsampling
+
     source = Grid(factor, (factor - 1) / 2)
     return Upsampling(1, source=source, target=PIXELS, config=ModelConfig(upsample_trainable=False))
 
 
 def compare(image: Image.Image, factor: int) -> Comparison:
     """Upsample an RGB image both ways."""
+    import torch
+    from torch.nn import functional as F
+
     # Every colour is an image of one channel: with three, most of the kernel would be zero.
     colors = torch.from_numpy(np.array(image)).permute(2, 0, 1)[:, None] / 255
     transposed = transposed_convolution(factor)(colors)
@@ -98,6 +100,8 @@ def upsample(config: UpsampleConfig) -> Comparison:
     Raises:
         ConfigError: if the input is no image or too large, or the output cannot be written.
     """
+    from fcn.visualization import save_png
+
     if config.input is None:
         raise ConfigError("input must name the image to upsample; use input=photo.jpg")
     source = Path(config.input)
@@ -129,6 +133,8 @@ def read_image(path: Path, factor: int) -> Image.Image:
     Raises:
         ConfigError: if it is absent, no image, or too large.
     """
+    from fcn.data.voc import decoding_problem, to_rgb
+
     if not path.is_file():
         raise ConfigError(f"input (={path}) must be an image file{'' if path.exists() else ', but it is absent'}")
     try:
@@ -172,6 +178,10 @@ def _lines(compared: Comparison, factor: int) -> list[str]:
 
 def comparison_figure(compared: Comparison, factor: int) -> Image.Image:
     """Both upsampled images and their difference: whole, and enlarged where they differ most."""
+    from matplotlib.figure import Figure
+
+    from fcn.visualization import figure_image
+
     _, height, width = compared.transposed.shape
     whole = Box(0, 0, height, width)
     detail = _where_they_differ(compared.difference, side=8 * factor)
@@ -216,6 +226,8 @@ def _where_they_differ(difference: Tensor, *, side: int) -> Box:
 
 
 def _outline(box: Box) -> Rectangle:
+    from matplotlib.patches import Rectangle
+
     corner = box.left - 0.5, box.top - 0.5
     return Rectangle(corner, box.width, box.height, fill=False, edgecolor="#0072b2", linewidth=1.5, clip_on=False)
 
@@ -225,6 +237,9 @@ def _show(axes: Axes, pixels: Tensor, box: Box) -> AxesImage:
 
     Averages would hide a border one pixel wide.
     """
+    from matplotlib.ticker import MaxNLocator, NullLocator
+    from torch.nn import functional as F
+
     part = pixels[:, box.top : box.top + box.height, box.left : box.left + box.width]
     scale = min(1.0, SHOWN_PIXELS / max(box.height, box.width))
     size = max(1, round(box.height * scale)), max(1, round(box.width * scale))

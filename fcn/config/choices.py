@@ -126,3 +126,19 @@ class Algorithm(Choice):
     auto = "auto"
     transposed = "transposed"
     subpixel = "subpixel"
+
+
+class ExportFormat(Choice):
+    onnx = "onnx"
+    torch_export = "torch_export"
+
+    @property
+    def suffix(self) -> str:
+        return ".onnx" if self is ExportFormat.onnx else ".pt2"
+
+
+class ImageType(Choice):
+    """uint8: 0 to 255. float: float32 in [0, 1]."""
+
+    uint8 = "uint8"
+    float = "float"

@@ -16,6 +16,8 @@ from fcn.config.choices import (
     BackboneName,
     Border,
     DatasetName,
+    ExportFormat,
+    ImageType,
     Inference,
     Init,
     ModelName,
@@ -70,8 +72,10 @@ class ShapesConfig:
 class DataConfig:
     """The images. Validation is always on whole images at native size."""
 
-    name: DatasetName = setting(DatasetName.shapes, "shapes: the embedded set; voc: a VOC2012 tree on disk")
-    root: str = setting("data", "folder that holds VOCdevkit/VOC2012, or in which the embedded set is drawn")
+    name: DatasetName = setting(
+        DatasetName.shapes, "shapes: the embedded set; voc: VOC2012, or what has its layout, on disk"
+    )
+    root: str = setting("data", "folder of VOCdevkit/VOC2012, or of JPEGImages; where the embedded set is drawn")
     download: bool = setting(False, "fetch VOC2012 (2 GB) into root when it is absent")
     train_split: str = setting("train", "a list in ImageSets/Segmentation; train_aug uses SegmentationClassAug")
     val_split: str = setting("val", "a list in ImageSets/Segmentation")
@@ -205,6 +209,22 @@ class InferenceConfig:
     flip: bool = setting(False, "average with the prediction for the mirrored image")
     scales: list[float] = setting([1.0], "average over the image at these scales, relative to native", low=0.1, high=10)
     accelerator: Accelerator = setting(Accelerator.auto, "auto: a GPU if there is one, else the CPU")
+
+
+@dataclass(kw_only=True, slots=True)
+class ExportConfig:
+    """What is exported, and on what it is verified."""
+
+    run: str | None = setting(None, "run directory (its best checkpoint, else its last) or .ckpt file; required")
+    format: ExportFormat = setting(ExportFormat.onnx, "onnx, or torch_export (.pt2, for torch.export.load)")
+    output: str | None = setting(None, "file to write; null: <run>/export/model.onnx or .pt2, beside a .ckpt file")
+    input: ImageType = setting(ImageType.uint8, "images that the file takes; uint8: 0..255, float: 0..1")
+    opset: int | None = setting(None, "ONNX operator set; null: the exporter's default", low=18)
+    sizes: list[list[int]] = setting(
+        [[1, 1], [2, 3], [33, 47], [96, 128], [375, 500]], "heights and widths of the images that it is verified on"
+    )
+    batches: list[int] = setting([1, 2], "numbers of images that it is verified on", low=1)
+    tolerance: float = setting(1e-3, "allowed difference of logits, relative to the largest one beyond 1", low=0)
 
 
 def schema_fields(schema: type, prefix: str = "") -> dict[str, dataclasses.Field[Any]]:

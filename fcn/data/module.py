@@ -236,7 +236,8 @@ def locate(data: DataConfig, *, prepare: bool) -> Path:
     root = Path(data.root)
     if data.name is DatasetName.shapes:
         if data.classes != list(shapes.CLASSES):
-            raise ConfigError(f"data.classes must be the embedded set's own under data=shapes: {list(shapes.CLASSES)}")
+            own = f"the embedded set's own under data=shapes: {list(shapes.CLASSES)}"
+            raise ConfigError(f"data.classes must be {own}; use data=voc for images of your own")
         size = data.shapes
         options = {"num_train": size.num_train, "num_val": size.num_val, "seed": size.seed}
         try:

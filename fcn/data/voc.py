@@ -1,4 +1,4 @@
-"""Pascal VOC 2012 segmentation on disk: colours, split lists, image/mask pairs, download.
+"""Pascal VOC 2012 segmentation on disk, and whatever has its layout: split lists, image/mask pairs, download.
 
 Facts: 1464 train and 1449 val images (2913 trainval) with masks of equal size, sides of at most 500 pixels.
 21 classes with the background, in `fcn.config.VOC_CLASSES`; 255 is void, along the borders of objects and on
@@ -28,6 +28,8 @@ from torch import Tensor
 from fcn.config import IGNORE_INDEX, nearest
 
 TREE = Path("VOCdevkit", "VOC2012")  # below a root, as VOC's own archive unpacks
+IMAGES = "JPEGImages"
+IMAGE_SUFFIXES = (".jpg", ".JPG", ".jpeg", ".png")  # VOC has the first alone
 SPLIT_LISTS = Path("ImageSets", "Segmentation")
 AUG_SPLIT = "train_aug"
 AUG_MASKS = "SegmentationClassAug"
@@ -65,7 +67,7 @@ def read_split(root: Path, split: str) -> list[Pair]:
     """Pairs of a split in the order of its list, all files known to exist.
 
     Args:
-        root: folder that holds VOCdevkit/VOC2012.
+        root: as of `require_tree`.
         split: name of a list in ImageSets/Segmentation, without .txt. Masks lie in SegmentationClass, for
             train_aug in SegmentationClassAug.
 
@@ -98,19 +100,22 @@ def split_lines(root: Path, split: str) -> list[tuple[int, str]]:
 
 
 def require_tree(root: Path) -> Path:
-    """The folder <root>/VOCdevkit/VOC2012, known to hold ImageSets/Segmentation.
+    """The folder <root>/VOCdevkit/VOC2012, or `root` itself, known to hold ImageSets/Segmentation.
 
     Raises:
-        DataError: if it is absent, saying where it was looked for and how to get it.
+        DataError: if neither does, saying where it was looked for and how to get it.
     """
-    tree = root / TREE
-    if (tree / SPLIT_LISTS).is_dir():
-        return tree
-    for parent in root.absolute().parents[:2]:
-        if (parent / TREE / SPLIT_LISTS).is_dir():
-            raise DataError(f"data.root (={root}) must be the folder that holds {TREE}", f"use {parent}")
+    for tree in (root / TREE, root):
+        if (tree / SPLIT_LISTS).is_dir():
+            return tree
+        if (tree / IMAGES).is_dir():
+            problem = f"{tree} must hold {SPLIT_LISTS}/train.txt and val.txt beside {IMAGES}"
+            raise DataError(problem, "write the names of the images into them, without suffix, one a line")
+    if (root.absolute().parent / TREE / SPLIT_LISTS).is_dir():
+        problem = f"data.root (={root}) must be the folder that holds {TREE}"
+        raise DataError(problem, f"use {root.absolute().parent}")
     raise DataError(
-        f"data.root (={root}) must hold VOC2012, but {(tree / SPLIT_LISTS).absolute()} is absent",
+        f"data.root (={root}) must hold VOC2012, but {(root / TREE / SPLIT_LISTS).absolute()} is absent",
         "use data.download=true or `python scripts/prepare_voc.py download=true` to get it (2 GB), or "
         "data.root=... if it is elsewhere; bare `python train.py` trains on drawn shapes and needs no data",
     )
@@ -125,7 +130,7 @@ def pair_of_line(root: Path, split: str, number: int, line: str) -> Pair:
     Raises:
         DataError: if the line is neither, or the image or the mask is absent (with list file and line).
     """
-    tree = root / TREE
+    tree = require_tree(root)
     where = f"{tree / SPLIT_LISTS / split}.txt line {number}"
     masks = AUG_MASKS if split == AUG_SPLIT else "SegmentationClass"
     match = _AUG_LINE.fullmatch(line) if split == AUG_SPLIT else None
@@ -135,7 +140,7 @@ def pair_of_line(root: Path, split: str, number: int, line: str) -> Pair:
         shown = textwrap.shorten(line if line.isprintable() else ascii(line), 60)
         problem = f"{where} (={shown}) must be an image id such as 2007_000032, without folder or suffix"
         raise DataError(problem, "correct the line or take it out")
-    pair = Pair(name, image=tree / "JPEGImages" / f"{name}.jpg", mask=tree / masks / f"{name}.png")
+    pair = Pair(name, image=find_image(tree, name), mask=tree / masks / f"{name}.png")
     for path in (pair.image, pair.mask):
         try:
             there = path.is_file()
@@ -145,6 +150,12 @@ def pair_of_line(root: Path, split: str, number: int, line: str) -> Pair:
         if not there:
             raise DataError(f"{where} (={name}) must name a pair, but {path} is absent", _remedy(path))
     return pair
+
+
+def find_image(tree: Path, name: str) -> Path:
+    """The file of an image id, with the first of `IMAGE_SUFFIXES` where none is there."""
+    paths = [tree / IMAGES / f"{name}{suffix}" for suffix in IMAGE_SUFFIXES]
+    return next((path for path in paths if os.path.isfile(path)), paths[0])  # False where it may not be read
 
 
 def _remedy(absent: Path) -> str:
@@ -193,7 +204,8 @@ def read_mask(path: Path, num_classes: int) -> Tensor:
     allowed = ("P", "L") if path.parent.name == AUG_MASKS else ("P",)
     if image.mode not in allowed:
         problem = f"{path} (mode {image.mode}) must be a palette PNG (mode P), whose index is the class"
-        raise DataError(problem, "restore it as VOC distributes it")
+        own = "docs/recipes.md has the lines that convert masks of your own"
+        raise DataError(problem, f"restore it as VOC distributes it; {own}")
     mask = np.array(image)
     wrong = np.unique(mask[(mask >= num_classes) & (mask != IGNORE_INDEX)])
     if wrong.size:
@@ -265,7 +277,7 @@ def download(root: Path) -> None:
         DataError: if fetching, verifying or unpacking fails, or an incomplete tree is in the way.
     """
     tree = root / TREE
-    if (tree / SPLIT_LISTS).is_dir():
+    if any((folder / SPLIT_LISTS).is_dir() for folder in (tree, root)):
         return
     if tree.exists():
         raise DataError(f"{tree} must hold {SPLIT_LISTS}", "move the half unpacked tree away")

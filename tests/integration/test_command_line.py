@@ -1,11 +1,17 @@
 """What is typed, and what it composes to; what is answered when it is wrong is in test_bad_input.py."""
 
+import os
+import re
+import shlex
+import subprocess
+import sys
+
 import pytest
 
 from fcn import config as configuration
 from fcn import launch, runs
 from fcn.config import Config
-from tests.commands import TINY, type_in
+from tests.commands import ROOT, TINY, type_in
 
 
 @pytest.mark.parametrize(
@@ -87,6 +93,23 @@ def test_the_help_is_for_people(fresh_command):
     ):
         assert expected in done.stdout
     assert not list(fresh_command.folder.iterdir())
+
+
+def test_the_help_fits_the_terminal_and_is_one_line_a_key_elsewhere(monkeypatch, capsys):
+    _, piped, _ = type_in(monkeypatch, capsys, "--help")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((80, 50)))
+    _, shown, _ = type_in(monkeypatch, capsys, "--help")
+    keys, _, _ = shown.partition("Keys: set by key=value\n")[2].partition("\n\n")
+    assert max(map(len, keys.splitlines())) == 80
+    assert " ".join(keys.split()) in " ".join(piped.split())
+    assert all(re.search(rf"^{re.escape(key)} ", piped, re.M) for key in configuration.schema_fields(Config))
+
+
+def test_the_help_may_be_cut_off():
+    line = f"{shlex.quote(sys.executable)} train.py --help | head -n 1"
+    done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.stdout.count("\n"), done.stderr) == (1, "")
 
 
 def test_the_configuration_can_be_printed(fresh_command):

@@ -1,20 +1,28 @@
-"""Every command of the README does what it says; `.ci/run` runs the two of its beginning as they stand."""
+"""Every command of README and docs/ does what it says; `.ci/run` runs the README's first two as they stand."""
 
+import copy
+import functools
 import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import hydra
 import numpy as np
 import pytest
 import torch
+from hydra import initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override
+from omegaconf import DictConfig, OmegaConf
 
-from fcn import runs
+from fcn import cli, runs
+from fcn.config import Config, from_composed, typed
 from fcn.data import shapes
-from fcn.launch import compose
 from tests.commands import ROOT, TINY, load_script, type_in
 
 README = (ROOT / "README.md").read_text()
@@ -22,9 +30,7 @@ README = (ROOT / "README.md").read_text()
 SMALL = (*TINY, "epochs=1", "trainer=cpu", "trainer.sample_images=0", "backbone.weights=none", "data.num_workers=0")
 
 
-NETWORKS, EXPERIMENTS, EXACTNESS, SPEED = (
-    (ROOT / "docs" / f"{name}.md").read_text() for name in ("networks", "experiments", "exactness", "speed")
-)
+PAGES = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
 
 
 def commands(text: str = README) -> set[str]:
@@ -69,6 +75,7 @@ ELSEWHERE = {
     "python scripts/tune.py search=default trials=30": "unit/scripts/test_tune.py",
     "python train.py experiment=d2l execute=false": "test_clusters.py",
     "python train.py -m hydra/launcher=slurm lr=0.001,0.01": "test_clusters.py",
+    "python train.py data=voc data.root=mine 'data.classes=[background,cat,dog]'": "test_own_data.py, test_tutorial.py",
     "python scripts/benchmark.py step data --json benchmarks.json": "unit/scripts/test_benchmark.py, below",
 }
 
@@ -101,32 +108,92 @@ def test_training(line, folder, monkeypatch, capsys):
     assert finished == ["finished"]
 
 
-@pytest.mark.parametrize(
-    "line", sorted(line for line in commands(NETWORKS + EXPERIMENTS + EXACTNESS) if "train.py" in line)
-)
-def test_commands_of_the_pages_compose(line):
-    """First values of a sweep; resume and rerun need a run and are tested with one."""
-    arguments = [option for option in shlex.split(re.sub("<.*?>", "x", line))[2:] if option != "-m"]
-    compose(*[option if "[" in option else option.partition(",")[0] for option in arguments if "hydra" not in option])
+def lines_of(pages: Iterable[str], *, program: str) -> list[str]:
+    """Every command of `pages` that runs `program`, each once, with x for what a reader fills in."""
+    found = {re.sub("<[^>]*>", "x", line) for page in pages for line in commands(page)}
+    return sorted(line for line in found if line.split()[1:2] == [program])
 
 
-def test_scripts_on_the_page_of_experiments_take_their_arguments(monkeypatch, capsys):
-    """compare.py has an argument parser, the others are Hydra's; what they do is tested with runs."""
-    for line in sorted(line for line in commands(EXPERIMENTS) if "scripts/" in line):
-        _, path, *arguments = shlex.split(re.sub("<.*?>", "x", line))
-        script = load_script(Path(path).stem)
-        options = [] if script.__name__ == "compare" else ["--cfg", "job"]
-        status, _, err = type_in(monkeypatch, capsys, *arguments, *options, script=script)
-        assert status == 0 or "must be a directory, which it is not" in err, (line, err)
+@functools.cache
+def composed(config_name: str, schema: type, groups: tuple[str, ...]) -> DictConfig:
+    """What Hydra composes from groups alone; it takes most of the time, and most commands have the same ones."""
+    cli.register(schema)
+    with initialize_config_dir(str(cli.CONF), version_base="1.3"):
+        return hydra.compose(config_name, list(groups))
 
 
-def test_the_benchmarks_of_the_pages_take_their_arguments(monkeypatch, capsys):
-    script = load_script("benchmark")
-    lines = sorted(line for line in commands(README + SPEED) if "benchmark.py" in line)
-    assert len(lines) == 3
+def first_value(override: Override) -> object:
+    value = override.value()
+    return value.list[0] if isinstance(value, ChoiceSweep) else value
+
+
+def check(words: Sequence[str], *, config_name: str = "config", schema: type = Config) -> None:
+    """Compose the key=value of a command, the first value of each sweep; Hydra's own settings are left to its tests."""
+    typed_in = [word for word in words if "=" in word and not word.startswith(("hydra", "-"))]
+    chosen = {str(one.key_or_group): first_value(one) for one in OverridesParser.create().parse_overrides(typed_in)}
+    groups = tuple(f"{key}={value}" for key, value in chosen.items() if (cli.CONF / key).is_dir())
+    config = copy.deepcopy(composed(config_name, schema, groups))
+    for key, value in chosen.items():
+        if not (cli.CONF / key).is_dir():
+            OmegaConf.update(config, key, value)
+    (from_composed if schema is Config else functools.partial(typed, schema=schema))(config)
+
+
+@pytest.mark.parametrize("line", lines_of(PAGES.values(), program="train.py"))
+def test_commands_of_the_pages_compose(line, tmp_path, monkeypatch, capsys):
+    """Of all pages; what resume and rerun do is tested with runs."""
+    if "--config-dir" not in line:
+        check(shlex.split(line)[2:])
+        return
+    write_presets(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    status, _, err = type_in(monkeypatch, capsys, *shlex.split(line)[2:], "--cfg", "job")
+    assert status == 0, err
+
+
+def write_presets(folder: Path) -> None:
+    """The YAML of the pages, as files where its first line says."""
+    for page in PAGES.values():
+        for block in re.findall(r"```yaml\n(.*?)```", page, re.S):
+            path = folder / block.split()[1]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(block.partition("\n")[2])
+
+
+SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_scripts_on_the_pages_take_their_arguments(name):
+    """Two have an argument parser, the others are Hydra's; what they do is tested with runs."""
+    script = load_script(name)
+    lines = lines_of([README, *PAGES.values()], program=f"scripts/{name}.py")
+    assert lines
     for line in lines:
-        arguments = shlex.split(re.sub("<.*?>", "x", line))[2:]
-        assert set(script.parser().parse_args(arguments).what) <= set(script.NAMES), line
+        words = shlex.split(line)[2:]
+        if hasattr(script, "parser"):
+            script.parser().parse_args(words)
+        else:
+            check(words, config_name=name, schema=getattr(script, f"{name.partition('_')[0].capitalize()}Config"))
+
+
+def test_the_benchmarks_of_the_pages_are_there():
+    script = load_script("benchmark")
+    for line in lines_of([README, *PAGES.values()], program="scripts/benchmark.py"):
+        assert set(script.parser().parse_args(shlex.split(line)[2:]).what) <= set(script.NAMES), line
+
+
+def test_no_page_is_forgotten():
+    """Neither by the README, nor by the tests above, which read all pages there are."""
+    assert {f"docs/{page}" for page in PAGES} <= set(re.findall(r"\]\(([^)]+)\)", README))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere_and_blocks_are_python(page):
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", PAGES[page]):
+        assert "://" in target or (ROOT / "docs" / target).exists(), target
+    for block in re.findall(r"```python\n(.*?)```", PAGES[page], re.S):
+        compile(block, page, "exec")
 
 
 def test_the_configuration_of_the_chapter_can_be_looked_at(folder, monkeypatch, capsys):

@@ -22,10 +22,13 @@ from fcn.config import (
     Config,
     ConfigError,
     DataConfig,
+    ExportConfig,
+    ExportFormat,
+    ImageType,
     ModelConfig,
     ModelName,
 )
-from fcn.exporting import Agreement, ExportConfig, Format, ImageType, export
+from fcn.exporting import Agreement, export
 from fcn.inference import load
 from fcn.task import SegmentationTask
 from tests import commands
@@ -134,7 +137,7 @@ def test_the_file_says_what_it_is(onnx_file, fcn8s):
 def test_torch_export_of_a_run_directory_with_float_images(fcn32s, tmp_path):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "best.ckpt").write_bytes(fcn32s.read_bytes())
-    config = ExportConfig(run=str(tmp_path), format=Format.torch_export, input=ImageType.float, **QUICK)
+    config = ExportConfig(run=str(tmp_path), format=ExportFormat.torch_export, input=ImageType.float, **QUICK)
     path, found = export(config)
     assert path == tmp_path / "export" / "model.pt2"
     assert [(entry.size, entry.batch) for entry in found] == [((1, 1), 1), ((1, 1), 2), ((33, 47), 1), ((33, 47), 2)]

@@ -41,6 +41,7 @@ LEVELS = [
     ["fcn.comparison.tables"],
     ["fcn.comparison.files", "fcn.comparison.panels", "fcn.comparison.report"],
     ["fcn.comparison"],
+    ["fcn.completion"],
     ["fcn.cli", "fcn.rerun", "fcn.resumption", "fcn.space"],
     ["fcn.agent", "fcn.plan", "fcn.scripting"],
     ["fcn.slots", "fcn.worker"],

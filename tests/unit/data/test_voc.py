@@ -121,11 +121,32 @@ def test_an_absent_tree_says_where_it_was_looked_for_and_every_way_out(tmp_path:
         assert remedy in message
 
 
-@pytest.mark.parametrize("below", ["VOCdevkit", "VOCdevkit/VOC2012"])
-def test_a_root_that_is_too_deep_is_told_the_right_one(tmp_path: Path, below: str) -> None:
+def test_a_root_that_is_too_deep_is_told_the_right_one(tmp_path: Path) -> None:
     make_tree(tmp_path, {"train": "a\n"})
     with pytest.raises(DataError, match=f"must be the folder that holds .*; use {tmp_path}$"):
-        voc.read_split(tmp_path / below, "train")
+        voc.read_split(tmp_path / "VOCdevkit", "train")
+
+
+def test_a_root_may_be_the_folder_of_the_images_itself(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path, {"train": "a\n"})
+    assert voc.read_split(tree, "train") == voc.read_split(tmp_path, "train")
+
+
+@pytest.mark.parametrize("root", ["VOCdevkit/VOC2012", "."])
+def test_images_without_lists_are_told_to_write_them(tmp_path: Path, root: str) -> None:
+    tree = make_tree(tmp_path, {})
+    (tree / "ImageSets" / "Segmentation").rmdir()
+    with pytest.raises(
+        DataError, match=r"VOC2012 must hold .*/train\.txt and val\.txt beside JPEGImages; write the names"
+    ):
+        voc.read_split(tmp_path / root, "train")
+
+
+@pytest.mark.parametrize("suffix", [".JPG", ".jpeg", ".png"])
+def test_images_of_ones_own_may_have_other_suffixes(tmp_path: Path, suffix: str) -> None:
+    tree = make_tree(tmp_path, {"train": "a\nb\n"})
+    (tree / "JPEGImages" / "a.jpg").rename(tree / "JPEGImages" / f"a{suffix}")
+    assert [pair.image.name for pair in voc.read_split(tmp_path, "train")] == [f"a{suffix}", "b.jpg"]
 
 
 @pytest.mark.parametrize("split", ["trian", "train_aug", "train.txt"])

@@ -1,0 +1,111 @@
+"""A folder of images and palette masks of one's own is checked, trained, evaluated and predicted with no code."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from tests.commands import ROOT, load_script, type_in
+
+CLASSES = ["background", "big cat", "dog"]
+PRESET = """# @package _global_
+defaults:
+  - override /data: voc
+  - override /backbone: squeezenet1_0
+name: mine
+epochs: 1
+batch_size: 2
+data:
+  root: mine
+  classes: [background, big cat, dog]
+  crop_size: [64, 64]
+trainer: {accelerator: cpu, sample_images: 0}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """A folder to type in: images of several sizes and two formats, masks with two colours in their palette."""
+    rng = np.random.default_rng(0)
+    for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+    for number, size in enumerate([(70, 90), (101, 64), (33, 50), (80, 80), (64, 95)]):
+        image = Image.fromarray(rng.integers(0, 255, (*size, 3), dtype=np.uint8))
+        image.save(tmp_path / "mine" / "JPEGImages" / f"photo_{number}.{'png' if number % 2 else 'jpg'}")
+        mask = Image.new("P", image.size)
+        mask.putpalette([0, 0, 0, 200, 30, 30, 30, 30, 200])
+        ImageDraw.Draw(mask).ellipse([5, 5, 30, 25], fill=1 + number % 2)
+        mask.save(tmp_path / "mine" / "SegmentationClass" / f"photo_{number}.png")
+    lists = tmp_path / "mine" / "ImageSets" / "Segmentation"
+    (lists / "train.txt").write_text("photo_0\nphoto_1\nphoto_2\n")
+    (lists / "val.txt").write_text("photo_3\nphoto_4\n")
+    (tmp_path / "presets" / "experiment").mkdir(parents=True)
+    (tmp_path / "presets" / "experiment" / "mine.yaml").write_text(PRESET)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def typed(monkeypatch, capsys, *arguments: str, script: str | None = None) -> str:
+    options = {} if script is None else {"script": load_script(script)}
+    status, out, err = type_in(monkeypatch, capsys, *arguments, **options)
+    assert status == 0, err
+    return out
+
+
+def test_from_a_folder_to_predictions(folder, monkeypatch, capsys):
+    classes = f"classes=[{','.join(CLASSES)}]"
+    assert "all 5 pairs are sound" in typed(monkeypatch, capsys, "root=mine", classes, script="prepare_voc")
+    out = typed(monkeypatch, capsys, "--config-dir", "presets", "experiment=mine")
+    assert "voc: 3 training and 2 validation images, 3 classes, crops of 64x64" in out
+    (run,) = (folder / "outputs" / "mine").iterdir()
+    assert "big cat" in typed(monkeypatch, capsys, f"run={run}", "worst=0", script="evaluate")
+    evaluated = json.loads((run / "evaluation" / "val" / "evaluation.json").read_text())
+    summary = json.loads((run / "summary.json").read_text())
+    assert evaluated["scores"]["mean_iou"] == summary["metrics"]["val/mean_iou"]
+    assert "val/iou/big cat" in (run / "metrics.csv").read_text()
+    typed(monkeypatch, capsys, f"run={run}", "input=mine/ImageSets/Segmentation/val.txt", script="predict")
+    mask = Image.open(folder / "predictions" / "photo_4.png")
+    assert mask.mode == "P"
+    assert mask.size == Image.open("mine/JPEGImages/photo_4.jpg").size
+    assert set(np.unique(mask)) <= {0, 1, 2}
+
+
+def test_what_is_wrong_in_the_folder_is_said_in_one_line(folder, monkeypatch, capsys):
+    options = ("data=voc", "data.root=mine", "epochs=1", "batch_size=2", "data.cache=false", "trainer=cpu")
+    status, _, err = type_in(monkeypatch, capsys, *options, "data.classes=[background,cat]", "data.crop_size=[64,64]")
+    assert status == 1
+    assert ".png (values 2) must hold only 0 to 1 and 255; name every class in data.classes" in err
+    mask = folder / "mine" / "SegmentationClass" / "photo_0.png"
+    Image.fromarray(np.asarray(Image.open(mask))).save(mask)  # without its palette: grey
+    status, out, _ = type_in(monkeypatch, capsys, "root=mine", script=load_script("prepare_voc"))
+    assert status == 1
+    assert "photo_0.png (mode L) must be a palette PNG" in out
+    assert "docs/recipes.md" in out
+
+
+def test_classes_of_ones_own_without_data_voc_say_what_is_missing(folder, monkeypatch, capsys):
+    status, _, err = type_in(monkeypatch, capsys, "data.root=mine", "data.classes=[background,cat,dog]", "epochs=1")
+    assert status == 1
+    assert "use data=voc for images of your own" in err
+
+
+RECIPES = (ROOT / "docs" / "recipes.md").read_text()
+
+
+@pytest.mark.parametrize("kind", ["grey", "coloured"])
+def test_the_recipes_make_palette_masks_of_others(kind, folder):
+    """The blocks of docs/recipes.md that convert; the indices are those that were there before."""
+    paths = sorted((folder / "mine" / "SegmentationClass").iterdir())
+    before = [np.array(Image.open(path)) for path in paths]
+    colours = np.array([[0, 0, 0], [250, 50, 83], [36, 179, 83]], np.uint8)
+    for path, indices in zip(paths, before, strict=True):
+        Image.fromarray(indices if kind == "grey" else colours[indices]).save(path)
+    (block,) = (block for block in re.findall(r"```python\n(.*?)```", RECIPES, re.S) if kind in block)
+    exec(block, {})
+    for path, indices in zip(paths, before, strict=True):
+        mask = Image.open(path)
+        assert mask.mode == "P"
+        np.testing.assert_array_equal(np.array(mask), indices)

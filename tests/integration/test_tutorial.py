@@ -1,0 +1,97 @@
+"""The commands of docs/tutorial.md, read from the page and typed in its order in an empty folder, on tiny sets."""
+
+import os
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fcn.data import shapes
+from tests.commands import ROOT, TINY, load_script, type_in
+
+PAGE = (ROOT / "docs" / "tutorial.md").read_text()
+COMMANDS = re.findall(r"^    (\S.*)$", PAGE, re.M)
+SMALL = (
+    *(option for option in TINY if not option.startswith(("epochs", "batch_size"))),
+    *("data.num_workers=0", "trainer.sample_images=0", "backbone=squeezenet1_0", "backbone.weights=none"),
+    *("batch_size=2", "epochs=1"),
+)
+ELSEWHERE = {
+    "python train.py -m model.init=bilinear,xavier seed=0,1,2": "test_sweep.py",
+    "python train.py trainer=ddp_cpu": "distributed/test_ddp_cpu.py",
+    'eval "$(python train.py -sc install=bash)"': "unit/test_completion.py",
+    "pip install -e .": ".ci/run",
+    "git clone <address of this repository> fcn": "the reader's own",
+    "cd fcn": "the reader's own",
+    "python3 -m venv .venv": ".ci/run",
+    "source .venv/bin/activate": ".ci/run",
+    "tensorboard --logdir outputs": "test_sweep.py",
+}
+
+
+def test_every_command_of_the_tutorial_is_typed_below():
+    assert set(ELSEWHERE) <= set(COMMANDS)
+    others = [line for line in COMMANDS if line not in ELSEWHERE]
+    assert len(others) >= 20
+    assert all(line.startswith(("python train.py", "python scripts/", "mkdir ", "ls ")) for line in others)
+
+
+@pytest.fixture
+def folder(tmp_path, shapes_root, monkeypatch) -> Path:
+    """An empty folder but for what the reader brings: VOC in `data`, images and masks in `mine`, and photos."""
+    drawn = shapes.ensure_shapes(shapes_root / "shapes", num_train=16, num_val=8, seed=0)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "VOCdevkit").symlink_to(drawn / "VOCdevkit")
+    for name in ("JPEGImages", "SegmentationClass"):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+    (tmp_path / "photos").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(10):
+        image = Image.fromarray(rng.integers(0, 255, (60 + number, 80, 3), dtype=np.uint8))
+        image.save(tmp_path / "mine" / "JPEGImages" / f"photo_{number}.jpg")
+        mask = Image.fromarray(rng.integers(0, 3, (60 + number, 80), dtype=np.uint8))
+        mask.putpalette([0, 0, 0, 200, 0, 0, 0, 200, 0])
+        mask.save(tmp_path / "mine" / "SegmentationClass" / f"photo_{number}.png")
+    image.save(tmp_path / "photos" / "cat.jpg")
+    for block in re.findall(r"```yaml\n# (\S+)\n(.*?)```", PAGE, re.S):
+        (tmp_path / block[0]).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / block[0]).write_text(block[1])
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def filled_in(line: str) -> str:
+    """The command with what its reader puts in: the newest run, the folder of VOC; and the tiny embedded set's name."""
+    line = line.replace("<folder that holds VOCdevkit>", "data").replace("v1-400-80-seed0", "v1-16-5-seed0")
+    for name in re.findall(r"outputs/(\w+)/<time>", line):
+        newest = max(path.name for path in Path("outputs", name).iterdir())
+        line = line.replace(f"outputs/{name}/<time>", f"outputs/{name}/{newest}")
+    return line
+
+
+@pytest.mark.slow
+def test_the_tutorial(folder, monkeypatch, capsys):
+    for line in COMMANDS:
+        if line in ELSEWHERE:
+            continue
+        program, *words = shlex.split(filled_in(line))
+        if program != "python":
+            subprocess.run(["bash", "-ec", line], check=True)
+            continue
+        script = Path(words[0]).stem
+        options = {} if script == "train" else {"script": load_script(script)}
+        small = SMALL if script == "train" and "resume=" not in line else ()
+        status, out, err = type_in(monkeypatch, capsys, *words[1:], *small, **options)
+        assert status == 0, (line, err)
+        if script == "train":
+            assert "val mIoU" in out.splitlines()[-1] or "nothing to do" in out + err, line
+    assert len((folder / "mine" / "ImageSets" / "Segmentation" / "train.txt").read_text().split()) == 8
+    (run,) = (folder / "outputs" / "d2l").iterdir()
+    assert "protocol: d2l" in (run / "config.yaml").read_text()
+    assert set(os.listdir(folder / "predictions")) >= {"cat.png", "cat_overlay.png", "val_00000.png", "classes.png"}
+    (exported,) = (folder / "outputs").rglob("export/model.pt2")
+    assert exported.parents[2].name == "mine"
