@@ -98,13 +98,13 @@ def prepare(config: PrepareConfig) -> int:
         ConfigError: if no split is named, or the JSON file cannot be written.
         DataError: if the download fails, or the tree or a list is absent.
     """
-    from fcn.data import voc
+    from fcn.data import archive, voc
 
     if not config.splits:
         raise ConfigError("splits (=[]) must name a list; use splits=[train,val]")
     root = Path(config.root)
     if config.download:
-        voc.download(root)
+        archive.download(root)
     console = Console()
     # All lists first: a misspelt one must not cost the time of reading the others.
     lines = {split: voc.split_lines(root, split) for split in config.splits}

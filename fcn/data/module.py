@@ -25,7 +25,7 @@ import torch
 from torch.utils.data import DataLoader, default_collate
 
 from fcn.config import Config, ConfigError, DataConfig, DatasetName, Protocol
-from fcn.data import cache, shapes, voc
+from fcn.data import archive, cache, shapes, voc
 from fcn.data.device import DeviceCrops, DrawnChanges
 from fcn.data.images import Crops, Sample, WholeImages, collate
 from fcn.data.sampling import AUGMENTATION, CHAPTER_CROPS, EpochBatches
@@ -246,7 +246,7 @@ def locate(data: DataConfig, *, prepare: bool) -> Path:
             problem = f"data.root (={root}) must be a folder in which the embedded set can be drawn: {error.strerror}"
             raise DataError(problem, "use data.root=<a folder of yours with 10 MB free>") from error
     if prepare and data.download:
-        voc.download(root)
+        archive.download(root)
     return root
 
 

@@ -18,7 +18,7 @@ LEVELS = [
     ["fcn.config"],
     ["fcn.models.subpixel"],
     ["fcn.data.voc", "fcn.models.upsampling", "fcn.models.weights", "fcn.losses", "fcn.metrics", "fcn.optim"],
-    ["fcn.data.cache", "fcn.data.shapes", "fcn.data.transforms"],
+    ["fcn.data.archive", "fcn.data.cache", "fcn.data.shapes", "fcn.data.transforms"],
     ["fcn.models.backbones", "fcn.diagnostics", "fcn.provenance", "fcn.runs"],
     ["fcn.data.images", "fcn.models.fcn", "fcn.models.baselines"],
     ["fcn.data.device", "fcn.data.sampling", "fcn.models.networks"],

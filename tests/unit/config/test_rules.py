@@ -141,7 +141,9 @@ def test_saved_and_loaded_it_is_the_same(tmp_path):
     assert configuration.load(tmp_path / "config.yaml") == config
 
 
-@pytest.mark.parametrize(("text", "message"), [("[1, 2]", "not a ListConfig"), ("a: [", "must be the YAML file")])
+@pytest.mark.parametrize(
+    ("text", "message"), [("[1, 2]", "must hold the keys"), ("", "must hold the keys"), ("a: [", "line 1: ")]
+)
 def test_a_file_that_is_no_configuration(tmp_path, text, message):
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(ConfigError, match=message):

@@ -185,7 +185,7 @@ def test_a_broken_pair_is_the_same_error_as_ever_and_leaves_no_file(prepare, roo
     broken.image.write_bytes(broken.image.read_bytes()[:700])
     with pytest.raises(DataError) as expected:
         voc.read_pair(broken, CLASSES)
-    with pytest.raises(DataError, match=rf"{broken.name}\.jpg must be a readable image: .*; restore the file") as error:
+    with pytest.raises(DataError, match=rf"{broken.name}\.jpg must be a readable image: .*; restore it") as error:
         prepare()
     assert str(error.value) == str(expected.value)
     assert not list((root / "cache").iterdir())

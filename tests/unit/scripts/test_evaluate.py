@@ -205,7 +205,7 @@ def test_a_run_that_cannot_be_evaluated_is_named_and_the_others_go_on(run, tree,
     assert [line for line in out.splitlines() if line.startswith("sweep/")] == ["sweep/4_good/evaluation/val"]
     *left_out, last = err.splitlines()
     for line, (name, problem) in zip(left_out, [
-        ("0_pending", "no such file"), ("1_old", "depth is not a key"), ("2_lost", r"data.root \(=gone\) must hold"),
+        ("0_pending", "must be a run that has saved a checkpoint"), ("1_old", "depth is not a key"), ("2_lost", r"data.root \(=gone\) must hold"),
         ("3_torn", "must be a checkpoint"),
     ], strict=True):  # fmt: skip
         assert re.match(rf"left out: sweep/{name}: .*{problem}", line), line
@@ -308,8 +308,8 @@ def test_the_embedded_set_is_drawn(tmp_path, monkeypatch, type_in):
     ("arguments", "message"),
     [
         ([], r"run \(=null\) must be a run directory or a checkpoint; use run=outputs/<name>/<time>"),
-        (["run=absent"], r"absent must be a checkpoint, but there is no such file"),
-        (["run=root"], r"root/checkpoints/last.ckpt must be a checkpoint, but there is no such file"),
+        (["run=absent"], r"absent must be a run directory or a checkpoint, but nothing is there"),
+        (["run=root"], r"root must be a run that has saved a checkpoint, but root/checkpoints/last.ckpt is not there"),
         (["run=run", "split=vall"], r"split \(=vall\) must be a list in .*: empty, train, val; did you mean val\?"),
         (["run=run", "split=empty"], r".*empty.txt must list at least one image"),
         (["run=run", "data=voc", "data.root=root"], r"data.classes \(=\[background,.*\]\) must be those of the run"),

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from fcn.config import VOC_CLASSES
-from fcn.data import voc
+from fcn.data import archive
 from fcn.data.palette import color_map
 from tests import commands
 from tests.commands import load_script
@@ -106,7 +106,7 @@ def test_all_problems_are_listed_and_the_rest_is_counted(root, run):
         (["workers=many"], r"error: .*many"),
         (["splits=[train"], r"error: "),
         (["rot=x"], r"error: rot is not a key; did you mean root\?; known: root, download"),
-        (["root"], r"error: Error parsing override 'root'"),
+        (["root"], r"error: root must be KEY=VALUE"),
     ],
 )
 def test_a_mistake_is_one_line_on_standard_error(root, run, arguments, message):
@@ -125,7 +125,7 @@ def test_a_json_that_cannot_be_written_is_an_error_without_leftovers(root, tmp_p
 
 def test_download_is_asked_for_only_with_its_key(root, run, monkeypatch):
     asked = []
-    monkeypatch.setattr(voc, "download", asked.append)
+    monkeypatch.setattr(archive, "download", asked.append)
     assert run(root)[0] == 0
     assert asked == []
     assert run(root, "download=true")[0] == 0
