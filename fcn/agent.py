@@ -85,6 +85,8 @@ def _execute_with_agent(run_dir: Path, processes: int) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    from fcn import rendezvous
+
     for name in ("agent.server.api", "multiprocessing.api"):
         # What the agent says of a failed rank, in several lines, is said by RankFailed in one.
         logging.getLogger(f"torch.distributed.elastic.{name}").setLevel(logging.CRITICAL)
@@ -98,9 +100,8 @@ def _execute_with_agent(run_dir: Path, processes: int) -> None:
         max_nodes=1,
         nproc_per_node=processes,
         run_id=run_dir.name,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        local_addr="localhost",
+        rdzv_backend=rendezvous.BACKEND,
+        local_addr=rendezvous.ADDRESS,
         max_restarts=0,
         logs_specs=logs,
         **patience,

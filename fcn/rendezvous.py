@@ -1,0 +1,55 @@
+"""Where the processes of a run on one machine meet: a store that only this machine can reach.
+
+torch's own rendezvous listens on all addresses of the machine, to whoever asks.
+"""
+
+from __future__ import annotations
+
+import socket
+from datetime import timedelta
+
+from torch._C._distributed_c10d import PrefixStore, TCPStore  # torch.distributed has them, but not for mypy
+from torch.distributed.elastic.rendezvous.api import (
+    RendezvousInfo,
+    RendezvousParameters,
+    RendezvousStoreInfo,
+    rendezvous_handler_registry,
+)
+from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
+
+BACKEND = "fcn-loopback"
+ADDRESS = "127.0.0.1"
+
+
+class LoopbackRendezvous(StaticTCPRendezvous):
+    """The rendezvous of one agent; the ranks take its store for their process group too."""
+
+    def __init__(self, run_id: str) -> None:
+        with socket.create_server((ADDRESS, 0)) as listener:
+            port = listener.getsockname()[1]
+            super().__init__(ADDRESS, port, rank=0, world_size=1, run_id=run_id, timeout=600)
+            # The other implementation, libuv's, takes no socket that listens already.
+            self._tcp = TCPStore(
+                ADDRESS,
+                port,
+                is_master=True,
+                timeout=timedelta(seconds=600),
+                wait_for_workers=False,
+                multi_tenant=True,
+                master_listen_fd=listener.detach(),
+                use_libuv=False,
+            )
+
+    def get_backend(self) -> str:
+        return BACKEND
+
+    def next_rendezvous(self) -> RendezvousInfo:
+        store = PrefixStore(self.run_id, self._tcp)
+        return RendezvousInfo(store, self.rank, self.world_size, RendezvousStoreInfo(ADDRESS, self.master_port))
+
+
+def _create(parameters: RendezvousParameters) -> LoopbackRendezvous:
+    return LoopbackRendezvous(parameters.run_id)
+
+
+rendezvous_handler_registry.register(BACKEND, _create)
