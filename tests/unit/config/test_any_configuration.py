@@ -1,0 +1,81 @@
+"""Whatever is valid comes back as it was, and whatever is typed is composed or answered by one line."""
+
+import math
+
+import pytest
+from hypothesis import given, reject, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from fcn import config as configuration
+from fcn import launch
+from fcn.config import Choice, Config, ConfigError, flatten, from_container, schema_fields, to_container
+
+FIELDS = schema_fields(Config)
+TEXTS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12)
+
+
+def values(key: str) -> st.SearchStrategy:
+    """Values of a key that its type and its range allow."""
+    entry = FIELDS[key]
+    low, high = entry.metadata["low"], entry.metadata["high"]
+    annotation = str(entry.type)
+    inner = annotation.removesuffix(" | None").removeprefix("list[").removesuffix("]")
+    kinds = {
+        "bool": st.booleans(),
+        "int": st.integers(-1000 if low is None else int(low), 2**31 if high is None else int(high)),
+        "float": st.floats(low, high, allow_nan=False, allow_infinity=False),
+        "str": TEXTS.filter(lambda text: "$" not in text),
+    }
+    if inner not in kinds:
+        choice = next(each for each in Choice.__subclasses__() if each.__name__ == inner)
+        kinds[inner] = st.sampled_from([str(member.value) for member in choice])
+    found = kinds[inner]
+    if annotation.startswith("list["):
+        return st.lists(found, min_size=2, max_size=2, unique=True)
+    return st.one_of(st.none(), found) if annotation.endswith("| None") else found
+
+
+@st.composite
+def containers(draw) -> dict:
+    """Plain configurations in which a few keys have other values than by default."""
+    container = to_container(Config())
+    for key in draw(st.lists(st.sampled_from(sorted(FIELDS)), max_size=5, unique=True)):
+        *groups, last = key.split(".")
+        section = container
+        for group in groups:
+            section = section[group]
+        section[last] = draw(values(key))
+    return container
+
+
+@settings(max_examples=15)  # each takes a tenth of a second
+@given(container=containers())
+def test_a_valid_configuration_comes_back_from_its_file_and_from_a_checkpoint(tmp_path_factory, container):
+    try:
+        config = from_container(container)
+    except ConfigError:  # of keys that contradict each other
+        reject()
+    path = tmp_path_factory.getbasetemp() / "config.yaml"
+    path.write_text(OmegaConf.to_yaml(OmegaConf.create(to_container(config))), encoding="utf-8")
+    assert configuration.load(path) == config == from_container(to_container(config))
+    flat = flatten(to_container(config))
+    assert list(flat) == list(FIELDS)
+    assert all(math.isfinite(value) for value in flat.values() if isinstance(value, float))
+
+
+KEYS = st.one_of(st.sampled_from([*FIELDS, "model", "data", "experiment", "trainer", "hydra.run.dir"]), TEXTS)
+SIGNS = st.sampled_from(["=", "=", "=", "", "+", "++", "~", "@", "=[", "={", "='", "=$", "=${"])
+
+
+@pytest.mark.slow
+@settings(max_examples=60)
+@given(key=KEYS, sign=SIGNS, value=st.one_of(TEXTS, st.floats().map(str), st.just("null")))
+def test_whatever_is_typed_is_composed_or_answered_by_one_line(key, sign, value):
+    typed = f"{sign}{key}={value}" if sign in ("+", "++", "~") else f"{key}{sign}{value}"
+    answer = "composed"
+    try:
+        launch.compose(typed)
+    except ConfigError as error:
+        answer = str(error)
+    assert len(answer.splitlines()) == 1
