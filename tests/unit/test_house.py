@@ -114,3 +114,24 @@ def test_the_command_line_imports_no_torch():
     )
     assert "'hydra'" in loaded.stdout
     assert not {"torch", "pytorch_lightning", "torchvision"} & set(ast.literal_eval(loaded.stdout))
+
+
+FORBIDDEN = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
+SOURCES = sorted(path for top in ("fcn", "scripts", "hydra_plugins") for path in (PACKAGE.parent / top).rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE.parent)))
+def test_files_of_others_are_data_and_never_code(path):
+    """docs/security.md says so."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
+            assert not {name.partition(".")[0] for name in names} & FORBIDDEN
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            assert called not in ("eval", "exec", "os.system", "yaml.load", "hydra.utils.instantiate")
+            assert called != "torch.load" or given["weights_only"] == "True"
+            assert called != "np.load" or given["allow_pickle"] == "False"
+            assert not called.endswith("extractall") or given["filter"] == "'data'"
+            assert given.get("shell", "False") == "False"

@@ -103,6 +103,25 @@ def test_where_tiles_overlap_their_logits_are_averaged(task):
     np.testing.assert_allclose(found.numpy(), total / count, rtol=1e-4, atol=1e-4)
 
 
+class Pointwise(torch.nn.Module):
+    """A network that sees single pixels, so that tiles cannot change its scores: red and green."""
+
+    device = torch.device("cpu")
+    config = Config()
+
+    def forward(self, images):
+        return images[:, :2].float()
+
+
+@given(height=st.integers(1, 100), width=st.integers(1, 100), tile=st.tuples(*[st.sampled_from([32, 64, 96])] * 2))
+def test_tiles_of_any_size_leave_every_pixel_its_own_score(height, width, tile):
+    network = Pointwise()
+    network.config.data.classes = ["a", "b"]
+    predictor = Predictor(network, InferenceConfig(inference=Inference.tiled, tile_size=list(tile)))
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    np.testing.assert_allclose(predictor.logits(image), image[..., :2].transpose(2, 0, 1), rtol=1e-6)
+
+
 def test_flip_and_scales_average_probabilities(task):
     image = noise(36, 44)
     batch = as_batch(image).float() / 255
