@@ -141,7 +141,8 @@ def _removing_if_empty(run_dir: Path) -> Iterator[None]:
             for name in (MULTIRUN, sweeps.DRIVER):
                 (run_dir / name).unlink(missing_ok=True)
         for directory in (run_dir, *run_dir.parents):
-            if directory.name in ("", "..") or not directory.is_dir() or any(directory.iterdir()):
+            kept = directory.name in ("", "..") or directory.is_symlink() or not directory.is_dir()
+            if kept or any(directory.iterdir()):
                 break
             directory.rmdir()
         raise
