@@ -135,7 +135,7 @@ def _root_cause(error: Any, values: Mapping[str, Any]) -> str:
     # Whoever waited for a rank that ended may have failed of it in the same second.
     rank = min(told, key=lambda rank: (bool(faults.LOST.search(told[rank])), error.failures[rank].timestamp, rank))
     failure = error.failures[rank]
-    if failure.exitcode < 0 and not failure.error_file_data:
+    if failure.exitcode < 0 and not os.path.isfile(failure.error_file):
         return f"rank {rank} {faults.killed(-failure.exitcode, values)}"
     return f"rank {rank} failed: {told[rank].removeprefix('Fault: ')}"
 
@@ -144,7 +144,8 @@ def _message(failure: Any) -> str:
     message = failure.message
     if isinstance(message, dict):
         message = message.get("message", "")
-    return cli.line_of(str(message)) if failure.error_file_data else f"exit status {failure.exitcode}"
+    told = os.path.isfile(failure.error_file)
+    return cli.line_of(str(message)) if told else f"exit status {failure.exitcode}"
 
 
 @contextlib.contextmanager

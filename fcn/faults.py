@@ -33,6 +33,7 @@ STORAGE = {
 OUT_OF_MEMORY = re.compile(
     r"out of memory|can't allocate memory|cannot allocate memory|not enough memory|ALLOC_FAILED|bad_alloc", re.I
 )
+ON_GPU = re.compile("CUDA|CUBLAS|CUDNN|HIP", re.I)
 LOST = re.compile(r"Connection (closed|reset) by peer|Connection refused|Broken pipe|remote process exited", re.I)
 """What a rank says whose neighbour has gone: an echo of the fault, not the fault."""
 UNANSWERED = re.compile(r"Timed out waiting \d+ms|Watchdog caught collective operation timeout", re.I)
@@ -107,27 +108,32 @@ def _loader(pids: str, how: str, values: Mapping[str, Any]) -> str:
         how.strip()
     )
     who = f"a data loader process{f' ({pids})' if pids else ''}"
-    return f"{who} {killed(number, values)}" if number else f"{who} ended ({how or 'unexpectedly'}); {_lower(values)}"
+    return f"{who} {killed(number or signal.SIGKILL, values)}"
 
 
 def _memory(text: str, values: Mapping[str, Any]) -> str:
-    wanted = re.search(r"(?:tried to allocate|Unable to allocate) ([\d.]+ \w+)", text, re.I)
-    where = "the GPU's memory" if "CUDA" in text or "CUBLAS" in text else "memory"
-    return f"{where} is not enough{f' for another {wanted[1]}' if wanted else ''}: {_lower(values)}"
+    wanted = re.search(r"(?:tried to allocate|Unable to allocate) ([\d.]+) (\w+)", text, re.I)
+    where = "the GPU's memory" if ON_GPU.search(text) else "memory"
+    size = f" for another {_readable(*wanted.groups())}" if wanted else ""
+    return f"{where} is not enough{size}: {_lower(values, on_gpu=bool(ON_GPU.search(text)))}"
 
 
-def _lower(values: Mapping[str, Any]) -> str:
+def _readable(number: str, unit: str) -> str:
+    return f"{float(number) / 2**30:.2f} GiB" if unit == "bytes" else f"{number} {unit}"
+
+
+def _lower(values: Mapping[str, Any], *, on_gpu: bool = False) -> str:
     """What needs less memory, with the values as they are."""
 
     def now(key: str) -> str:
-        return f"{key} (={values[key]})"
+        return f"{key} (={'null' if values[key] is None else values[key]})"
 
     ways = []
     if "trainer.accumulate" in values:
-        if values["data.num_workers"] != 0:
+        if not on_gpu and values["data.num_workers"]:
             ways.append(f"lower {now('data.num_workers')}")
         ways.append(f"raise {now('trainer.accumulate')}")
-        if values["trainer.val_batch_size"] != 1:
+        if (values["trainer.val_batch_size"] or (8 if on_gpu else 1)) > 1:  # as fcn.data.module has it
             ways.append(f"lower {now('trainer.val_batch_size')}")
         if values["trainer.precision"] == "fp32":
             ways.append(f"use bf16 for {now('trainer.precision')}")

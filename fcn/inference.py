@@ -20,6 +20,7 @@ from fcn import config as configuration
 from fcn import runs
 from fcn.config import Accelerator, ConfigError, Inference, InferenceConfig, PublishedWeights, check_inference
 from fcn.data.voc import to_rgb
+from fcn.models.weights import not_finite
 from fcn.task import SegmentationTask
 
 
@@ -227,6 +228,8 @@ def read_checkpoint(checkpoint: Path) -> dict[str, Any]:
         content = {key: content[key] for key in ("config", "state_dict")}
         if not all(isinstance(value, Mapping) for value in content.values()):
             raise TypeError("its config and state_dict must be dictionaries")
+        if broken := not_finite(content["state_dict"]):
+            raise ValueError(f"its {broken} holds NaN or infinity; use another of the run's checkpoints")
         return content
     except FileNotFoundError:
         raise CheckpointError(f"{checkpoint} must be a checkpoint, but there is no such file") from None
