@@ -117,7 +117,7 @@ def _execute_with_agent(run_dir: Path, processes: int, config: Config) -> None:
             raise SystemExit(failure.exitcode) from None  # the ranks were signalled, not we; they have saved
         # Rank 0 may have been ended while it waited for the rank that failed, and have thought itself interrupted.
         runs.set_status(run_dir, "failed")
-        raise RankFailed(_root_cause(error, flatten(to_container(config)))) from None
+        raise RankFailed(_root_cause(error, run_dir, flatten(to_container(config)))) from None
     except SignalException as error:
         # An ordinary exception would let Hydra go on with the next job of a sweep.
         raise SystemExit(128 + error.sigval) from None
@@ -127,7 +127,7 @@ class RankFailed(ValueError):
     """One rank of a run failed: its rank, and the root cause."""
 
 
-def _root_cause(error: Any, values: Mapping[str, Any]) -> str:
+def _root_cause(error: Any, run_dir: Path, values: Mapping[str, Any]) -> str:
     told = {rank: _message(failure) for rank, failure in error.failures.items()}
     for line in told.values():
         if line.startswith(HANGS):
@@ -136,7 +136,7 @@ def _root_cause(error: Any, values: Mapping[str, Any]) -> str:
     rank = min(told, key=lambda rank: (bool(faults.LOST.search(told[rank])), error.failures[rank].timestamp, rank))
     failure = error.failures[rank]
     if failure.exitcode < 0 and not os.path.isfile(failure.error_file):
-        return f"rank {rank} {faults.killed(-failure.exitcode, values)}"
+        return f"rank {rank} {faults.killed(-failure.exitcode, values)}; then resume={run_dir} goes on"
     return f"rank {rank} failed: {told[rank].removeprefix('Fault: ')}"
 
 

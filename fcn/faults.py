@@ -20,6 +20,7 @@ class Fault(ValueError):
 STORAGE = {
     errno.ENOSPC: "make room there, or write to another disk",
     errno.EDQUOT: "make room there, or write to another disk",
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f), or write to another disk",
     errno.EROFS: "have it made writable, or write to another disk",
     errno.EACCES: "have it made accessible, or use another folder",
     errno.EPERM: "have it made accessible, or use another folder",
