@@ -124,21 +124,21 @@ def disk(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_disk_that_fills_during_a_checkpoint_loses_nothing(command, disk):
+def test_a_disk_that_fills_during_a_checkpoint_loses_nothing(typed, disk, tmp_path, monkeypatch, capsys):
     """Room for one checkpoint and no second one."""
     disk("size=15m")
-    done = command(*SMALL, f"data.root={command.data}", "name=full", "epochs=3")
-    assert done.returncode == 1
-    assert_said("disk full: checkpoint", done.stderr)
-    run = command.run_of("full")
+    status, err = typed("name=full", "epochs=3")
+    assert status == 1
+    assert_said("disk full: checkpoint", err)
+    (run,) = (tmp_path / "outputs" / "full").iterdir()
     assert torch.load(run / runs.LAST, weights_only=True)["global_step"] == 2
     assert not list(run.rglob("*.tmp"))
     disk("size=200m")
-    resumed = command(f"resume={run}")
-    assert resumed.returncode == 0, resumed.stderr
-    assert_same_weights(
-        run, command.train("backbone=squeezenet1_0", "trainer.sample_images=0", "epochs=3", name="alone")
-    )
+    status, _, err = type_in(monkeypatch, capsys, f"resume={run}")
+    assert status == 0, err
+    assert typed("name=alone", "epochs=3") == (0, "")
+    (alone,) = (tmp_path / "outputs" / "alone").iterdir()
+    assert_same_weights(run, alone)
 
 
 @pytest.mark.exhaustive

@@ -22,8 +22,8 @@ README = (ROOT / "README.md").read_text()
 SMALL = (*TINY, "epochs=1", "trainer=cpu", "trainer.sample_images=0", "backbone.weights=none", "data.num_workers=0")
 
 
-NETWORKS, EXPERIMENTS, EXACTNESS, SPEED = (
-    (ROOT / "docs" / f"{name}.md").read_text() for name in ("networks", "experiments", "exactness", "speed")
+NETWORKS, EXPERIMENTS, EXACTNESS, SPEED, FAULTS = (
+    (ROOT / "docs" / f"{name}.md").read_text() for name in ("networks", "experiments", "exactness", "speed", "faults")
 )
 
 
@@ -102,7 +102,7 @@ def test_training(line, folder, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    "line", sorted(line for line in commands(NETWORKS + EXPERIMENTS + EXACTNESS) if "train.py" in line)
+    "line", sorted(line for line in commands(NETWORKS + EXPERIMENTS + EXACTNESS + FAULTS) if "train.py" in line)
 )
 def test_commands_of_the_pages_compose(line):
     """First values of a sweep; resume and rerun need a run and are tested with one."""
@@ -110,9 +110,9 @@ def test_commands_of_the_pages_compose(line):
     compose(*[option if "[" in option else option.partition(",")[0] for option in arguments if "hydra" not in option])
 
 
-def test_scripts_on_the_page_of_experiments_take_their_arguments(monkeypatch, capsys):
+def test_scripts_on_the_pages_of_experiments_and_faults_take_their_arguments(monkeypatch, capsys):
     """compare.py has an argument parser, the others are Hydra's; what they do is tested with runs."""
-    for line in sorted(line for line in commands(EXPERIMENTS) if "scripts/" in line):
+    for line in sorted(line for line in commands(EXPERIMENTS + FAULTS) if "scripts/" in line):
         _, path, *arguments = shlex.split(re.sub("<.*?>", "x", line))
         script = load_script(Path(path).stem)
         options = [] if script.__name__ == "compare" else ["--cfg", "job"]

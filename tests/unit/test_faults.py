@@ -95,8 +95,8 @@ def test_memory_that_is_short_names_what_to_lower(fill, said):
             "a data loader process (7, 8) was killed (SIGKILL), as Linux does when memory is short",
         ),
         (
-            "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are out "
-            "of shared memory.",
+            "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are "
+            "out of shared memory.",
             "a data loader process (7) ended by SIGBUS, as when /dev/shm is full",
         ),
         (
