@@ -135,9 +135,9 @@ def locked(run_dir: Path, *, patience: float = 60, name: str = LOCK) -> Iterator
                 holder = file.read() or "another process"
                 raise ConfigError(f"{run_dir} is being executed by {holder}; wait for it to end, or stop it")
             time.sleep(0.1)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {os.uname().nodename}")
-        file.flush()
+        with named_in_errors(run_dir / name):
+            os.ftruncate(file.fileno(), 0)
+            os.write(file.fileno(), f"process {os.getpid()} on {os.uname().nodename}".encode())
         yield
 
 

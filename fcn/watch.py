@@ -61,6 +61,7 @@ class Watch(pl.Callback):
         self.position = (0, 0)
         """Steps made, and whether the data of the next one are there."""
         self._over = threading.Event()
+        self._thread: threading.Thread | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.world_size == 1 or self.timeout is None:
@@ -71,7 +72,8 @@ class Watch(pl.Callback):
         store = TCPStore(host, port, is_master=False, timeout=timedelta(seconds=max(60, self.timeout)))
         names = [f"fcn/watch/{rank}" for rank in range(trainer.world_size)]
         arguments = (store, names, trainer.global_rank, self.timeout)
-        threading.Thread(target=self._watch, args=arguments, daemon=True).start()
+        self._thread = threading.Thread(target=self._watch, args=arguments, daemon=True)
+        self._thread.start()
 
     def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
         self._move((trainer.global_step, 1))
@@ -93,10 +95,15 @@ class Watch(pl.Callback):
         self.position = position
 
     def on_exception(self, *args: Any) -> None:
-        self._over.set()
+        self._stop()
 
     def on_train_end(self, *args: Any) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
         self._over.set()
+        if self._thread is not None:
+            self._thread.join(timeout=1)  # it is at the store for a moment at most
 
     def _watch(self, store: Store, names: list[str], rank: int, timeout: float) -> None:
         pause = min(timeout / LOOKS, LONGEST)

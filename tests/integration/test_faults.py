@@ -196,7 +196,7 @@ def goes_on(command, run: Path) -> None:
     """Resumed with one more epoch than it had, from its last checkpoint."""
     checkpoint = torch.load(run / runs.LAST, weights_only=True)
     step, epoch = checkpoint["global_step"], checkpoint["epoch"]
-    done = command(f"resume={run}", f"epochs={epoch + 2}", "allow=[epochs]", "schedule.warmup_steps=0")
+    done = command(f"resume={run}", f"epochs={epoch + 2}", "allow=[epochs]")
     assert done.returncode == 0, done.stderr
     assert torch.load(run / runs.LAST, weights_only=True)["global_step"] > step
 
