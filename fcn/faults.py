@@ -34,7 +34,7 @@ STORAGE = {
 OUT_OF_MEMORY = re.compile(
     r"out of memory|can't allocate memory|cannot allocate memory|not enough memory|ALLOC_FAILED|bad_alloc", re.I
 )
-ON_GPU = re.compile("CUDA|CUBLAS|CUDNN|HIP", re.I)
+ON_GPU = re.compile(r"\b(CUDA|CUBLAS|CUDNN|HIP)")
 LOST = re.compile(r"Connection (closed|reset) by peer|Connection refused|Broken pipe|remote process exited", re.I)
 """What a rank says whose neighbour has gone: an echo of the fault, not the fault."""
 UNANSWERED = re.compile(r"Timed out waiting \d+ms|Watchdog caught collective operation timeout", re.I)

@@ -138,13 +138,15 @@ class Watch(pl.Callback):
     def _end(self, found: Sequence[dict[str, Any]], silent: Sequence[int], timeout: float) -> None:
         """End this process, its loader processes, and those that are stopped and would not see the agent's signal."""
         line = f"{who_hangs(found, silent, timeout)}; then resume={self.run_dir} goes on"
-        get_error_handler().record_exception(RankHangs(line))
-        for child in multiprocessing.active_children():
-            child.kill()
-        for number in silent:
-            if _is_sibling(pid := found[number]["pid"]):
-                os.kill(pid, signal.SIGKILL)
-        os._exit(1)
+        try:
+            get_error_handler().record_exception(RankHangs(line))  # where the agent that started us finds it
+            for child in multiprocessing.active_children():
+                child.kill()
+            for number in silent:
+                if _is_sibling(pid := found[number]["pid"]):
+                    os.kill(pid, signal.SIGKILL)
+        finally:
+            os._exit(1)  # the main thread cannot be asked
 
 
 def what_is_done(frame: FrameType | None) -> str:

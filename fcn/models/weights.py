@@ -80,7 +80,7 @@ def not_finite(state: StateDict) -> str | None:
     if not floats:
         return None
     # One wait for the device; the sum of a tensor is finite unless an element is not.
-    finite = torch.stack([value.detach().double().sum() for value in floats.values()]).isfinite().tolist()
+    finite = torch.stack([value.detach().sum(dtype=torch.float64) for value in floats.values()]).isfinite().tolist()
     return next((name for name, is_finite in zip(floats, finite, strict=True) if not is_finite), None)
 
 
