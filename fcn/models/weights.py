@@ -76,7 +76,8 @@ def _checked(state: Any) -> StateDict:
 
 def not_finite(state: StateDict) -> str | None:
     """Name of the first tensor that holds NaN or infinity; None if all are finite."""
-    floats = {name: value for name, value in state.items() if value.is_floating_point() and value.numel()}
+    # Tensors of the meta device have names and shapes alone.
+    floats = {name: value for name, value in state.items() if value.is_floating_point() and not value.is_meta}
     if not floats:
         return None
     # One wait for the device; the sum of a tensor is finite unless an element is not.

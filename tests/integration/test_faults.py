@@ -82,6 +82,7 @@ def test_memory_that_is_not_there_is_one_line(typed):
     assert_said("memory", err)
 
 
+@pytest.mark.slow
 def test_weights_that_an_update_makes_infinite_are_not_saved(typed, tmp_path):
     """The only step of the run, whose loss is that of the weights before it."""
     status, err = typed("name=huge", "epochs=1", "data.shapes.num_train=8", "lr=1e39", "schedule=constant")
