@@ -12,15 +12,18 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fcn import cli, rerun, runs
-from fcn.config import Accelerator, Config, ConfigError, check_batch_size
+from fcn import cli, faults, rerun, runs
+from fcn.config import Accelerator, Config, ConfigError, check_batch_size, flatten, to_container
 
 SHUTDOWN_SECONDS = 300
 """How long ranks may take to finish their step and save after a signal; the agent's default kills them after 30 s."""
+
+HANGS = "RankHangs: "
+"""Begins what a rank says that fcn.watch has ended."""
 
 PARENT = "FCN_PARENT"
 """Environment variable with the process id of the process of ours that started this one."""
@@ -74,13 +77,13 @@ def execute(run_dir: Path) -> dict[str, float]:
     else:
         with runs.locked(run_dir):
             pass  # all ranks look at the checkpoints: an earlier execution must be over before the first one starts
-        _execute_with_agent(run_dir, processes)
+        _execute_with_agent(run_dir, processes, config)
     if config.rerun is not None:
         rerun.conclude(run_dir)
     return runs.final_metrics(run_dir)
 
 
-def _execute_with_agent(run_dir: Path, processes: int) -> None:
+def _execute_with_agent(run_dir: Path, processes: int, config: Config) -> None:
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -115,7 +118,7 @@ def _execute_with_agent(run_dir: Path, processes: int) -> None:
             raise SystemExit(failure.exitcode) from None  # the ranks were signalled, not we; they have saved
         # Rank 0 may have been ended while it waited for the rank that failed, and have thought itself interrupted.
         runs.set_status(run_dir, "failed")
-        raise RankFailed(_root_cause(error)) from None
+        raise RankFailed(_root_cause(error, run_dir, flatten(to_container(config)))) from None
     except SignalException as error:
         # An ordinary exception would let Hydra go on with the next job of a sweep.
         raise SystemExit(128 + error.sigval) from None
@@ -125,13 +128,25 @@ class RankFailed(ValueError):
     """One rank of a run failed: its rank, and the root cause."""
 
 
-def _root_cause(error: Any) -> str:
-    rank, failure = error.get_first_failure()
+def _root_cause(error: Any, run_dir: Path, values: Mapping[str, Any]) -> str:
+    told = {rank: _message(failure) for rank, failure in error.failures.items()}
+    for line in told.values():
+        if line.startswith(HANGS):
+            return line.removeprefix(HANGS)
+    # Whoever waited for a rank that ended may have failed of it in the same second.
+    rank = min(told, key=lambda rank: (bool(faults.LOST.search(told[rank])), error.failures[rank].timestamp, rank))
+    failure = error.failures[rank]
+    if failure.exitcode < 0 and not os.path.isfile(failure.error_file):
+        return f"rank {rank} {faults.killed(-failure.exitcode, values)}; then resume={run_dir} goes on"
+    return f"rank {rank} failed: {told[rank].removeprefix('Fault: ')}"
+
+
+def _message(failure: Any) -> str:
     message = failure.message
     if isinstance(message, dict):
         message = message.get("message", "")
-    line = cli.line_of(str(message)) if failure.error_file_data else f"exit status {failure.exitcode}"
-    return f"rank {rank} failed: {line}"
+    told = os.path.isfile(failure.error_file)
+    return cli.line_of(str(message)) if told else f"exit status {failure.exitcode}"
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from fcn import runs
 from fcn.config import ConfigError
 from fcn.files import TEMPORARY, replacing
+from fcn.models.weights import not_finite
 
 log = logging.getLogger(__name__)
 
@@ -77,11 +78,12 @@ def newest(run_dir: Path) -> Path | None:
 
 
 def is_sound(checkpoint: Path) -> bool:
-    """Whether the file loads, and every part has the sum that was noted with it, at which torch.load does not look."""
+    """Whether the file loads, with finite weights, and every part has the sum that torch.load does not look at."""
     try:
         with zipfile.ZipFile(checkpoint) as parts:
             sums_agree = parts.testzip() is None
-        torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True).get("state_dict", {})
+        is_finite = not_finite(state) is None
     except Exception:  # of many kinds, for what the directory of the file can be damaged to
         return False
-    return sums_agree
+    return sums_agree and is_finite

@@ -13,7 +13,7 @@ import shutil
 import signal
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -38,7 +38,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from fcn import completion, runs
+from fcn import completion, faults, runs
 from fcn.config import Config, ModelName, flatten, nearest, schema_fields, yaml_problem
 
 WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -68,7 +68,8 @@ def run_command(task: Callable[[DictConfig], Any], *, config_name: str, schema: 
         except Exception as error:
             if WANTS_TRACEBACK or HydraConfig.get().mode is RunMode.MULTIRUN:
                 raise  # Hydra goes on with the other jobs of a sweep and raises it at the end
-            fail(error, schema)  # at once: Hydra would first print a line of its own
+            values = OmegaConf.to_container(composed, enum_to_str=True)
+            fail(error, schema, flatten(values))  # type: ignore[arg-type]  # at once: Hydra would first print its own
 
     sys.argv[1:] = _flags_first(sys.argv[1:])
     if "--help" in sys.argv or "-h" in sys.argv:
@@ -119,13 +120,19 @@ def _list_groups_quickly() -> None:
     ConfigLoaderImpl._parse_overrides_and_create_caching_repo = cached  # type: ignore[assignment,method-assign]
 
 
-def fail(error: BaseException, schema: type = Config) -> NoReturn:
+def fail(error: BaseException, schema: type = Config, values: Mapping[str, Any] | None = None) -> NoReturn:
     """End the program with `error` explained in one line on standard error."""
-    raise SystemExit(f"error: {explain(error, schema)}") from None
+    raise SystemExit(f"error: {explain(error, schema, values)}") from None
 
 
-def explain(error: BaseException, schema: type = Config) -> str:
-    """One line for a person: what was wrong, what is allowed, what may have been meant."""
+def explain(error: BaseException, schema: type = Config, values: Mapping[str, Any] | None = None) -> str:
+    """One line for a person: what was wrong, what is allowed, what may have been meant.
+
+    Args:
+        error: whatever ended a command.
+        schema: of the command's keys.
+        values: of its keys, dotted, as far as they are known.
+    """
     inner = error.__cause__ or error.__context__
     cause = inner if isinstance(error, ConfigCompositionException) and inner else error
     if isinstance(cause, MissingConfigException):
@@ -140,6 +147,8 @@ def explain(error: BaseException, schema: type = Config) -> str:
         return _wrong_value(cause.full_key, str(cause).splitlines()[0], schema)
     if mark := getattr(cause, "problem_mark", None):
         return f"{mark.name} must be YAML; {yaml_problem(cause)}"
+    if foreign := faults.meaning(cause, values or {}):
+        return foreign
     message = line_of(str(cause))
     if match := re.search(r"Could not override '([^']+)'", message):
         return _unknown_key(match[1], schema)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,13 +38,31 @@ class _Console(logging.Handler):
         print(self.format(record), flush=True)
 
 
+class _LogFile(logging.FileHandler):
+    """A log that cannot be written, as on a full disk, is said once: a run does not end for it."""
+
+    told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self.told:
+            self.told = True
+            print(f"{self.baseFilename} cannot be written: {error.strerror}", flush=True)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # of lines that wait for room
+            super().close()
+
+
 @contextlib.contextmanager
 def logging_to(path: Path) -> Iterator[None]:
     """Send this package's log to the console and to `path`; rank 0 only. Quiets what Lightning says of itself."""
     logger = logging.getLogger("fcn")
     handlers: list[logging.Handler] = []
     if int(os.environ.get("RANK", "0")) == 0:
-        file = logging.FileHandler(path, encoding="utf-8")
+        file = _LogFile(path, encoding="utf-8")
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         handlers = [_Console(), file]
     logger.setLevel(logging.INFO)
@@ -51,14 +71,22 @@ def logging_to(path: Path) -> Iterator[None]:
         logger.addHandler(handler)
     for name in ("pytorch_lightning", "lightning.fabric", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    before, threading.excepthook = threading.excepthook, _say_nothing_of_writers
     try:
         with warnings.catch_warnings():
             _ignore_known_warnings()
             yield
     finally:
+        threading.excepthook = before
         for handler in handlers:
             logger.removeHandler(handler)
             handler.close()
+
+
+def _say_nothing_of_writers(failure: threading.ExceptHookArgs) -> None:
+    """TensorBoard's thread fails as the disk does; whoever writes next is told, and ends the run."""
+    if type(failure.thread).__name__ != "_AsyncWriterThread":
+        threading.__excepthook__(failure)
 
 
 def _ignore_known_warnings() -> None:

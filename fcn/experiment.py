@@ -6,7 +6,9 @@ import contextlib
 import logging
 import os
 import sys
-from datetime import datetime
+import traceback
+from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 
-from fcn import checkpoints, provenance, runs
+from fcn import checkpoints, faults, provenance, runs
 from fcn import config as configuration
 from fcn.computation import chosen_precision
 from fcn.config import (
@@ -34,6 +36,7 @@ from fcn.models.networks import copy_fitting
 from fcn.recording import RunRecorder, device_name, one_line
 from fcn.savepoints import SavePoints
 from fcn.task import SegmentationTask
+from fcn.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +65,7 @@ def train(config: Config, run_dir: Path | None = None) -> dict[str, float]:
         ConfigError, DataError, WeightsError: before the first step, if the run cannot be made, or another process is
             executing it.
         TrainingDiverged: if the loss becomes NaN or infinite.
+        Fault: if the disk, the memory or another process fails; what was saved stays.
         SystemExit: with 128 + signal, after one of `runs.STOP_SIGNALS` and with a checkpoint to go on from.
     """
     config = configuration.from_container(configuration.to_container(config))  # checked, references resolved
@@ -74,17 +78,33 @@ def train(config: Config, run_dir: Path | None = None) -> dict[str, float]:
             return runs.final_metrics(run_dir)
         # The seed decides the initial weights; everything later is seeded by what it is for.
         pl.seed_everything(config.seed, verbose=False)
-        if int(os.environ.get("RANK", "0")) == 0:
-            provenance.save_diff(run_dir)
         trainer = config.trainer
         savepoints = SavePoints(run_dir, steps=trainer.checkpoint_steps, minutes=trainer.checkpoint_minutes)
-        with logging_to(run_dir / runs.LOG), savepoints:
+        with logging_to(run_dir / runs.LOG), savepoints, _failures_told(config, run_dir, savepoints):
+            if int(os.environ.get("RANK", "0")) == 0:
+                provenance.save_diff(run_dir)
             return _fit(config, run_dir, savepoints) if config.epochs else _keep_untrained(config, run_dir)
 
 
 def _alone(run_dir: Path) -> contextlib.AbstractContextManager[None]:
     """Of all processes that share a run, rank 0 holds the directory."""
     return runs.locked(run_dir) if int(os.environ.get("RANK", "0")) == 0 else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _failures_told(config: Config, run_dir: Path, savepoints: SavePoints) -> Iterator[None]:
+    """Tracebacks go into the log; what the system or a library raises becomes a line that says how to go on."""
+    try:
+        yield
+    except Exception as error:
+        with contextlib.suppress(OSError), open(run_dir / runs.LOG, "a", encoding="utf-8") as file:
+            traceback.print_exc(file=file)
+        line = faults.meaning(error, configuration.flatten(configuration.to_container(config)))
+        if line is None:
+            raise
+        step = savepoints.saved_step
+        then = f"goes on from step {step}" if step else "begins anew, as nothing was saved yet"
+        raise faults.Fault(f"{line}; then resume={run_dir} {then}") from error
 
 
 def _keep_untrained(config: Config, run_dir: Path) -> dict[str, float]:
@@ -102,8 +122,9 @@ def _keep_untrained(config: Config, run_dir: Path) -> dict[str, float]:
 
 
 def _fit(config: Config, run_dir: Path, savepoints: SavePoints) -> dict[str, float]:
+    watch = Watch(config.trainer.timeout_minutes, run_dir)
     recorder = RunRecorder(run_dir, savepoints, hyperparameters(config, run_dir))
-    trainer = build_trainer(config, callbacks=[Announcement(config, run_dir), recorder, savepoints])
+    trainer = build_trainer(config, callbacks=[watch, Announcement(config, run_dir), recorder, savepoints])
     status = "failed"
     try:
         last = checkpoints.newest(run_dir)
@@ -160,12 +181,15 @@ def build_trainer(config: Config, *, callbacks: list[pl.Callback]) -> pl.Trainer
             "data.on_device (=true) needs a GPU, in whose memory the images lie; use data.on_device=false"
         )
     # Batch norm's statistics are broadcast before validation; doing it at every step would hang uneven ones.
+    minutes = config.trainer.timeout_minutes
     ddp = DDPStrategy(
         process_group_backend="nccl" if on_gpu else "gloo",
         broadcast_buffers=False,
         gradient_as_bucket_view=True,
         # The graph of a step is always the same; but the parts of one are more backward passes than DDP then counts.
         static_graph=config.trainer.accumulate == 1,
+        # In case that nobody is left to watch, see fcn/watch.py.
+        timeout=timedelta(days=10_000) if minutes is None else timedelta(minutes=max(4 * minutes, 1)),
     )
     progress = [ProgressBar(leave=False)] if sys.stdout.isatty() else []
     return pl.Trainer(

@@ -21,10 +21,33 @@ def replacing(path: Path) -> Iterator[Path]:
     # Not tempfile: its files are readable by their owner alone. Not from path.name: that may be at its limit.
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with named_in_errors(path, temporary):
+            yield temporary
+            os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where nothing can be written, nothing was
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def named_in_errors(path: Path, *aliases: Path) -> Iterator[None]:
+    """Has the system's errors inside name `path`: a full disk names no file, and a temporary one is nobody's.
+
+    Args:
+        path: of the file.
+        aliases: other names of it.
+    """
+    try:
+        yield
+    except Exception as error:
+        link: BaseException | None = error
+        while link is not None:  # torch.save raises one of its own after the system's
+            if isinstance(link, OSError) and link.errno and link.filename in (None, *map(str, aliases)):
+                link.filename = str(path)
+                if link.filename2 is not None:
+                    link.filename2 = str(path)
+            link = link.__context__
+        raise
 
 
 def sha256_of(path: Path) -> str:

@@ -21,7 +21,12 @@ from fcn import config as configuration
 from fcn import runs
 from fcn.config import Accelerator, ConfigError, Inference, InferenceConfig, PublishedWeights, check_inference
 from fcn.data.voc import to_rgb
+from fcn.models.weights import not_finite
 from fcn.task import SegmentationTask
+
+
+PARTS = ("config", "state_dict")
+"""Of a checkpoint, what a trained network is made of."""
 
 
 class CheckpointError(ValueError):
@@ -241,10 +246,11 @@ def read_checkpoint(checkpoint: Path) -> dict[str, Any]:
         if not zipfile.is_zipfile(checkpoint):
             problem = "is cut off, or another kind of file"
         raise CheckpointError(f"{rule}, and {problem}; use another one, such as {Path(runs.LAST).name}") from error
-    parts = {key: content.get(key) for key in ("config", "state_dict")} if isinstance(content, Mapping) else {}
-    if not parts or not all(isinstance(part, Mapping) for part in parts.values()):
+    if not isinstance(content, Mapping) or not all(isinstance(content.get(key), Mapping) for key in PARTS):
         raise CheckpointError(f"{rule}, but lacks its config and state_dict; weights alone are for backbone.weights")
-    return parts
+    if broken := not_finite(content["state_dict"]):
+        raise CheckpointError(f"{rule}, but its {broken} holds NaN or infinity; use another of the run's checkpoints")
+    return {key: content[key] for key in PARTS}
 
 
 @torch.inference_mode()

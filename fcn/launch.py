@@ -140,10 +140,11 @@ def removing_if_empty(run_dir: Path) -> Iterator[None]:
         if run_dir.is_dir() and {path.name for path in run_dir.iterdir()} <= {MULTIRUN, sweeps.DRIVER}:
             for name in (MULTIRUN, sweeps.DRIVER):
                 (run_dir / name).unlink(missing_ok=True)
-        for directory in (run_dir, *run_dir.parents):
-            if directory.name in ("", "..") or not directory.is_dir() or any(directory.iterdir()):
-                break
-            directory.rmdir()
+        with contextlib.suppress(OSError):  # not empty, a link, a disk's own folder
+            for directory in (run_dir, *run_dir.parents):
+                if directory.name in ("", ".."):
+                    break
+                directory.rmdir()
         raise
 
 

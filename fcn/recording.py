@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fcn import provenance, runs, visualization
+from fcn import faults, provenance, runs, visualization
 from fcn.data.module import VOCDataModule
 from fcn.diagnostics import gradient_norm, peak_memory_mib, upsampling_drift, upsampling_layers
 from fcn.inference import predict_logits
@@ -48,6 +48,8 @@ class RunRecorder(pl.Callback):
         self.hyperparameters = hyperparameters
         self.metrics: dict[str, float] = {}
         self.best: dict[str, Any] = {}
+        # As of the last checkpoint: what comes after it is lost when the run fails, and comes again.
+        self._saved: tuple[dict[str, float], dict[str, Any]] = ({}, {})
         self._elapsed_before = 0.0
         self._images = self._train_seconds = 0.0
         self._started = self._since = time.monotonic()
@@ -84,6 +86,7 @@ class RunRecorder(pl.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best, self.metrics = state_dict["best"], state_dict["metrics"]
+        self._saved = dict(self.metrics), self.best
         self._elapsed_before = state_dict["seconds"]
         self._images, self._train_seconds = self._point = state_dict["images"], state_dict["train_seconds"]
         self._earlier = state_dict.get("history", [])  # a run of an older version has none
@@ -141,17 +144,33 @@ class RunRecorder(pl.Callback):
             assert self._events
             self._events.flush()
         self.savepoints.save(trainer, best=improved)
+        self._saved = dict(self.metrics), self.best
         if trainer.is_global_zero:
             self.write_summary(trainer, "interrupted")  # what is true if the run ends here
         self.savepoints.stop_if_asked(trainer)
 
     def finish(self, trainer: pl.Trainer, status: str) -> None:
-        """Write the last summary, the curves and how the run ended. Called by process 0, once."""
+        """Write the last summary, the curves and how the run ended. Called by process 0, once.
+
+        After a failure, what goes wrong here is told and hides nothing.
+        """
+        if status != "finished":
+            self.metrics, self.best = self._saved
+        for write in (self._record_end, self._record_curves, self._close_events):
+            try:
+                write(trainer, status)
+            except OSError as error:
+                if status == "finished":
+                    raise
+                log.warning("not written: %s", faults.storage(error))
+
+    def _record_end(self, trainer: pl.Trainer, status: str) -> None:
         if self._events or not runs.read_summary(self.run_dir):
             self.write_summary(trainer, status)
         else:  # a run that was to go on, and did not come so far: what it had stays
             runs.set_status(self.run_dir, status)
-        self._record_curves()
+
+    def _close_events(self, trainer: pl.Trainer, status: str) -> None:
         if self._events:
             self._events.close(status)
 
@@ -216,13 +235,14 @@ class RunRecorder(pl.Callback):
         assert self._events
         self._events.add_pictures(pictures, trainer.global_step)
 
-    def _record_curves(self) -> None:
-        """Draw metrics.csv. What goes wrong here must not hide the exception that ended the run, if one did."""
+    def _record_curves(self, trainer: pl.Trainer, status: str) -> None:
+        """Draw metrics.csv; a run without its picture is a run."""
         try:
             if rows := runs.read_metrics(self.run_dir):
                 visualization.save_png(visualization.curves_figure(rows), self.run_dir / runs.CURVES)
         except Exception as error:
-            log.warning("%s could not be drawn: %s", runs.CURVES, error)
+            said = faults.meaning(error, {}) or error
+            log.warning("%s could not be drawn: %s", runs.CURVES, said)
 
     def _samples(self, trainer: pl.Trainer, task: SegmentationTask) -> list[visualization.Sample]:
         """The same images at every epoch, evenly spread over the validation set."""

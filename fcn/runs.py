@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 
 from fcn import config as configuration
 from fcn.config import Config, ConfigError
-from fcn.files import replacing
+from fcn.files import named_in_errors, replacing
 
 CONFIG = "config.yaml"
 SUMMARY = "summary.json"
@@ -72,13 +72,18 @@ def create(run_dir: Path, config: Config, *, overrides: Sequence[str] = ()) -> N
     run_dir.mkdir(parents=True, exist_ok=True)
     try:
         # Opening with "x" decides which of two commands of the same second owns the directory.
-        with open(run_dir / CONFIG, "x", encoding="utf-8") as file:
+        with named_in_errors(run_dir / CONFIG), open(run_dir / CONFIG, "x", encoding="utf-8") as file:
             file.write(_to_yaml(config))
+        _write_overrides(run_dir, overrides)
     except FileExistsError:
         raise ConfigError(
             f"{run_dir} already holds a run; go on with it by resume={run_dir}, or choose another name=..."
         ) from None
-    _write_overrides(run_dir, overrides)
+    except OSError:  # a full disk, say: half a configuration must not look like a run
+        with contextlib.suppress(OSError):
+            (run_dir / CONFIG).unlink(missing_ok=True)
+            (run_dir / OVERRIDES).parent.rmdir()
+        raise
 
 
 def change(run_dir: Path, config: Config, *, overrides: Sequence[str]) -> None:
@@ -133,9 +138,9 @@ def locked(run_dir: Path, *, patience: float | None = None, name: str = LOCK) ->
                 holder = file.read() or "another process"
                 raise ConfigError(f"{run_dir} is being executed by {holder}; wait for it to end, or stop it")
             time.sleep(0.1)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {os.uname().nodename}")
-        file.flush()
+        with named_in_errors(run_dir / name):
+            os.ftruncate(file.fileno(), 0)
+            os.write(file.fileno(), f"process {os.getpid()} on {os.uname().nodename}".encode())
         yield
 
 

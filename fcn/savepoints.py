@@ -29,6 +29,9 @@ class SavePoints(pl.Callback):
         run_dir: of the run.
         steps: between two checkpoints; None: not by steps.
         minutes: between two checkpoints; None: not by the clock. The clock is process 0's.
+
+    Attributes:
+        saved_step: from which the run goes on; None before the first checkpoint.
     """
 
     def __init__(self, run_dir: Path, *, steps: int | None = None, minutes: float | None = None) -> None:
@@ -37,6 +40,7 @@ class SavePoints(pl.Callback):
         self.minutes = minutes
         self.received: set[int] = set()
         self._previous: dict[int, Any] = {}
+        self.saved_step: int | None = None
         self._saved_at = time.monotonic()
         self._group: Any = None  # torch's default
 
@@ -54,6 +58,7 @@ class SavePoints(pl.Callback):
         # Lightning has put its own handler for SIGTERM around ours, which would end the run without saving.
         self._install()
         self._saved_at = time.monotonic()
+        self.saved_step = trainer.global_step or None
         if trainer.world_size > 1 and dist.get_backend() != "gloo":
             self._group = dist.new_group(backend="gloo")  # agreeing must not wait for the GPUs
 
@@ -69,6 +74,7 @@ class SavePoints(pl.Callback):
         """Save where training stands, see `checkpoints.save`; a collective."""
         checkpoints.save(trainer, self.run_dir, best=best)
         self._saved_at = time.monotonic()
+        self.saved_step = trainer.global_step
 
     def stop_if_asked(self, trainer: pl.Trainer) -> None:
         """Leave the program if any process has received a signal, unless who waited for it goes on; a collective."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytorch_lightning as pl
@@ -20,6 +20,7 @@ from fcn.config import IGNORE_INDEX, Config, Protocol, Reduction
 from fcn.losses import counted, cross_entropy, step_loss
 from fcn.metrics import SegmentationMetrics, class_iou, predicted_classes, scores
 from fcn.models.networks import build_model
+from fcn.models.weights import not_finite
 from fcn.optim import build_optimizer, build_schedule
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ class TrainingDiverged(ValueError):
     """The loss is no number any more.
 
     On a CPU it is raised before the step is taken. On a GPU the loss is looked at every `trainer.log_every` steps,
-    since that waits for the device; no checkpoint is saved without a look.
+    since that waits for the device; no checkpoint is saved without a look, at the weights too.
     """
 
 
@@ -218,6 +219,8 @@ class SegmentationTask(pl.LightningModule):
             dist.all_gather_object(everyone, own)
         for states in everyone:
             self._check_finite(float(states["train/"]["loss_sum"]))
+        if broken := not_finite(self.model.state_dict()):  # the loss of the step is of the weights before it
+            self._diverged(f"{broken} became NaN or infinite")
         checkpoint["metrics"] = everyone
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -261,11 +264,13 @@ class SegmentationTask(pl.LightningModule):
 
     def _check_finite(self, loss: float) -> None:
         """Check a loss over all processes, so that all of them stop together."""
-        if np.isfinite(loss):
-            return
+        if not np.isfinite(loss):
+            self._diverged(f"train/loss became {loss}")
+
+    def _diverged(self, what: str) -> NoReturn:
         lr = self.trainer.optimizers[0].param_groups[0]["lr"]
         raise TrainingDiverged(
-            f"train/loss became {loss} at step {self.global_step} (epoch {self.current_epoch}, lr {lr:.3g}); "
+            f"{what} at step {self.global_step} (epoch {self.current_epoch}, lr {lr:.3g}); "
             f"try lr={self.config.lr / 10:g}, or a warm-up such as schedule.warmup_steps=100"
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from tensorboard.plugins.hparams.metadata import PLUGIN_DATA_VERSION
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
+
+from fcn.files import named_in_errors
 
 LAYOUT = {
     "learning": {
@@ -43,6 +46,9 @@ The same for all runs, whatever they measure: TensorBoard unites the runs' layou
 title that are not equal stand there twice.
 """
 
+EVENTS = "events.out.tfevents"
+"""Begins the names of event files; the second at which they were begun follows."""
+
 UNFINISHED = ".unfinished"
 """Ends the name of the event file that says how a run failed."""
 
@@ -61,7 +67,13 @@ class EventFiles:
         # TensorBoard believes the first end of a run that it reads. That of a failure is dropped when the run goes on.
         for path in run_dir.glob(f"events.*{UNFINISHED}"):
             path.unlink()
-        self._writer = SummaryWriter(str(run_dir), purge_step=step + 1, flush_secs=10)
+        _let_come_before(run_dir, int(time.time()))
+        self._file = run_dir / EVENTS
+        with named_in_errors(self._file):
+            self._writer = SummaryWriter(str(run_dir), purge_step=step + 1, flush_secs=10)
+            self._begin(hyperparameters)
+
+    def _begin(self, hyperparameters: Mapping[str, Any]) -> None:
         charts = {
             category: {title: ["Multiline", tags] for title, tags in LAYOUT[category].items()} for category in LAYOUT
         }
@@ -71,25 +83,39 @@ class EventFiles:
         _add(self._writer, start)
 
     def add_scalars(self, values: Mapping[str, float], step: int) -> None:
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+        with named_in_errors(self._file):
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, step)
 
     def add_pictures(self, pictures: Mapping[str, Image.Image], step: int) -> None:
-        for name, picture in pictures.items():
-            self._writer.add_image(name, np.asarray(picture), step, dataformats="HWC")
+        with named_in_errors(self._file):
+            for name, picture in pictures.items():
+                self._writer.add_image(name, np.asarray(picture), step, dataformats="HWC")
 
     def flush(self) -> None:
-        self._writer.flush()
+        with named_in_errors(self._file):
+            self._writer.flush()
 
     def close(self, status: str) -> None:
         """Write how the run ended, `finished` or `failed`; of an interrupted run the end is open."""
-        if status == "finished":
-            _add(self._writer, _session_end("STATUS_SUCCESS"))
-        self._writer.close()
-        if status == "failed":
-            writer = SummaryWriter(str(self.run_dir), filename_suffix=UNFINISHED)
-            _add(writer, _session_end("STATUS_FAILURE"))
-            writer.close()
+        with named_in_errors(self._file):
+            if status == "finished":
+                _add(self._writer, _session_end("STATUS_SUCCESS"))
+            self._writer.close()
+            if status == "failed":
+                writer = SummaryWriter(str(self.run_dir), filename_suffix=UNFINISHED)
+                _add(writer, _session_end("STATUS_FAILURE"))
+                writer.close()
+
+
+def _let_come_before(run_dir: Path, now: int) -> None:
+    """Rename event files of a clock that was ahead: TensorBoard reads a run's files in the order of their names."""
+    names = sorted(path.name for path in run_dir.glob(f"{EVENTS}.*"))
+    if not names or names[-1] < f"{EVENTS}.{now:010d}":
+        return
+    for place, name in enumerate(names, start=now - len(names)):
+        rest = name.removeprefix(f"{EVENTS}.").partition(".")[2]
+        (run_dir / name).rename(run_dir / f"{EVENTS}.{place:010d}.{rest}")
 
 
 def _session_end(status: str) -> Summary:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import traceback
 from pathlib import Path
 
 from fcn import agent, cli, runs
@@ -31,10 +30,7 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        if (run_dir / runs.CONFIG).is_file():
-            with open(run_dir / runs.LOG, "a", encoding="utf-8") as log:
-                traceback.print_exc(file=log)
-        elif is_rank:
+        if is_rank and not (run_dir / runs.CONFIG).is_file():
             print(f"error: {cli.explain(error)}", file=sys.stderr)  # else the agent says it, once for all ranks
         raise SystemExit(1 if is_rank else f"error: {cli.explain(error)}") from None
 

@@ -11,7 +11,7 @@ from fcn.config.schema import Config, schema_fields
 NEUTRAL = (
     "name", "execute", "resume", "rerun", "allow", "data.root", "data.download", "data.num_workers", "data.cache",
     "data.cache_dir", "trainer.log_every", "trainer.sample_images", "trainer.checkpoint_steps",
-    "trainer.checkpoint_minutes", "trainer.devices",
+    "trainer.checkpoint_minutes", "trainer.timeout_minutes", "trainer.devices",
 )  # fmt: skip
 """Keys that never change a weight or a score. The number of processes does: it is compared as it is, not as typed."""
 

@@ -172,6 +172,9 @@ class TrainerConfig:
     )
     checkpoint_steps: int | None = setting(None, "steps between checkpoints within an epoch; null: none", low=1)
     checkpoint_minutes: float | None = setting(10, "minutes between checkpoints within an epoch; null: none", low=0)
+    timeout_minutes: float | None = setting(
+        30, "without progress of any process of several, until the run ends and names who hangs; null: never", low=0.01
+    )
     log_every: int = setting(10, "steps between two points of the step curves", low=1)
     sample_images: int = setting(6, "validation images drawn as panels after each validation", low=0)
 

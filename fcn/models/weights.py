@@ -74,6 +74,17 @@ def _checked(state: Any) -> StateDict:
     return state
 
 
+def not_finite(state: StateDict) -> str | None:
+    """Name of the first tensor that holds NaN or infinity; None if all are finite."""
+    # Tensors of the meta device have names and shapes alone.
+    floats = {name: value for name, value in state.items() if value.is_floating_point() and not value.is_meta}
+    if not floats:
+        return None
+    # One wait for the device; the sum of a tensor is finite unless an element is not.
+    finite = torch.stack([value.detach().sum(dtype=torch.float64) for value in floats.values()]).isfinite().tolist()
+    return next((name for name, is_finite in zip(floats, finite, strict=True) if not is_finite), None)
+
+
 def copy_weights(module: nn.Module, state: StateDict, *, key: str, network: str, unused: Collection[str]) -> None:
     """Copy `state` into `module` once every name and shape is known to fit.
 
@@ -88,7 +99,7 @@ def copy_weights(module: nn.Module, state: StateDict, *, key: str, network: str,
         unused: names that the whole network has and the module need not have.
 
     Raises:
-        WeightsError: if a name is missing or unknown, or a shape is another one.
+        WeightsError: if a name is missing or unknown, a shape is another one, or a value is NaN or infinite.
     """
     wanted = module.state_dict()
     given = {name: _as_convolution(value, wanted.get(name)) for name, value in state.items()}
@@ -106,6 +117,8 @@ def copy_weights(module: nn.Module, state: StateDict, *, key: str, network: str,
                 f"{key} must fit torchvision's {network}, but it {problem} {names[0]}{more}; "
                 "use weights of that network or another backbone"
             )
+    if broken := not_finite({name: given[name] for name in needed}):
+        raise WeightsError(f"{key} must be finite, but {broken} holds NaN or infinity; get the file anew")
     module.load_state_dict({name: value for name, value in given.items() if name in wanted})
 
 

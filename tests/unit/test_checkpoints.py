@@ -67,6 +67,16 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_with_a_warning(tmp_pat
     assert step_of(tmp_path / runs.PREVIOUS) == 2
 
 
+def test_weights_that_are_not_finite_give_way_to_the_ones_before(tmp_path, caplog):
+    saved(tmp_path, 1, 2)
+    content = torch.load(tmp_path / runs.LAST, weights_only=True)
+    (tmp_path / runs.LAST).unlink()
+    torch.save({**content, "state_dict": {"a": torch.ones(3), "b": torch.tensor([0, torch.inf])}}, tmp_path / runs.LAST)
+    with caplog.at_level(logging.WARNING, logger="fcn"):
+        assert step_of(checkpoints.newest(tmp_path)) == 1
+    assert "last.ckpt is damaged or gone; going on from previous.ckpt, the one before" in caplog.text
+
+
 def test_the_best_is_gone_on_from_if_it_is_all_there_is(tmp_path):
     saved(tmp_path, 1, best=(1,))
     damage(tmp_path / runs.LAST, "truncated")

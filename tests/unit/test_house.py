@@ -11,8 +11,16 @@ PACKAGE = Path(__file__).resolve().parents[2] / "fcn"
 
 # Every module may import those above it, and none below or beside it.
 LEVELS = [
-    ["fcn.config.choices", "fcn.data.palette", "fcn.files", "fcn.readahead", "fcn.rendezvous", "fcn.tensorboard"],
-    ["fcn.config.schema"],
+    [
+        "fcn.config.choices",
+        "fcn.data.palette",
+        "fcn.faults",
+        "fcn.files",
+        "fcn.readahead",
+        "fcn.rendezvous",
+        "fcn.watch",
+    ],
+    ["fcn.config.schema", "fcn.tensorboard"],
     ["fcn.config.rules"],
     ["fcn.config.changes"],
     ["fcn.config"],

@@ -1,5 +1,7 @@
 """The event files of a run, read by TensorBoard's own reader."""
 
+import time
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -62,6 +64,21 @@ def test_a_run_that_went_on_is_one_run(tmp_path):
     start = events.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
     values = metadata.parse_session_start_info_plugin_data(start).hparams
     assert (values["lr"].number_value, values["model.init"].string_value) == (0.1, "xavier")
+
+
+def test_a_clock_that_was_set_back_changes_nothing(tmp_path, monkeypatch):
+    """TensorBoard reads files in the order of their names, which begin with the time."""
+    now = time.time()
+    for offset, stretch in ((10**6, (0, [9.0, 8.0, 7.0], None)), (2 * 10**6, (2, [7.5, 6.5], None))):
+        monkeypatch.setattr(time, "time", lambda offset=offset: now + offset)
+        written(tmp_path, stretch)
+    monkeypatch.setattr(time, "time", lambda: now)
+    events = written(tmp_path, (3, [6.0, 5.0], "finished"))
+    assert [(point.step, point.tensor_proto.float_val[0]) for point in events.Tensors("train/loss")] == [
+        (1, 9.0), (2, 8.0), (3, 7.5), (4, 6.0), (5, 5.0),
+    ]  # fmt: skip
+    assert status_of(events) == "STATUS_SUCCESS"
+    assert len(list(tmp_path.glob("events.*"))) == 3
 
 
 def test_the_layout_is_there_from_the_start(tmp_path):
