@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.hydra import Hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
@@ -25,12 +26,11 @@ from omegaconf import DictConfig, OmegaConf, ValidationError
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, InterpolationResolutionError
 
 from fcn import runs
+from fcn.commands import CONF, as_typed
 from fcn.config import Config, ModelName, flatten, nearest, schema_fields
 
 WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
 """Whether the person who started this process asked for tracebacks, in Hydra's own way."""
-
-CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
 def run_command(task: Callable[[DictConfig], Any], *, config_name: str, schema: type = Config) -> None:
@@ -52,6 +52,7 @@ def run_command(task: Callable[[DictConfig], Any], *, config_name: str, schema: 
 
     if "--help" in sys.argv or "-h" in sys.argv:
         _list_groups_quickly()
+        _name_commands_as_typed()
     before = os.environ.get("HYDRA_FULL_ERROR", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets exceptions through to us instead of printing its own
     try:
@@ -77,9 +78,20 @@ def _list_groups_quickly() -> None:
     ConfigLoaderImpl._parse_overrides_and_create_caching_repo = cached  # type: ignore[assignment,method-assign]
 
 
+def _name_commands_as_typed() -> None:
+    """Have Hydra print --help in the words of an installed package, if it is one."""
+    original = Hydra.get_help
+
+    @functools.wraps(original)
+    def translated(*arguments: Any, **options: Any) -> str:
+        return as_typed(original(*arguments, **options))
+
+    Hydra.get_help = translated  # type: ignore[method-assign]
+
+
 def fail(error: BaseException, schema: type = Config) -> NoReturn:
     """End the program with `error` explained in one line on standard error."""
-    raise SystemExit(f"error: {explain(error, schema)}") from None
+    raise SystemExit(as_typed(f"error: {explain(error, schema)}")) from None
 
 
 def explain(error: BaseException, schema: type = Config) -> str:

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "fcn"
 
 # Every module may import those above it, and none below or beside it.
 LEVELS = [
-    ["fcn.config.choices", "fcn.data.palette", "fcn.files", "fcn.readahead", "fcn.tensorboard"],
+    ["fcn.commands", "fcn.config.choices", "fcn.data.palette", "fcn.files", "fcn.readahead", "fcn.tensorboard"],
     ["fcn.config.schema"],
     ["fcn.config.rules"],
     ["fcn.config.changes"],
