@@ -56,6 +56,7 @@ def logging_to(path: Path) -> Iterator[None]:
             _ignore_known_warnings()
             yield
     finally:
+        logger.propagate = True
         for handler in handlers:
             logger.removeHandler(handler)
             handler.close()
