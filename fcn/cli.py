@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
@@ -39,6 +40,7 @@ from omegaconf.errors import (
 )
 
 from fcn import completion, faults, runs
+from fcn.commands import CONF, as_typed
 from fcn.config import Config, ModelName, flatten, nearest, schema_fields, yaml_problem
 
 WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -46,8 +48,6 @@ WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 PRESETS = ("experiment", "study")
 """Groups whose options set keys everywhere."""
-
-CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
 def run_command(task: Callable[[DictConfig], Any], *, config_name: str, schema: type = Config) -> None:
@@ -74,6 +74,7 @@ def run_command(task: Callable[[DictConfig], Any], *, config_name: str, schema: 
     sys.argv[1:] = _flags_first(sys.argv[1:])
     if "--help" in sys.argv or "-h" in sys.argv:
         _list_groups_quickly()
+        _name_commands_as_typed()
     before = os.environ.get("HYDRA_FULL_ERROR", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets exceptions through to us instead of printing its own
     try:
@@ -120,9 +121,20 @@ def _list_groups_quickly() -> None:
     ConfigLoaderImpl._parse_overrides_and_create_caching_repo = cached  # type: ignore[assignment,method-assign]
 
 
+def _name_commands_as_typed() -> None:
+    """Have Hydra print --help in the words of an installed package, if it is one."""
+    original = Hydra.get_help
+
+    @functools.wraps(original)
+    def translated(*arguments: Any, **options: Any) -> str:
+        return as_typed(original(*arguments, **options))
+
+    Hydra.get_help = translated  # type: ignore[method-assign]
+
+
 def fail(error: BaseException, schema: type = Config, values: Mapping[str, Any] | None = None) -> NoReturn:
     """End the program with `error` explained in one line on standard error."""
-    raise SystemExit(f"error: {explain(error, schema, values)}") from None
+    raise SystemExit(as_typed(f"error: {explain(error, schema, values)}")) from None
 
 
 def explain(error: BaseException, schema: type = Config, values: Mapping[str, Any] | None = None) -> str:

@@ -78,6 +78,7 @@ def logging_to(path: Path) -> Iterator[None]:
             yield
     finally:
         threading.excepthook = before
+        logger.propagate = True
         for handler in handlers:
             logger.removeHandler(handler)
             handler.close()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 
+from fcn.commands import as_typed
 from fcn.computation import describe
 from fcn.config import Config, DatasetName, PublishedWeights, Reduction
 from fcn.data.module import VOCDataModule
@@ -47,9 +48,8 @@ def header(config: Config, data: VOCDataModule, task: pl.LightningModule) -> lis
         f"loss     {loss_line(config)}",
     ]
     if config.data.name is DatasetName.shapes:
-        lines.append(
-            "         This is the embedded set of drawn shapes. For Pascal VOC: python train.py experiment=d2l"
-        )
+        voc = as_typed("python train.py experiment=d2l")
+        lines.append(f"         This is the embedded set of drawn shapes. For Pascal VOC: {voc}")
     return lines
 
 

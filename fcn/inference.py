@@ -24,7 +24,6 @@ from fcn.data.voc import to_rgb
 from fcn.models.weights import not_finite
 from fcn.task import SegmentationTask
 
-
 PARTS = ("config", "state_dict")
 """Of a checkpoint, what a trained network is made of."""
 

@@ -22,6 +22,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from fcn import agent, cli, preemption, rerun, resumption, runs, sweeps
+from fcn.commands import CONF
 from fcn.config import Config, ConfigError, from_composed, typed
 from fcn.slots import Job, build_slots
 
@@ -156,7 +157,7 @@ def compose(*overrides: str) -> Config:
     """
     cli.register()
     within_command = GlobalHydra().is_initialized()
-    with contextlib.nullcontext() if within_command else initialize_config_dir(str(cli.CONF), version_base="1.3"):
+    with contextlib.nullcontext() if within_command else initialize_config_dir(str(CONF), version_base="1.3"):
         try:
             return from_composed(hydra.compose("config", list(overrides)))
         except (HydraException, OmegaConfBaseException) as error:

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from fcn import config as configuration
 from fcn import runs
+from fcn.commands import as_typed
 from fcn.config import Config, ConfigError
 from fcn.slots import Job, State, build_slots, run_jobs
 from fcn.sweepboard import Board
@@ -137,7 +138,8 @@ class Sweep:
         except ComparisonError as error:  # there is nothing to compare, as when no job was validated
             print(f"not compared: {error}")
         else:
-            print(f"{self.folder}/comparison.md, .csv, .png; more by python scripts/compare.py {self.folder}")
+            more = as_typed("python scripts/compare.py")
+            print(f"{self.folder}/comparison.md, .csv, .png; more by {more} {self.folder}")
 
 
 def score(run_dir: Path) -> float:

@@ -30,13 +30,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fcn.commands import as_typed
 from fcn.scripting import run_script
 
 NAMES = ("step", "overhead", "breakdown", "roofline", "data", "evaluation", "upsampling", "start", "ddp")
 
 
 def parser() -> argparse.ArgumentParser:
-    description, _, epilog = (__doc__ or "").partition("\n\n")
+    description, _, epilog = as_typed(__doc__ or "").partition("\n\n")
     found = argparse.ArgumentParser(
         description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from fcn import runs
+from fcn.commands import as_typed
 from fcn.comparison import Comparison, ComparisonError, Contrast, compare, contrast
 from fcn.comparison.files import class_bars, curves, pair_of
 from fcn.comparison.report import Picture, page
@@ -32,7 +33,7 @@ CURVES, CLASSES, IMAGES = "Curves", "IoU per class", "The same images"
 
 
 def parser() -> argparse.ArgumentParser:
-    description, _, examples = (__doc__ or "").partition("\n\n")
+    description, _, examples = as_typed(__doc__ or "").partition("\n\n")
     found = argparse.ArgumentParser(
         description=description, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
     )

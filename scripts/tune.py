@@ -22,6 +22,7 @@ from rich.table import Table
 
 from fcn import launch
 from fcn.cli import run_command
+from fcn.commands import as_typed
 from fcn.config import Config, ConfigError, setting, typed
 from fcn.files import replacing
 from fcn.slots import build_slots
@@ -106,7 +107,8 @@ def _search() -> Any:
 def command(plan: Plan, trial: FrozenTrial) -> str:
     """The line that trains as a trial does, ready to be pasted."""
     texts = suggest(trial, plan.space, plan.values())
-    return shlex.join(["python", "train.py", *plan.fixed, *(f"{key}={text}" for key, text in texts.items())])
+    settings = [*plan.fixed, *(f"{key}={text}" for key, text in texts.items())]
+    return f"{as_typed('python train.py')} {shlex.join(settings)}"
 
 
 def report(plan: Plan, study: Study, console: Console) -> None:

@@ -1,4 +1,4 @@
-"""`python -m fcn.benchmarks.first_step train.py ARGUMENTS`: `python train.py ARGUMENTS`, which ends at its first step.
+"""`python -m fcn.benchmarks.first_step ARGUMENTS`: `python train.py ARGUMENTS`, which ends at its first step.
 
 What the command imports, and when, stays as it is: a thread waits until it has imported torch.
 """
@@ -6,11 +6,9 @@ What the command imports, and when, stays as it is: a thread waits until it has 
 from __future__ import annotations
 
 import os
-import runpy
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 
@@ -28,7 +26,7 @@ def _watch() -> None:
 
 
 if __name__ == "__main__":
-    sys.argv = sys.argv[1:]
-    sys.path[0] = str(Path(sys.argv[0]).parent)  # as for the command itself
     threading.Thread(target=_watch, daemon=True).start()
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    from fcn.launch import main
+
+    main()

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fcn.commands import as_typed
 from fcn.comparison.bootstrap import Floats
 from fcn.comparison.collect import BEST, SPEED, Broken, ComparisonError, Run, collect
 from fcn.comparison.evaluations import STALE, Difference, common_split, differences, kinds_of_checkpoints
@@ -223,7 +224,8 @@ def _command(runs: Sequence[Run], split: str | None, folders: Sequence[Path]) ->
     other = any(run.config.get("data.val_split") != split for run in runs)
     ending = f" {shlex.quote(f'split={split}')}" if split and other else ""
     given = [folder for folder in folders if any(run.path.is_relative_to(folder) for run in runs)]
-    commands = [f"python scripts/evaluate.py {shlex.quote(f'run={folder}')}{ending}" for folder in given]
+    command = as_typed("python scripts/evaluate.py")
+    commands = [f"{command} {shlex.quote(f'run={folder}')}{ending}" for folder in given]
     return "; ".join(commands)
 
 

@@ -254,6 +254,9 @@ def test_the_python_example(folder, capsys):
     assert namespace["mask"].shape == (40, 50)
 
 
+UNLISTED = ("__init__.py", "__pycache__", "py.typed")
+
+
 def test_every_file_of_the_tree_is_there():
     (tree,) = re.findall(r"## The tree\n\n(.*?)\n\n", README, re.S)
     for line in tree.splitlines():
@@ -261,5 +264,5 @@ def test_every_file_of_the_tree_is_there():
         inside = "fcn/" if line.startswith("      ") else ""
         assert (ROOT / inside / name).exists(), name
     listed = {line.split()[0].rstrip("/") for line in tree.splitlines()}
-    found = {path.name for path in (ROOT / "fcn").iterdir() if path.name not in ("__init__.py", "__pycache__")}
+    found = {path.name for path in (ROOT / "fcn").iterdir() if path.name not in UNLISTED}
     assert found <= listed

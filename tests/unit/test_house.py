@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "fcn"
 # Every module may import those above it, and none below or beside it.
 LEVELS = [
     [
+        "fcn.commands",
         "fcn.config.choices",
         "fcn.data.palette",
         "fcn.faults",

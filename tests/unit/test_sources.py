@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 
@@ -155,6 +156,8 @@ def test_any_mode_is_read_as_its_colours(mode):
     color = {"RGB": (200, 10, 30), "RGBA": (200, 10, 30, 0), "CMYK": (0, 255, 255, 0), "YCbCr": (76, 85, 255)}
     Image.new(mode, (4, 2), color.get(mode, (200, 0) if mode == "LA" else value)).save("image.tif")
     red = {"CMYK": (255, 0, 0), "YCbCr": (254, 0, 0), "RGB": (200, 10, 30), "RGBA": (200, 10, 30)}
+    if mode == "YCbCr" and int(PIL.__version__.partition(".")[0]) < 13:
+        pytest.skip("Pillow before 13 cannot read the TIFF of this mode that it writes")
     grey = {"1": 255, "I;16": 117, "L": 200, "LA": 200, "P": 0}
     pixels = read_upright(Path("image.tif"))
     assert (pixels.shape, pixels.dtype) == ((2, 4, 3), np.uint8)

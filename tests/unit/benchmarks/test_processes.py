@@ -25,7 +25,7 @@ def test_a_command_that_fails_is_named(tmp_path):
 
 @pytest.mark.slow
 def test_a_training_ends_at_its_first_step(tmp_path, shapes_root):
-    command = ["-m", "fcn.benchmarks.first_step", str(ROOT / "train.py"), *TINY, f"data.root={shapes_root}", "name=x"]
+    command = ["-m", "fcn.benchmarks.first_step", *TINY, f"data.root={shapes_root}", "name=x"]
     done = subprocess.run([sys.executable, *command, "trainer=cpu"], cwd=tmp_path, capture_output=True, text=True,
                           env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
     assert done.returncode == 0, done.stderr
