@@ -44,7 +44,6 @@ def commands(text: str = README) -> set[str]:
 HERE = {  # run below, each with SMALL
     "python train.py model.init=xavier lr=0.01",
     "python train.py experiment=d2l data.root=data data.download=true",
-    "python train.py data=voc data.root=<folder that holds VOCdevkit>",
     "python train.py experiment=voc_sample data.root=<folder that holds VOCdevkit>",
     "python train.py backbone=resnet50 optim=adamw schedule=poly",
     "python train.py model=fcn8s",
@@ -52,6 +51,7 @@ HERE = {  # run below, each with SMALL
 }
 ELSEWHERE = {
     "pip install -e . && python train.py": ".ci/run",
+    "python train.py data=voc data.root=<folder that holds VOCdevkit>": "test_own_data.py, with two keys more",
     'pip install -e ".[dev]" && pytest': ".ci/run",
     "python3 -m venv .venv && source .venv/bin/activate": ".ci/run",
     "tensorboard --logdir outputs": "test_sweep.py",
