@@ -254,6 +254,21 @@ def test_the_python_example(folder, capsys):
     assert namespace["mask"].shape == (40, 50)
 
 
+@pytest.mark.slow
+def test_the_recipe_from_python(folder, capsys):
+    (recipe,) = (
+        block for block in re.findall(r"```python\n(.*?)```", PAGES["recipes.md"], re.S) if "compose(" in block
+    )
+    small = ", ".join(f'"{option}"' for option in SMALL)
+    training, prediction = recipe.split("network =")
+    namespace: dict = {"image": np.zeros((40, 50, 3), np.uint8)}
+    exec(training.replace('"epochs=1"', small), namespace)
+    (run,) = (folder / "outputs" / "notebook").iterdir()
+    exec("network =" + prediction.replace("<run>", str(run)), namespace)
+    assert namespace["mask"].shape == (40, 50)
+    assert namespace["logits"].shape == (6, 40, 50)
+
+
 def test_every_file_of_the_tree_is_there():
     (tree,) = re.findall(r"## The tree\n\n(.*?)\n\n", README, re.S)
     for line in tree.splitlines():
