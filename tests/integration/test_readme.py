@@ -160,7 +160,7 @@ def write_presets(folder: Path) -> None:
             path.write_text(block.partition("\n")[2])
 
 
-SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
+SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("[!_]*.py"))
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
