@@ -192,7 +192,7 @@ def facts(job: Job) -> dict[str, Any]:
 
 
 def report(console: Console, job: Job, evaluation: Evaluation) -> None:
-    """Print the tables and, last, the folder of the files."""
+    """Print the tables, of which checkpoint they are, and, last, the folder of the files."""
     from fcn.metrics import scores
 
     images = f"{len(evaluation.names)} images of {job.split}"
@@ -209,6 +209,7 @@ def report(console: Console, job: Job, evaluation: Evaluation) -> None:
             for row in evaluation.boundary_rows()
         ]
         console.print(_table(["along outlines", "mean IoU", "pixel accuracy", "pixels"], rows))
+    console.print(f"of {job.checkpoint}, in", markup=False, highlight=False, soft_wrap=True)
     console.print(str(job.output), markup=False, highlight=False, soft_wrap=True)
 
 

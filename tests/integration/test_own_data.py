@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from fcn.data.palette import color_map
 from tests.commands import ROOT, load_script, type_in
 
 CLASSES = ["background", "big cat", "dog"]
@@ -92,20 +93,34 @@ def test_classes_of_ones_own_without_data_voc_say_what_is_missing(folder, monkey
     assert "use data=voc for images of your own" in err
 
 
-RECIPES = (ROOT / "docs" / "recipes.md").read_text()
+RECIPES = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "recipes.md").read_text(), re.S)
+
+
+def convert(name: str) -> list[Image.Image]:
+    """The folder's masks after the block of docs/recipes.md whose first line names it."""
+    (block,) = (block for block in RECIPES if block.startswith(f"# {name}"))
+    exec(block, {})
+    masks = [Image.open(path) for path in sorted(Path("mine/SegmentationClass").iterdir())]
+    assert {mask.mode for mask in masks} == {"P"}
+    return masks
 
 
 @pytest.mark.parametrize("kind", ["grey", "coloured"])
 def test_the_recipes_make_palette_masks_of_others(kind, folder):
-    """The blocks of docs/recipes.md that convert; the indices are those that were there before."""
+    """The indices are those that were there before."""
     paths = sorted((folder / "mine" / "SegmentationClass").iterdir())
     before = [np.array(Image.open(path)) for path in paths]
     colours = np.array([[0, 0, 0], [250, 50, 83], [36, 179, 83]], np.uint8)
     for path, indices in zip(paths, before, strict=True):
         Image.fromarray(indices if kind == "grey" else colours[indices]).save(path)
-    (block,) = (block for block in re.findall(r"```python\n(.*?)```", RECIPES, re.S) if kind in block)
-    exec(block, {})
-    for path, indices in zip(paths, before, strict=True):
-        mask = Image.open(path)
-        assert mask.mode == "P"
+    for mask, indices in zip(convert(kind), before, strict=True):
         np.testing.assert_array_equal(np.array(mask), indices)
+
+
+def test_the_recipe_for_fewer_classes(folder):
+    for path in (folder / "mine" / "SegmentationClass").iterdir():
+        mask = Image.fromarray(np.array([[0, 8, 12, 15, 255]], np.uint8))
+        mask.putpalette(color_map().tobytes())
+        mask.save(path)
+    for mask in convert("fewer"):
+        assert np.array(mask).tolist() == [[0, 1, 2, 0, 255]]

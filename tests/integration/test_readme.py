@@ -44,7 +44,6 @@ def commands(text: str = README) -> set[str]:
 HERE = {  # run below, each with SMALL
     "python train.py model.init=xavier lr=0.01",
     "python train.py experiment=d2l data.root=data data.download=true",
-    "python train.py data=voc data.root=<folder that holds VOCdevkit>",
     "python train.py experiment=voc_sample data.root=<folder that holds VOCdevkit>",
     "python train.py backbone=resnet50 optim=adamw schedule=poly",
     "python train.py model=fcn8s",
@@ -52,6 +51,7 @@ HERE = {  # run below, each with SMALL
 }
 ELSEWHERE = {
     "pip install -e . && python train.py": ".ci/run",
+    "python train.py data=voc data.root=<folder that holds VOCdevkit>": "test_own_data.py, with two keys more",
     'pip install -e ".[dev]" && pytest': ".ci/run",
     "python3 -m venv .venv && source .venv/bin/activate": ".ci/run",
     "tensorboard --logdir outputs": "test_sweep.py",
@@ -160,7 +160,7 @@ def write_presets(folder: Path) -> None:
             path.write_text(block.partition("\n")[2])
 
 
-SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
+SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("[!_]*.py"))
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -255,6 +255,21 @@ def test_the_python_example(folder, capsys):
 
 
 UNLISTED = ("__init__.py", "__pycache__", "py.typed")
+
+
+@pytest.mark.slow
+def test_the_recipe_from_python(folder, capsys):
+    (recipe,) = (
+        block for block in re.findall(r"```python\n(.*?)```", PAGES["recipes.md"], re.S) if "compose(" in block
+    )
+    small = ", ".join(f'"{option}"' for option in SMALL)
+    training, prediction = recipe.split("network =")
+    namespace: dict = {"image": np.zeros((40, 50, 3), np.uint8)}
+    exec(training.replace('"epochs=1"', small), namespace)
+    (run,) = (folder / "outputs" / "notebook").iterdir()
+    exec("network =" + prediction.replace("<run>", str(run)), namespace)
+    assert namespace["mask"].shape == (40, 50)
+    assert namespace["logits"].shape == (6, 40, 50)
 
 
 def test_every_file_of_the_tree_is_there():

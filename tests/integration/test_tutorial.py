@@ -14,7 +14,7 @@ from fcn.data import shapes
 from tests.commands import ROOT, TINY, load_script, type_in
 
 PAGE = (ROOT / "docs" / "tutorial.md").read_text()
-COMMANDS = re.findall(r"^    (\S.*)$", PAGE, re.M)
+COMMANDS = re.findall(r"^    (\S.*)$", re.sub(r"```.*?```", "", PAGE, flags=re.S), re.M)
 SMALL = (
     *(option for option in TINY if not option.startswith(("epochs", "batch_size"))),
     *("data.num_workers=0", "trainer.sample_images=0", "backbone=squeezenet1_0", "backbone.weights=none"),

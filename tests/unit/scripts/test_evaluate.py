@@ -139,7 +139,7 @@ def matrices(folder: Path) -> np.ndarray:
 def test_files_of_a_run(run, tree, type_in):
     status, out, err = type_in("run=run")
     assert (status, err) == (0, "")
-    assert out.splitlines()[-1] == "run/evaluation/val"
+    assert out.splitlines()[-2:] == ["of run/checkpoints/last.ckpt, in", "run/evaluation/val"]
     folder = run / "evaluation" / "val"
     assert {path.name for path in folder.iterdir()} == FILES
     predictor = fcn.load(run)
