@@ -169,7 +169,7 @@ def explain(error: BaseException, schema: type = Config, values: Mapping[str, An
     if match := re.match(r"Additional config directory '([^']+)'", message):
         return f"--config-dir (={match[1]}) must be a folder of YAML files, which it is not"
     if isinstance(error, ConfigCompositionException):
-        return f"{line_of(str(error)).partition(': ')[0]}: {message}"
+        return f"{line_of(str(error)).partition(': ')[0]}: {message}; a preset has lines of the form KEY: VALUE"
     if isinstance(cause, (ValueError, OSError, HydraException)) and message:
         return message
     return f"{type(cause).__name__}: {message}"

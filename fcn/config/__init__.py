@@ -153,7 +153,7 @@ def load(path: Path) -> Config:
     try:
         return from_composed(loaded)
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+        raise ConfigError(f"{path} must be of this version, whose keys it has to keep: {error}") from error
 
 
 def yaml_problem(error: BaseException) -> str:

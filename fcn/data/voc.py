@@ -91,7 +91,9 @@ def split_lines(root: Path, split: str) -> list[tuple[int, str]]:
     text = path.read_text(encoding="utf-8-sig", errors="replace")
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if not lines:
-        raise DataError(f"{path} must list at least one image", "restore it from VOC's archive")
+        raise DataError(
+            f"{path} must list at least one image", "write names of images into it, one a line, or restore it"
+        )
     return lines
 
 
@@ -155,6 +157,8 @@ def find_image(tree: Path, name: str) -> Path:
 
 
 def _remedy(absent: Path) -> str:
+    if absent.stem.endswith(IMAGE_SUFFIXES):
+        return f"write {Path(absent.stem).stem}, without suffix"
     if absent.parent.name == AUG_MASKS and not absent.parent.is_dir():
         return f"put the augmented masks (SBD) into {absent.parent}, or use data.train_split=train"
     return "restore the file or take the line out"
