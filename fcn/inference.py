@@ -200,6 +200,7 @@ def load_task(checkpoint: Path) -> SegmentationTask:
             that this version does not know.
     """
     content = read_checkpoint(checkpoint)
+    _check_finite(checkpoint, content["state_dict"])
     try:
         config = configuration.from_container(content["config"])
     except ConfigError as error:
@@ -225,8 +226,19 @@ def network_weights(run: str | Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: if there is no checkpoint, or it does not load.
     """
-    state = read_checkpoint(find_checkpoint(run))["state_dict"]
+    checkpoint = find_checkpoint(run)
+    state = read_checkpoint(checkpoint)["state_dict"]
+    _check_finite(checkpoint, state)
     return {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
+
+
+def _check_finite(checkpoint: Path, state: Mapping[str, Tensor]) -> None:
+    """No score and no mask of a network that has come to NaN means anything."""
+    if broken := not_finite(state):
+        rule = "must hold finite weights to be used"
+        raise CheckpointError(
+            f"{checkpoint} {rule}, but {broken} has NaN or infinity; use another of the run's checkpoints"
+        )
 
 
 def read_checkpoint(checkpoint: Path) -> dict[str, Any]:
@@ -247,8 +259,6 @@ def read_checkpoint(checkpoint: Path) -> dict[str, Any]:
         raise CheckpointError(f"{rule}, and {problem}; use another one, such as {Path(runs.LAST).name}") from error
     if not isinstance(content, Mapping) or not all(isinstance(content.get(key), Mapping) for key in PARTS):
         raise CheckpointError(f"{rule}, but lacks its config and state_dict; weights alone are for backbone.weights")
-    if broken := not_finite(content["state_dict"]):
-        raise CheckpointError(f"{rule}, but its {broken} holds NaN or infinity; use another of the run's checkpoints")
     return {key: content[key] for key in PARTS}
 
 

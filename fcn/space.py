@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -156,9 +155,6 @@ def _check_entry(name: str, entry: Entry) -> None:
         raise ConfigError(f"{name} must have choices, or low and high; use {{low: 0.1, high: 1}}")
     if not low < high:
         raise ConfigError(f"{name}.low (={low:g}) must be below its high (={high:g}); exchange them, or fix {name[7:]}")
-    if not (math.isfinite(low) and math.isfinite(high)):
-        end, value = ("high", high) if math.isfinite(low) else ("low", low)
-        raise ConfigError(f"{name}.{end} (={value:g}) must be finite; use a number")
     if entry.log and (low <= 0 or step is not None):
         raise ConfigError(f"{name}.log (=true) must have a low above 0 and no step; use log: false")
     if step is not None and not 0 < step <= high - low:

@@ -73,7 +73,7 @@ def _check_range(key: str, value: Any, *, low: float | None, high: float | None)
             bounds = f"at least {low}" if high is None else f"between {low} and {high}"
             raise ConfigError(f"{key} (={value}) must be {bounds}")
         if math.isinf(number):
-            raise ConfigError(f"{key} (={value}) must be finite")
+            raise ConfigError(f"{key} (={value}) must be finite; use a number")
 
 
 def _check_lists(config: Config) -> None:

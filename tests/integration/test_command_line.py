@@ -1,6 +1,5 @@
 """What is typed, and what it composes to; what is answered when it is wrong is in test_bad_input.py."""
 
-import os
 import re
 import shlex
 import subprocess
@@ -98,7 +97,7 @@ def test_the_help_is_for_people(fresh_command):
 def test_the_help_fits_the_terminal_and_is_one_line_a_key_elsewhere(monkeypatch, capsys):
     _, piped, _ = type_in(monkeypatch, capsys, "--help")
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((80, 50)))
+    monkeypatch.setenv("COLUMNS", "80")
     _, shown, _ = type_in(monkeypatch, capsys, "--help")
     keys, _, _ = shown.partition("Keys: set by key=value\n")[2].partition("\n\n")
     assert max(map(len, keys.splitlines())) == 80

@@ -308,6 +308,6 @@ def test_a_checkpoint_whose_weights_are_not_finite(task, tmp_path):
     state = {**task.state_dict(), "model.score_fr.bias": torch.full_like(task.model.score_fr.bias, torch.nan)}
     torch.save({"config": configuration.to_container(task.config), "state_dict": state}, tmp_path / "nan.ckpt")
     with pytest.raises(
-        CheckpointError, match=r"nan\.ckpt .*: its model\.score_fr\.bias holds NaN or infinity; use ano"
+        CheckpointError, match=r"nan\.ckpt must .*, but model\.score_fr\.bias has NaN or infinity; use ano"
     ):
         load_task(tmp_path / "nan.ckpt")

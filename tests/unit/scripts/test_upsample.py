@@ -157,7 +157,7 @@ def test_a_mistake_is_one_line_on_standard_error(folder, run, arguments, message
     ("keys", "message"),
     [
         ({"input": "."}, r"^input \(=\.\) must be an image file$"),
-        ({"input": "text.jpg"}, r"^input \(=text\.jpg\) must be a readable image: cannot identify"),
+        ({"input": "text.jpg"}, r"^input \(=text\.jpg\) must be a readable image: it begins like no image"),
         ({"output": "photo.jpg"}, r"^output \(=photo\.jpg\) must end in \.png; use output=photo\.png$"),
         ({"output": "text.jpg/new.png"}, r"^output \(=text\.jpg/new\.png\) must be a file that can be written: "),
     ],
