@@ -161,6 +161,8 @@ def explain(error: BaseException, schema: type = Config, values: Mapping[str, An
         return f"{mark.name} must be YAML; {yaml_problem(cause)}"
     if foreign := faults.meaning(cause, values or {}):
         return foreign
+    if isinstance(cause, OSError) and cause.errno and cause.filename:
+        return f"{cause.filename}: {cause.strerror}; see whether the path is right"
     message = line_of(str(cause))
     if match := re.search(r"Could not override '([^']+)'", message):
         return _unknown_key(match[1], schema)
