@@ -152,9 +152,11 @@ def _message(failure: Any) -> str:
 @contextlib.contextmanager
 def _worker_environment(processes: int) -> Iterator[None]:
     # Share the cores between ranks, as torchrun does; else each would start as many threads as there are cores.
+    from fcn import rendezvous
+
     threads = os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     before = dict(os.environ)
-    os.environ.update(child_environment(), OMP_NUM_THREADS=threads)
+    os.environ.update(child_environment(), OMP_NUM_THREADS=threads, **rendezvous.interfaces())
     try:
         yield
     finally:

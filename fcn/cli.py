@@ -150,7 +150,7 @@ def explain(error: BaseException, schema: type = Config, values: Mapping[str, An
     if isinstance(cause, MissingConfigException):
         return _unknown_option(cause)
     if isinstance(cause, OverrideParseException):
-        return f"{cause.override} must be KEY=VALUE; put 'quotes around it' if it holds spaces, brackets or braces"
+        return _unparsed(str(cause.override))
     if isinstance(cause, InterpolationResolutionError):
         return _unresolved(cause)
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
@@ -161,6 +161,8 @@ def explain(error: BaseException, schema: type = Config, values: Mapping[str, An
         return f"{mark.name} must be YAML; {yaml_problem(cause)}"
     if foreign := faults.meaning(cause, values or {}):
         return foreign
+    if isinstance(cause, OSError) and cause.errno and cause.filename:
+        return f"{cause.filename}: {cause.strerror}; see whether the path is right"
     message = line_of(str(cause))
     if match := re.search(r"Could not override '([^']+)'", message):
         return _unknown_key(match[1], schema)
@@ -181,6 +183,15 @@ def line_of(message: str) -> str:
     if lines and re.match(r"(\w+: )?Caught \w+ in DataLoader worker", lines[0]):
         return lines[-1].partition(": ")[2]
     return lines[0] if lines else ""
+
+
+def _unparsed(override: str) -> str:
+    key, _, value = override.partition("=")
+    if value.startswith("~"):
+        return f"{override} must be KEY=VALUE, where no value begins with ~; use {key}=$HOME{value[1:]}"
+    if value and value[0] not in "[{'\"" and "'" not in value:
+        return f"{override} must be KEY=VALUE; quote the value, and all of it for the shell: \"{key}='{value}'\""
+    return f"{override} must be KEY=VALUE; put 'quotes around it' if it holds spaces, brackets or braces"
 
 
 def _unknown_key(key: str, schema: type) -> str:

@@ -204,7 +204,9 @@ def _folder_beside(output: Path) -> Iterator[Path]:
         folder.mkdir(parents=True)
         yield folder
     except OSError as error:
-        raise ConfigError(f"output (={output}) must be a file that can be written: {error}") from error
+        raise ConfigError(
+            f"output (={output}) must be a file that can be written: {error.strerror or error}"
+        ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         with contextlib.suppress(OSError):  # it holds the file now

@@ -1,10 +1,12 @@
 """Where the processes of a run on one machine meet: a store that only this machine can reach.
 
-torch's own rendezvous listens on all addresses of the machine, to whoever asks.
+torch's own rendezvous listens on all addresses of the machine, to whoever asks; gloo and NCCL, which the processes then
+talk through, on that to which the machine's name resolves, or on the first one of its network.
 """
 
 from __future__ import annotations
 
+import os
 import socket
 from datetime import timedelta
 
@@ -16,6 +18,9 @@ from torch.distributed.elastic.rendezvous.api import (
     rendezvous_handler_registry,
 )
 from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
+
+INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+"""Environment variables that say where gloo and NCCL listen."""
 
 BACKEND = "fcn-loopback"
 ADDRESS = "127.0.0.1"
@@ -46,6 +51,12 @@ class LoopbackRendezvous(StaticTCPRendezvous):
     def next_rendezvous(self) -> RendezvousInfo:
         store = PrefixStore(self.run_id, self._tcp)
         return RendezvousInfo(store, self.rank, self.world_size, RendezvousStoreInfo(ADDRESS, self.master_port))
+
+
+def interfaces() -> dict[str, str]:
+    """`INTERFACES` with the one that only this machine can reach, unless they are set."""
+    loopback = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)
+    return {name: loopback for name in INTERFACES if loopback and name not in os.environ}
 
 
 def _create(parameters: RendezvousParameters) -> LoopbackRendezvous:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -21,7 +22,8 @@ SAVE = 1  # below all signals that stop a run: where processes disagree, a signa
 class SavePoints(pl.Callback):
     """`runs.STOP_SIGNALS` end the run after the current step, with a checkpoint to go on from bit for bit.
 
-    The handler only takes note. All processes agree on a signal after a step, save together and exit with 128 + signal;
+    Before the first step, as while images are decoded, they end a run of one process at once. Then the handler only
+    takes note. All processes agree on a signal after a step, save together and exit with 128 + signal;
     where somebody waited for the signal before us, as submitit does, it decides, see `runs.hand_over`. A second Ctrl-C
     ends the program at once; other signals may well come twice, from a cluster to all processes and from the agent.
 
@@ -40,6 +42,8 @@ class SavePoints(pl.Callback):
         self.minutes = minutes
         self.received: set[int] = set()
         self._previous: dict[int, Any] = {}
+        # One process that has not begun has nothing to save; of several, one that left would hang the others.
+        self._ends_at_once = int(os.environ.get("WORLD_SIZE", "1")) == 1
         self.saved_step: int | None = None
         self._saved_at = time.monotonic()
         self._group: Any = None  # torch's default
@@ -57,6 +61,7 @@ class SavePoints(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Lightning has put its own handler for SIGTERM around ours, which would end the run without saving.
         self._install()
+        self._ends_at_once = False
         self._saved_at = time.monotonic()
         self.saved_step = trainer.global_step or None
         if trainer.world_size > 1 and dist.get_backend() != "gloo":
@@ -107,4 +112,10 @@ class SavePoints(pl.Callback):
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received.add(number)
         if number == signal.SIGINT:
-            signal.signal(number, signal.default_int_handler)
+            signal.signal(number, _end)
+        if self._ends_at_once:
+            self._hand_over(number)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)  # of a KeyboardInterrupt, Lightning would make status 1

@@ -1,9 +1,17 @@
 """The end of a command that has an argument parser: one line for what went wrong. Imports nothing slow."""
 
+import argparse
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 Arguments = TypeVar("Arguments")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose answer to a wrong option is one line, not the usage of all."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; --help lists the options\n")
 
 
 def run_script(run: Callable[[Arguments], None], arguments: Arguments) -> None:

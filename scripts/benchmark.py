@@ -31,16 +31,14 @@ from pathlib import Path
 from typing import Any
 
 from fcn.commands import as_typed
-from fcn.scripting import run_script
+from fcn.scripting import Parser, run_script
 
 NAMES = ("step", "overhead", "breakdown", "roofline", "data", "evaluation", "upsampling", "start", "ddp")
 
 
 def parser() -> argparse.ArgumentParser:
     description, _, epilog = as_typed(__doc__ or "").partition("\n\n")
-    found = argparse.ArgumentParser(
-        description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    found = Parser(description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = found.add_argument
     add("what", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; default: all")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")

@@ -24,7 +24,7 @@ from fcn.comparison import Comparison, ComparisonError, Contrast, compare, contr
 from fcn.comparison.files import class_bars, curves, pair_of
 from fcn.comparison.report import Picture, page
 from fcn.comparison.tables import csv_text, markdown, renderable
-from fcn.scripting import run_script
+from fcn.scripting import Parser, run_script
 
 PANELS = 4
 """Images on a page or sheet, if not said otherwise."""
@@ -34,9 +34,7 @@ CURVES, CLASSES, IMAGES = "Curves", "IoU per class", "The same images"
 
 def parser() -> argparse.ArgumentParser:
     description, _, examples = as_typed(__doc__ or "").partition("\n\n")
-    found = argparse.ArgumentParser(
-        description=description, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    found = Parser(description=description, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = found.add_argument
     add("folders", nargs="+", type=Path, metavar="FOLDER", help="run directories, or folders that hold some")
     add("--metric", default="val/mean_iou", metavar="NAME", help="sorts the rows; a name in summary.json")

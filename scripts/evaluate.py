@@ -83,7 +83,7 @@ def each_run(config: EvaluateConfig) -> list[EvaluateConfig]:
         ConfigError: if the files of several runs would go into one folder.
     """
     folder = Path(config.run or "")
-    if config.run is None or not folder.is_dir() or (folder / runs.CONFIG).is_file():
+    if not config.run or not folder.is_dir() or (folder / runs.CONFIG).is_file():
         return [config]
     found = find_runs([folder])
     if config.output is not None and len(found) > 1:
@@ -108,7 +108,7 @@ def prepare(config: EvaluateConfig, overrides: Sequence[str]) -> Job:
     from fcn import inference
     from fcn.evaluation import find_images
 
-    if config.run is None:
+    if not config.run:
         raise ConfigError("run (=null) must be a run directory or a checkpoint; use run=outputs/<name>/<time>")
     checkpoint = inference.find_checkpoint(config.run)
     settings = InferenceConfig(**{entry.name: getattr(config, entry.name) for entry in fields(InferenceConfig)})

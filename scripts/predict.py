@@ -82,6 +82,8 @@ def _given(config: PredictConfig) -> tuple[str, str]:
         raise ConfigError("run (=null) must be a run directory or a checkpoint; use run=outputs/<name>/<time>")
     if not config.input:
         raise ConfigError("input (=null) must be an image, a folder, a glob or a split list; use input=photos")
+    if not config.output:
+        raise ConfigError("output (='') must be a folder; use output=predictions, or output=. for this one")
     check_inference(config)
     return config.run, config.input
 

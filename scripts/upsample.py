@@ -113,7 +113,9 @@ def upsample(config: UpsampleConfig) -> Comparison:
     try:
         save_png(comparison_figure(compared, config.factor), output)
     except OSError as error:
-        raise ConfigError(f"output (={output}) must be a file that can be written: {error}") from error
+        raise ConfigError(
+            f"output (={output}) must be a file that can be written: {error.strerror or error}"
+        ) from error
     print(f"written to {output}")
     return compared
 

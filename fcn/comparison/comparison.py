@@ -109,7 +109,7 @@ def compare(
     """
     runs, broken = collect([Path(folder) for folder in folders])
     known = dict.fromkeys(name for run in runs for name in run.metrics)
-    if known and metric not in known:
+    if known.keys() - {BEST, SPEED} and metric not in known:  # where nothing was validated, states are compared
         raise ComparisonError(f"metric (={metric}) must be one of the runs'{nearest(metric, list(known))}; "
                               f"known: {', '.join(known)}")  # fmt: skip
     names = all_names(runs)

@@ -92,22 +92,30 @@ def _check_rules(config: Config) -> None:
     low, high = config.data.augmentation.scale
     if low > high:
         raise ConfigError(f"data.augmentation.scale (=[{low}, {high}]) must rise; use [{high},{low}]")
-    classes = config.data.classes
-    if not 2 <= len(classes) <= IGNORE_INDEX:
-        raise ConfigError(
-            f"data.classes must name 2 to {IGNORE_INDEX} classes, the background first; got {len(classes)}"
-        )
-    if len(set(classes)) < len(classes):
-        twice = next(name for name in classes if classes.count(name) > 1)
-        raise ConfigError(f"data.classes must not repeat a name; {twice} stands there more than once")
-    if not config.name or Path(config.name).is_absolute() or ".." in Path(config.name).parts:
-        raise ConfigError(f"name (={config.name!r}) must be a folder below outputs/, such as name=my_runs")
+    _check_names(config)
     if config.optim.nesterov and config.optim.momentum == 0:
         raise ConfigError("optim.nesterov (=true) needs optim.momentum above 0; use optim.momentum=0.9")
     _check_model(config)
     check_batch_size(config, config.trainer.devices or 1)
     if config.trainer.precision is Precision.fp16 and config.trainer.accelerator is Accelerator.cpu:
         raise ConfigError("trainer.precision (=fp16) needs a GPU; use bf16 or fp32 on the CPU")
+
+
+def _check_names(config: Config) -> None:
+    classes, name = config.data.classes, config.name
+    if not 2 <= len(classes) <= IGNORE_INDEX:
+        raise ConfigError(
+            f"data.classes must name 2 to {IGNORE_INDEX} classes, the background first; got {len(classes)}"
+        )
+    if len(set(classes)) < len(classes):
+        twice = next(each for each in classes if classes.count(each) > 1)
+        raise ConfigError(f"data.classes must not repeat a name; {twice} stands there more than once")
+    if unfit := [each for each in classes if not each.strip() or not each.isprintable()]:
+        raise ConfigError(f"data.classes must be names that can be printed in one line; {unfit[0]!r} is none")
+    if not name or not name.isprintable() or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ConfigError(f"name (={name!r}) must be a folder below outputs/, such as name=my_runs")
+    if "" in (config.resume, config.rerun):
+        raise ConfigError("resume and rerun must be run directories, not ''; is a variable of the shell empty?")
 
 
 def _check_model(config: Config) -> None:

@@ -146,7 +146,8 @@ def pair_of_line(root: Path, split: str, number: int, line: str) -> Pair:
             remedy = "have its folder made readable for you"
             raise DataError(f"{where} (={name}) must name a pair, but {path}: {error.strerror}", remedy) from error
         if not there:
-            raise DataError(f"{where} (={name}) must name a pair, but {path} is absent", _remedy(path))
+            remedy = "leave out the suffix" if name.endswith(IMAGE_SUFFIXES) else _remedy(path)
+            raise DataError(f"{where} (={name}) must name a pair, but {path} is absent", remedy)
     return pair
 
 

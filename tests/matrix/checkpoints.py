@@ -52,6 +52,7 @@ def malicious(path: Path) -> None:
 CHECKPOINTS = [
     Case("no such run", ("run=nowhere",), script="evaluate"),
     Case("no run named", (), script="evaluate"),
+    Case("an empty name of a run, as of a variable that is not set", ("run=",), script="evaluate"),
     Case("a folder that is no run", ("run=VOCdevkit",), script="evaluate", given=own_data),
     evaluate("a run without a checkpoint", Path.unlink),
     evaluate("a truncated checkpoint", cut),

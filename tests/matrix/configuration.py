@@ -70,6 +70,8 @@ VALUES = [
     typed("data.augmentation=none"),
     typed("name=../elsewhere"),
     typed("name="),
+    typed("resume="),
+    typed("data.classes=[background,'']"),
     typed("allow=lr"),
 ]
 
@@ -77,6 +79,8 @@ SYNTAX = [
     typed("lr"),
     typed("data.crop_size=[320,480"),
     typed("name='mine"),
+    typed("name=café"),
+    typed("data.root=~/voc"),
     typed("lr 0.1"),
     typed("--lr=0.1"),
     typed("--lr", "0.1"),

@@ -45,6 +45,7 @@ PREDICTED = [
     predict("a truncated image", lambda photos: cut(photo(photos, "a.jpg"))),
     predict("an image of zero bytes", lambda photos: (photos / "a.jpg").touch()),
     predict("a huge image", huge),
+    predict("an output of no name", lambda photos: photo(photos), "output="),
     predict("an output that is a file", lambda photos: photo(photos), "output=run/config.yaml"),
     predict("an output that may not be written", read_only),
     predict(
@@ -73,6 +74,7 @@ OTHERS = [
     Case("tune.py: no such search", ("search=bayes",), script="tune"),
     Case("tune.py: no trial", ("search=default", "trials=0"), script="tune"),
     Case("tune.py: a distribution that is none", ("search=default", "search.space={lr:guess}"), script="tune"),
+    Case("compare.py: an option that is none", ("run", "--htlm=x"), script="compare"),
     Case("benchmark.py: no such benchmark", ("stepp",), script="benchmark"),
 ]
 

@@ -21,6 +21,9 @@ VALUES = flatten(to_container(Config()))
         (errno.EROFS, "some/file: Read-only file system; have it made writable"),
         (errno.EACCES, "some/file: Permission denied; "),
         (errno.ENOTDIR, "some/file: Not a directory; a folder of its path is a file"),
+        (errno.EISDIR, "some/file: Is a directory; a folder has the name of this file; move that away"),
+        (errno.ENAMETOOLONG, "some/file: File name too long; use a shorter name"),
+        (errno.ELOOP, "some/file: Too many levels of symbolic links; a link of its path leads to itself"),
         (errno.EIO, "some/file: Input/output error; see what the system's log says"),
     ],
 )

@@ -1,14 +1,17 @@
 """Nothing of a run on one machine can be reached from another."""
 
+import fcntl
 import os
 import socket
+import struct
 import sys
 from pathlib import Path
 
 import pytest
 from torch.distributed import PrefixStore, TCPStore
 
-from fcn.rendezvous import ADDRESS, LoopbackRendezvous
+from fcn import agent
+from fcn.rendezvous import ADDRESS, INTERFACES, LoopbackRendezvous
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 LISTENS = "0A"
@@ -40,3 +43,17 @@ def test_a_store_of_torch_itself_listens_to_all():
     before = listening(os.getpid())
     store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     assert {"00000000", "0" * 32} & (listening(os.getpid()) - before), store
+
+
+def test_gloo_and_nccl_of_the_ranks_stay_on_the_interface_of_that_address_unless_told_otherwise(monkeypatch):
+    """By themselves they take the address to which the machine's name resolves."""
+    for name in INTERFACES:
+        monkeypatch.delenv(name, raising=False)
+    with agent._worker_environment(2), socket.socket() as any_socket:
+        for name in INTERFACES:
+            request = struct.pack("256s", os.environ[name].encode())
+            SIOCGIFADDR = 0x8915
+            assert socket.inet_ntoa(fcntl.ioctl(any_socket, SIOCGIFADDR, request)[20:24]) == ADDRESS
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "eth7")
+    with agent._worker_environment(2):
+        assert os.environ["NCCL_SOCKET_IFNAME"] == "eth7"

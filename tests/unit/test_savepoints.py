@@ -38,9 +38,17 @@ def trainer():
     return Trainer(saved=[])
 
 
+@contextmanager
+def begun(run_dir, trainer):
+    """The save points of a run that is about to make its first step."""
+    with SavePoints(run_dir) as points:
+        points.on_train_start(trainer, None)
+        yield points
+
+
 @pytest.mark.parametrize("number", runs.STOP_SIGNALS)
 def test_a_signal_saves_after_the_step_and_ends_with_its_number(number, trainer, tmp_path):
-    with handled(number, signal.SIG_DFL), SavePoints(tmp_path) as stop:
+    with handled(number, signal.SIG_DFL), begun(tmp_path, trainer) as stop:
         stop.on_train_batch_end(trainer, None)
         os.kill(os.getpid(), number)
         assert trainer.saved == []
@@ -64,7 +72,7 @@ def test_who_waited_for_the_signals_decides_after_the_run_is_saved(trainer, tmp_
     with (
         handled(signal.SIGTERM, bypass),
         handled(signal.SIGUSR2, requeue),
-        SavePoints(tmp_path) as stop,
+        begun(tmp_path, trainer) as stop,
     ):
         for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGTERM):
             os.kill(os.getpid(), number)
@@ -78,10 +86,26 @@ def test_who_waited_for_the_signals_decides_after_the_run_is_saved(trainer, tmp_
 
 
 def test_a_second_ctrl_c_ends_at_once(trainer, tmp_path):
-    with SavePoints(tmp_path):
+    with begun(tmp_path, trainer):
         os.kill(os.getpid(), signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(SystemExit) as end:
             os.kill(os.getpid(), signal.SIGINT)
+    assert end.value.code == 130
+
+
+@pytest.mark.parametrize("number", runs.STOP_SIGNALS)
+def test_before_the_first_step_a_signal_ends_at_once(number, tmp_path):
+    """There is nothing to save, and decoding a set may take minutes."""
+    with SavePoints(tmp_path), pytest.raises(SystemExit) as end:
+        os.kill(os.getpid(), number)
+    assert end.value.code == 128 + number
+
+
+def test_one_of_several_processes_does_not_leave_the_others_before_the_first_step(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with SavePoints(tmp_path) as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert stop.received == {signal.SIGTERM}
 
 
 def test_checkpoints_every_so_many_steps(trainer, tmp_path):

@@ -75,6 +75,11 @@ def test_every_lower_bound_holds(low):
         ({"name": "../elsewhere"}, "name .* must be a folder below outputs/"),
         ({"name": "/elsewhere"}, "name .* must be a folder below outputs/"),
         ({"name": ""}, "name .* must be a folder below outputs/"),
+        ({"name": "two\nlines"}, "name .* must be a folder below outputs/"),
+        ({"data__classes": ["background", " "]}, "data.classes must be names that can be printed .*; ' ' is none"),
+        ({"data__classes": ["background", "a\nb"]}, r"data.classes must be names that .*; 'a\\nb' is none"),
+        ({"resume": ""}, "resume and rerun must be run directories, not ''; is a variable of the shell empty"),
+        ({"rerun": ""}, "resume and rerun must be run directories, not ''; is a variable of the shell empty"),
         ({"optim__nesterov": True, "optim__momentum": 0}, "optim.nesterov .* needs optim.momentum above 0"),
         ({"trainer__precision": "fp16", "trainer__accelerator": "cpu"}, "trainer.precision .* needs a GPU"),
         (

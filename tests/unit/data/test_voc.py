@@ -179,6 +179,12 @@ def test_an_absent_file_is_named_with_list_and_line(tmp_path: Path, absent: str)
         voc.read_split(tmp_path, "val")
 
 
+def test_a_name_with_its_suffix_is_told_apart_from_an_absent_image(tmp_path: Path) -> None:
+    make_tree(tmp_path, {"val": "a.jpg\n"})
+    with pytest.raises(DataError, match=r"line 1 \(=a\.jpg\) must name a pair, .*; leave out the suffix$"):
+        voc.read_split(tmp_path, "val")
+
+
 def test_absent_augmented_masks_say_how_to_do_without(tmp_path: Path) -> None:
     make_tree(tmp_path, {"train_aug": "a\n"})
     with pytest.raises(DataError, match=r"is absent; put the augmented masks .* or use data\.train_split=train"):
