@@ -158,8 +158,6 @@ def find_image(tree: Path, name: str) -> Path:
 
 
 def _remedy(absent: Path) -> str:
-    if absent.stem.endswith(IMAGE_SUFFIXES):
-        return f"write {Path(absent.stem).stem}, without suffix"
     if absent.parent.name == AUG_MASKS and not absent.parent.is_dir():
         return f"put the augmented masks (SBD) into {absent.parent}, or use data.train_split=train"
     return "restore the file or take the line out"

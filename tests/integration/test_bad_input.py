@@ -1,6 +1,6 @@
 """Whatever is wrong is answered by one line, as docs/troubleshooting.md has it, and leaves nothing half done behind.
 
-    FCN_WRITE_ANSWERS=1 pytest -n 0 -m "slow or not slow" tests/integration/test_bad_input.py
+    FCN_WRITE_ANSWERS=1 pytest -n 0 -m "" tests/integration/test_bad_input.py
 
 writes the answers into the page instead; then read them.
 """
@@ -28,9 +28,10 @@ PAGE = ROOT / "docs" / "troubleshooting.md"
 BEGIN = "## Every answer\n"
 SECTIONS = {**configuration.SECTIONS, **data.SECTIONS, **checkpoints.SECTIONS, **prediction.SECTIONS}
 CASES = {f"{title}: {case.what}": case for title, cases in SECTIONS.items() for case in cases}
-# One of every kind by default.
+MARKS = {0: [], **dict.fromkeys((1, 2, 3), [pytest.mark.slow]), 4: [pytest.mark.exhaustive]}
+# One of every kind by default, four in CI, all before a release and wherever a message changes.
 KEYS = [
-    pytest.param(f"{title}: {case.what}", marks=[pytest.mark.slow] if number else [])
+    pytest.param(f"{title}: {case.what}", marks=MARKS[min(number, 4)])
     for title, cases in SECTIONS.items()
     for number, case in enumerate(cases)
 ]
