@@ -28,7 +28,7 @@ PAGE = ROOT / "docs" / "troubleshooting.md"
 BEGIN = "## Every answer\n"
 SECTIONS = {**configuration.SECTIONS, **data.SECTIONS, **checkpoints.SECTIONS, **prediction.SECTIONS}
 CASES = {f"{title}: {case.what}": case for title, cases in SECTIONS.items() for case in cases}
-MARKS = {0: [], **dict.fromkeys((1, 2, 3), [pytest.mark.slow]), 4: [pytest.mark.exhaustive]}
+MARKS = [[], *3 * [[pytest.mark.slow]], [pytest.mark.exhaustive]]
 # One of every kind by default, four in CI, all before a release and wherever a message changes.
 KEYS = [
     pytest.param(f"{title}: {case.what}", marks=MARKS[min(number, 4)])
