@@ -54,7 +54,7 @@ def meaning(error: BaseException, values: Mapping[str, Any]) -> str | None:
         error: as it was caught.
         values: of the keys that the command has, dotted; those that decide what was short are named with theirs.
     """
-    chain = list(_chain(error))
+    chain = list(chain(error))
     told = next((e for e in chain if isinstance(e, OSError) and e.errno in STORAGE), None)
     if told is not None and (told is error or type(error) is RuntimeError):
         return storage(told)
@@ -78,9 +78,11 @@ def meaning(error: BaseException, values: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An exception and those that it came from."""
-    while error is not None:
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception and those that it came from, each once: what libraries set by hand may lead in a circle."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         yield error
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 

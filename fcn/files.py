@@ -8,6 +8,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from fcn.faults import chain
+
 TEMPORARY = ".*.tmp"
 """Names of files that are being written, or were when their process was killed."""
 
@@ -40,13 +42,11 @@ def named_in_errors(path: Path, *aliases: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        link: BaseException | None = error
-        while link is not None:  # torch.save raises one of its own after the system's
+        for link in chain(error):  # torch.save raises one of its own after the system's
             if isinstance(link, OSError) and link.errno and link.filename in (None, *map(str, aliases)):
                 link.filename = str(path)
                 if link.filename2 is not None:
                     link.filename2 = str(path)
-            link = link.__context__
         raise
 
 

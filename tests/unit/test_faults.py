@@ -120,3 +120,10 @@ def test_a_signal_says_why_it_may_have_come():
     assert lower in faults.killed(signal.SIGKILL, more)
     assert "docker run --shm-size" in faults.killed(signal.SIGBUS, VALUES)
     assert faults.killed(signal.SIGSEGV, VALUES).startswith("ended by SIGSEGV, ")
+
+
+def test_a_chain_of_exceptions_may_be_a_circle():
+    """OmegaConf raises its errors again with a cause that came from them."""
+    first, second = ValueError("a"), ValueError("b")
+    first.__cause__, second.__cause__ = second, first
+    assert faults.meaning(first, {}) is None
