@@ -54,8 +54,8 @@ def meaning(error: BaseException, values: Mapping[str, Any]) -> str | None:
         error: as it was caught.
         values: of the keys that the command has, dotted; those that decide what was short are named with theirs.
     """
-    chain = list(chain(error))
-    told = next((e for e in chain if isinstance(e, OSError) and e.errno in STORAGE), None)
+    links = list(chain(error))
+    told = next((e for e in links if isinstance(e, OSError) and e.errno in STORAGE), None)
     if told is not None and (told is error or type(error) is RuntimeError):
         return storage(told)
     text = str(error)

@@ -47,6 +47,6 @@ def test_a_process_of_a_slurm_job_is_a_run_of_its_own(monkeypatch):
 def test_a_job_that_fails_says_why_and_leaves_the_handlers(tmp_path):
     (tmp_path / runs.CONFIG).write_text("lr: fast\n")
     before = [signal.getsignal(number) for number in runs.STOP_SIGNALS]
-    with pytest.raises(preemption.JobFailed, match=f"{tmp_path.name}: lr.*'fast'"):
+    with pytest.raises(preemption.JobFailed, match=f"{tmp_path.name}: .*lr.*'fast'"):
         preemption.execute(Job(tmp_path))
     assert [signal.getsignal(number) for number in runs.STOP_SIGNALS] == before
