@@ -16,10 +16,8 @@ import hydra
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from fcn import agent, cli, preemption, rerun, resumption, runs, sweeps
 from fcn.commands import CONF
@@ -160,7 +158,9 @@ def compose(*overrides: str) -> Config:
     with contextlib.nullcontext() if within_command else initialize_config_dir(str(CONF), version_base="1.3"):
         try:
             return from_composed(hydra.compose("config", list(overrides)))
-        except (HydraException, OmegaConfBaseException) as error:
+        except ConfigError:
+            raise
+        except Exception as error:  # of Hydra, OmegaConf, the YAML reader, and Python's own
             raise ConfigError(cli.explain(error)) from error
 
 

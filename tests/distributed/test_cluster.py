@@ -72,6 +72,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+@pytest.mark.exhaustive
 def test_two_nodes_make_the_bits_of_one_node(command, start):
     together, apart = (prepared(command, name, "trainer=cpu") for name in ("together", "apart"))
     rendezvous = ("--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{free_port()}", "--rdzv-id=1", "--nnodes=2")

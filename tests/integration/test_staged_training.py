@@ -77,4 +77,4 @@ def test_what_is_no_run_is_one_line(train, run):
     assert status == 1
     (line,) = [line for line in out.splitlines() if line.startswith("error: ")]
     assert line.startswith(f"error: model.init_from (={run}) must be a run or a checkpoint: ")
-    assert line.endswith("there is no such file")
+    assert line.endswith("but nothing is there")

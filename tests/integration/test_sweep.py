@@ -245,7 +245,7 @@ def test_resume_of_a_sweep_is_no_sweep(monkeypatch, capsys, tmp_path):
     assert err.startswith("error: resume=... goes without -m; resume=<folder of a sweep> goes on with all of its jobs")
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_sweep_of_jobs_of_two_processes_survives_sigkill_and_a_failing_rank(command):
     """2 x 2 jobs. Two of them must fail, in rank 1 only, which alone reads the second validation image."""
     drawn = shapes.ensure_shapes(command.folder / "voc", num_train=16, num_val=5, seed=0)

@@ -119,7 +119,7 @@ def test_the_masks_of_voc_are_never_replaced(inside):
 
 def test_an_output_that_cannot_be_written_is_seen_before():
     Path("out").write_text("a file")
-    with pytest.raises(ConfigError, match=r"output \(=out\) must be a folder that can be written: .*out"):
+    with pytest.raises(ConfigError, match=r"output \(=out\) must be a folder that can be written; .*out"):
         OutputFolder(Path("out")).prepare(sources("a.jpg"))
     Path("there/a.png").mkdir(parents=True)
     with pytest.raises(ConfigError, match=r"output \(=there\) must be .*: there/a\.png is a folder"):
@@ -135,7 +135,7 @@ def test_a_full_disk_leaves_no_half_file(mask, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(ConfigError, match=r"output \(=out\) must be a folder that can be written: .*No space left"):
+    with pytest.raises(ConfigError, match=r"output \(=out\) must be a folder that can be written; .*No space left"):
         OutputFolder(Path("out"), overlay=False, softmax=True).write(sources("a.jpg")[0], PIXELS, logits_of(mask))
     assert files() == ["out/a.png"]
 

@@ -1,6 +1,7 @@
 """What is shown of a sweep while it runs."""
 
 import os
+import re
 import time
 
 import pytest
@@ -52,8 +53,9 @@ def test_the_table_has_epoch_score_and_time_left(run_dir):
         for line in text(Board(run_dir.parent, [job, other], headline="", shared={"epochs=10"})).splitlines()
         if "lr=" in line
     )
-    for cell in ("3", "lr=0.1", "running", "4/10", "0.500", "0:00:55"):  # 6 epochs of 10 s, 5 s of which have gone
+    for cell in ("3", "lr=0.1", "running", "4/10", "0.500"):
         assert f" {cell} " in first
+    assert re.search(r" 0:00:5[0-5] ", first)  # 6 epochs of 10 s, 5 s of which have gone, or more on a busy machine
     assert "epochs=10" not in first  # all jobs share it
     assert "took 0:01:05" in second
 

@@ -49,7 +49,7 @@ def containers(draw) -> dict:
     return container
 
 
-@settings(max_examples=15)  # each takes a tenth of a second
+@settings(max_examples=8)  # each takes a tenth of a second
 @given(container=containers())
 def test_a_valid_configuration_comes_back_from_its_file_and_from_a_checkpoint(tmp_path_factory, container):
     try:
