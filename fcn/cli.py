@@ -78,7 +78,10 @@ def run_command(task: Callable[[DictConfig], Any], *, config_name: str, schema: 
     before = os.environ.get("HYDRA_FULL_ERROR", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets exceptions through to us instead of printing its own
     try:
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(guarded)()
+        try:
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(guarded)()
+        finally:
+            sys.stdout.flush()  # else whoever reads has gone only when the interpreter ends, which says so
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except BrokenPipeError:  # of `--help | head`; what Python would write at its end has no reader either
