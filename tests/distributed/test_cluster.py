@@ -151,7 +151,8 @@ def test_a_slurm_job_that_fails_is_not_requeued(command, slurm):
     assert not (command.folder / "requeued").exists()
 
 
-@pytest.mark.parametrize("trainer", ["cpu", pytest.param("ddp_cpu", marks=pytest.mark.exhaustive)])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("trainer", ["cpu", "ddp_cpu"])
 def test_a_preempted_job_of_a_sweep_is_requeued_and_loses_nothing(command, trainer):
     """SIGTERM, at which submitit's jobs go on, and at once its own signal: as SLURM preempts."""
     options = (*LONG, f"trainer={trainer}")
