@@ -109,8 +109,13 @@ def _flags_first(arguments: list[str]) -> list[str]:
         if name.startswith("-") and not known:
             key = name.lstrip("-").replace("-", "_")
             raise SystemExit(f"error: {name} is no flag; keys are typed without dashes: {key}=VALUE")
+    parser.error = _refuse  # type: ignore[method-assign]  # of its own accord it prints all flags first
     overrides: list[str] = parser.parse_intermixed_args(arguments).overrides
     return [argument for argument in arguments if argument not in overrides] + overrides
+
+
+def _refuse(message: str) -> NoReturn:
+    raise SystemExit(f"error: {message}; --hydra-help lists the flags")
 
 
 def _list_groups_quickly() -> None:
@@ -164,8 +169,6 @@ def explain(error: BaseException, schema: type = Config, values: Mapping[str, An
         return f"{mark.name} must be YAML; {yaml_problem(cause)}"
     if foreign := faults.meaning(cause, values or {}):
         return foreign
-    if isinstance(cause, OSError) and cause.errno and cause.filename:
-        return f"{cause.filename}: {cause.strerror}; see whether the path is right"
     message = line_of(str(cause))
     if match := re.search(r"Could not override '([^']+)'", message):
         return _unknown_key(match[1], schema)

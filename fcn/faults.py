@@ -75,7 +75,7 @@ def meaning(error: BaseException, values: Mapping[str, Any]) -> str | None:
         return (
             "another rank of this run has not answered in time; see whether its machine does, trainer.timeout_minutes"
         )
-    return None
+    return storage(error) if isinstance(error, OSError) and error.errno and error.filename else None
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -91,7 +91,7 @@ def storage(error: OSError) -> str:
     """Which file or folder, what the system says of it, and a remedy."""
     number = error.errno or 0
     where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{os.strerror(number)}; {STORAGE.get(number, 'mend that')}"
+    return f"{where}{os.strerror(number)}; {STORAGE.get(number, 'see whether the path is right')}"
 
 
 def killed(number: int, values: Mapping[str, Any]) -> str:

@@ -36,7 +36,7 @@ def launch(composed: DictConfig) -> dict[str, float] | float:
     settings = HydraConfig.get()
     overrides = list(settings.overrides.task)
     run_dir = Path(os.path.relpath(settings.runtime.output_dir))
-    with removing_if_empty(run_dir):
+    with _removing_if_empty(run_dir):
         # What is typed beside resume=... is checked together with the run's own keys, in resumption.prepare.
         config = typed(composed, Config) if composed.resume else from_composed(composed)
         if settings.mode is RunMode.MULTIRUN:
@@ -87,7 +87,7 @@ def launch_sweep(
         SystemExit: with 128 + signal, if the sweep is stopped.
     """
     folder = Path(os.path.relpath(folder))
-    with removing_if_empty(folder):
+    with _removing_if_empty(folder):
         configs = [from_composed(one) for one in composed]
         for config in configs:
             _check_is_job(config)
@@ -131,7 +131,7 @@ def _check_nothing_changes(resume: str, overrides: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def removing_if_empty(run_dir: Path) -> Iterator[None]:
+def _removing_if_empty(run_dir: Path) -> Iterator[None]:
     """Hydra makes the directory before the task sees the configuration; a wrong one leaves nothing behind."""
     try:
         yield

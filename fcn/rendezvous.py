@@ -10,13 +10,8 @@ import os
 import socket
 from datetime import timedelta
 
-from torch._C._distributed_c10d import PrefixStore, TCPStore  # torch.distributed has them, but not for mypy
-from torch.distributed.elastic.rendezvous.api import (
-    RendezvousInfo,
-    RendezvousParameters,
-    RendezvousStoreInfo,
-    rendezvous_handler_registry,
-)
+from torch._C._distributed_c10d import TCPStore  # torch.distributed has them, but not for mypy
+from torch.distributed.elastic.rendezvous.api import RendezvousParameters, rendezvous_handler_registry
 from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 
 INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
@@ -34,7 +29,7 @@ class LoopbackRendezvous(StaticTCPRendezvous):
             port = listener.getsockname()[1]
             super().__init__(ADDRESS, port, rank=0, world_size=1, run_id=run_id, timeout=600)
             # The other implementation, libuv's, takes no socket that listens already.
-            self._tcp = TCPStore(
+            self._store = TCPStore(
                 ADDRESS,
                 port,
                 is_master=True,
@@ -47,10 +42,6 @@ class LoopbackRendezvous(StaticTCPRendezvous):
 
     def get_backend(self) -> str:
         return BACKEND
-
-    def next_rendezvous(self) -> RendezvousInfo:
-        store = PrefixStore(self.run_id, self._tcp)
-        return RendezvousInfo(store, self.rank, self.world_size, RendezvousStoreInfo(ADDRESS, self.master_port))
 
 
 def interfaces() -> dict[str, str]:

@@ -35,9 +35,8 @@ class RunsLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         setup_globals()
         HydraConfig.instance().set_config(self.config)
+        composed = [self._compose(overrides) for overrides in job_overrides]
         folder = Path(self.config.hydra.sweep.dir)
-        with launch.removing_if_empty(folder):
-            composed = [self._compose(overrides) for overrides in job_overrides]
         jobs = launch.launch_sweep(composed, job_overrides, folder, first=initial_job_idx, num_slots=self.slots)
         return [_returned(job, config, sweeps.failure(jobs)) for job, config in zip(jobs, composed, strict=True)]
 

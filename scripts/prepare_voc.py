@@ -105,12 +105,12 @@ def prepare(config: PrepareConfig) -> int:
     root = Path(config.root)
     if config.download:
         archive.download(root)
-    console = Console()
+    tree, console = voc.require_tree(root), Console()
     # All lists first: a misspelt one must not cost the time of reading the others.
-    lines = {split: voc.split_lines(root, split) for split in config.splits}
+    lines = {split: voc.split_lines(tree, split) for split in config.splits}
     statistics: dict[str, SplitStatistics] = {}
     problems: list[str] = []
-    for split, found in _read_splits(config, lines):
+    for split, found in _read_splits(config, tree, lines):
         good = [counts for counts in found if not isinstance(counts, voc.DataError)]
         problems += [str(problem) for problem in found if isinstance(problem, voc.DataError)]
         counts = np.array(good, np.int64).reshape(len(good), len(config.classes) + 1)
@@ -122,7 +122,7 @@ def prepare(config: PrepareConfig) -> int:
 
 
 def _read_splits(
-    config: PrepareConfig, lines: dict[str, list[tuple[int, str]]]
+    config: PrepareConfig, tree: Path, lines: dict[str, list[tuple[int, str]]]
 ) -> Iterator[tuple[str, list[Counts | DataError]]]:
     """Each split with one entry per line: pixel counts, or what is wrong with the pair."""
     # Threads, because decoding and counting leave Python's lock, and processes would each import torch first.
@@ -130,20 +130,20 @@ def _read_splits(
     try:
         with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
             for split, numbered in lines.items():
-                jobs = [(config.root, split, number, line, len(config.classes)) for number, line in numbered]
+                jobs = [(tree, split, number, line, len(config.classes)) for number, line in numbered]
                 results = progress.track(workers.map(_count, jobs), len(jobs), description=f"reading {split}")
                 yield split, list(results)
     finally:
         workers.shutdown(cancel_futures=True)  # on Ctrl-C, do not read the rest
 
 
-def _count(job: tuple[str, str, int, str, int]) -> Counts | DataError:
+def _count(job: tuple[Path, str, int, str, int]) -> Counts | DataError:
     """Pixels of every class and, last, of void, int64 [classes + 1], in the pair of one line of a list."""
     from fcn.data import voc
 
-    root, split, number, line, num_classes = job
+    tree, split, number, line, num_classes = job
     try:
-        pair = voc.pair_of_line(Path(root), split, number, line)
+        pair = voc.pair_of_line(tree, split, number, line)
         _, mask = voc.read_pair(pair, num_classes)
     except voc.DataError as error:
         return error

@@ -68,18 +68,19 @@ def read_split(root: Path, split: str) -> list[Pair]:
             train_aug in SegmentationClassAug.
 
     Raises:
-        DataError: as `split_lines` and `pair_of_line`.
+        DataError: as `require_tree`, `split_lines` and `pair_of_line`.
     """
-    return [pair_of_line(root, split, number, line) for number, line in split_lines(root, split)]
+    tree = require_tree(root)
+    return [pair_of_line(tree, split, number, line) for number, line in split_lines(tree, split)]
 
 
-def split_lines(root: Path, split: str) -> list[tuple[int, str]]:
+def split_lines(tree: Path, split: str) -> list[tuple[int, str]]:
     """Line numbers (from 1) and texts of a split list, blank lines left out.
 
     Raises:
-        DataError: if the tree or the list is absent, or the list is empty.
+        DataError: if the list is absent or empty.
     """
-    folder = require_tree(root) / SPLIT_LISTS
+    folder = tree / SPLIT_LISTS
     known = sorted(path.stem for path in folder.glob("*.txt"))
     # Also keeps a split such as "../../x" from leaving the folder.
     if split not in known:
@@ -119,7 +120,7 @@ def require_tree(root: Path) -> Path:
     )
 
 
-def pair_of_line(root: Path, split: str, number: int, line: str) -> Pair:
+def pair_of_line(tree: Path, split: str, number: int, line: str) -> Pair:
     """Image and mask of one line of a split list, both known to exist.
 
     A line is an image id. In train_aug it may also be `/JPEGImages/<id>.jpg /SegmentationClassAug/<id>.png`,
@@ -128,7 +129,6 @@ def pair_of_line(root: Path, split: str, number: int, line: str) -> Pair:
     Raises:
         DataError: if the line is neither, or the image or the mask is absent (with list file and line).
     """
-    tree = require_tree(root)
     where = f"{tree / SPLIT_LISTS / split}.txt line {number}"
     masks = AUG_MASKS if split == AUG_SPLIT else "SegmentationClass"
     match = _AUG_LINE.fullmatch(line) if split == AUG_SPLIT else None

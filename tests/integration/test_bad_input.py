@@ -27,11 +27,10 @@ from tests.matrix.case import OWN, Case, own_data
 PAGE = ROOT / "docs" / "troubleshooting.md"
 BEGIN = "## Every answer\n"
 SECTIONS = {**configuration.SECTIONS, **data.SECTIONS, **checkpoints.SECTIONS, **prediction.SECTIONS}
-CASES = {f"{title}: {case.what}": case for title, cases in SECTIONS.items() for case in cases}
 MARKS = [[], *3 * [[pytest.mark.slow]], [pytest.mark.exhaustive]]
 # One of every kind by default, four in CI, all before a release and wherever a message changes.
-KEYS = [
-    pytest.param(f"{title}: {case.what}", marks=MARKS[min(number, 4)])
+CASES = [
+    pytest.param(title, case, id=f"{title}: {case.what}", marks=MARKS[min(number, 4)])
     for title, cases in SECTIONS.items()
     for number, case in enumerate(cases)
 ]
@@ -88,10 +87,8 @@ def answers():
         PAGE.write_text(PAGE.read_text(encoding="utf-8").partition(BEGIN)[0] + BEGIN + tables, encoding="utf-8")
 
 
-@pytest.mark.parametrize("key", KEYS)
-def test_an_answer_of_one_line(key, folder, ordinary_user, monkeypatch, capsys, answers):
-    title, _, _ = key.partition(": ")
-    case = CASES[key]
+@pytest.mark.parametrize(("title", "case"), CASES)
+def test_an_answer_of_one_line(title, case, folder, ordinary_user, monkeypatch, capsys, answers):
     if torch.cuda.is_available() and any("gpu" in argument for argument in case.arguments):
         pytest.skip("there are GPUs")
     held = case.given(folder)
@@ -135,8 +132,8 @@ def _row(case: Case, folder: Path, said: str, status: int) -> str:
     return f"| {case.what} | {answer} | {status} |"
 
 
-def _state(folder: Path) -> dict[Path, tuple[int, bytes | None]]:
-    """Every file and folder, when it was changed and, if it may be read, what is in it."""
+def _state(folder: Path) -> dict[Path, bytes | None]:
+    """Every file and folder and, if it may be read, what is in it."""
     found = {}
     for path in sorted(folder.rglob("*")):
         readable = path.is_file() and not path.is_symlink() and os.access(path, os.R_OK, effective_ids=True)

@@ -86,6 +86,7 @@ SYNTAX = [
     typed("--lr", "0.1"),
     typed("-lr=0.1"),
     typed("--config-name", "mine"),
+    typed("--config-dir"),
     typed("--config-dir", "nowhere"),
 ]
 

@@ -43,9 +43,13 @@ def test_an_error_that_torch_makes_of_the_systems_is_the_systems():
     assert faults.meaning(caught.value, VALUES) == "No space left on device; make room there, or write to another disk"
 
 
+def test_any_error_of_a_file_names_it():
+    said = faults.meaning(FileNotFoundError(errno.ENOENT, "No such file", "x"), VALUES)
+    assert said == "x: No such file or directory; see whether the path is right"
+
+
 def test_what_is_none_of_these_is_left_alone():
     assert faults.meaning(ValueError("out of memory of what was typed"), VALUES) is None
-    assert faults.meaning(FileNotFoundError(errno.ENOENT, "No such file", "x"), VALUES) is None
     another = ValueError("of another thing")
     another.__context__ = OSError(errno.ENOSPC, "full", "x")
     assert faults.meaning(another, VALUES) is None
