@@ -1,6 +1,6 @@
 """The main job: `python train.py key=value ...`; `python train.py --help` lists the keys."""
 
-from fcn.launch import main
+from fcn.cli.train import main
 
 if __name__ == "__main__":
     main()

@@ -1,22 +1,25 @@
 """Fully convolutional networks on Pascal VOC: configuration, training, evaluation and comparison of runs.
 
-`fcn.load(run)` gives a trained run's predictor, see `fcn.inference`.
+`fcn.compose(*overrides)` composes a configuration, `fcn.train(config)` trains it, `fcn.load(run)` loads a trained run.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fcn.inference import load as load
+    from fcn.cli.train import compose as compose
+    from fcn.inference.predictor import load as load
+    from fcn.training.train import train as train
 
 __version__ = "0.1.0"
 
+_API = {"compose": "fcn.cli.train", "load": "fcn.inference.predictor", "train": "fcn.training.train"}
+
 
 def __getattr__(name: str) -> Any:
-    # Imported when it is asked for: the command line must not wait for torch to print its help.
-    if name == "load":
-        from fcn.inference import load
-
-        return load
+    # Imported on first use: the command line must not wait for torch to print its help.
+    if name in _API:
+        return getattr(importlib.import_module(_API[name]), name)
     raise AttributeError(f"module {__name__} has no attribute {name}")

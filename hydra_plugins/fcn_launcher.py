@@ -14,8 +14,9 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from fcn import launch, sweeps
-from fcn.slots import Job, State
+from fcn.cli import train
+from fcn.execution import sweeps
+from fcn.execution.jobs import Job, State
 
 
 class RunsLauncher(Launcher):
@@ -37,7 +38,7 @@ class RunsLauncher(Launcher):
         HydraConfig.instance().set_config(self.config)
         composed = [self._compose(overrides) for overrides in job_overrides]
         folder = Path(self.config.hydra.sweep.dir)
-        jobs = launch.launch_sweep(composed, job_overrides, folder, first=initial_job_idx, num_slots=self.slots)
+        jobs = train.launch_sweep(composed, job_overrides, folder, first=initial_job_idx, num_slots=self.slots)
         return [_returned(job, config, sweeps.failure(jobs)) for job, config in zip(jobs, composed, strict=True)]
 
     def _compose(self, overrides: Sequence[str]) -> DictConfig:

@@ -1,6 +1,6 @@
 """Commands of the checkout, run in processes as a user runs them."""
 
-import importlib.util
+import importlib
 import os
 import signal
 import subprocess
@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-from fcn import launch
+from fcn.cli import train as launch
 from tests.forked import Forked
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -105,20 +105,14 @@ def workers_of(run: Path) -> list[int]:
     return processes_of("fcn.worker", run.name)
 
 
-def load_script(name: str) -> ModuleType:
-    """The module of scripts/<name>.py."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+def load_command(name: str) -> ModuleType:
+    """Module of the command that scripts/<name>.py runs."""
+    return importlib.import_module("benchmarks.command" if name == "benchmark" else f"fcn.cli.{name}")
 
 
 def type_in(monkeypatch, capsys, *arguments: str, script: ModuleType = launch) -> tuple[int, str, str]:
     """Exit status, standard output and standard error of `python SCRIPT ARGUMENTS`, in this process for speed."""
-    monkeypatch.setattr("sys.argv", [f"{script.__name__}.py", *arguments])
+    monkeypatch.setattr("sys.argv", [f"{script.__name__.rpartition('.')[2]}.py", *arguments])
     try:
         script.main()
         status: object = 0

@@ -16,9 +16,9 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from fcn.comparison.bootstrap import COVERS
-from fcn.comparison.comparison import Comparison, Contrast, headline
-from fcn.comparison.evaluations import Difference, kinds_of_checkpoints
-from fcn.comparison.groups import ABSENT, Statistic, show
+from fcn.comparison.contrasts import Comparison, Contrast, headline
+from fcn.comparison.score_differences import Difference, kinds_of_checkpoints
+from fcn.comparison.seed_groups import ABSENT, Statistic, show
 
 MINUS = "\N{MINUS SIGN}"
 

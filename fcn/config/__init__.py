@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, OmegaConf, ValidationError
 
 from fcn.config import rules
-from fcn.config.changes import NEUTRAL, changes, check_changes
 from fcn.config.choices import (
     Accelerator,
     Algorithm,
@@ -31,6 +30,7 @@ from fcn.config.choices import (
     ScheduleName,
     ScoreInit,
 )
+from fcn.config.resumable_keys import NEUTRAL, changes, check_changes
 from fcn.config.rules import ConfigError, check_batch_size, check_inference, nearest
 from fcn.config.schema import (
     IGNORE_INDEX,

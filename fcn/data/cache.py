@@ -39,9 +39,9 @@ from rich.progress import Progress
 from torch import Tensor
 
 from fcn.data import voc
+from fcn.data.prefetch import read_ahead
 from fcn.data.voc import Pair
-from fcn.files import replacing
-from fcn.readahead import read_ahead
+from fcn.runs.atomic_files import replacing
 
 log = logging.getLogger(__name__)
 

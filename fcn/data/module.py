@@ -25,13 +25,13 @@ import torch
 from torch.utils.data import DataLoader, default_collate
 
 from fcn.config import Config, ConfigError, DataConfig, DatasetName, Protocol
-from fcn.data import archive, cache, shapes, voc
-from fcn.data.device import DeviceCrops, DrawnChanges
-from fcn.data.images import Crops, Sample, WholeImages, collate
+from fcn.data import cache, download, shapes, voc
+from fcn.data.datasets import Crops, Sample, WholeImages, collate
+from fcn.data.fingerprint import fingerprint
+from fcn.data.on_device import DeviceCrops, DrawnChanges
 from fcn.data.sampling import AUGMENTATION, CHAPTER_CROPS, EpochBatches
 from fcn.data.transforms import TrainTransform
 from fcn.data.voc import DataError
-from fcn.provenance import fingerprint
 from fcn.runs import STOP_SIGNALS
 
 log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ class VOCDataModule(pl.LightningDataModule):
 
     @functools.cached_property
     def fingerprint(self) -> dict[str, Any]:
-        """What tells this data from other: number and hash of the images of each set, see `fcn.provenance`."""
+        """What tells this data from other: number and hash of the images of each set, see `fcn.runs.provenance`."""
         sets = {"train": self.train_images, "val": self.val_images}
         return {name: fingerprint(images.pairs) for name, images in sets.items()}
 
@@ -246,7 +246,7 @@ def locate(data: DataConfig, *, prepare: bool) -> Path:
             problem = f"data.root (={root}) must be a folder in which the embedded set can be drawn: {error.strerror}"
             raise DataError(problem, "use data.root=<a folder of yours with 10 MB free>") from error
     if prepare and data.download:
-        archive.download(root)
+        download.download(root)
     return root
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from torch.utils.data import Sampler
 
-from fcn.data.images import Key
+from fcn.data.datasets import Key
 
 # First number after the seed: keeps the streams of different purposes apart.
 ORDER, AUGMENTATION, CHAPTER_CROPS = range(3)

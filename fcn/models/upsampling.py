@@ -119,7 +119,7 @@ class Upsampling(nn.ConvTranspose2d):
         """The algorithm that is used on a device: `algorithm`, or what was found to be faster on such devices."""
         if self.algorithm is not Algorithm.auto:
             return self.algorithm
-        # On a GPU it is measured where a training begins, see fcn.computation.
+        # On a GPU it is measured where a training begins, see fcn.training.compute.
         suits = device.type == "cpu" and self.stride[0] >= LARGE_FACTOR
         return Algorithm.subpixel if suits else Algorithm.transposed
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fcn.config import nearest
+from fcn.runs.checkpoints import not_finite
 
 StateDict = Mapping[str, Tensor]
 
@@ -72,17 +73,6 @@ def _checked(state: Any) -> StateDict:
     if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
         raise TypeError("a state dict holds tensors by name")
     return state
-
-
-def not_finite(state: StateDict) -> str | None:
-    """Name of the first tensor that holds NaN or infinity; None if all are finite."""
-    # Tensors of the meta device have names and shapes alone.
-    floats = {name: value for name, value in state.items() if value.is_floating_point() and not value.is_meta}
-    if not floats:
-        return None
-    # One wait for the device; the sum of a tensor is finite unless an element is not.
-    finite = torch.stack([value.detach().sum(dtype=torch.float64) for value in floats.values()]).isfinite().tolist()
-    return next((name for name, is_finite in zip(floats, finite, strict=True) if not is_finite), None)
 
 
 def copy_weights(module: nn.Module, state: StateDict, *, key: str, network: str, unused: Collection[str]) -> None:

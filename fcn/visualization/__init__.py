@@ -4,15 +4,15 @@ Everything here is NumPy arrays in and NumPy arrays or PIL images out. Matplotli
 never through pyplot, so that no global state is shared between threads and no figure has to be closed.
 """
 
-from fcn.visualization.comparisons import MOST_GROUPS, delta_figure, group_curves
+from fcn.visualization.comparison_figures import MOST_GROUPS, delta_figure, group_curves
 from fcn.visualization.curves import curves_figure
 from fcn.visualization.figures import confusion_figure, figure_image, row_shares
-from fcn.visualization.files import save_png
 from fcn.visualization.kernels import kernels_figure
 from fcn.visualization.legends import class_legend, legend
 from fcn.visualization.masks import ERROR_COLOR, Sample, colorize, error_map, overlay
 from fcn.visualization.panels import CELL_SIZE, caption, panels, side_by_side
-from fcn.visualization.searches import Ended, history_figure, importance_figure
+from fcn.visualization.png_files import save_png
+from fcn.visualization.search_figures import Ended, history_figure, importance_figure
 
 __all__ = [
     "CELL_SIZE",

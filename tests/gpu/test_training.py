@@ -6,12 +6,14 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from fcn import experiment, runs
+import fcn
+from fcn import runs
+from fcn.cli.train import compose
 from fcn.config import Algorithm
 from fcn.data.module import VOCDataModule
-from fcn.diagnostics import upsampling_layers
-from fcn.launch import compose
-from fcn.task import SegmentationTask
+from fcn.training import train as experiment
+from fcn.training.diagnostics import upsampling_layers
+from fcn.training.task import SegmentationTask
 from tests.commands import TINY
 
 pytestmark = [
@@ -26,7 +28,7 @@ def train(tmp_path, shapes_root):
 
     def run(name: str, *overrides: str):
         config = compose(*TINY, f"data.root={shapes_root}", "trainer=gpu", *overrides)
-        experiment.train(config, tmp_path / name)
+        fcn.train(config, tmp_path / name)
         return tmp_path / name
 
     return run
@@ -100,9 +102,7 @@ def test_both_algorithms_of_the_upsampling_give_the_same_logits(shapes_root):
 def test_the_gpu_finds_what_the_cpu_finds(train, tmp_path, shapes_root):
     gpu = json.loads((train("gpu", "trainer.precision=fp32", "deterministic=true") / "summary.json").read_text())
     config = compose(*TINY, f"data.root={shapes_root}", "trainer=cpu")
-    assert experiment.train(config, tmp_path / "cpu")["train/loss"] == pytest.approx(
-        gpu["metrics"]["train/loss"], rel=0.05
-    )
+    assert fcn.train(config, tmp_path / "cpu")["train/loss"] == pytest.approx(gpu["metrics"]["train/loss"], rel=0.05)
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")

@@ -18,9 +18,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from fcn import experiment, launch, runs
-from fcn.prediction import LEGEND
-from tests.commands import ROOT, load_script, type_in
+import fcn
+from fcn import runs
+from fcn.cli import train
+from fcn.inference.predicted_files import LEGEND
+from tests.commands import ROOT, load_command, type_in
 from tests.matrix import checkpoints, configuration, data, prediction
 from tests.matrix.case import OWN, Case, own_data
 
@@ -44,9 +46,9 @@ def trained(tmp_path_factory) -> Path:
     own_data(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        config = launch.compose(*OWN)
+        config = fcn.compose(*OWN)
         runs.create(Path("run"), config, overrides=OWN)
-        experiment.train(config, Path("run"))
+        fcn.train(config, Path("run"))
     return folder / "run"
 
 
@@ -93,7 +95,7 @@ def test_an_answer_of_one_line(title, case, folder, ordinary_user, monkeypatch, 
         pytest.skip("there are GPUs")
     held = case.given(folder)
     before = _state(folder)
-    script = launch if case.script == "train" else load_script(case.script)
+    script = train if case.script == "train" else load_command(case.script)
     with in_time(20):
         status, out, err = type_in(monkeypatch, capsys, *case.arguments, script=script)
     del held
@@ -151,7 +153,7 @@ def _check_nothing_half_written(folder: Path, before: dict) -> None:
     run_dirs = {path.parent for path in new if path.name == runs.CONFIG}
     for path in new:
         assert path.suffix != ".tmp"
-        whole = path.suffix == ".decoded" or path.name in (LEGEND, launch.MULTIRUN)
+        whole = path.suffix == ".decoded" or path.name in (LEGEND, train.MULTIRUN)
         assert whole or any(path.is_relative_to(run) for run in run_dirs), path
     for run in run_dirs:
         assert json.loads((run / runs.SUMMARY).read_text())["status"] == "failed"

@@ -7,9 +7,11 @@ import sys
 
 import pytest
 
+import fcn
 from fcn import config as configuration
-from fcn import launch, runs
+from fcn import runs
 from fcn.config import Config
+from fcn.config.paths import CONF
 from tests.commands import ROOT, TINY, type_in
 
 
@@ -55,13 +57,13 @@ from tests.commands import ROOT, TINY, type_in
     ],
 )
 def test_composition(overrides, expected):
-    flat = configuration.flatten(configuration.to_container(launch.compose(*overrides)))
+    flat = configuration.flatten(configuration.to_container(fcn.compose(*overrides)))
     assert {key: flat[key] for key in expected} == expected
 
 
 def test_every_option_of_every_group_composes():
     """The options of all groups side by side: the first of each, the second of each, and so on."""
-    conf = launch.cli.CONF
+    conf = CONF
     folders = {path.parent.relative_to(conf) for path in conf.glob("*/**/*.yaml")}
     groups = {
         str(group): sorted(path.stem for path in (conf / group).glob("*.yaml"))
@@ -69,14 +71,14 @@ def test_every_option_of_every_group_composes():
         if group.parts[0] not in ("hydra", "experiment", "search")
     }
     for number in range(max(map(len, groups.values()))):
-        launch.compose(*(f"{group}={options[number % len(options)]}" for group, options in groups.items()))
+        fcn.compose(*(f"{group}={options[number % len(options)]}" for group, options in groups.items()))
     for preset in (conf / "experiment").glob("*.yaml"):
-        launch.compose(f"experiment={preset.stem}")
+        fcn.compose(f"experiment={preset.stem}")
 
 
 def test_compose_answers_as_the_command_does():
     with pytest.raises(configuration.ConfigError, match="did you mean xavier"):
-        launch.compose("model.init=xaver")
+        fcn.compose("model.init=xaver")
 
 
 def test_the_help_is_for_people(fresh_command):

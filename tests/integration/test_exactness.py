@@ -11,7 +11,9 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fcn import agent, experiment, launch, runs
+import fcn
+from fcn import runs
+from fcn.execution import processes
 from tests.commands import TINY, Command, interrupt, wait_for
 
 # More steps than TINY has, to be stopped in the middle of an epoch; validation every other epoch.
@@ -65,7 +67,7 @@ def trained(tmp_path_factory, shapes_root):
 
     def train(*overrides: str):
         run = tmp_path_factory.mktemp("runs") / "run"
-        experiment.train(launch.compose(*TINY, *LONGER, f"data.root={shapes_root}", "trainer=cpu", *overrides), run)
+        fcn.train(fcn.compose(*TINY, *LONGER, f"data.root={shapes_root}", "trainer=cpu", *overrides), run)
         return run
 
     return train
@@ -180,5 +182,5 @@ def test_a_run_directory_is_a_job(uninterrupted, tmp_path):
     run = tmp_path / "job"
     run.mkdir()
     (run / "config.yaml").write_text((uninterrupted / "config.yaml").read_text())
-    agent.execute(run)
+    processes.execute(run)
     assert_same_bits(run, uninterrupted)

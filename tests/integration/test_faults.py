@@ -14,7 +14,7 @@ import pytest
 import torch
 from torchvision.models import squeezenet1_0
 
-from fcn import faults, runs
+from fcn import errors, runs
 from fcn.data import shapes
 from tests.commands import ROOT, TINY, type_in, wait_for, workers_of
 
@@ -263,4 +263,4 @@ def test_every_message_of_the_page_is_compared():
     }
     assert set(found) - here == {"loss not finite", "checkpoint damaged"}
     tiles = {"inference": "whole", "tile_size": [320, 480]}  # as scripts/predict.py and evaluate.py have them
-    assert_said("memory, on one image", f"error: {faults.meaning(MemoryError('Unable to allocate 9 GiB'), tiles)}")
+    assert_said("memory, on one image", f"error: {errors.meaning(MemoryError('Unable to allocate 9 GiB'), tiles)}")

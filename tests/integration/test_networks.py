@@ -9,7 +9,7 @@ from torchvision.models import segmentation
 
 import fcn
 from fcn import runs
-from fcn.task import IMAGENET_MEAN, IMAGENET_STD
+from fcn.training.task import IMAGENET_MEAN, IMAGENET_STD
 from tests.commands import TINY, type_in
 
 
@@ -49,7 +49,7 @@ def test_no_epochs_keep_the_network_as_initialised(folder, shapes_root, monkeypa
     assert f"not trained (epochs=0); the network is in {Path(*run.parts[-3:]) / runs.LAST}" in out
     assert runs.read_summary(run)["status"] == "finished"
     torch.manual_seed(0)
-    task = fcn.task.SegmentationTask(runs.load_config(run))
+    task = fcn.training.task.SegmentationTask(runs.load_config(run))
     kept = fcn.load(run).task.state_dict()
     assert all(torch.equal(kept[name], value) for name, value in task.state_dict().items())
     assert fcn.load(run).predict(np.zeros((5, 7, 3), np.uint8)).shape == (5, 7)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from fcn.data.palette import color_map
-from tests.commands import ROOT, load_script, type_in
+from tests.commands import ROOT, load_command, type_in
 
 CLASSES = ["background", "big cat", "dog"]
 PRESET = """# @package _global_
@@ -50,7 +50,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 
 def typed(monkeypatch, capsys, *arguments: str, script: str | None = None) -> str:
-    options = {} if script is None else {"script": load_script(script)}
+    options = {} if script is None else {"script": load_command(script)}
     status, out, err = type_in(monkeypatch, capsys, *arguments, **options)
     assert status == 0, err
     return out
@@ -81,7 +81,7 @@ def test_what_is_wrong_in_the_folder_is_said_in_one_line(folder, monkeypatch, ca
     assert ".png (values 2) must hold only 0 to 1 and 255; name every class in data.classes" in err
     mask = folder / "mine" / "SegmentationClass" / "photo_0.png"
     Image.fromarray(np.asarray(Image.open(mask))).save(mask)  # without its palette: grey
-    status, out, _ = type_in(monkeypatch, capsys, "root=mine", script=load_script("prepare_voc"))
+    status, out, _ = type_in(monkeypatch, capsys, "root=mine", script=load_command("prepare_voc"))
     assert status == 1
     assert "photo_0.png (mode L) must be a palette PNG" in out
     assert "docs/recipes.md" in out

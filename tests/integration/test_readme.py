@@ -20,10 +20,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
 from omegaconf import DictConfig, OmegaConf
 
-from fcn import cli, runs
+from fcn import runs
+from fcn.cli import hydra_entry
 from fcn.config import Config, from_composed, typed
 from fcn.data import shapes
-from tests.commands import ROOT, TINY, load_script, type_in
+from tests.commands import ROOT, TINY, load_command, type_in
 
 README = (ROOT / "README.md").read_text()
 # A few steps on one thread, without downloads.
@@ -117,8 +118,8 @@ def lines_of(pages: Iterable[str], *, program: str) -> list[str]:
 @functools.cache
 def composed(config_name: str, schema: type, groups: tuple[str, ...]) -> DictConfig:
     """What Hydra composes from groups alone; it takes most of the time, and most commands have the same ones."""
-    cli.register(schema)
-    with initialize_config_dir(str(cli.CONF), version_base="1.3"):
+    hydra_entry.register(schema)
+    with initialize_config_dir(str(hydra_entry.CONF), version_base="1.3"):
         return hydra.compose(config_name, list(groups))
 
 
@@ -131,10 +132,10 @@ def check(words: Sequence[str], *, config_name: str = "config", schema: type = C
     """Compose the key=value of a command, the first value of each sweep; Hydra's own settings are left to its tests."""
     typed_in = [word for word in words if "=" in word and not word.startswith(("hydra", "-"))]
     chosen = {str(one.key_or_group): first_value(one) for one in OverridesParser.create().parse_overrides(typed_in)}
-    groups = tuple(f"{key}={value}" for key, value in chosen.items() if (cli.CONF / key).is_dir())
+    groups = tuple(f"{key}={value}" for key, value in chosen.items() if (hydra_entry.CONF / key).is_dir())
     config = copy.deepcopy(composed(config_name, schema, groups))
     for key, value in chosen.items():
-        if not (cli.CONF / key).is_dir():
+        if not (hydra_entry.CONF / key).is_dir():
             OmegaConf.update(config, key, value)
     (from_composed if schema is Config else functools.partial(typed, schema=schema))(config)
 
@@ -166,7 +167,7 @@ SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("[!_]*.py"))
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_scripts_on_the_pages_take_their_arguments(name):
     """Two have an argument parser, the others are Hydra's; what they do is tested with runs."""
-    script = load_script(name)
+    script = load_command(name)
     lines = lines_of([README, *PAGES.values()], program=f"scripts/{name}.py")
     assert lines
     for line in lines:
@@ -178,7 +179,7 @@ def test_scripts_on_the_pages_take_their_arguments(name):
 
 
 def test_the_benchmarks_of_the_pages_are_there():
-    script = load_script("benchmark")
+    script = load_command("benchmark")
     for line in lines_of([README, *PAGES.values()], program="scripts/benchmark.py"):
         assert set(script.parser().parse_args(shlex.split(line)[2:]).what) <= set(script.NAMES), line
 
@@ -210,7 +211,7 @@ def test_all_gpus_where_there_are_none(folder, monkeypatch, capsys):
 
 
 def test_prepare_voc(folder, monkeypatch, capsys):
-    status, out, err = type_in(monkeypatch, capsys, "root=data", "download=true", script=load_script("prepare_voc"))
+    status, out, err = type_in(monkeypatch, capsys, "root=data", "download=true", script=load_command("prepare_voc"))
     assert status == 0, err
     assert "all 24 pairs are sound" in out
 

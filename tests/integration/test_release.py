@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 import fcn
-from fcn import commands, runs
+from fcn import runs
+from fcn.config import paths
 from tests.commands import ROOT, TINY
 
 TRACKED = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
@@ -75,7 +76,7 @@ def test_the_wheel_holds_the_package_its_configuration_and_its_commands(wheel):
         console = set(re.findall(r"^(\S+) = ", archive.read(f"{info}entry_points.txt").decode(), re.M))
         assert f"{info}licenses/LICENSE" in archive.namelist()
     assert files == expected
-    assert console == {f"fcn-{name.replace('_', '-')}" for name in commands.NAMES}
+    assert console == {f"fcn-{name.replace('_', '-')}" for name in paths.NAMES}
     assert "# fcn\n\nConfig-driven experiments" in metadata  # README.md
 
 

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from fcn import experiment, launch
+import fcn
 from tests.commands import TINY, type_in
 
 SMALL = ("data.shapes.num_train=8", "batch_size=4", "trainer.sample_images=0", "trainer=cpu", "backbone=squeezenet1_0")
@@ -15,8 +15,8 @@ SMALL = ("data.shapes.num_train=8", "batch_size=4", "trainer.sample_images=0", "
 def folder(tmp_path_factory, shapes_root):
     """A folder to type in, where outputs/mine/run is a finished run."""
     folder = tmp_path_factory.mktemp("reruns")
-    config = launch.compose(*TINY, *SMALL, f"data.root={shapes_root}", "name=mine")
-    experiment.train(config, folder / "outputs" / "mine" / "run")
+    config = fcn.compose(*TINY, *SMALL, f"data.root={shapes_root}", "name=mine")
+    fcn.train(config, folder / "outputs" / "mine" / "run")
     return folder
 
 

@@ -13,9 +13,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import fcn
 from fcn import config as configuration
-from fcn import experiment, launch, runs
+from fcn import runs
 from fcn.data.shapes import CLASSES
-from fcn.task import SegmentationTask
+from fcn.training.task import SegmentationTask
 from tests.commands import TINY
 
 
@@ -136,10 +136,10 @@ def test_the_gradient_norm_is_the_steps(shapes_root, tmp_path):
     """Plain gradient descent of one step moves the weights by lr times the gradient."""
     plain = ("optim=sgd", "optim.momentum=0", "optim.weight_decay=0", "schedule=constant", "schedule.warmup_steps=0")
     one_step = ("backbone=squeezenet1_0", "data.shapes.num_train=8", "data.shapes.num_val=1", "epochs=1", "lr=0.5")
-    config = launch.compose(*TINY, f"data.root={shapes_root}", *plain, *one_step, "trainer=cpu", "trainer.log_every=10")
+    config = fcn.compose(*TINY, f"data.root={shapes_root}", *plain, *one_step, "trainer=cpu", "trainer.log_every=10")
     pl.seed_everything(config.seed, verbose=False)
     before = SegmentationTask(config).state_dict()
-    experiment.train(config, tmp_path / "run")
+    fcn.train(config, tmp_path / "run")
     after = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["state_dict"]
     way = sum((after[name].double() - before[name].double()).square().sum() for name in before) ** 0.5
     (row,) = runs.read_metrics(tmp_path / "run")

@@ -5,9 +5,9 @@ import pytest
 from hydra import initialize_config_dir
 from hydra.types import RunMode
 
-from fcn import cli
+from fcn.cli import hydra_entry
+from fcn.cli.train import compose
 from fcn.config import flatten, to_container
-from fcn.launch import compose
 
 SWEPT = {
     "init": {"model.init": ["bilinear", "xavier", "bilinear"], "seed": [0, 1, 2]},
@@ -17,13 +17,13 @@ SWEPT = {
 
 
 def test_all_studies_are_known():
-    assert {path.stem for path in (cli.CONF / "study").glob("*.yaml")} == set(SWEPT)
+    assert {path.stem for path in (hydra_entry.CONF / "study").glob("*.yaml")} == set(SWEPT)
 
 
 @pytest.mark.parametrize("study", SWEPT)
 def test_what_a_study_sweeps_over(study):
-    cli.register()
-    with initialize_config_dir(str(cli.CONF), version_base="1.3"):
+    hydra_entry.register()
+    with initialize_config_dir(str(hydra_entry.CONF), version_base="1.3"):
         settings = hydra.compose("config", [f"study={study}"], return_hydra_config=True).hydra
     assert settings.mode is RunMode.MULTIRUN  # -m is not needed
     assert settings.sweep.dir.startswith(f"outputs/shapes/{study}_")

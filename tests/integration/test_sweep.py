@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
+import fcn
 from fcn import config as configuration
-from fcn import experiment, launch, runs
+from fcn import runs
 from fcn.data import shapes
-from fcn.tensorboard import LAYOUT
+from fcn.training.tensorboard import LAYOUT
 from tests.commands import TINY, type_in, wait_for, workers_of
 
 SWEEP = ("model.init=bilinear,xavier", "lr=0.01")
@@ -52,7 +53,7 @@ def test_a_job_of_a_sweep_is_the_run_alone(sweep, shapes_root, tmp_path):
     """Nothing of one job leaks into the next: the last one gives what it gives on its own."""
     alone = tmp_path / "run"
     own = ("epochs=1", "model.init=xavier", "lr=0.01", "trainer=cpu")
-    experiment.train(launch.compose(*TINY, f"data.root={shapes_root}", *own), alone)
+    fcn.train(fcn.compose(*TINY, f"data.root={shapes_root}", *own), alone)
     in_sweep = summaries(sweep)["1_init-xavier"]
     assert in_sweep["metrics"] == json.loads((alone / "summary.json").read_text())["metrics"]
 

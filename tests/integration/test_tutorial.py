@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from fcn.data import shapes
-from tests.commands import ROOT, TINY, load_script, type_in
+from tests.commands import ROOT, TINY, load_command, type_in
 
 PAGE = (ROOT / "docs" / "tutorial.md").read_text()
 COMMANDS = re.findall(r"^    (\S.*)$", re.sub(r"```.*?```", "", PAGE, flags=re.S), re.M)
@@ -83,7 +83,7 @@ def test_the_tutorial(folder, monkeypatch, capsys):
             subprocess.run(["bash", "-ec", line], check=True)
             continue
         script = Path(words[0]).stem
-        options = {} if script == "train" else {"script": load_script(script)}
+        options = {} if script == "train" else {"script": load_command(script)}
         small = SMALL if script == "train" and "resume=" not in line else ()
         status, out, err = type_in(monkeypatch, capsys, *words[1:], *small, **options)
         assert status == 0, (line, err)

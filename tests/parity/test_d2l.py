@@ -12,18 +12,19 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from fcn import experiment, runs
-from fcn.computation import chosen_layout
+import fcn
+from fcn import runs
+from fcn.cli.train import compose
 from fcn.config import Config
-from fcn.data.images import Crops
+from fcn.data.datasets import Crops
 from fcn.data.module import VOCDataModule
 from fcn.data.palette import color_map
 from fcn.data.sampling import AUGMENTATION, CHAPTER_CROPS, EpochBatches
 from fcn.data.transforms import TrainTransform
-from fcn.header import loss_line
-from fcn.inference import load_task
-from fcn.launch import compose
-from fcn.task import IMAGENET_MEAN, IMAGENET_STD, SegmentationTask
+from fcn.inference.predictor import load_task
+from fcn.training.compute import chosen_layout
+from fcn.training.run_header import loss_line
+from fcn.training.task import IMAGENET_MEAN, IMAGENET_STD, SegmentationTask
 
 CROP = (128, 96)
 BATCH = 4
@@ -130,7 +131,7 @@ def test_losses_weights_and_accuracies_are_the_chapters(config, tmp_path):
     pl.seed_everything(config.seed, verbose=False)
     chapter.take_weights(SegmentationTask(config))
 
-    metrics = experiment.train(config, tmp_path / "run")
+    metrics = fcn.train(config, tmp_path / "run")
 
     data = VOCDataModule(config)
     data.setup("fit")

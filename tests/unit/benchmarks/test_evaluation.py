@@ -2,14 +2,14 @@
 
 import torch
 
-from fcn.benchmarks.evaluation import plain_loop
-from fcn.benchmarks.settings import make_tree
+from benchmarks.evaluation import plain_loop
+from benchmarks.settings import make_tree
+from fcn.cli.train import compose
 from fcn.config import Accelerator, InferenceConfig
 from fcn.data import shapes
-from fcn.evaluation import evaluate, find_images
-from fcn.experiment import build_task
-from fcn.inference import Predictor
-from fcn.launch import compose
+from fcn.evaluation.evaluator import evaluate, find_images
+from fcn.inference.predictor import Predictor
+from fcn.training.train import build_task
 
 
 def test_both_count_the_same(tmp_path, shapes_root):

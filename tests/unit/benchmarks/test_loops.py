@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from fcn.benchmarks.loops import BareLoop, Chapter, random_batch
-from fcn.launch import compose
+from benchmarks.loops import BareLoop, Chapter, random_batch
+from fcn.cli.train import compose
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 import torch
 
-from fcn.benchmarks import measuring
-from fcn.benchmarks.measuring import alternate, plain_torch, seconds_per_call, threads
+from benchmarks import measuring
+from benchmarks.measuring import alternate, plain_torch, seconds_per_call, threads
 
 
 def test_contestants_take_turns_and_the_first_turn_does_not_count():

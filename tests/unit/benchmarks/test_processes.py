@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from fcn.benchmarks.ddp import milliseconds_of_last_epoch
-from fcn.benchmarks.results import BenchmarkError
-from fcn.benchmarks.start import seconds_of
+from benchmarks.ddp import milliseconds_of_last_epoch
+from benchmarks.results import BenchmarkError
+from benchmarks.start import seconds_of
 from tests.commands import ROOT, TINY
 
 
@@ -25,7 +25,7 @@ def test_a_command_that_fails_is_named(tmp_path):
 
 @pytest.mark.slow
 def test_a_training_ends_at_its_first_step(tmp_path, shapes_root):
-    command = ["-m", "fcn.benchmarks.first_step", *TINY, f"data.root={shapes_root}", "name=x"]
+    command = ["-m", "benchmarks.first_step", *TINY, f"data.root={shapes_root}", "name=x"]
     done = subprocess.run([sys.executable, *command, "trainer=cpu"], cwd=tmp_path, capture_output=True, text=True,
                           env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
     assert done.returncode == 0, done.stderr

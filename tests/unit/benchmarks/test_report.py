@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from fcn.benchmarks.figure import benchmark_figure
-from fcn.benchmarks.report import figure, markdown, renderable
-from fcn.benchmarks.results import BenchmarkError, Breakdown, Findings, Goal, share, speedup
+from benchmarks.figure import benchmark_figure
+from benchmarks.report import figure, markdown, renderable
+from benchmarks.results import BenchmarkError, Breakdown, Findings, Goal, share, speedup
 
 RECORDED = {
     "machine": {"processor": "A", "cores": 2, "threads": 1, "load_before": 0.25},

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fcn.benchmarks.results import (
+from benchmarks.results import (
     BenchmarkError,
     Breakdown,
     Findings,

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from fcn.benchmarks.roofline import Counter, count, peak_of
+from benchmarks.roofline import Counter, count, peak_of
 
 
 def test_operations_are_those_that_torch_counts():

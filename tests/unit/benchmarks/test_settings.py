@@ -5,9 +5,9 @@ import mmap
 import pytest
 import torch
 
-from fcn.benchmarks import settings
-from fcn.benchmarks.data import Watch, torchvision_set
-from fcn.benchmarks.settings import VOC_SIZE, Settings, Variant, make_tree
+from benchmarks import settings
+from benchmarks.data import Watch, torchvision_set
+from benchmarks.settings import VOC_SIZE, Settings, Variant, make_tree
 from fcn.config import ConfigError
 from fcn.data import shapes, voc
 

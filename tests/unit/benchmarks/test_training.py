@@ -1,7 +1,7 @@
 """The clock in a training: which steps count, and when the others have their turn."""
 
-from fcn.benchmarks import training
-from fcn.benchmarks.training import Clock
+from benchmarks import training
+from benchmarks.training import Clock
 
 
 def test_steps_after_settling_count_and_the_others_stand_outside(monkeypatch):

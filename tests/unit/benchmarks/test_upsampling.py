@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from fcn.benchmarks.upsampling import ours as subpixel
-from fcn.benchmarks.upsampling import transposed
+from benchmarks.upsampling import ours as subpixel
+from benchmarks.upsampling import transposed
 
 
 @pytest.mark.parametrize("stride", [2, 8, 16])

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from fcn import metrics
 from fcn.comparison import bootstrap
 from fcn.comparison.bootstrap import class_iou, counts_of, interval, mean_iou, resampled_class_iou
+from fcn.evaluation import metrics
 from tests.comparisons import random_confusions
 
 

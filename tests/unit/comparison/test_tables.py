@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from fcn.comparison import compare, contrast
-from fcn.comparison.groups import Statistic
+from fcn.comparison.seed_groups import Statistic
 from fcn.comparison.tables import csv_text, escaped, main_table, markdown, mean_sd, number, renderable
 from tests.comparisons import make_evaluation, make_run, random_confusions
 

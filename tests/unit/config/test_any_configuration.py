@@ -7,8 +7,8 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+import fcn
 from fcn import config as configuration
-from fcn import launch
 from fcn.config import Choice, Config, ConfigError, flatten, from_container, schema_fields, to_container
 
 FIELDS = schema_fields(Config)
@@ -75,7 +75,7 @@ def test_whatever_is_typed_is_composed_or_answered_by_one_line(key, sign, value)
     typed = f"{sign}{key}={value}" if sign in ("+", "++", "~") else f"{key}{sign}{value}"
     answer = "composed"
     try:
-        launch.compose(typed)
+        fcn.compose(typed)
     except ConfigError as error:
         answer = str(error)
     assert len(answer.splitlines()) == 1

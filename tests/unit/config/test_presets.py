@@ -2,7 +2,8 @@
 
 import pytest
 
-from fcn.cli import CONF
+from fcn.cli.hydra_entry import CONF
+from fcn.cli.train import compose
 from fcn.config import (
     BackboneName,
     ConfigError,
@@ -15,7 +16,6 @@ from fcn.config import (
     ScheduleName,
     ScoreInit,
 )
-from fcn.launch import compose
 
 # From voc-fcn*/solver.prototxt of fcn.berkeleyvision.org: base_lr; at once it is FCN-32s's.
 PAPERS = [

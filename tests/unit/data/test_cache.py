@@ -16,10 +16,10 @@ from PIL import Image
 
 from fcn.config import AugmentationConfig, DataConfig, DatasetName
 from fcn.data import cache, shapes, voc
-from fcn.data.images import Crops, WholeImages
+from fcn.data.datasets import Crops, WholeImages
 from fcn.data.transforms import TrainTransform
 from fcn.data.voc import DataError
-from fcn.evaluation import find_images
+from fcn.evaluation.evaluator import find_images
 
 CLASSES = len(shapes.CLASSES)
 

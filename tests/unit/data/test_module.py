@@ -16,7 +16,7 @@ from fcn import config as configuration
 from fcn.config import AugmentationConfig, Config, ConfigError, DataConfig, Protocol, ShapesConfig
 from fcn.data import shapes
 from fcn.data.cache import Decoded
-from fcn.data.images import Crops, WholeImages
+from fcn.data.datasets import Crops, WholeImages
 from fcn.data.module import VOCDataModule, locate
 from fcn.data.sampling import AUGMENTATION, EpochBatches
 from fcn.data.transforms import TrainTransform

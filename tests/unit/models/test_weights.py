@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fcn.config import BackboneConfig, BackboneName, ModelConfig, ModelName, PublishedWeights
 from fcn.models.backbones import TRUNKS, load_trunk
-from fcn.models.baselines import BUILDERS, Baseline
+from fcn.models.torchvision_models import BUILDERS, Baseline
 from fcn.models.weights import WeightsError, copy_weights
 from tests.unit.models.trunks import build, every_trunk, shapes_only
 

@@ -1,0 +1,1 @@
+"""Commands: one module each, the entry through Hydra, and tab completion."""

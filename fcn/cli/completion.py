@@ -1,0 +1,123 @@
+"""Completion of keys, groups and their values in bash: what `python train.py -sc install=bash` sets up.
+
+In place of Hydra's own for bash, which runs any Python script whose arguments are completed, knows no value of a key
+but the composed one, and takes "=" out of the shell's word breaks for all commands. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from fcn.config import schema_fields
+
+# COMP_WORDS are broken at "=" and ":" too, so that a reply begins after the last of them. Only commands of this
+# project answer; for others the function replies nothing, and bash completes files. The fcn-... are there where the
+# package is installed.
+INSTALL = r"""_fcn_complete() {
+    local command=("${COMP_WORDS[0]}") line=${COMP_LINE:0:COMP_POINT} reply
+    local word=${line##*[[:space:]]} current=${COMP_WORDS[COMP_CWORD]} script=${COMP_WORDS[1]}
+    COMPREPLY=()
+    if [[ $1 != fcn-* ]]; then
+        [[ $COMP_CWORD -gt 1 && -f $script ]] || return
+        grep -q "run_command(\|^from fcn.cli.train import main" "$script" || return
+        command+=("$script")
+    fi
+    [[ $current == [=:] ]] && current=
+    while IFS= read -r reply; do
+        COMPREPLY+=("${reply:${#word}-${#current}}")
+    done < <(COMP_LINE=$line "${command[@]}" -sc query=bash 2> /dev/null)
+}
+"""
+COMPLETED = "python python3 " + " ".join(
+    f"fcn-{name}" for name in ("train", "evaluate", "predict", "export", "prepare-voc", "tune", "upsample")
+)
+INSTALL += f"complete -o nospace -o default -F _fcn_complete {COMPLETED}"
+UNINSTALL = f"complete -r {COMPLETED}; unset -f _fcn_complete"
+
+
+def answer(request: str, *, conf: Path, config_name: str, schema: type) -> str:
+    """What `-sc REQUEST` prints: the shell's text for install=bash and uninstall=bash, else one candidate a line."""
+    if request == "install=bash":
+        return INSTALL
+    if request == "uninstall=bash":
+        return UNINSTALL
+    line = os.environ.get("COMP_LINE", "")
+    words = line.split()
+    folders = [conf, *(Path(folder) for folder in _config_dirs(words))]
+    word = words[-1] if words and not line[-1].isspace() else ""
+    groups = {group: _options(folders, group) for group in _groups(conf, config_name)}
+    return "\n".join(candidates(word, schema_fields(schema), groups))
+
+
+def candidates(word: str, keys: Mapping[str, dataclasses.Field[Any]], groups: Mapping[str, Iterable[str]]) -> list[str]:
+    """What `word` may go on as: names up to their next "." or "/", or after "=" values; of a list, the last one.
+
+    Args:
+        word: typed so far, perhaps beginning with Hydra's "+", "++" or "~".
+        keys: every key with its field.
+        groups: every group with its options.
+    """
+    match = re.fullmatch(r"(~|\+{0,2})([^=]*)(?:(=)(.*,)?(.*))?", word)
+    if match is None:
+        return []
+    sign, name, equals, before, last = match.groups(default="")
+    if equals:
+        values = groups[name] if name in groups else _values(keys.get(name), last)
+        return [f"{sign}{name}={before}{value}" for value in values if value.startswith(last)]
+    names = [f"{known}=" for known in (*groups, *keys)]
+    shortened = {re.match(rf".{{{len(name)}}}[^./=]*[./=]?", known) for known in names if known.startswith(name)}
+    return sorted({f"{sign}{found[0]}" for found in shortened if found})
+
+
+def _values(entry: dataclasses.Field[Any] | None, start: str) -> list[str]:
+    """Values of a key: the names of an enumeration, true and false, or paths where it takes text."""
+    if entry is None:
+        return []
+    if isinstance(entry.default, Enum):
+        return [str(member) for member in type(entry.default)]
+    if isinstance(entry.default, bool):
+        return ["false", "true"]
+    # A type, or its text where a module postpones annotations.
+    return _paths(start) if re.search(r"\bstr\b", str(entry.type)) and "list" not in str(entry.type) else []
+
+
+def _paths(start: str) -> list[str]:
+    """Files and folders that begin with `start`, folders with a slash after them; hidden ones if their dot is typed."""
+    folder, name = os.path.split(start)
+    try:
+        entries = sorted(os.scandir(folder or "."), key=lambda entry: entry.name)
+    except OSError:
+        return []
+    shown = [entry for entry in entries if name.startswith(".") or not entry.name.startswith(".")]
+    return [os.path.join(folder, entry.name) + "/" * entry.is_dir() for entry in shown]
+
+
+def _config_dirs(words: list[str]) -> list[str]:
+    """Values of --config-dir, -cd on the command line."""
+    pairs = zip(words, [*words[1:], ""], strict=True)
+    joined = [word.partition("=")[2] for word in words if word.startswith("--config-dir=")]
+    return [*joined, *(after for word, after in pairs if word in ("--config-dir", "-cd"))]
+
+
+def _groups(conf: Path, config_name: str) -> list[str]:
+    """Groups that the defaults list of a configuration names, and those it inherits."""
+    found = []
+    for entry in OmegaConf.load(conf / f"{config_name}.yaml").defaults:
+        if isinstance(entry, Mapping):
+            names = [str(name).removeprefix("override ") for name in entry]
+            found += [name for name in names if (conf / name).is_dir() and name != "hydra/help"]
+        elif (conf / f"{entry}.yaml").is_file():
+            found += _groups(conf, entry)
+    return list(dict.fromkeys(found))
+
+
+def _options(folders: Iterable[Path], group: str) -> list[str]:
+    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})

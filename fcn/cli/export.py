@@ -1,0 +1,44 @@
+"""Writes the network of a run as one file for other programs, verified against PyTorch.
+
+    python scripts/export.py run=outputs/<name>/<time> format=onnx
+
+Exit status 0 if the file is there, 1 otherwise; then nothing is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from fcn.cli.hydra_entry import run_command
+from fcn.config import ExportConfig, typed
+
+if TYPE_CHECKING:
+    from fcn.inference.export import Agreement
+
+
+def _table(found: list[Agreement]) -> Table:
+    table = Table(title="exported network and PyTorch, random images")
+    for heading in ("height x width", "images", "largest difference", "pixels of another class"):
+        table.add_column(heading, justify="right")
+    for agreement in found:
+        height, width = agreement.size
+        difference = f"{agreement.difference:.2g}"
+        table.add_row(f"{height} x {width}", str(agreement.batch), difference, str(agreement.other_class))
+    return table
+
+
+def main() -> None:
+    def task(composed: DictConfig) -> None:
+        from fcn.inference.export import export  # imports torch: not for --help and completion
+
+        path, found = export(typed(composed, ExportConfig))
+        console = Console()
+        console.print(_table(found))
+        console.print(f"{path.stat().st_size / 1e6:.1f} MB", highlight=False)
+        console.print(path, markup=False, highlight=False, soft_wrap=True)
+
+    run_command(task, config_name="export", schema=ExportConfig)

@@ -1,0 +1,118 @@
+"""Masks, overlays and probabilities for images of one's own, or VOC's test set for the evaluation server.
+
+    python scripts/predict.py run=outputs/<name>/<time> input=photos output=predictions
+
+Exit status 0 if every image was predicted, 1 otherwise; all problems are listed.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import Progress
+
+from fcn.cli.hydra_entry import run_command
+from fcn.config import ConfigError, InferenceConfig, check_inference, setting, typed
+from fcn.config.choices import Choice
+
+if TYPE_CHECKING:
+    from fcn.data.voc import DataError
+
+
+class Competition(Choice):
+    comp5 = "comp5"
+    comp6 = "comp6"
+
+
+@dataclass(kw_only=True, slots=True)
+class PredictConfig(InferenceConfig):
+    run: str | None = setting(None, "run directory (its best checkpoint) or checkpoint file")
+    input: str | None = setting(None, "image, folder, 'glob' (** allowed), or list in ImageSets/Segmentation (.txt)")
+    output: str = setting("predictions", "folder that receives <name>.png, below the folders that input has")
+    softmax: bool = setting(False, "also <name>_probabilities.npy, float16 [classes, height, width]")
+    overlay: bool = setting(True, "also <name>_overlay.png, the image with its classes laid over it")
+    voc_submission: bool = setting(False, "also results.tgz for VOC's evaluation server")
+    competition: Competition = setting(
+        Competition.comp6, "comp5: trained on VOC's images alone; comp6: on others too, such as ImageNet's"
+    )
+
+
+def predict(config: PredictConfig) -> int:
+    """Exit status of the whole job: 0 if every image was predicted, 1 otherwise.
+
+    Raises:
+        ConfigError: if run or input are not given, input names no image, or output cannot be written.
+        DataError: if a split list is not sound.
+        CheckpointError: if run has no checkpoint that loads.
+    """
+    run, text = _given(config)
+    # Slow to import: not for --help, nor for what is seen to be wrong without them.
+    from fcn.inference import predicted_files
+    from fcn.inference import predictor as inference
+    from fcn.inference.image_files import find_sources
+    from fcn.runs.checkpoints import find_checkpoint
+
+    folder = predicted_files.OutputFolder(Path(config.output), overlay=config.overlay, softmax=config.softmax)
+    sources = find_sources(text, folder.root)
+    folder.check(sources)
+    if config.voc_submission:
+        predicted_files.check_submission(sources)
+    checkpoint = find_checkpoint(run)
+    folder.prepare(sources)
+    predictor = inference.load(checkpoint, config)
+    if config.voc_submission:
+        predicted_files.check_submission(sources, predictor.classes)
+        folder.remove_archive()
+    folder.write_legend(predictor.classes)
+    start = time.perf_counter()
+    problems = _problems(predicted_files.predict(predictor, sources, folder), len(sources))
+    if config.voc_submission and not problems:
+        folder.write_archive(sources, config.competition)
+    return _report(config, len(sources), problems, seconds=time.perf_counter() - start)
+
+
+def _given(config: PredictConfig) -> tuple[str, str]:
+    """Run and input, which have no default; all that can be checked without a file is checked."""
+    if not config.run:
+        raise ConfigError("run (=null) must be a run directory or a checkpoint; use run=outputs/<name>/<time>")
+    if not config.input:
+        raise ConfigError("input (=null) must be an image, a folder, a glob or a split list; use input=photos")
+    if not config.output:
+        raise ConfigError("output (='') must be a folder; use output=predictions, or output=. for this one")
+    check_inference(config)
+    return config.run, config.input
+
+
+def _problems(results: Iterator[DataError | None], count: int) -> int:
+    """How many images could not be read; each is told at once, in one line."""
+    console = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    problems = 0
+    with Progress(console=console, transient=True, disable=not sys.stderr.isatty()) as progress:
+        for problem in progress.track(results, count, description="predicting"):
+            if problem is not None:
+                problems += 1
+                console.print(str(problem))
+    return problems
+
+
+def _report(config: PredictConfig, count: int, problems: int, *, seconds: float) -> int:
+    if problems:
+        missing = "; results.tgz is not written, because masks are missing" if config.voc_submission else ""
+        print(f"{problems} of {count} images could not be read{missing}", file=sys.stderr)
+        return 1
+    print(f"{count} images predicted in {seconds:.1f} s ({count / seconds:.1f} images/s), see {config.output}")
+    return 0
+
+
+def main() -> None:
+    def task(composed: DictConfig) -> None:
+        raise SystemExit(predict(typed(composed, PredictConfig)))
+
+    run_command(task, config_name="predict", schema=PredictConfig)

@@ -1,0 +1,94 @@
+"""The files of an evaluation: scores, tables, matrices and pictures, all of them or none."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fcn.evaluation.evaluator import Evaluation
+from fcn.evaluation.metrics import scores
+from fcn.runs import CONFUSIONS, SCORES
+from fcn.visualization import confusion_figure, panels, save_png
+from fcn.visualization.boundary_curve import boundary_figure
+
+FILES = (
+    "per_class.csv", "per_image.csv", CONFUSIONS, "confusion_matrix.png", "boundary.png", "worst.png", SCORES,
+)  # fmt: skip
+
+
+def write_evaluation(output: Path, evaluation: Evaluation, facts: Mapping[str, Any]) -> None:
+    """Write all files into a folder inside the output and move them up when all are done.
+
+    Files of an evaluation that lay there before are replaced, or removed where this one has no such file.
+
+    Args:
+        output: folder, made if need be.
+        evaluation: what was counted.
+        facts: what was evaluated and how, which goes into evaluation.json before the scores.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    unfinished = output / f".{uuid.uuid4().hex}"
+    unfinished.mkdir()
+    try:
+        _write_tables(unfinished, evaluation, facts)
+        _write_pictures(unfinished, evaluation)
+        for name in FILES:
+            if (unfinished / name).exists():
+                os.replace(unfinished / name, output / name)
+            else:
+                (output / name).unlink(missing_ok=True)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _write_tables(folder: Path, evaluation: Evaluation, facts: Mapping[str, Any]) -> None:
+    content = json.dumps({**facts, **_summary(evaluation)}, indent=2, allow_nan=False)
+    (folder / SCORES).write_text(content + "\n", encoding="utf-8")
+    _write_csv(folder / "per_class.csv", evaluation.class_rows())
+    _write_csv(folder / "per_image.csv", evaluation.image_rows())
+    names, confusions = np.array(evaluation.names), evaluation.confusions.numpy()
+    np.savez_compressed(folder / CONFUSIONS, names=names, confusions=confusions)
+
+
+def _summary(evaluation: Evaluation) -> dict[str, Any]:
+    """A score that does not exist is null, since JSON has no NaN."""
+    return {
+        "num_images": len(evaluation.names),
+        "scores": _or(None, scores(evaluation.confusion)),
+        "iou": {row["class"]: row["iou"] for row in (_or(None, row) for row in evaluation.class_rows())},
+        "boundary": [_or(None, row) for row in evaluation.boundary_rows()],
+    }
+
+
+def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A cell is empty where a score does not exist."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(_or("", row) for row in rows)
+
+
+def _or(stand_in: str | None, row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with `stand_in` for every NaN."""
+    return {key: stand_in if value != value else value for key, value in row.items()}  # NaN differs from itself
+
+
+def _write_pictures(folder: Path, evaluation: Evaluation) -> None:
+    classes = evaluation.classes
+    save_png(confusion_figure(evaluation.confusion.numpy(), classes), folder / "confusion_matrix.png")
+    if evaluation.widths:
+        mean_ious = [row["mean_iou"] for row in evaluation.boundary_rows()]
+        whole = scores(evaluation.confusion)["mean_iou"]
+        save_png(boundary_figure(evaluation.widths, mean_ious, whole=whole), folder / "boundary.png")
+    if evaluation.worst:
+        samples = [(one.image, one.target, one.prediction) for one in evaluation.worst]
+        names = [evaluation.names[one.index] for one in evaluation.worst]
+        save_png(panels(samples, classes, names=names), folder / "worst.png")

@@ -1,0 +1,1 @@
+"""Inference: the predictor, image files, predicted files and export."""

@@ -1,0 +1,1 @@
+"""Training: the LightningModule, losses, optimisers, the trainer and its callbacks."""

@@ -1,0 +1,72 @@
+"""The first lines of a run: what is trained on what, how it is computed, and what the learning rate amounts to."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytorch_lightning as pl
+
+from fcn.config import Config, DatasetName, PublishedWeights, Reduction
+from fcn.data.module import VOCDataModule
+from fcn.training.compute import describe
+from fcn.training.losses import comparable_lr
+from fcn.training.recording import device_name
+from fcn.training.task import SegmentationTask
+
+log = logging.getLogger(__name__)
+
+
+class Announcement(pl.Callback):
+    """The first lines of a run: what is trained on what, and what the learning rate amounts to."""
+
+    def __init__(self, config: Config, run_dir: Path) -> None:
+        self.config = config
+        self.run_dir = run_dir
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, SegmentationTask)
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        for line in header(self.config, data, pl_module):
+            log.info(line)
+        devices = f"{trainer.world_size} x {device_name(trainer.strategy.root_device)}"
+        log.info("compute  %s", describe(self.config, pl_module.model, pl_module.device))
+        log.info("run      %s on %s, seed %d", self.run_dir, devices, self.config.seed)
+
+
+def header(config: Config, data: VOCDataModule, task: pl.LightningModule) -> list[str]:
+    """Lines that say what is trained on what."""
+    millions = sum(parameter.numel() for parameter in task.parameters()) / 1e6
+    height, width = config.data.crop_size
+    sets = f"{len(data.train_images)} training and {len(data.val_images)} validation images"
+    dropped = f" ({data.dropped} too small for the crop left out)" if data.dropped else ""
+    lines = [
+        f"model    {model_line(config)}, {millions:.1f} M parameters",
+        f"data     {config.data.name}: {sets}{dropped}, {len(config.data.classes)} classes, crops of {height}x{width}",
+        f"steps    {config.epochs} epochs of {data.steps_per_epoch} steps, {config.batch_size} images a step in all",
+        f"loss     {loss_line(config)}",
+    ]
+    if config.data.name is DatasetName.shapes:
+        voc = "python train.py experiment=d2l"
+        lines.append(f"         This is the embedded set of drawn shapes. For Pascal VOC: {voc}")
+    return lines
+
+
+def model_line(config: Config) -> str:
+    model, backbone = config.model, config.backbone
+    if model.name.trunk:
+        weights = f"trunk: {backbone.weights}" if model.weights is PublishedWeights.none else str(model.weights)
+        return f"torchvision's {model.name} (weights: {weights})"
+    stride = f", output stride {backbone.output_stride}" if backbone.output_stride else ""
+    extras = ["" if model.upsample_trainable else ", frozen", f", {model.alignment}", f", border {model.border}"]
+    upsampling = f"{model.init} upsampling{''.join(extras)}"
+    return f"{model.name} on {backbone.name} (weights: {backbone.weights}{stride}), {upsampling}"
+
+
+def loss_line(config: Config) -> str:
+    reduction = config.loss.reduction
+    line = f"{reduction}, {config.optim.name} with lr {config.lr:g}, {config.schedule.name} schedule"
+    if reduction is Reduction.pixel_mean:
+        return line
+    same = comparable_lr(config.lr, reduction, batch_size=config.batch_size, crop_size=config.data.crop_size)
+    return f"{line}; acts like lr {same:.3g} on pixel_mean"

@@ -1,0 +1,122 @@
+"""What a user of the Tab key relies on: keys, options, values, paths go on, in a real bash, for our commands alone."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from fcn.cli import completion, hydra_entry
+from fcn.config import Config, schema_fields
+from tests.commands import ROOT, load_command, type_in
+
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
+
+
+def complete(line: str, monkeypatch, *, config_name: str = "config", schema: type = Config) -> list[str]:
+    monkeypatch.setenv("COMP_LINE", line)
+    return completion.answer("query=bash", conf=hydra_entry.CONF, config_name=config_name, schema=schema).split("\n")
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("model.in", ["model.init=", "model.init_from="]),
+        ("model.init=", ["model.init=bilinear", "model.init=xavier"]),
+        ("model/init=x", ["model/init=xavier"]),
+        ("model", ["model.", "model/", "model="]),
+        ("experiment=", [f"experiment={name}" for name in EXPERIMENTS]),
+        ("model.init=bilinear,", ["model.init=bilinear,bilinear", "model.init=bilinear,xavier"]),
+        ("compile=", ["compile=false", "compile=true"]),
+        ("+experiment=d", ["+experiment=d2l"]),
+        ("~exp", ["~experiment="]),
+        ("hydra/launcher=slurm_", ["hydra/launcher=slurm_local"]),
+        ("lr=", [""]),  # a number
+        ("no_such_key=", [""]),
+        ("no_such", [""]),
+        ("--cfg", [""]),
+        ("data.classes", ["data.classes="]),
+    ],
+)
+def test_words_go_on(word, expected, monkeypatch):
+    assert complete(f"python train.py lr=1 {word}", monkeypatch) == expected
+
+
+def test_after_a_blank_everything_is_offered_and_nothing_that_is_not_there(monkeypatch):
+    offered = complete("python train.py seed=0 ", monkeypatch)
+    assert {"lr=", "data.", "data=", "experiment=", "study="} <= set(offered)
+    assert "search=" not in offered  # of scripts/tune.py
+    keys = [f"{key}=" for key in schema_fields(Config)]
+    assert all((hydra_entry.CONF / word[:-1]).is_dir() or any(key.startswith(word) for key in keys) for word in offered)
+
+
+def test_scripts_have_words_of_their_own(monkeypatch):
+    for name, word, expected in (
+        ("tune", "search=d", "search=d2l search=default"),
+        ("tune", "pruner=n", "pruner=none"),
+        ("evaluate", "da", "data. data="),
+        ("predict", "competition=", "competition=comp5 competition=comp6"),
+        ("export", "fo", "format="),
+    ):
+        script = load_command(name)
+        schema = next(value for key, value in vars(script).items() if key == f"{name.capitalize()}Config")
+        assert complete(f"python scripts/{name}.py {word}", monkeypatch, config_name=name, schema=schema) == (
+            expected.split()
+        )
+
+
+def test_paths_and_presets_of_ones_own(tmp_path, monkeypatch):
+    (tmp_path / "outputs" / "a run").mkdir(parents=True)
+    (tmp_path / "outputs" / ".hidden").mkdir()
+    (tmp_path / "outputs.txt").write_text("")
+    (tmp_path / "presets" / "experiment").mkdir(parents=True)
+    (tmp_path / "presets" / "experiment" / "mine.yaml").write_text("")
+    monkeypatch.chdir(tmp_path)
+    assert complete("python train.py resume=out", monkeypatch) == ["resume=outputs/", "resume=outputs.txt"]
+    assert complete("python train.py resume=outputs/", monkeypatch) == ["resume=outputs/a run/"]
+    assert complete("python train.py resume=nowhere/", monkeypatch) == [""]
+    for option in ("--config-dir presets", "--config-dir=presets", "-cd presets"):
+        assert complete(f"python train.py {option} experiment=m", monkeypatch) == ["experiment=mine"]
+
+
+def test_the_flag_is_answered_before_hydra_starts(monkeypatch, capsys):
+    monkeypatch.setenv("COMP_LINE", "python train.py model.init=b")
+    assert type_in(monkeypatch, capsys, "-sc", "query=bash") == (0, "model.init=bilinear\n", "")
+    assert type_in(monkeypatch, capsys, "-sc", "install=bash") == (0, f"{completion.INSTALL}\n", "")
+    assert type_in(monkeypatch, capsys, "-sc", "uninstall=bash") == (0, f"{completion.UNINSTALL}\n", "")
+
+
+BASH = r"""
+eval "$("$PYTHON" train.py -sc install=bash)"
+tab() {  # as readline calls it: words broken at blanks and "="
+    COMP_LINE=$1 COMP_POINT=${#1}
+    read -ra COMP_WORDS <<< "${1//=/ = }"
+    [[ $1 == *" " ]] && COMP_WORDS+=("")
+    COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+    _fcn_complete "${COMP_WORDS[0]}"
+    echo "${COMPREPLY[*]}"
+}
+tab "$PYTHON train.py -m model.init=bilinear,"
+tab "$PYTHON $OTHER lr"
+fcn-train() { "$PYTHON" train.py "$@"; }
+tab "fcn-train model/init=x"
+"""
+
+
+def test_bash_takes_the_answers_and_runs_no_script_of_others(tmp_path):
+    other = tmp_path / "other.py"
+    other.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')  # @hydra.main\n")
+    environment = {**os.environ, "PYTHON": sys.executable, "OTHER": str(other), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["bash", "-c", BASH], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines() == ["bilinear,bilinear bilinear,xavier", "", "xavier"], done.stderr
+    assert not (tmp_path / "ran").exists()
+
+
+def test_no_command_imports_torch_before_it_needs_it():
+    """For --help, Tab and what is mistyped. In one process, since importing Hydra takes longer than the commands do."""
+    names = sorted(path.stem for path in (ROOT / "scripts").glob("[!_]*.py"))
+    code = "from tests.commands import load_command; import sys, fcn.cli.train\n" + "".join(
+        f"load_command({name!r}); assert 'torch' not in sys.modules, {name!r}\n" for name in names
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,213 @@
+"""What a user of scripts/predict.py relies on: masks as from Python, bad files told and skipped, mistakes one line."""
+
+import re
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import fcn
+from fcn import config as configuration
+from fcn.config import BackboneConfig, BackboneName, Config, DataConfig, Inference, InferenceConfig
+from fcn.data import voc
+from fcn.training.task import SegmentationTask
+from tests import commands
+from tests.commands import SHARED, load_command
+
+WEIGHTS = SHARED / "weights" / "squeezenet1_0-imagenet.pth"
+
+
+predict = load_command("predict")
+
+
+def save_checkpoint(path: Path, **settings) -> Path:
+    torch.manual_seed(0)
+    task = SegmentationTask(Config(name="x", **settings))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"config": configuration.to_container(task.config), "state_dict": task.state_dict()}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A run directory with a checkpoint of an untrained network for VOC's classes."""
+    run = tmp_path_factory.mktemp("run")
+    save_checkpoint(run / "checkpoints" / "best.ckpt", backbone=BackboneConfig(name=BackboneName.squeezenet1_0))
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """A folder to type in that holds photos/a.jpg, photos/x/b.png and photos/turned.jpg, which lies on its side."""
+    generator = np.random.default_rng(0)
+    (tmp_path / "photos" / "x").mkdir(parents=True)
+    for name, size in (("a.jpg", (30, 40)), ("x/b.png", (40, 33)), ("turned.jpg", (24, 48))):
+        exif = Image.Exif()
+        exif[0x0112] = 6 if name == "turned.jpg" else 1
+        pixels = generator.integers(0, 256, (*size, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / name, exif=exif)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Exit status of the command with these arguments, its output and its errors."""
+
+    return lambda *arguments: commands.type_in(monkeypatch, capsys, "accelerator=cpu", *arguments, script=predict)
+
+
+def files(top: str) -> list[str]:
+    return sorted(path.relative_to(top).as_posix() for path in Path(top).rglob("*") if path.is_file())
+
+
+def test_the_command_of_the_readme_gives_the_masks_of_the_python_api(folder, trained, run):
+    status, out, err = run(f"run={trained}", "input=photos")
+    assert (status, err) == (0, "")
+    assert re.fullmatch(r"3 images predicted in [\d.]+ s \([\d.]+ images/s\), see predictions\n", out)
+    names = ["a", "turned", "x/b"]
+    assert files("predictions") == sorted(
+        ["classes.png", *(f"{name}{end}.png" for name in names for end in ("", "_overlay"))]
+    )
+    predictor = fcn.load(trained)
+    for name, file in (("a", "a.jpg"), ("x/b", "x/b.png")):
+        mask = voc.read_mask(Path("predictions", f"{name}.png"), 21).numpy()
+        np.testing.assert_array_equal(mask, predictor.predict(Image.open(Path("photos", file))))
+    upright = Image.open("photos/turned.jpg").rotate(-90, expand=True)
+    mask = voc.read_mask(Path("predictions/turned.png"), 21).numpy()
+    assert mask.shape == (48, 24)
+    np.testing.assert_array_equal(mask, predictor.predict(upright))
+
+
+def test_the_keys_of_inference_reach_the_network(folder, trained, run):
+    keys = ("inference=tiled", "tile_size=[32,32]", "flip=true", "scales=[1.0,1.5]", "softmax=true", "overlay=false")
+    assert run(f"run={trained}", "input=photos/a.jpg", "output=out/deep", *keys)[0] == 0
+    assert files("out") == ["deep/a.png", "deep/a_probabilities.npy", "deep/classes.png"]
+    settings = InferenceConfig(inference=Inference.tiled, tile_size=[32, 32], flip=True, scales=[1.0, 1.5])
+    expected = fcn.load(trained, settings).probabilities(Image.open("photos/a.jpg"))
+    np.testing.assert_array_equal(np.load("out/deep/a_probabilities.npy"), expected.numpy().astype(np.float16))
+    np.testing.assert_array_equal(voc.read_mask(Path("out/deep/a.png"), 21), expected.argmax(0))
+
+
+def test_bad_files_are_told_and_skipped_and_no_archive_is_written(folder, trained, run):
+    Path("photos/bad.jpg").write_text("no image")
+    Path("photos/x/half.png").write_bytes(Path("photos/x/b.png").read_bytes()[:200])
+    Path("predictions").mkdir()
+    Path("predictions/results.tgz").write_text("of an earlier call")
+    status, out, err = run(f"run={trained}", "input='photos/**/*'", "overlay=false", "voc_submission=true")
+    assert (status, out) == (1, "")
+    first, second, last = err.splitlines()
+    assert first.startswith("photos/bad.jpg must be a readable image: ")
+    assert second.startswith("photos/x/half.png must be a readable image: ")
+    assert last == "2 of 5 images could not be read; results.tgz is not written, because masks are missing"
+    assert files("predictions") == ["a.png", "classes.png", "turned.png", "x/b.png"]
+
+
+def test_a_split_list_becomes_the_archive_of_the_server(folder, trained, run):
+    lists = folder / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "test.txt").write_text("2008_000006\n2008_000001\n")
+    images = lists.parents[1] / "JPEGImages"
+    images.mkdir()
+    for name in ("2008_000001", "2008_000006", "2008_000009"):
+        Image.effect_noise((40, 32), 90).convert("RGB").save(images / f"{name}.jpg")
+    assert run(f"run={trained}", f"input={lists}/test.txt", "voc_submission=true", "overlay=false")[0] == 0
+    inside = "results/VOC2012/Segmentation/comp6_test_cls"
+    with tarfile.open("predictions/results.tgz") as tar:
+        assert tar.getnames() == [f"{inside}/2008_000001.png", f"{inside}/2008_000006.png"]
+        tar.extractall("unpacked", filter="data")
+    for name in ("2008_000001", "2008_000006"):
+        found, written = (np.array(Image.open(f"{top}/{name}.png")) for top in (f"unpacked/{inside}", "predictions"))
+        np.testing.assert_array_equal(found, written)
+        assert found.max() <= 20
+    (images / "2008_000001.jpg").unlink()
+    status, _, err = run(f"run={trained}", f"input={lists}/test.txt", "output=other")
+    assert status == 1
+    assert "2008_000001.jpg must be a readable image: No such file" in err
+    assert err.endswith("\n1 of 2 images could not be read\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["input=photos"], r"error: run \(=null\) must be a run directory or a checkpoint; use run="),
+        (["run=x"], r"error: input \(=null\) must be an image, a folder, a glob or a split list; use input=photos"),
+        (["run=x", "input="], r"error: input \(=null\) must be"),
+        (["run=x", "input=photoss"], r"error: input \(=photoss\) must be .*; there is no such file"),
+        (
+            ["run=absent", "input=photos"],
+            r"error: absent must be a run directory or a checkpoint, but",
+        ),
+        (["run=photos", "input=photos"], r"error: photos must be a run that has saved a checkpoint, but"),
+        (["run=photos/a.jpg", "input=photos"], r"error: photos/a.jpg must be a checkpoint saved by train.py"),
+        (
+            ["run=x", "input=photos", "output=photos"],
+            r"error: output \(=photos\) must not replace the image photos/x/b",
+        ),
+        (
+            ["run=photos/a.jpg", "input=photos", "output=photos/a.jpg"],
+            r"error: output \(=photos/a.jpg\) must be a folder",
+        ),
+        (["run=x", "input=photos", "tile_size=[100,100]"], r"error: tile_size \(=\[100, 100\]\) must be two multiples"),
+        (["run=x", "input=photos", "scales=[]"], r"error: scales \(=\[\]\) must name at least one scale"),
+        (["run=x", "input=photos", "competition=comp7"], r"error: competition \(=comp7\) must be one of comp5, comp6"),
+        (["run=x", "inputs=photos"], r"error: inputs is not a key; did you mean input\?"),
+    ],
+)
+def test_a_mistake_is_one_line_on_standard_error(folder, run, arguments, message):
+    status, out, err = run(*arguments)
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert re.match(message, err), err
+    if "output=photos/a.jpg" not in arguments and "run=photos/a.jpg" not in arguments:
+        assert sorted(path.name for path in folder.iterdir()) == ["photos"]
+
+
+def test_two_images_of_one_id_and_other_classes_are_no_submission(folder, run):
+    Image.new("RGB", (4, 4)).save("photos/x/a.jpg")
+    status, _, err = run("run=x", "input=photos", "voc_submission=true")
+    assert (status, err.count("\n")) == (1, 1)
+    assert "voc_submission (=true) needs ids that differ; photos/a.jpg and photos/x/a.jpg have the same" in err
+    backbone = BackboneConfig(name=BackboneName.squeezenet1_0)
+    save_checkpoint(Path("pets.ckpt"), backbone=backbone, data=DataConfig(classes=["background", "cat"]))
+    status, _, err = run("run=pets.ckpt", "input=photos/a.jpg", "voc_submission=true")
+    assert (status, err.count("\n")) == (1, 1)
+    assert "needs a run with the 21 classes of VOC in their order; this one has 2: background, cat" in err
+
+
+def test_help_names_every_key_and_the_command_leaves_nothing(folder, run):
+    status, out, err = run("--help")
+    assert (status, err) == (0, "")
+    for key in ("run", "input", "output", "softmax", "overlay", "voc_submission", "competition", "tile_size", "flip"):
+        assert f"\n{key} " in out
+    assert "turned as their EXIF data say" in out
+    assert sorted(path.name for path in folder.iterdir()) == ["photos"]
+
+
+@pytest.mark.realdata
+@pytest.mark.skipif(not WEIGHTS.is_file(), reason="no genuine weights beside the checkout")
+def test_genuine_images_whole_and_tiled(folder, voc_sample, run):
+    """A network with a genuine trunk on genuine images, against the images as training and evaluation read them."""
+    tree = voc_sample / "VOCdevkit" / "VOC2012"
+    name = (tree / "ImageSets" / "Segmentation" / "val.txt").read_text().split()[0]
+    image = tree / "JPEGImages" / f"{name}.jpg"
+    backbone = BackboneConfig(name=BackboneName.squeezenet1_0, weights=str(WEIGHTS))
+    checkpoint = save_checkpoint(folder / "run.ckpt", backbone=backbone)
+    assert run(f"run={checkpoint}", f"input={image}", "output=whole")[0] == 0
+    assert run(f"run={checkpoint}", f"input={image}", "output=tiled", "inference=tiled", "tile_size=[256,320]")[0] == 0
+    task = fcn.load(checkpoint).task
+    pixels = voc.read_image(image)
+    height, width = pixels.shape[1:]
+    total, count = torch.zeros(21, height, width), torch.zeros(height, width)
+    with torch.no_grad():
+        whole = task(pixels.unsqueeze(0))[0]
+        for top in (0, height - 256):  # two and two tiles cover any VOC image of more than 256 x 320
+            for left in (0, width - 320):
+                total[:, top : top + 256, left : left + 320] += task(pixels[None, :, top:, left:][..., :256, :320])[0]
+                count[top : top + 256, left : left + 320] += 1
+    for kind, logits in (("whole", whole), ("tiled", total / count)):
+        mask = voc.read_mask(Path(kind, f"{name}.png"), 21)
+        assert (mask == logits.argmax(0)).float().mean() > 0.9999  # but for ties
+        assert Image.open(Path(kind, f"{name}_overlay.png")).size == (width, height)

@@ -1,0 +1,165 @@
+"""What a user of scripts/prepare_voc.py relies on: a verdict on every pair, right statistics and status."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fcn.config import VOC_CLASSES
+from fcn.data import download
+from fcn.data.palette import color_map
+from tests import commands
+from tests.commands import load_command
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+SAMPLE = CHECKOUT / ".." / "shared" / "voc-sample"
+
+
+prepare_voc = load_command("prepare_voc")
+
+MASKS = {
+    "a": [[0, 0, 0, 1]],
+    "b": [[0, 0, 2, 255]],
+    "c": [[0, 1, 1, 1]],
+}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A tree of three 1 x 4 pairs: train has a and b, val has c."""
+    tree = tmp_path / "root" / "VOCdevkit" / "VOC2012"
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (tree / folder).mkdir(parents=True)
+    for name, indices in MASKS.items():
+        mask = Image.fromarray(np.array(indices, np.uint8)).convert("P")
+        mask.putpalette(color_map().tobytes())
+        mask.save(tree / "SegmentationClass" / f"{name}.png")
+        Image.new("RGB", (4, 1)).save(tree / "JPEGImages" / f"{name}.jpg")
+    (tree / "ImageSets" / "Segmentation" / "train.txt").write_text("a\nb\n")
+    (tree / "ImageSets" / "Segmentation" / "val.txt").write_text("c\n")
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Exit status of the command with these arguments, its output and its errors."""
+
+    def type_in(root: Path, *arguments: str) -> tuple[int, str, str]:
+        own = (f"root={root}", "workers=2", "classes=[ground,cat,dog,cow]")
+        return commands.type_in(monkeypatch, capsys, *own, *arguments, script=prepare_voc)
+
+    return type_in
+
+
+def test_statistics_are_those_counted_by_hand(root, tmp_path, run):
+    status, output, _ = run(root, f"json={tmp_path}/new/out.json")
+    assert status == 0
+    written = json.loads((tmp_path / "new" / "out.json").read_text())
+    assert written["problems"] == []
+    train = written["splits"]["train"]
+    assert (train["images"], train["void_pixels"], train["void_share"]) == (2, 1, 1 / 8)
+    # Frequencies over the images that have the class: ground 5/7, cat 1/4, dog 1/3; their median is 1/3.
+    expected = {
+        "ground": {"images": 2, "pixels": 5, "share": 5 / 7, "weight": pytest.approx(7 / 15)},
+        "cat": {"images": 1, "pixels": 1, "share": 1 / 7, "weight": pytest.approx(4 / 3)},
+        "dog": {"images": 1, "pixels": 1, "share": 1 / 7, "weight": pytest.approx(1)},
+        "cow": {"images": 0, "pixels": 0, "share": 0, "weight": None},
+    }
+    assert train["classes"] == expected
+    assert written["splits"]["val"]["classes"]["cat"]["pixels"] == 3
+    assert "train: 2 images, 12.50% of the pixels void" in output
+    assert "all 3 pairs are sound" in output
+    assert os.listdir(tmp_path / "new") == ["out.json"]
+
+
+def test_all_problems_are_listed_and_the_rest_is_counted(root, run):
+    tree = root / "VOCdevkit" / "VOC2012"
+    (tree / "ImageSets" / "Segmentation" / "train.txt").write_text("a\n../b\nb\nabsent\n")
+    (tree / "JPEGImages" / "b.jpg").write_bytes(b"no image")
+    (tree / "JPEGImages" / "c.jpg").unlink()
+    status, output, _ = run(root)
+    assert status == 1
+    assert "train: 1 images" in output
+    assert "4 of 5 pairs are not sound" in output
+    for problem in (
+        "train.txt line 2 (=../b) must be an image id",
+        "b.jpg must be a readable image",
+        "absent.jpg is absent",
+        "val.txt line 1 (=c) must name a pair",
+    ):
+        assert problem in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["splits=[train,vall]"],
+            r"error: split \(=vall\) must be a list in .*: train, val; did you mean val\?",
+        ),
+        (["splits=[]"], r"error: splits \(=\[\]\) must name a list; use splits=\[train,val\]"),
+        (["workers=0"], r"error: workers \(=0\) must be at least 1"),
+        (["workers=many"], r"error: .*many"),
+        (["splits=[train"], r"error: "),
+        (["rot=x"], r"error: rot is not a key; did you mean root\?; known: root, download"),
+        (["root"], r"error: root must be KEY=VALUE"),
+    ],
+)
+def test_a_mistake_is_one_line_on_standard_error(root, run, arguments, message):
+    status, out, err = run(root, *arguments)
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert re.match(message, err), err
+
+
+def test_a_json_that_cannot_be_written_is_an_error_without_leftovers(root, tmp_path, run):
+    (tmp_path / "folder").mkdir()
+    status, _, err = run(root, f"json={tmp_path}/folder")
+    assert status == 1
+    assert err.startswith("error: json (=")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "root"]
+
+
+def test_download_is_asked_for_only_with_its_key(root, run, monkeypatch):
+    asked = []
+    monkeypatch.setattr(download, "download", asked.append)
+    assert run(root)[0] == 0
+    assert asked == []
+    assert run(root, "download=true")[0] == 0
+    assert asked == [root]
+
+
+def test_help_names_every_key_and_the_command_leaves_nothing(command):
+    done = command("--help", script="scripts/prepare_voc.py")
+    assert (done.returncode, done.stderr) == (0, "")
+    for key in ("root ", "download ", "splits ", "workers ", "json ", "classes "):
+        assert f"\n{key}" in done.stdout
+    assert not list(command.folder.iterdir())
+
+
+def test_as_a_command_it_ends_with_the_status_and_no_traceback(command):
+    done = command("root=nowhere", script="scripts/prepare_voc.py")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: data.root (=")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.realdata
+@pytest.mark.skipif(not SAMPLE.is_dir(), reason="no genuine VOC sample beside the checkout")
+def test_the_genuine_sample_is_sound(tmp_path, run):
+    classes = f"classes=[{','.join(VOC_CLASSES)}]"
+    assert run(SAMPLE, f"json={tmp_path}/out.json", classes)[0] == 0
+    splits = json.loads((tmp_path / "out.json").read_text())["splits"]
+    assert {name: split["images"] for name, split in splits.items()} == {"train": 180, "val": 60}
+    assert list(splits["train"]["classes"]) == list(VOC_CLASSES)
+    # Counted once more, without the project: every class is there, and the background leads.
+    pixels = np.zeros(256, np.int64)
+    tree = SAMPLE / "VOCdevkit" / "VOC2012"
+    for name in (tree / "ImageSets" / "Segmentation" / "val.txt").read_text().split():
+        pixels += np.bincount(np.asarray(Image.open(tree / "SegmentationClass" / f"{name}.png")).ravel(), minlength=256)
+    found = splits["val"]
+    assert [entry["pixels"] for entry in found["classes"].values()] == pixels[:21].tolist()
+    assert found["void_pixels"] == pixels[255]

@@ -1,0 +1,104 @@
+"""The same images under the best run of every row, by real networks that were not trained."""
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+
+from fcn import config as configuration
+from fcn import runs
+from fcn.comparison import ComparisonError, compare
+from fcn.comparison.image_panels import panel_groups, panel_sheet
+from fcn.config import VOC_CLASSES
+from fcn.data.palette import color_map
+from fcn.data.voc import DataError
+from fcn.training.task import SegmentationTask
+from fcn.visualization import side_by_side
+from tests.comparisons import CLASSES, make_run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A VOC tree of five images, and runs on it: two seeds of one row and one of another, with checkpoints."""
+    folder = tmp_path_factory.mktemp("panels")
+    tree = folder / "data" / "VOCdevkit" / "VOC2012"
+    for part in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (tree / part).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name in "abcde":
+        mask = Image.fromarray(rng.integers(0, 3, (40, 60), np.uint8)).convert("P")
+        mask.putpalette(color_map().tobytes())
+        mask.save(tree / "SegmentationClass" / f"{name}.png")
+        Image.fromarray(rng.integers(0, 256, (40, 60, 3), np.uint8)).save(tree / "JPEGImages" / f"{name}.jpg")
+    for split in ("train", "val"):
+        (tree / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("\n".join("abcde"))
+    keys = {"data__name": "voc", "data__root": str(folder / "data"), "backbone__name": "squeezenet1_0"}
+    save(make_run(folder / "runs" / "0", lr=0.1, seed=0, mean_iou=0.5, **keys))
+    save(make_run(folder / "runs" / "1", lr=0.1, seed=1, mean_iou=0.6, **keys))
+    save(make_run(folder / "runs" / "2", lr=0.2, seed=0, mean_iou=0.3, status="interrupted", **keys))
+    make_run(folder / "runs" / "3", lr=0.3, mean_iou=0.9, **keys)  # its checkpoint is gone
+    return folder
+
+
+def save(run):
+    """The checkpoint of a network as it is initialised by the run's seed."""
+    config = configuration.from_composed(OmegaConf.load(run / "config.yaml"))
+    torch.manual_seed(config.seed + int(config.lr * 100))
+    task = SegmentationTask(config)
+    (run / "checkpoints").mkdir()
+    content = {"config": configuration.to_container(config), "state_dict": task.state_dict()}
+    torch.save(content, run / runs.BEST)
+    return run
+
+
+def test_every_row_with_a_checkpoint_has_a_column_of_its_best_run(folder):
+    found = compare([folder / "runs"])
+    assert [(group.label, run.path.name) for group, run in panel_groups(found)] == [("lr=0.1", "1"), ("lr=0.2", "2")]
+
+
+def test_columns_are_what_the_runs_predict(folder):
+    from fcn.inference.predictor import load
+
+    advanced = []
+    sheet, line = panel_sheet(compare([folder / "runs"]), 2, advance=lambda: advanced.append(1))
+    assert len(advanced) == 2
+    assert line == (
+        "images evenly spread over val; of every row the run of best mean IoU: "
+        "row 2 1 (0.610), row 3 2 (0.310); 1 more rows are not drawn"
+    )
+    tree = folder / "data" / "VOCdevkit" / "VOC2012"
+    columns = {}
+    for title, name in (("2: lr=0.1", "1"), ("3: lr=0.2", "2")):
+        predictor = load(folder / "runs" / name)
+        samples = []
+        for image in "ac":  # places 0 and 5 // 2
+            pixels = np.asarray(Image.open(tree / "JPEGImages" / f"{image}.jpg"))
+            target = np.asarray(Image.open(tree / "SegmentationClass" / f"{image}.png"))
+            samples.append((pixels, target, predictor.predict(pixels)))
+        columns[title] = samples
+    expected = side_by_side(columns, CLASSES, names=["a", "c"])
+    np.testing.assert_array_equal(np.asarray(sheet), np.asarray(expected))
+
+
+def test_a_set_with_fewer_images_is_drawn_whole(folder):
+    few, _ = panel_sheet(compare([folder / "runs" / "0"]), 50)
+    five, _ = panel_sheet(compare([folder / "runs" / "0"]), 5)
+    assert few.size == five.size
+
+
+def test_runs_on_other_images_are_left_out(folder, tmp_path):
+    other = make_run(tmp_path / "x", lr=0.5, mean_iou=0.01, data__classes=list(VOC_CLASSES))
+    (other / "checkpoints").mkdir()
+    (other / runs.BEST).touch()
+    found = compare([folder / "runs" / "0", other])
+    assert [run.path.name for _, run in panel_groups(found)] == ["0"]
+
+
+def test_without_checkpoint_or_data_it_is_said(folder, tmp_path):
+    with pytest.raises(ComparisonError, match=r"need a run with checkpoints/best.ckpt, and none has it; compare"):
+        panel_groups(compare([folder / "runs" / "3"]))
+    keys = {"data__name": "voc", "data__root": str(tmp_path / "gone"), "data__download": True}
+    save(make_run(tmp_path / "run", backbone__name="squeezenet1_0", **keys))
+    with pytest.raises(DataError, match="gone"):  # and is not fetched
+        panel_sheet(compare([tmp_path / "run"]), 1)

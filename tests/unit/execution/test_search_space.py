@@ -1,0 +1,178 @@
+"""Search spaces: suggestions lie within them, mistakes are one line, and values are typed as Hydra reads them."""
+
+import math
+
+import optuna
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+import fcn
+from fcn.cli.hydra_entry import CONF
+from fcn.config import Config, ConfigError
+from fcn.execution.search_space import Entry, parse, probe, spell, suggest, typed_values
+
+SPACES = sorted(path.stem for path in (CONF / "search").glob("*.yaml"))
+
+
+def trials(count: int):
+    """Trials with values drawn at random."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    return [study.ask() for _ in range(count)]
+
+
+@st.composite
+def ranges(draw):
+    """Entries with low, high and one of: log, step, integer, nothing."""
+    kind = draw(st.sampled_from(["plain", "log", "step", "integer", "integer log", "integer step"]))
+    whole = st.integers(1, 1000)
+    low, high = sorted((draw(whole), draw(whole)))
+    assume(low < high)
+    scale = 1 if "integer" in kind else 1000
+    step = draw(st.integers(1, high - low))
+    entry = {"low": low / scale, "high": high / scale, "integer": "integer" in kind, "log": "log" in kind}
+    return entry | ({"step": step / scale} if "step" in kind else {})
+
+
+@settings(max_examples=30, deadline=None)
+@given(ranges())
+def test_suggestions_lie_in_the_range(values):
+    entry = parse({"lr": values})["lr"]
+    for trial in trials(3):
+        text = entry.suggest(trial, "lr")
+        number = float(text)
+        assert values["low"] <= number <= values["high"]
+        if "step" in values:
+            steps = (number - values["low"]) / values["step"]
+            assert math.isclose(steps, round(steps), abs_tol=1e-6)
+        assert text.isdecimal() or not values["integer"]
+        assert entry.suggest(trial, "lr") == text
+
+
+def test_choices_are_all_suggested_as_they_are_typed():
+    entry = parse({"x": {"choices": ["sgd", 8, 0.5, None, True, [0.5, 2.0], "a b"]}})["x"]
+    found = {entry.suggest(trial, "x") for trial in trials(200)}
+    assert found == {"sgd", "8", "0.5", "null", "true", "[0.5,2.0]", "'a b'"}
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.one_of(st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.booleans(), st.none()))
+def test_hydra_reads_a_value_as_it_was(value):
+    assert OverridesParser.create().parse_override(f"key={spell(value)}").value() == value
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cc", "Cs"])))
+@example("größe.pth")
+def test_hydra_reads_a_text_as_it_was(text):
+    """Also within a list. What looks like a number or null is one, as when it is typed: hence the x."""
+    read = OverridesParser.create().parse_override(f"key=[{spell('x' + text)},y]").value()
+    assert [str(one) for one in read] == ["x" + text, "y"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (3, r"search\.lr \(=3\) must be choices or a range; use"),
+        ({"lo": 1}, r"search\.lr: lo is not a key; did you mean low\?"),
+        ({"low": "x", "high": 1}, r"search\.lr: low: Value 'x'"),
+        ({"low": 1}, r"search\.lr must have choices, or low and high; use"),
+        ({}, r"search\.lr must have choices, or low and high; use"),
+        ({"low": 2, "high": 1}, r"search\.lr\.low \(=2\) must be below its high \(=1\); exchange them, or fix lr"),
+        ({"low": math.nan, "high": 1}, r"search\.lr\.low \(=nan\) must be below its high"),
+        ({"low": 1, "high": math.inf}, r"search\.lr: high \(=inf\) must be finite; use a number"),
+        ({"low": -math.inf, "high": 1}, r"search\.lr: low \(=-inf\) must be finite; use a number"),
+        ({"low": 0, "high": 1, "log": True}, r"search\.lr\.log \(=true\) must have a low above 0 and no step"),
+        ({"low": 1, "high": 2, "log": True, "step": 1}, r"must have a low above 0 and no step; use log: false"),
+        ({"low": 1, "high": 2, "step": 3}, r"search\.lr\.step \(=3\) must be above 0 and at most high - low"),
+        ({"low": 1, "high": 2, "step": 0}, r"search\.lr\.step \(=0\) must be above 0 and at most high - low"),
+        ({"low": 1, "high": 2.5, "integer": True}, r"search\.lr\.integer \(=true\) must have whole low, high and step"),
+        ({"choices": [1, 2], "low": 1}, r"search\.lr must be either choices or a range; leave out low"),
+        ({"choices": [1, 2, 1]}, r"search\.lr\.choices .* must differ from one another; name each once"),
+        ({"choices": [1], "when": {"lr": 1}}, r"search\.lr\.when \(lr=1\) must name a choice of an entry above"),
+        ({"choices": [1], "when": {"optim": "adam"}}, r"when \(optim=adam\) .* entry above; optim has sgd, adamw"),
+    ],
+)
+def test_mistakes(entry, message):
+    with pytest.raises(ConfigError, match=message):
+        parse({"optim": {"choices": ["sgd", "adamw"]}, "lr": entry})
+
+
+def test_an_empty_space():
+    with pytest.raises(ConfigError, match=r"search \(=\{\}\) must have an entry; use search=default"):
+        parse({})
+
+
+def test_entries_may_be_nested():
+    space = parse(
+        {
+            "optim.momentum": {"low": 0, "high": 1},
+            "schedule": {"choices": ["poly"], "poly_power": {"low": 1, "high": 2}},
+            "optim": {"momentum": {"high": 0.9}, "betas": {"x": {"choices": [1], "when": {"schedule": "poly"}}}},
+        }
+    )
+    assert list(space) == ["optim.momentum", "schedule", "schedule.poly_power", "optim.betas.x"]
+    assert space["optim.momentum"] == Entry(low=0, high=0.9)
+
+
+def test_a_range_that_is_typed_replaces_choices():
+    """Hydra has merged it into them."""
+    merged = {"optim.momentum": {"choices": [0, 0.9]}, "optim": {"momentum": {"low": 0.5, "high": 0.9}}}
+    space = parse(merged, ["search.optim.momentum={low: 0.5, high: 0.9}"])
+    assert space == {"optim.momentum": Entry(low=0.5, high=0.9)}
+
+
+def test_a_range_ends_at_its_last_step():
+    assert Entry(low=0.1, high=1.0, step=0.4).ends() == ["0.1", "0.9"]
+    assert Entry(low=1, high=8, step=3, integer=True).ends() == ["1", "7"]
+
+
+def test_an_entry_with_a_condition_is_searched_over_where_it_holds():
+    space = parse(
+        {"optim": {"choices": ["sgd", "adamw"]}, "optim.momentum": {"low": 0, "high": 1, "when": {"optim": "sgd"}}}
+    )
+    found = [suggest(trial, space, {}) for trial in trials(30)]
+    assert {tuple(one) for one in found} == {("optim", "optim.momentum"), ("optim",)}
+    assert all((one["optim"] == "sgd") == ("optim.momentum" in one) for one in found)
+    del space["optim"]  # typed for all trials
+    assert list(suggest(trials(1)[0], space, {"optim": "sgd"})) == ["optim.momentum"]
+    assert suggest(trials(1)[0], space, {"optim": "adamw"}) == {}
+
+
+def test_a_condition_may_name_a_group_with_a_slash_or_with_a_dot():
+    entry = {"low": 0, "high": 1, "when": {"model.init": "xavier"}}
+    space = parse({"model/init": {"choices": ["bilinear", "xavier"]}, "lr": entry})
+    assert {len(suggest(trial, space, {})) for trial in trials(30)} == {1, 2}
+
+
+def test_typed_values_know_a_group_and_its_key_as_one():
+    assert typed_values(["model/init=xavier", "+lr=1", "a@b=c"]) == {"model.init": "xavier", "lr": "1", "a": "c"}
+
+
+def test_a_probe_has_every_choice_and_both_ends_of_every_range():
+    space = parse({"a": {"choices": [1, 2, 3]}, "b": {"low": 4, "high": 5, "integer": True}})
+    seen: list[str] = []
+    probe(space, lambda overrides: (seen.extend(overrides), Config())[1])
+    assert set(seen) == {"a=1", "a=2", "a=3", "b=4", "b=5"}
+
+
+def test_values_that_do_not_go_together_are_no_mistake_of_the_space():
+    def compose(overrides):
+        if {"a=1", "b=1"} <= set(overrides) or "c=1" in overrides:
+            raise ConfigError("no")
+        return Config()
+
+    probe(parse({"a": {"choices": [1, 2]}, "b": {"choices": [1, 2]}}), compose)
+    with pytest.raises(ConfigError, match=r"search\.c \(=1\): no"):
+        probe(parse({"a": {"choices": [1, 2]}, "c": {"choices": [2, 1]}}), compose)
+
+
+@pytest.mark.parametrize("option", SPACES)
+def test_the_spaces_of_conf(option):
+    """Every entry is a key or a group of the main job, and takes its values."""
+    space = parse(OmegaConf.to_container(OmegaConf.load(CONF / "search" / f"{option}.yaml")))
+    fixed = ["experiment=d2l"] if option == "d2l" else []
+    probe(space, lambda overrides: fcn.compose(*fixed, *overrides))

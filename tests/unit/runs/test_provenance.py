@@ -1,0 +1,228 @@
+"""What a run says it was made from, seen in small repositories and folders made for it."""
+
+import getpass
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from fcn.data.fingerprint import fingerprint
+from fcn.data.voc import Pair
+from fcn.runs import provenance
+from fcn.runs.provenance import Code, save_diff
+
+read_code = provenance.read_code.__wrapped__  # the files change between two questions, as they do not for a process
+
+SETTINGS = ("user.name=x", "user.email=x@example.org", "commit.gpgsign=false", "core.autocrlf=false")
+
+
+def git(folder: Path, *arguments: str) -> str:
+    options = [word for setting in SETTINGS for word in ("-c", setting)]
+    done = subprocess.run(["git", *options, *arguments], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    paths = [path for path in folder.rglob("*") if path.is_file() and ".git" not in path.parts]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def write_package(folder: Path) -> Path:
+    (folder / "fcn").mkdir(parents=True)
+    (folder / "fcn" / "task.py").write_text("def step():\n    return 1\n")
+    (folder / "fcn" / "old.py").write_text("gone = True\n")
+    (folder / "conf").mkdir()
+    (folder / "conf" / "mean.bin").write_bytes(bytes(range(256)))
+    (folder / "README.md").write_text("text\n")
+    (folder / ".gitignore").write_text("*.pyc\n")
+    return folder
+
+
+@pytest.fixture
+def checkout(tmp_path) -> Path:
+    """A repository with one commit."""
+    folder = write_package(tmp_path / "checkout")
+    git(folder, "init", "--quiet")
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "first")
+    return folder
+
+
+def change(folder: Path) -> None:
+    """Every kind of change."""
+    (folder / "fcn" / "task.py").write_text("def step():\n    return 2\n")
+    (folder / "fcn" / "old.py").unlink()
+    (folder / "conf" / "mean.bin").write_bytes(bytes(range(255, -1, -1)))
+    (folder / "scripts").mkdir()
+    (folder / "scripts" / "näw one.py").write_text("print('new')\n")
+    (folder / "scripts" / "without newline.py").write_text("x = 1")
+
+
+def test_a_clean_checkout_is_its_commit(checkout):
+    assert read_code(checkout) == Code(git(checkout, "rev-parse", "HEAD").strip(), b"")
+    assert read_code(checkout).sha256 is None
+
+
+def test_commit_and_diff_give_the_files_back(checkout, tmp_path):
+    change(checkout)
+    code = read_code(checkout)
+    again = tmp_path / "again"
+    git(tmp_path, "clone", "--quiet", str(checkout), str(again))
+    git(again, "checkout", "--quiet", code.commit)
+    git(again, "apply", str(save_diff(tmp_path, code)))
+    assert contents(again) == contents(checkout)
+    assert code.sha256 == hashlib.sha256((tmp_path / "code.diff").read_bytes()).hexdigest()
+
+
+def test_files_that_are_no_code_of_ours_are_left_out(checkout):
+    (checkout / "notes.txt").write_text("untracked, beside the code")
+    (checkout / "fcn" / "task.pyc").write_text("ignored")
+    assert read_code(checkout).diff == b""
+
+
+def test_staged_changes_count_and_the_index_stays_as_it_is(checkout):
+    (checkout / "fcn" / "task.py").write_text("def step():\n    return 3\n")
+    (checkout / "fcn" / "new.py").write_text("staged = True\n")
+    git(checkout, "add", "fcn/new.py")
+    os.utime(checkout / "README.md", (1, 1))  # its entry in the index is stale, which `git diff` mends where it may
+    before, objects = (checkout / ".git" / "index").read_bytes(), sorted((checkout / ".git" / "objects").rglob("*"))
+    diff = read_code(checkout).diff
+    assert b"+staged = True" in diff
+    assert b"+    return 3" in diff
+    assert (checkout / ".git" / "index").read_bytes() == before
+    assert sorted((checkout / ".git" / "objects").rglob("*")) == objects
+
+
+def test_the_diff_does_not_depend_on_settings_of_git(checkout, monkeypatch):
+    change(checkout)
+    plain = read_code(checkout)
+    for name, value in {
+        "diff.noprefix": "true", "diff.external": "false", "color.ui": "always", "diff.context": "9",
+        "diff.algorithm": "patience", "diff.mnemonicPrefix": "true",
+    }.items():  # fmt: skip
+        git(checkout, "config", name, value)
+    monkeypatch.setenv("GIT_DIR", str(checkout / "elsewhere"))  # as a hook of another repository sets it
+    assert read_code(checkout) == plain
+
+
+def test_a_folder_without_a_repository_has_no_commit(tmp_path):
+    assert read_code(write_package(tmp_path / "installed")) == Code(None, b"")
+
+
+def test_a_repository_without_a_commit(tmp_path):
+    git(write_package(tmp_path / "begun"), "init", "--quiet")
+    git(tmp_path / "begun", "add", "--all")
+    assert read_code(tmp_path / "begun") == Code(None, b"")
+
+
+def test_a_repository_in_which_the_package_is_only_installed_does_not_count(checkout):
+    assert read_code(write_package(checkout / "venv" / "site-packages")) == Code(None, b"")
+
+
+def test_a_checkout_inside_a_larger_repository_is_its_own_folder_alone(tmp_path):
+    inner = write_package(tmp_path / "all" / "fcn-project")
+    (tmp_path / "all" / "other.txt").write_text("1")
+    git(tmp_path / "all", "init", "--quiet")
+    git(tmp_path / "all", "add", "--all")
+    git(tmp_path / "all", "commit", "--quiet", "--message", "first")
+    (tmp_path / "all" / "other.txt").write_text("2")
+    assert read_code(inner) == Code(git(inner, "rev-parse", "HEAD").strip(), b"")
+    change(inner)
+    diff = save_diff(tmp_path, read_code(inner))
+    shutil.copytree(inner, tmp_path / "changed")
+    git(inner, "stash", "--quiet", "--include-untracked")
+    git(inner, "apply", "--directory=fcn-project", str(diff))
+    assert contents(inner) == contents(tmp_path / "changed")
+
+
+def test_without_git_there_is_no_commit(checkout, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert read_code(checkout) == Code(None, b"")
+
+
+def test_a_run_directory_keeps_every_diff_it_was_made_with(tmp_path):
+    first, second = Code("c", b"first\n"), Code("c", b"second\n")
+    assert save_diff(tmp_path, Code("c", b"")) is None
+    assert list(tmp_path.iterdir()) == []
+    kept = [save_diff(tmp_path, code) for code in (first, second, first)]
+    assert kept == [tmp_path / name for name in ("code.diff", "code_2.diff", "code.diff")]
+    assert contents(tmp_path) == {"code.diff": b"first\n", "code_2.diff": b"second\n"}
+
+
+def test_a_large_diff_is_cut_and_says_so(tmp_path):
+    code = Code("c", b"0123456789\n" * (provenance.DIFF_LIMIT // 11 + 2))
+    kept = save_diff(tmp_path, code).read_bytes()
+    assert len(kept) < provenance.DIFF_LIMIT + 200
+    *lines, last = kept.decode().splitlines()
+    assert set(lines) == {"0123456789"}
+    whole = hashlib.sha256(code.diff).hexdigest()
+    assert last == f"[cut: {11 * len(lines) - 1} of {len(code.diff)} bytes, sha256 of all {whole}]"
+    assert save_diff(tmp_path, code) == tmp_path / "code.diff"
+
+
+def test_provenance_names_code_versions_and_machine():
+    found = provenance.provenance()
+    assert found["git_dirty"] == (found["git_diff_sha256"] is not None)
+    assert set(provenance.PACKAGES) < set(found["versions"])
+    assert found["hardware"]["threads"] == torch.get_num_threads()
+    assert found["hardware"]["cores"] == os.cpu_count()
+    assert ("gpus" in found["hardware"]) == torch.cuda.is_available()
+    assert getpass.getuser() not in json.dumps({**found["versions"], **found["hardware"]}).split('"')
+    json.dumps(found, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("line", "version"),
+    [
+        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023", "535.104.05"),
+        (
+            "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build",
+            "570.86.15",
+        ),
+        ("", None),
+    ],
+)
+def test_the_driver_says_its_version(line, version):
+    assert provenance.driver_version(line) == version
+
+
+def pairs_below(root: Path, sizes: dict[str, tuple[int, int]]) -> list[Pair]:
+    """Pairs whose image and mask have so many bytes."""
+    root.mkdir()
+    pairs = [Pair(name, root / f"{name}.jpg", root / f"{name}.png") for name in sizes]
+    for pair in pairs:
+        pair.image.write_bytes(bytes(sizes[pair.name][0]))
+        pair.mask.write_bytes(bytes(sizes[pair.name][1]))
+    return pairs
+
+
+SIZES = {"2007_000032": (11, 7), "2007_000039": (5, 3)}
+
+
+def test_the_fingerprint_is_a_hash_of_names_and_sizes(tmp_path):
+    text = b"2007_000032 11 7\n2007_000039 5 3\n"
+    expected = {"images": 2, "sha256": hashlib.sha256(text).hexdigest()}
+    assert fingerprint(pairs_below(tmp_path / "here", SIZES)) == expected
+    assert fingerprint(pairs_below(tmp_path / "there", SIZES)) == expected
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"2007_000032": (11, 7)},
+        dict(reversed(SIZES.items())),
+        {**SIZES, "2007_000039": (6, 3)},
+        {**SIZES, "2007_000039": (5, 2)},
+        {"2007_000032": (11, 7), "2007_000033": (5, 3)},
+    ],
+    ids=["one less", "another order", "another image", "another mask", "another name"],
+)
+def test_other_data_has_another_fingerprint(tmp_path, other):
+    whole = fingerprint(pairs_below(tmp_path / "a", SIZES))
+    assert fingerprint(pairs_below(tmp_path / "b", other))["sha256"] != whole["sha256"]

@@ -1,0 +1,100 @@
+"""The structure of the package: imports go one way, files stay small, the command line imports no torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[2] / "fcn"
+
+# A package may import those above it and itself, none below; `data` and `models` do not import each other.
+LEVELS = [
+    ["errors"],
+    ["config"],
+    ["runs"],
+    ["data", "models"],
+    ["visualization"],
+    ["inference"],
+    ["evaluation"],
+    ["training"],
+    ["comparison"],
+    ["execution"],
+    ["cli"],
+    ["worker"],
+]
+LEVEL = {package: number for number, packages in enumerate(LEVELS) for package in packages}
+
+
+def modules() -> dict[str, Path]:
+    """Files of the package by the names of their modules."""
+    paths = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        paths[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return paths
+
+
+def imported_packages(path: Path) -> set[str]:
+    """Packages below `fcn` that a file imports, also inside functions."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name.split(".")[1] for name in names if name.startswith("fcn.")}
+
+
+def test_every_package_has_a_level():
+    entries = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if not path.name.startswith(("_", "py."))}
+    assert entries - {"conf"} == set(LEVEL)
+
+
+@pytest.mark.parametrize("module", [name for name in modules() if name != "fcn"])
+def test_imports_go_one_way(module):
+    own = module.split(".")[1]
+    others = imported_packages(modules()[module]) - {own}
+    assert not {other for other in others if LEVEL[other] >= LEVEL[own]}
+
+
+@pytest.mark.parametrize("module", modules())
+def test_files_stay_small(module):
+    assert len(modules()[module].read_text().splitlines()) <= 310
+
+
+def test_configuration_files_stay_small():
+    for path in (PACKAGE.parent / "conf").rglob("*.yaml"):
+        assert len(path.read_text().splitlines()) <= 32, path
+
+
+def test_the_command_line_imports_no_torch():
+    imported = "import sys, fcn.cli.train, fcn.comparison, fcn.visualization"
+    code = f"{imported}; print(sorted({{name.split('.')[0] for name in sys.modules}}))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
+    )
+    assert "'hydra'" in loaded.stdout
+    assert not {"torch", "pytorch_lightning", "torchvision"} & set(ast.literal_eval(loaded.stdout))
+
+
+FORBIDDEN = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
+SOURCES = sorted(path for top in ("fcn", "scripts", "hydra_plugins") for path in (PACKAGE.parent / top).rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE.parent)))
+def test_files_of_others_are_data_and_never_code(path):
+    """docs/security.md says so."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
+            assert not {name.partition(".")[0] for name in names} & FORBIDDEN
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            assert called not in ("eval", "exec", "os.system", "yaml.load", "hydra.utils.instantiate")
+            assert called != "torch.load" or given["weights_only"] == "True"
+            assert called != "np.load" or given["allow_pickle"] == "False"
+            assert not called.endswith("extractall") or given["filter"] == "'data'"
+            assert given.get("shell", "False") == "False"

@@ -1,0 +1,80 @@
+"""Drift and gradient norm by hand, memory as the system tells it."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fcn.config import BackboneConfig, BackboneName, Init, ModelConfig, ModelName
+from fcn.models.fcn import FCN
+from fcn.models.torchvision_models import Baseline
+from fcn.training.diagnostics import gradient_norm, peak_memory_mib, upsampling_drift, upsampling_layers
+from tests.unit.models.trunks import build
+
+LAYERS = ["skip_upscores.0", "skip_upscores.1", "upscore"]
+
+
+def fcn8s(init=Init.bilinear):
+    return FCN(build(), ModelConfig(name=ModelName.fcn8s, init=init), num_classes=3)
+
+
+def by_hand(weight):
+    """Distance to bilinear interpolation, element by element, over the norm of that."""
+    size = weight.shape[-1]
+    factor = (size + 1) // 2
+    difference = norm = 0.0
+    for index in np.ndindex(*weight.shape):
+        (source, target, *place) = index
+        tents = [1 - abs(at - (factor - 1 if size % 2 else factor - 0.5)) / factor for at in place]
+        bilinear = tents[0] * tents[1] if source == target else 0.0
+        difference += (float(weight[index]) - bilinear) ** 2
+        norm += bilinear**2
+    return math.sqrt(difference / norm)
+
+
+def test_a_fresh_bilinear_network_has_not_drifted():
+    assert upsampling_drift(fcn8s()) == {f"upsampling/drift/{name}": 0.0 for name in LAYERS}
+
+
+@pytest.mark.parametrize("init", list(Init), ids=str)
+def test_the_drift_is_that_of_each_layer(init):
+    torch.manual_seed(0)
+    model = fcn8s(init)
+    for layer in upsampling_layers(model).values():
+        layer.weight.data += 0.1 * torch.randn_like(layer.weight)
+    drifts = upsampling_drift(model)
+    for name in LAYERS:
+        weight = model.get_submodule(name).weight.detach().numpy()
+        assert drifts[f"upsampling/drift/{name}"] == pytest.approx(by_hand(weight), rel=1e-5)
+
+
+def test_a_doubled_kernel_has_drifted_by_one():
+    model = fcn8s()
+    model.upscore.weight.data *= 2
+    assert list(upsampling_drift(model).values()) == [0.0, 0.0, pytest.approx(1.0)]
+
+
+def test_torchvisions_networks_have_no_drift():
+    trunk = BackboneConfig(name=BackboneName.mobilenet_v3_large, weights="none")
+    config = ModelConfig(name=ModelName.lraspp_mobilenet_v3_large)
+    assert upsampling_drift(Baseline(config, trunk, num_classes=3)) == {}
+
+
+def test_the_gradient_norm_is_over_all_parameters_that_have_a_gradient():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))
+    module[0].bias.requires_grad_(False)
+    module(torch.randn(2, 3, 8, 8)).square().sum().backward()
+    gradients = [p.grad.double().numpy().ravel() for p in module.parameters() if p.grad is not None]
+    assert len(gradients) == 5
+    assert gradient_norm(module).item() == pytest.approx(np.linalg.norm(np.concatenate(gradients)), rel=1e-6)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system tells its own peak in /proc")
+def test_the_peak_of_a_cpu_is_the_systems():
+    status = Path("/proc/self/status").read_text()
+    (peak,) = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
+    assert peak_memory_mib(torch.device("cpu")) == pytest.approx(int(peak) / 1024, rel=0.05)

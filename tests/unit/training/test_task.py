@@ -1,0 +1,156 @@
+"""The training step: what its gradient is, however it is computed."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+import fcn
+from fcn import runs
+from fcn.cli.train import compose
+from fcn.config import ConfigError
+from fcn.data.module import VOCDataModule
+from fcn.evaluation import metrics
+from fcn.training import train
+from fcn.training.task import SegmentationTask
+from tests.commands import TINY
+
+# SqueezeNet has no batch norm, whose statistics would be those of a part.
+STEP = (*TINY, "trainer=cpu", "epochs=1", "backbone=squeezenet1_0", "data.augmentation.scale=[0.4,1.0]", "optim=sgd")
+
+
+class FirstGradient(pl.Callback):
+    """Keeps the gradient of the first step, and ends training there."""
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.gradient = {name: weight.grad.clone() for name, weight in pl_module.named_parameters()}
+        self.batch_loss = pl_module.last_loss
+        trainer.should_stop = True
+
+
+def first_gradient(shapes_root, *overrides):
+    config = compose(*STEP, f"data.root={shapes_root}", *overrides)
+    pl.seed_everything(0, verbose=False)
+    task, seen = SegmentationTask(config), FirstGradient()
+    trainer = train.build_trainer(config, callbacks=[seen])
+    trainer.limit_val_batches = 0
+    trainer.limit_train_batches = 1
+    trainer.fit(task, datamodule=VOCDataModule(config))
+    return seen
+
+
+@pytest.mark.parametrize("reduction", ["pixel_mean", "image_sum", "pixel_sum"])
+def test_a_step_in_parts_has_the_gradient_of_the_whole(shapes_root, reduction):
+    whole = first_gradient(shapes_root, f"loss={reduction}")
+    parts = first_gradient(shapes_root, f"loss={reduction}", "trainer.accumulate=4")
+    assert parts.batch_loss == pytest.approx(whole.batch_loss, rel=1e-5)
+    for name, gradient in whole.gradient.items():
+        scale = gradient.abs().max()
+        torch.testing.assert_close(parts.gradient[name] / scale, gradient / scale, rtol=0, atol=2e-4, msg=name)
+
+
+def test_parts_work_in_half_precision(shapes_root):
+    seen = first_gradient(shapes_root, "trainer.accumulate=2", "trainer.precision=bf16")
+    whole = first_gradient(shapes_root, "trainer.precision=bf16")
+    ours, theirs = (torch.cat([g.flatten() for g in each.gradient.values()]) for each in (seen, whole))
+    assert torch.nn.functional.cosine_similarity(ours, theirs, dim=0) > 0.99
+
+
+def test_frozen_batch_norm_neither_trains_nor_counts(shapes_root):
+    config = compose(*TINY, "trainer=cpu", "epochs=1", f"data.root={shapes_root}", "model.freeze_batchnorm=true")
+    task = SegmentationTask(config)
+    norms = {name: m for name, m in task.model.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    before = {name: {key: value.clone() for key, value in norm.state_dict().items()} for name, norm in norms.items()}
+    trainer = train.build_trainer(config, callbacks=[])
+    trainer.fit(task, datamodule=VOCDataModule(config))
+    assert len(norms) == 20
+    assert task.training
+    for name, norm in norms.items():
+        assert not norm.training
+        for key, value in norm.state_dict().items():
+            assert torch.equal(value, before[name][key]), (name, key)
+
+
+READS = ("item", "tolist", "cpu", "numpy", "__float__", "__int__", "__bool__")
+"""What brings a value to the host, for which a GPU would have to be waited for."""
+
+
+class Watched(pl.Callback):
+    """Counts in every step how often a value is read, as on a device that must be waited for."""
+
+    def __init__(self, monkeypatch):
+        self.counts, self.watching = [], False
+        for name in READS:
+            monkeypatch.setattr(torch.Tensor, name, self.counting(getattr(torch.Tensor, name)))
+
+    def counting(self, original):
+        def method(tensor, *args, **kwargs):
+            if self.watching:
+                self.counts[-1] += 1
+            return original(tensor, *args, **kwargs)
+
+        return method
+
+    def on_train_batch_start(self, trainer, pl_module, *args):
+        pl_module._waiting_is_free = False
+        self.counts.append(0)
+        self.watching = True
+
+    def on_train_batch_end(self, *args):
+        self.watching = False
+
+
+@pytest.mark.parametrize("options", [[], ["optim=adamw", "loss=image_sum", "trainer.accumulate=2"]])
+def test_a_step_reads_no_value_but_at_the_points_of_the_curves(shapes_root, monkeypatch, options):
+    """tests/gpu says the same of a GPU."""
+    monkeypatch.setattr(metrics, "_count", metrics._count_in_lanes)
+    config = compose(*STEP, f"data.root={shapes_root}", "trainer.log_every=2", "batch_size=4", *options)
+    watched = Watched(monkeypatch)
+    trainer = train.build_trainer(config, callbacks=[watched])
+    trainer.limit_val_batches = 0
+    trainer.fit(SegmentationTask(config), datamodule=VOCDataModule(config))
+    assert [count > 0 for count in watched.counts] == [False, True, False, True]
+
+
+def test_the_seed_decides_the_initial_weights(tmp_path, shapes_root):
+    states = []
+    for number, seed in enumerate((0, 0, 1)):
+        fcn.train(compose(*STEP, f"data.root={shapes_root}", f"seed={seed}", "epochs=0"), tmp_path / str(number))
+        states.append(torch.load(tmp_path / str(number) / runs.LAST, weights_only=True)["state_dict"])
+    first, again, other = (state["model.score_fr.weight"] for state in states)
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, other)
+
+
+def test_what_is_allowed_to_change_takes_effect(shapes_root, tmp_path):
+    """A checkpoint brings the learning rate and decay of its time."""
+    config = compose(*STEP, f"data.root={shapes_root}", "lr=0.1")
+    fcn.train(config, tmp_path / "run")
+    before = torch.load(tmp_path / "run" / runs.LAST, weights_only=True)["state_dict"]
+    changed = replace(config, epochs=2, lr=0.0, allow=["epochs", "lr"])
+    runs.set_status(tmp_path / "run", "interrupted")
+    fcn.train(changed, tmp_path / "run")
+    after = torch.load(tmp_path / "run" / runs.LAST, weights_only=True)
+    assert after["global_step"] == 4
+    for name, weight in after["state_dict"].items():
+        assert torch.equal(weight, before[name]), name
+    runs.set_status(tmp_path / "run", "interrupted")
+    with pytest.raises(ConfigError, match=r"lr \(=0.5\) was 0.0 in this run so far; .* add allow=\[lr\]"):
+        fcn.train(replace(config, epochs=2, lr=0.5), tmp_path / "run")
+
+
+@pytest.mark.exhaustive
+def test_a_compiled_network_trains_alike_under_the_same_names(tmp_path, shapes_root):
+    """Compiled for the training crops alone; whole images of any size go through the network as it is."""
+    states = []
+    for compiled in ("false", "true"):
+        config = compose(*STEP, f"data.root={shapes_root}", f"compile={compiled}", "lr=0.01")
+        fcn.train(config, tmp_path / compiled)
+        states.append(torch.load(tmp_path / compiled / runs.LAST, weights_only=True)["state_dict"])
+    assert list(states[0]) == list(states[1])
+    for name, weight in states[0].items():
+        torch.testing.assert_close(states[1][name], weight, rtol=1e-3, atol=1e-6, msg=name)
+    assert fcn.load(tmp_path / "true").predict(np.zeros((50, 70, 3), np.uint8)).shape == (50, 70)
