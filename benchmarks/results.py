@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from fcn.errors import UserError
 
-class BenchmarkError(ValueError):
+
+class BenchmarkError(UserError):
     """Something cannot be measured, or not here."""
 
 

@@ -16,8 +16,16 @@ WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
 """Whether the person who started this process asked for tracebacks, in Hydra's own way."""
 
 
-class Fault(ValueError):
-    """Something outside the program failed: the message says what, and what to do."""
+class UserError(ValueError):
+    """Invalid input: one line that names the key or file, the value, the rule and the remedy.
+
+    Commands print the message of this class and of its subclasses without a traceback, and end with status 1. Any other
+    exception is reported as a failure of the system, or as a bug.
+    """
+
+
+class Fault(UserError):
+    """A failure outside the program, such as a full disk: the message says what failed and what to do."""
 
 
 STORAGE = {

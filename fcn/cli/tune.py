@@ -23,6 +23,7 @@ from rich.table import Table
 from fcn.cli import train
 from fcn.cli.hydra_entry import run_command
 from fcn.config import Config, ConfigError, setting, typed
+from fcn.errors import UserError
 from fcn.execution.jobs import build_slots
 from fcn.execution.search_space import PrunerName, dotted, parse, probe, suggest, typed_values
 from fcn.runs.atomic_files import replacing
@@ -48,7 +49,7 @@ class TuneConfig(Config):
     storage: str | None = setting(None, "database, an Optuna URL; null: study.db beside the trials")
 
 
-class SearchFailed(ValueError):
+class SearchFailed(UserError):
     """Nothing but failures: the reason of the first one."""
 
 

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fcn import runs
 from fcn.config import Config, flatten, to_container
+from fcn.errors import UserError
 
 FINISHED = "finished"
 UNFINISHED = "unfinished"
@@ -23,7 +24,7 @@ BEST, SPEED = "best val/mean_iou", "images_per_second"
 """Names in `Run.metrics` of what summary.json has beside its metrics."""
 
 
-class ComparisonError(ValueError):
+class ComparisonError(UserError):
     """Runs that are not there, or cannot be compared as asked."""
 
 

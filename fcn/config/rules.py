@@ -21,9 +21,10 @@ from fcn.config.schema import (
     InferenceConfig,
     schema_fields,
 )
+from fcn.errors import UserError
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """A configuration that breaks a rule: its message names the key, its value, the rule and the remedy."""
 
 

@@ -22,6 +22,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from fcn.config import IGNORE_INDEX, nearest
+from fcn.errors import UserError
 
 TREE = Path("VOCdevkit", "VOC2012")  # below a root, as VOC's own archive unpacks
 IMAGES = "JPEGImages"
@@ -33,7 +34,7 @@ PAPERS_SPLIT = "seg11valid"  # 736 images of VOC 2011's val that are not in SBD'
 _AUG_LINE = re.compile(rf"/?JPEGImages/(?P<id>\S+)\.jpg\s+/?{AUG_MASKS}/(?P=id)\.png")
 
 
-class DataError(ValueError):
+class DataError(UserError):
     """A dataset that is not as it must be: says what is wrong and, after a semicolon, what to do.
 
     Args:

@@ -12,10 +12,11 @@ import time
 from types import FrameType
 
 from fcn import runs
+from fcn.errors import UserError
 from fcn.execution.jobs import POLL_SECONDS, Job, State
 
 
-class JobFailed(ValueError):
+class JobFailed(UserError):
     """A job of a sweep failed: its directory, and the reason."""
 
 

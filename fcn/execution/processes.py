@@ -18,6 +18,7 @@ from typing import Any
 
 from fcn import errors, runs
 from fcn.config import Accelerator, Config, ConfigError, check_batch_size, flatten, to_container
+from fcn.errors import UserError
 from fcn.runs import rerun
 
 SHUTDOWN_SECONDS = 300
@@ -125,7 +126,7 @@ def _execute_with_agent(run_dir: Path, processes: int, config: Config) -> None:
         raise SystemExit(128 + error.sigval) from None
 
 
-class RankFailed(ValueError):
+class RankFailed(UserError):
     """One rank of a run failed: its rank, and the root cause."""
 
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from fcn import config as configuration
 from fcn import runs
 from fcn.config import Config, ConfigError
+from fcn.errors import UserError
 from fcn.execution.jobs import Job, State, build_slots, run_jobs
 from fcn.execution.sweep_table import Board
 
@@ -24,7 +25,7 @@ DRIVER = ".driver"
 REMEDY = "use another hydra.sweep.dir"
 
 
-class SweepFailed(ValueError):
+class SweepFailed(UserError):
     """Some jobs of a sweep are not finished: how many."""
 
 

@@ -24,6 +24,7 @@ from torchvision.models.convnext import LayerNorm2d
 from torchvision.ops.misc import Permute
 
 from fcn.config import Algorithm, ConfigError, ExportConfig, ExportFormat, ImageType
+from fcn.errors import UserError
 from fcn.inference.predictor import load_task
 from fcn.models.upsampling import Upsampling
 from fcn.runs import provenance
@@ -33,7 +34,7 @@ from fcn.training.task import SegmentationTask
 Network = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
-class ExportError(ValueError):
+class ExportError(UserError):
     """A network that cannot be exported, or whose exported form computes something else."""
 
 

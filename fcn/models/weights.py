@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from fcn.config import nearest
+from fcn.errors import UserError
 from fcn.runs.checkpoints import not_finite
 
 StateDict = Mapping[str, Tensor]
 
 
-class WeightsError(ValueError):
+class WeightsError(UserError):
     """Weights that cannot be had or do not fit the network: the message says why and what to use instead."""
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fcn.config import ConfigError
+from fcn.errors import UserError
 from fcn.runs import run_directory as runs
 from fcn.runs.atomic_files import TEMPORARY
 
@@ -22,7 +23,7 @@ PARTS = ("config", "state_dict")
 """Of a checkpoint, what a trained network is made of."""
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A file that is no checkpoint of this project, or none that fits."""
 
 

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from fcn import config as configuration
 from fcn import runs
 from fcn.config import NEUTRAL, Config, ConfigError
+from fcn.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +43,7 @@ NO_CAUSE = (
 Both = list[Any]  # what the run has, and what its copy has
 
 
-class RunDiffers(ValueError):
+class RunDiffers(UserError):
     """A run was repeated, and something came out differently."""
 
 

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from fcn import config as configuration
 from fcn.config import IGNORE_INDEX, Config, Protocol, Reduction
+from fcn.errors import UserError
 from fcn.evaluation.metrics import SegmentationMetrics, class_iou, predicted_classes, scores
 from fcn.models.build import build_model
 from fcn.runs.checkpoints import not_finite
@@ -29,7 +30,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-class TrainingDiverged(ValueError):
+class TrainingDiverged(UserError):
     """The loss is no number any more.
 
     On a CPU it is raised before the step is taken. On a GPU the loss is looked at every `trainer.log_every` steps,
