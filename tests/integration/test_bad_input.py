@@ -1,8 +1,8 @@
-"""Whatever is wrong is answered by one line, as docs/troubleshooting.md has it, and leaves nothing half done behind.
+"""Invalid input produces the one-line message of tests/matrix/messages.txt and leaves no partial files.
 
-    FCN_WRITE_ANSWERS=1 pytest -n 0 -m "" tests/integration/test_bad_input.py
+    UPDATE_MESSAGES=1 pytest -m "" tests/integration/test_bad_input.py
 
-writes the answers into the page instead; then read them.
+writes the messages to the file instead of comparing them.
 """
 
 import contextlib
@@ -22,12 +22,10 @@ import fcn
 from fcn import runs
 from fcn.cli import train
 from fcn.inference.predicted_files import LEGEND
-from tests.commands import ROOT, load_command, type_in
-from tests.matrix import checkpoints, configuration, data, prediction
-from tests.matrix.case import OWN, Case, own_data
+from tests.commands import load_command, type_in
+from tests.matrix import MESSAGES, checkpoints, configuration, data, prediction, read_messages, write_messages
+from tests.matrix.case import OWN, own_data
 
-PAGE = ROOT / "docs" / "troubleshooting.md"
-BEGIN = "## Every answer\n"
 SECTIONS = {**configuration.SECTIONS, **data.SECTIONS, **checkpoints.SECTIONS, **prediction.SECTIONS}
 MARKS = [[], *3 * [[pytest.mark.slow]], [pytest.mark.exhaustive]]
 # One of every kind by default, four in CI, all before a release and wherever a message changes.
@@ -36,7 +34,7 @@ CASES = [
     for title, cases in SECTIONS.items()
     for number, case in enumerate(cases)
 ]
-WRITES = os.environ.get("FCN_WRITE_ANSWERS") == "1"
+UPDATES = os.environ.get("UPDATE_MESSAGES") == "1"
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +55,7 @@ def folder(tmp_path, monkeypatch, trained) -> Path:
     """Where commands are typed: it holds `run`."""
     shutil.copytree(trained, tmp_path / "run")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runs, "PATIENCE", 0)
+    monkeypatch.setattr("fcn.runs.run_directory.PATIENCE", 0)
     return tmp_path
 
 
@@ -79,30 +77,36 @@ def ordinary_user():
 
 
 @pytest.fixture(scope="module")
-def answers():
-    """Rows of the page by section, which are written there in the end if that is asked for."""
-    rows: dict[str, list[str]] = {title: [] for title in SECTIONS}
-    yield rows
-    if WRITES:
-        sections = [f"\n### {title}\n\n| case | answer | exit |\n|---|---|---|\n" for title in rows]
-        tables = "".join(head + "\n".join([*found, ""]) for head, found in zip(sections, rows.values(), strict=True))
-        PAGE.write_text(PAGE.read_text(encoding="utf-8").partition(BEGIN)[0] + BEGIN + tables, encoding="utf-8")
+def messages():
+    """Messages by the name of their case; with UPDATE_MESSAGES=1 they are written in the order of the cases."""
+    messages = read_messages(MESSAGES)
+    yield messages
+    if UPDATES:
+        names = [f"{title}: {case.what}" for title, cases in SECTIONS.items() for case in cases]
+        write_messages(MESSAGES, {name: messages[name] for name in names if name in messages})
+
+
+def test_every_message_belongs_to_a_case():
+    assert set(read_messages(MESSAGES)) == {
+        f"{title}: {case.what}" for title, cases in SECTIONS.items() for case in cases
+    }
 
 
 @pytest.mark.parametrize(("title", "case"), CASES)
-def test_an_answer_of_one_line(title, case, folder, ordinary_user, monkeypatch, capsys, answers):
+def test_invalid_input_produces_a_one_line_error(title, case, folder, ordinary_user, monkeypatch, capsys, messages):
     if torch.cuda.is_available() and any("gpu" in argument for argument in case.arguments):
-        pytest.skip("there are GPUs")
+        pytest.skip("needs a machine without GPUs")
     held = case.given(folder)
     before = _state(folder)
     script = train if case.script == "train" else load_command(case.script)
-    with in_time(20):
+    with time_limit(20):
         status, out, err = type_in(monkeypatch, capsys, *case.arguments, script=script)
     del held
-    row = _row(case, folder, out.splitlines()[-1] if case.accepted else err, status)
-    answers[title].append(row)
-    if not WRITES:
-        assert row in PAGE.read_text(encoding="utf-8").splitlines(), f"not on the page:\n{row}"
+    output = out.splitlines()[-1] if case.accepted else err.rstrip("\n")
+    message = f"{without_variable_parts(output, folder)}\nexit status {status}"
+    if UPDATES:
+        messages[f"{title}: {case.what}"] = message
+    assert message == messages[f"{title}: {case.what}"]
     if case.accepted:
         assert (status, err) == (0, "")
         return
@@ -114,33 +118,31 @@ def test_an_answer_of_one_line(title, case, folder, ordinary_user, monkeypatch, 
 
 
 @contextlib.contextmanager
-def in_time(seconds: int):
-    """An answer that takes longer is none: the command works."""
+def time_limit(seconds: int):
+    """Fail after so many seconds: a command that runs longer did not refuse its input."""
 
-    def end(number, frame):
-        pytest.fail(f"no answer after {seconds} s")
+    def fail(number, frame):
+        pytest.fail(f"no error message after {seconds} s")
 
-    signal.signal(signal.SIGALRM, end)
+    signal.signal(signal.SIGALRM, fail)
     signal.alarm(seconds)
     yield
     signal.alarm(0)
 
 
-def _row(case: Case, folder: Path, said: str, status: int) -> str:
-    said = re.sub(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", "<time>", said.replace(str(folder), "/home/me"))
-    said = re.sub(r"(?<=^loss )[\d.]+, train.*|\d+(?= bytes not processed)", "...", said)
-    lines = [line.replace("|", "\\|") for line in said.splitlines()]
-    answer = "<br>".join(f"`` {line} ``" if "`" in line else f"`{line}`" for line in lines)
-    return f"| {case.what} | {answer} | {status} |"
+def without_variable_parts(output: str, folder: Path) -> str:
+    """Replace the folder of the test, times and scores."""
+    output = re.sub(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", "<time>", output.replace(str(folder), "/home/me"))
+    return re.sub(r"(?<=^loss )[\d.]+, train.*|\d+(?= bytes not processed)", "...", output)
 
 
 def _state(folder: Path) -> dict[Path, bytes | None]:
     """Every file and folder and, if it may be read, what is in it."""
-    found = {}
+    state = {}
     for path in sorted(folder.rglob("*")):
         readable = path.is_file() and not path.is_symlink() and os.access(path, os.R_OK, effective_ids=True)
-        found[path] = path.read_bytes() if readable else None
-    return found
+        state[path] = path.read_bytes() if readable else None
+    return state
 
 
 def _check_nothing_half_written(folder: Path, before: dict) -> None:

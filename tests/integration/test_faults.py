@@ -1,4 +1,4 @@
-"""Real faults: what is said is what docs/faults.md has, nothing saved is lost, and the run goes on bit for bit."""
+"""Real faults (disk, memory, signals): the message, and that the run can be resumed from what was saved."""
 
 import contextlib
 import os
@@ -16,22 +16,22 @@ from torchvision.models import squeezenet1_0
 
 from fcn import errors, runs
 from fcn.data import shapes
-from tests.commands import ROOT, TINY, type_in, wait_for, workers_of
+from tests.commands import TINY, type_in, wait_for, workers_of
+from tests.matrix import FAULTS, read_messages
 
-PAGE = (ROOT / "docs" / "faults.md").read_text()
+MESSAGES = read_messages(FAULTS)
 SMALL = (*TINY, "backbone=squeezenet1_0", "trainer.sample_images=0")
 LONG = ("epochs=300", "trainer.val_every=100")
 
 
-def said(fault: str) -> str:
-    """Regular expression of what the page has for a fault."""
-    (message,) = re.findall(rf"^\| {re.escape(fault)} \| `(.*?)` \|", PAGE, re.M)
-    return re.sub(r"<[\w ]+>", ".+", re.escape(message).replace(r"\ ", " "))
+def message_pattern(fault: str) -> str:
+    """Return the regular expression of the message of a fault."""
+    return re.sub(r"<[\w ]+>", ".+", re.escape(MESSAGES[fault]).replace(r"\ ", " "))
 
 
-def assert_said(fault: str, err: str) -> None:
+def assert_message(fault: str, err: str) -> None:
     (line,) = err.splitlines()
-    assert re.fullmatch(said(fault), line), line
+    assert re.fullmatch(message_pattern(fault), line), line
 
 
 def assert_same_weights(run: Path, other: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_file_that_cannot_be_written_whole_is_named_and_leaves_no_half(typed, 
 def test_memory_that_is_not_there_is_one_line(typed):
     status, err = typed("name=large", "data.crop_size=[131072,131072]", "epochs=1")
     assert status == 1
-    assert_said("memory", err)
+    assert_message("memory", err)
 
 
 @pytest.mark.slow
@@ -87,7 +87,7 @@ def test_weights_that_an_update_makes_infinite_are_not_saved(typed, tmp_path):
     """The only step of the run, whose loss is that of the weights before it."""
     status, err = typed("name=huge", "epochs=1", "data.shapes.num_train=8", "lr=1e39", "schedule=constant")
     assert status == 1
-    assert_said("weights not finite", err)
+    assert_message("weights not finite", err)
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
@@ -97,7 +97,7 @@ def test_a_weights_file_with_a_value_that_is_none_is_refused(typed, tmp_path):
     torch.save(state, tmp_path / "broken.pth")
     status, err = typed("backbone.weights=broken.pth")
     assert status == 1
-    assert_said("weights file damaged", err)
+    assert_message("weights file damaged", err)
     assert "features.3.squeeze.bias" in err
 
 
@@ -105,7 +105,7 @@ def test_a_file_in_place_of_a_folder_is_one_line(typed, tmp_path):
     (tmp_path / "outputs").touch()
     status, err = typed("name=run")
     assert status == 1
-    assert_said("output is a file", err)
+    assert_message("output is a file", err)
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_a_disk_that_fills_during_a_checkpoint_loses_nothing(typed, disk, tmp_pa
     disk("size=15m")
     status, err = typed("name=full", "epochs=3")
     assert status == 1
-    assert_said("disk full: checkpoint", err)
+    assert_message("disk full: checkpoint", err)
     (run,) = (tmp_path / "outputs" / "full").iterdir()
     assert torch.load(run / runs.LAST, weights_only=True)["global_step"] == 2
     assert not list(run.rglob("*.tmp"))
@@ -148,7 +148,7 @@ def test_a_disk_that_fills_elsewhere_is_one_line(command, disk, size, fault):
     disk(f"size={size}")
     done = command(*TINY, "backbone=squeezenet1_0", f"data.root={command.data}", "name=full")
     assert done.returncode == 1
-    assert_said(f"disk full: {fault}", done.stderr)
+    assert_message(f"disk full: {fault}", done.stderr)
     disk("size=200m")
     again = command(f"resume={command.run_of('full')}") if fault == "TensorBoard" else command(*SMALL, "name=full")
     assert again.returncode == 0, again.stderr
@@ -159,7 +159,7 @@ def test_a_disk_that_is_full_for_the_cache_only_makes_the_run_slower(command, di
     disk("size=100k")
     done = command(*SMALL, f"data.root={command.data}", "data.cache_dir=outputs", "epochs=1", "hydra.run.dir=elsewhere")
     assert done.returncode == 0, done.stderr
-    assert re.search(said("disk full: cache"), done.stdout)
+    assert re.search(message_pattern("disk full: cache"), done.stdout)
     assert not list((command.folder / "outputs").iterdir())
 
 
@@ -168,7 +168,7 @@ def test_outputs_that_are_read_only_are_one_line(command, disk):
     disk("ro")
     done = command(*SMALL, f"data.root={command.data}", "name=run")
     assert done.returncode == 1
-    assert_said("output read-only", done.stderr)
+    assert_message("output read-only", done.stderr)
 
 
 def started(command, *overrides: str, name: str):
@@ -210,7 +210,7 @@ def test_a_rank_that_is_stopped_is_named_and_ends(command):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert time.monotonic() - begun < 30
-    assert_said("rank stopped", err)
+    assert_message("rank stopped", err)
     assert runs.read_summary(run)["status"] == "failed"
     wait_for(lambda: not workers_of(run), seconds=10)
 
@@ -228,7 +228,7 @@ def test_a_rank_that_waits_for_its_data_is_named(command, workers):
     pipe.replace(next((root / "VOCdevkit/VOC2012/JPEGImages").glob("train_00003.jpg")))
     _, err = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert_said("rank waits for its data", err)
+    assert_message("rank waits for its data", err)
     wait_for(lambda: not workers_of(run), seconds=10)
 
 
@@ -238,7 +238,7 @@ def test_a_rank_that_is_killed_is_named(command):
     os.kill(ranks(run)[1], signal.SIGKILL)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert_said("rank killed", err)
+    assert_message("rank killed", err)
     assert not workers_of(run)
     goes_on(command, run)
 
@@ -250,17 +250,11 @@ def test_a_loader_process_that_is_killed_is_told_of(fresh_command):
     os.kill(int(loader), signal.SIGKILL)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert_said("loader process killed", err)
+    assert_message("loader process killed", err)
     goes_on(fresh_command, run)
 
 
-def test_every_message_of_the_page_is_compared():
-    """Those that no test here has are of others: test_failures.py, unit/test_checkpoints.py."""
-    found = re.findall(r"^\| ([\w: ,]+) \| `", PAGE, re.M)
-    here = set(re.findall(r'said\("([\w: ,]+)"', Path(__file__).read_text())) | {
-        "disk full: first files",
-        "disk full: TensorBoard",
-    }
-    assert set(found) - here == {"loss not finite", "checkpoint damaged"}
+def test_memory_error_on_one_image_suggests_tiles():
     tiles = {"inference": "whole", "tile_size": [320, 480]}  # as scripts/predict.py and evaluate.py have them
-    assert_said("memory, on one image", f"error: {errors.meaning(MemoryError('Unable to allocate 9 GiB'), tiles)}")
+    memory_error = MemoryError("Unable to allocate 9 GiB")
+    assert_message("memory, on one image", f"error: {errors.meaning(memory_error, tiles)}")
