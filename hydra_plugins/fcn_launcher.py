@@ -8,13 +8,13 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fcn.cli import train
+from fcn.config.overrides import parse_overrides, split_override
 from fcn.execution import sweeps
 from fcn.execution.jobs import Job, State
 
@@ -75,14 +75,14 @@ def _job_directory(number: int, overrides: Sequence[str], folder: str) -> str:
     typed: list[str] = []
     if (saved := Path(folder, "multirun.yaml")).is_file():
         typed = list(OmegaConf.load(saved).hydra.overrides.task)
-    parsed = OverridesParser.create().parse_overrides(typed)
-    fixed = {_key(text) for text, override in zip(typed, parsed, strict=True) if not override.is_sweep_override()}
-    varied = [override for override in overrides if _key(override) not in fixed]
+    parsed = parse_overrides(typed)
+    fixed = {
+        split_override(text)[0]
+        for text, override in zip(typed, parsed, strict=True)
+        if not override.is_sweep_override()
+    }
+    varied = [override for override in overrides if split_override(override)[0] not in fixed]
     return sweeps.job_names([varied or list(overrides)], first=number)[0]
-
-
-def _key(override: str) -> str:
-    return override.lstrip("+~").partition("=")[0]
 
 
 # Here, because this module is what a process of another launcher imports of us before it makes the directory.

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.markup import escape
@@ -29,6 +28,7 @@ from fcn import errors, runs
 from fcn.cli.hydra_entry import explain, run_command
 from fcn.comparison.run_collection import find_runs
 from fcn.config import ConfigError, DataConfig, InferenceConfig, setting, to_container, typed
+from fcn.config.overrides import values_by_key
 from fcn.runs.atomic_files import sha256_of
 from fcn.runs.provenance import provenance
 
@@ -133,7 +133,7 @@ def data_of(run: DataConfig, composed: DataConfig, overrides: Sequence[str]) -> 
         composed: of the command line.
         overrides: what was typed, such as `data=voc` or `data.root=x`.
     """
-    keys = [str(override.key_or_group) for override in OverridesParser.create().parse_overrides(list(overrides))]
+    keys = values_by_key(overrides)
     if "data" in keys:
         return composed
     merged, other = OmegaConf.create(to_container(run)), OmegaConf.create(to_container(composed))

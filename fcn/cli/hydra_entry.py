@@ -41,6 +41,7 @@ from omegaconf.errors import (
 from fcn import errors, runs
 from fcn.cli import completion
 from fcn.config import Config, ModelName, flatten, nearest, schema_fields, yaml_problem
+from fcn.config.overrides import split_override, values_by_key
 from fcn.config.paths import CONF
 
 PRESETS = ("experiment", "study")
@@ -169,7 +170,7 @@ def explain(error: BaseException, schema: type = Config, values: Mapping[str, An
 
 
 def _unparsed(override: str) -> str:
-    key, _, value = override.partition("=")
+    key, value = split_override(override)
     if value.startswith("~"):
         return f"{override} must be KEY=VALUE, where no value begins with ~; use {key}=$HOME{value[1:]}"
     if value and value[0] not in "[{'\"" and "'" not in value:
@@ -243,7 +244,7 @@ def register(schema: type = Config) -> None:
 
 def _run_directory(resume: str | None, rerun: str | None, name: str, _root_: DictConfig) -> str:
     """Where Hydra puts a run: the directory that is resumed, or a new one named by the time."""
-    if rerun and not any(override.startswith("name=") for override in _root_.hydra.overrides.task):
+    if rerun and "name" not in values_by_key(_root_.hydra.overrides.task):
         name = runs.load_config(Path(rerun)).name
     return resume or str(Path("outputs", name, f"{datetime.now():%Y-%m-%d_%H-%M-%S}"))
 

@@ -22,6 +22,7 @@ from omegaconf import DictConfig
 from fcn import runs
 from fcn.cli import hydra_entry
 from fcn.config import Config, ConfigError, from_composed, typed
+from fcn.config.overrides import without_keys
 from fcn.config.paths import CONF
 from fcn.execution import cluster_jobs, processes, sweeps
 from fcn.execution.jobs import Job, build_slots
@@ -112,7 +113,7 @@ def _as_asked(config: Config, overrides: Sequence[str]) -> tuple[Config, list[st
 
 def _prepare(run_dir: Path, config: Config, overrides: Sequence[str]) -> dict[str, float]:
     """Make a run directory for another machine to execute; prints its path alone on standard output, for scripts."""
-    overrides = [override for override in overrides if not override.startswith("execute=")]
+    overrides = without_keys(overrides, "execute")
     if config.resume is not None or config.rerun is not None:
         raise ConfigError("execute=false makes a new run; leave out resume=... and rerun=...")
     runs.create(run_dir, dataclasses.replace(config, execute=True), overrides=overrides)
@@ -129,7 +130,7 @@ def _check_is_job(config: Config) -> None:
 
 
 def _check_nothing_changes(resume: str, overrides: Sequence[str]) -> None:
-    others = [override for override in overrides if not override.startswith("resume=")]
+    others = without_keys(overrides, "resume")
     if others:
         raise ConfigError(f"resume (={resume}) brings its jobs' own configurations; leave out {' '.join(others)}")
 

@@ -23,9 +23,10 @@ from rich.table import Table
 from fcn.cli import train
 from fcn.cli.hydra_entry import run_command
 from fcn.config import Config, ConfigError, setting, typed
+from fcn.config.overrides import dotted_key, split_override, values_by_key
 from fcn.errors import UserError
 from fcn.execution.jobs import build_slots
-from fcn.execution.search_space import PrunerName, dotted, parse, probe, suggest, typed_values
+from fcn.execution.search_space import PrunerName, parse, probe, suggest
 from fcn.runs.atomic_files import replacing
 
 if TYPE_CHECKING:
@@ -69,9 +70,9 @@ def prepare(config: TuneConfig, overrides: Sequence[str], option: str) -> tuple[
     """
     if config.resume is not None:
         raise ConfigError(f"resume (={config.resume}) must be left out; the same command again goes on with a search")
-    fixed = [override for override in overrides if _key(override).partition(".")[0] not in OWN]
-    known = typed_values(fixed)  # what is typed is not searched over
-    space = {key: entry for key, entry in parse(config.search, overrides).items() if dotted(key) not in known}
+    fixed = [override for override in overrides if split_override(override)[0].partition(".")[0] not in OWN]
+    known = values_by_key(fixed)  # what is typed is not searched over
+    space = {key: entry for key, entry in parse(config.search, overrides).items() if dotted_key(key) not in known}
     if not space:
         raise ConfigError(f"search={option} must have an entry whose key is not typed; leave one out")
     base = train.compose(*fixed)
@@ -87,10 +88,6 @@ def prepare(config: TuneConfig, overrides: Sequence[str], option: str) -> tuple[
         storage=config.storage,
     )
     return plan, slots
-
-
-def _key(override: str) -> str:
-    return next(iter(typed_values([override])))
 
 
 def _search() -> Any:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from fcn.config import Choice, Config, ConfigError, setting, typed
+from fcn.config.overrides import dotted_key, format_value, parse_overrides
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
@@ -37,7 +36,7 @@ class Entry:
 
     def ends(self) -> list[str]:
         """Every choice, or the smallest and the largest number, as they are typed."""
-        return [spell(value) for value in self.choices or (self._number(self.low), self._number(self.largest()))]
+        return [format_value(value) for value in self.choices or (self._number(self.low), self._number(self.largest()))]
 
     def largest(self) -> float:
         """`high`, or the last step below it."""
@@ -50,7 +49,7 @@ class Entry:
 
     def applies(self, values: Mapping[str, Any]) -> bool:
         """Whether these values of other keys, as they are or as they are typed, fulfil `when`."""
-        return all(values.get(dotted(key)) in (value, spell(value)) for key, value in self.when.items())
+        return all(values.get(dotted_key(key)) in (value, format_value(value)) for key, value in self.when.items())
 
     def suggest(self, trial: BaseTrial, key: str) -> str:
         """A trial's value as it is typed; the one that it has already, if it has."""
@@ -117,7 +116,7 @@ def _by_key(search: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _of_the_kind_typed(entries: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Hydra merges what is typed into what is there, which makes both choices and a range of two kinds."""
-    given = [one for one in OverridesParser.create().parse_overrides(list(overrides)) if isinstance(one.value(), dict)]
+    given = [one for one in parse_overrides(overrides) if isinstance(one.value(), dict)]
     typed_ = _by_key({str(one.key_or_group): one.value() for one in given if not one.is_delete()})
     typed_ = {key.removeprefix("search."): entry for key, entry in typed_.items() if not _is_mixed(entry)}
     return {key: typed_.get(key, entry) if _is_mixed(entry) else entry for key, entry in entries.items()}
@@ -137,7 +136,7 @@ def suggest(trial: BaseTrial, space: Mapping[str, Entry], fixed: Mapping[str, An
     """
     texts: dict[str, str] = {}
     for key, entry in space.items():
-        if entry.applies({**fixed, **{dotted(other): text for other, text in texts.items()}}):
+        if entry.applies({**fixed, **{dotted_key(other): text for other, text in texts.items()}}):
             texts[key] = entry.suggest(trial, key)
     return texts
 
@@ -147,7 +146,7 @@ def _check_entry(name: str, entry: Entry) -> None:
     if entry.choices:
         if (low, high, step, entry.log, entry.integer) != (None, None, None, False, False):
             raise ConfigError(f"{name} must be either choices or a range; leave out low, high, log, step and integer")
-        texts = [spell(choice) for choice in entry.choices]
+        texts = [format_value(choice) for choice in entry.choices]
         if len(set(texts)) < len(texts):
             raise ConfigError(f"{name}.choices (={texts}) must differ from one another; name each once")
         return
@@ -165,40 +164,14 @@ def _check_entry(name: str, entry: Entry) -> None:
 
 def _check_when(name: str, space: Mapping[str, Entry]) -> None:
     *_, entry = space.values()
-    above = {dotted(key): other for key, other in space.items() if other is not entry}
+    above = {dotted_key(key): other for key, other in space.items() if other is not entry}
     for key, value in entry.when.items():
-        choices = [spell(choice) for choice in above[dotted(key)].choices] if dotted(key) in above else []
-        if spell(value) not in choices:
+        choices = (
+            [format_value(choice) for choice in above[dotted_key(key)].choices] if dotted_key(key) in above else []
+        )
+        if format_value(value) not in choices:
             known = f"; {key} has {', '.join(choices)}" if choices else ""
             raise ConfigError(f"{name}.when ({key}={value}) must name a choice of an entry above{known}")
-
-
-def spell(value: Any) -> str:
-    """A value as it is typed behind `key=`; text is quoted where Hydra would not read it as it stands.
-
-    >>> spell([0.5, True, None, "a b"])
-    "[0.5,true,null,'a b']"
-    """
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, (list, tuple)):
-        return f"[{','.join(map(spell, value))}]"
-    text = str(value)
-    if re.fullmatch(r"[\w./+-]+", text, re.ASCII):
-        return text
-    quoted = re.sub(r"(\\+)(?='|$)", r"\1\1", text).replace("'", r"\'")
-    return f"'{quoted}'"
-
-
-def typed_values(overrides: Sequence[str]) -> dict[str, str]:
-    """Value of every key or group in overrides; model/init is the same as model.init."""
-    pairs = (override.lstrip("+~").partition("=") for override in overrides)
-    return {dotted(key.partition("@")[0]): value for key, _, value in pairs}
-
-
-def dotted(key: str) -> str:
-    """The one name of what is model/init as a group and model.init as a key."""
-    return key.replace("/", ".")
 
 
 def probe(space: Mapping[str, Entry], compose: Callable[[Sequence[str]], Config]) -> list[Config]:
@@ -220,7 +193,7 @@ def probe(space: Mapping[str, Entry], compose: Callable[[Sequence[str]], Config]
 
 
 def _alone(key: str, text: str, entry: Entry, compose: Callable[[Sequence[str]], Config]) -> Config:
-    conditions = [f"{other}={spell(value)}" for other, value in entry.when.items()]
+    conditions = [f"{other}={format_value(value)}" for other, value in entry.when.items()]
     try:
         return compose([*conditions, f"{key}={text}"])
     except ConfigError as error:

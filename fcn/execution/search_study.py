@@ -16,7 +16,8 @@ from optuna.trial import FrozenTrial, TrialState
 from fcn import config as configuration
 from fcn import runs
 from fcn.config import Config, ConfigError
-from fcn.execution.search_space import Entry, PrunerName, typed_values
+from fcn.config.overrides import values_by_key
+from fcn.execution.search_space import Entry, PrunerName
 
 STUDY = "study.db"
 ID = ".search-id"
@@ -51,7 +52,7 @@ class Plan:
 
     def values(self) -> dict[str, Any]:
         """What all trials have in common: the groups as they were typed, the keys as they are composed."""
-        return {**typed_values(self.fixed), **configuration.flatten(configuration.to_container(self.config))}
+        return {**values_by_key(self.fixed), **configuration.flatten(configuration.to_container(self.config))}
 
 
 def open_study(plan: Plan) -> optuna.Study:

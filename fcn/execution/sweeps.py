@@ -16,6 +16,7 @@ from rich.console import Console
 from fcn import config as configuration
 from fcn import runs
 from fcn.config import Config, ConfigError
+from fcn.config.overrides import split_override
 from fcn.errors import UserError
 from fcn.execution.jobs import Job, State, build_slots, run_jobs
 from fcn.execution.sweep_table import Board
@@ -255,7 +256,7 @@ def _shared(job_overrides: Sequence[Sequence[str]]) -> set[str]:
 
 def _slug(override: str) -> str:
     """`model.init=xavier` becomes `init-xavier`: safe in file names, unquoted on a command line and in TensorBoard."""
-    key, _, value = override.lstrip("+~").partition("=")
+    key, value = split_override(override)
     pieces = re.split(r"[^A-Za-z0-9.+]+", f"{re.split('[./]', key)[-1]}-{value}")
     return "-".join(piece.strip(".") for piece in pieces if piece.strip("."))
 

@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from fcn import config as configuration
 from fcn import runs
 from fcn.config import NEUTRAL, Config, ConfigError
+from fcn.config.overrides import split_override, without_keys
 from fcn.errors import UserError
 
 if TYPE_CHECKING:
@@ -64,10 +64,10 @@ def prepare(composed: Config, overrides: Sequence[str]) -> tuple[Config, list[st
     config = runs.load_config(run)
     _check_repeatable(run, config)
     merged, asked = (OmegaConf.structured(each) for each in (config, composed))
-    for key in _typed_keys(run, [each for each in overrides if not each.startswith("rerun=")]):
+    for key in _typed_keys(run, without_keys(overrides, "rerun")):
         OmegaConf.update(merged, key, OmegaConf.select(asked, key))
     copy = configuration.from_composed(merged)
-    before = [each for each in runs.load_overrides(run) if not each.startswith("rerun=")]
+    before = without_keys(runs.load_overrides(run), "rerun")
     return replace(copy, rerun=str(run), resume=None), [*before, *overrides]
 
 
@@ -86,11 +86,11 @@ def _check_repeatable(run: Path, config: Config) -> None:
 def _typed_keys(run: Path, overrides: Sequence[str]) -> list[str]:
     """Keys that take their values from the command line."""
     keys = []
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
-        key = str(override.key_or_group)
+    for override in overrides:
+        key, _ = split_override(override)
         if key not in ALLOWED and not key.startswith("trainer."):
             raise ConfigError(
-                f"rerun (={run}) brings its run's own configuration; leave out {override.input_line}: only "
+                f"rerun (={run}) brings its run's own configuration; leave out {override}: only "
                 f"{', '.join(ALLOWED)} may be typed as well"
             )
         keys += ["trainer.accelerator", "trainer.devices"] if key == "trainer" else [key]

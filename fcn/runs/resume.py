@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from fcn import config as configuration
 from fcn import runs
 from fcn.config import Config, ConfigError, changes, check_changes, flatten, to_container
+from fcn.config.overrides import split_override, without_keys
 
 
 def prepare(run_dir: Path, composed: Config, overrides: Sequence[str]) -> None:
@@ -27,14 +27,14 @@ def prepare(run_dir: Path, composed: Config, overrides: Sequence[str]) -> None:
     Raises:
         ConfigError: if a change may not be; the run is left as it was.
     """
-    typed = [override for override in overrides if not override.startswith("resume=")]
+    typed = without_keys(overrides, "resume")
     before = runs.load_config(run_dir)
     merged, asked = (OmegaConf.structured(each) for each in (before, composed))
     merged.allow = []
-    for override in OverridesParser.create().parse_overrides(typed):
-        key = str(override.key_or_group).replace("/", ".")
+    for override in typed:
+        key, _ = split_override(override)
         if key in ("experiment", "study", "hydra") or key.startswith("hydra."):
-            raise ConfigError(f"resume (={run_dir}) brings its own configuration; leave out {override.input_line}")
+            raise ConfigError(f"resume (={run_dir}) brings its own configuration; leave out {override}")
         # trainer=... says where to compute; the rest of that group stays the run's.
         for each in ("trainer.accelerator", "trainer.devices") if key == "trainer" else (key,):
             OmegaConf.update(merged, each, OmegaConf.select(asked, each))
@@ -48,4 +48,4 @@ def prepare(run_dir: Path, composed: Config, overrides: Sequence[str]) -> None:
             raise ConfigError(f"resume (={run_dir}) is finished; it goes on only with more epochs than {before.epochs}")
         runs.set_status(run_dir, "interrupted")
     if to_container(after) != to_container(before):
-        runs.change(run_dir, after, overrides=[each for each in typed if not each.startswith("allow=")])
+        runs.change(run_dir, after, overrides=without_keys(typed, "allow"))

@@ -27,6 +27,7 @@ from fcn.config import (
     Precision,
     check_batch_size,
 )
+from fcn.config.overrides import values_by_key
 from fcn.data.module import VOCDataModule
 from fcn.models.build import copy_fitting
 from fcn.runs import checkpoints, provenance
@@ -234,6 +235,6 @@ def uses_gpu(config: Config) -> bool:
 def hyperparameters(config: Config, run_dir: Path) -> dict[str, Any]:
     """Flat values for the HPARAMS tab: the main keys and every key that was typed."""
     flat = configuration.flatten(configuration.to_container(config))
-    typed = [override.lstrip("+").partition("=")[0] for override in runs.load_overrides(run_dir)]
-    values = {key: flat[key] for key in [*HPARAMS, *typed] if key in flat}
+    overridden = values_by_key(runs.load_overrides(run_dir))
+    values = {key: flat[key] for key in [*HPARAMS, *overridden] if key in flat}
     return {key: v if isinstance(v, (bool, int, float, str)) else str(v) for key, v in values.items()}

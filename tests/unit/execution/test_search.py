@@ -14,9 +14,10 @@ from optuna.trial import TrialState
 
 from fcn import runs
 from fcn.config import Config, ConfigError, Init, ModelConfig
+from fcn.config.overrides import values_by_key
 from fcn.execution.jobs import Job, State
 from fcn.execution.search import Search
-from fcn.execution.search_space import PrunerName, parse, typed_values
+from fcn.execution.search_space import PrunerName, parse
 from fcn.execution.search_study import Plan, importances, latest
 
 SPACE = {"lr": {"low": 1e-4, "high": 1e-1, "log": True}, "model.init": {"choices": ["bilinear", "xavier"]}}
@@ -24,7 +25,7 @@ SPACE = {"lr": {"low": 1e-4, "high": 1e-1, "log": True}, "model.init": {"choices
 
 def compose(overrides) -> Config:
     """As Hydra does it for these keys, in a hundredth of the time."""
-    values = {"lr": "0.001", "batch_size": "16", "model.init": "bilinear", **typed_values(overrides)}
+    values = {"lr": "0.001", "batch_size": "16", "model.init": "bilinear", **values_by_key(overrides)}
     model = ModelConfig(init=Init(values["model.init"]))
     return Config(name="x", epochs=3, lr=float(values["lr"]), batch_size=int(values["batch_size"]), model=model)
 

@@ -4,15 +4,14 @@ import math
 
 import optuna
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 import fcn
 from fcn.cli.hydra_entry import CONF
 from fcn.config import Config, ConfigError
-from fcn.execution.search_space import Entry, parse, probe, spell, suggest, typed_values
+from fcn.execution.search_space import Entry, parse, probe, suggest
 
 SPACES = sorted(path.stem for path in (CONF / "search").glob("*.yaml"))
 
@@ -56,21 +55,6 @@ def test_choices_are_all_suggested_as_they_are_typed():
     entry = parse({"x": {"choices": ["sgd", 8, 0.5, None, True, [0.5, 2.0], "a b"]}})["x"]
     found = {entry.suggest(trial, "x") for trial in trials(200)}
     assert found == {"sgd", "8", "0.5", "null", "true", "[0.5,2.0]", "'a b'"}
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.one_of(st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.booleans(), st.none()))
-def test_hydra_reads_a_value_as_it_was(value):
-    assert OverridesParser.create().parse_override(f"key={spell(value)}").value() == value
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.text(st.characters(exclude_categories=["Cc", "Cs"])))
-@example("größe.pth")
-def test_hydra_reads_a_text_as_it_was(text):
-    """Also within a list. What looks like a number or null is one, as when it is typed: hence the x."""
-    read = OverridesParser.create().parse_override(f"key=[{spell('x' + text)},y]").value()
-    assert [str(one) for one in read] == ["x" + text, "y"]
 
 
 @pytest.mark.parametrize(
@@ -146,10 +130,6 @@ def test_a_condition_may_name_a_group_with_a_slash_or_with_a_dot():
     entry = {"low": 0, "high": 1, "when": {"model.init": "xavier"}}
     space = parse({"model/init": {"choices": ["bilinear", "xavier"]}, "lr": entry})
     assert {len(suggest(trial, space, {})) for trial in trials(30)} == {1, 2}
-
-
-def test_typed_values_know_a_group_and_its_key_as_one():
-    assert typed_values(["model/init=xavier", "+lr=1", "a@b=c"]) == {"model.init": "xavier", "lr": "1", "a": "c"}
 
 
 def test_a_probe_has_every_choice_and_both_ends_of_every_range():
