@@ -16,7 +16,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from fcn.cli import train
 from fcn.config.overrides import parse_overrides, split_override
 from fcn.execution import sweeps
-from fcn.execution.jobs import Job, State
+from fcn.execution.jobs import Job
+from fcn.runs import Status
 
 
 class RunsLauncher(Launcher):
@@ -59,7 +60,7 @@ class _Failed(JobReturn):
 def _returned(job: Job, config: DictConfig, failure: Exception | None) -> JobReturn:
     """What the sweeper gets of a job: the score, or what raises that the sweep has failed."""
     facts: dict[str, Any] = {"overrides": job.overrides, "cfg": config, "working_dir": str(job.run_dir)}
-    if job.state is State.finished:
+    if job.state is Status.finished:
         return JobReturn(**facts, status=JobStatus.COMPLETED, _return_value=sweeps.score(job.run_dir))
     return _Failed(**facts, status=JobStatus.FAILED, _return_value=failure)
 

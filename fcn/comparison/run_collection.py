@@ -15,10 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from fcn import runs
 from fcn.config import Config, flatten, to_container
 from fcn.errors import UserError
-
-FINISHED = "finished"
-UNFINISHED = "unfinished"
-"""State of a run without summary.json: it has not come to its first validation, or it still trains."""
+from fcn.runs import Status
 
 BEST, SPEED = "best val/mean_iou", "images_per_second"
 """Names in `Run.metrics` of what summary.json has beside its metrics."""
@@ -35,18 +32,18 @@ class Run:
     Attributes:
         path: of the directory, below the folder as it was given.
         config: of config.yaml, dotted keys; where it lacks one of the schema, its default.
-        state: status of summary.json; `UNFINISHED` without one.
+        state: status of summary.json; `Status.unfinished` without one.
         metrics: final ones of summary.json, `BEST` and `SPEED`; what does not exist is NaN or absent.
     """
 
     path: Path
     config: Mapping[str, Any]
-    state: str
+    state: Status
     metrics: Mapping[str, float]
 
     @property
     def finished(self) -> bool:
-        return self.state == FINISHED
+        return self.state is Status.finished
 
 
 @dataclass(frozen=True)
@@ -123,8 +120,12 @@ def _read(path: Path) -> Run:
         raise ComparisonError(f"{runs.CONFIG} must hold the keys of a run, seed and data.name among them")
     config |= {key: value for key, value in _defaults().items() if key not in config}
     if not (path / runs.SUMMARY).is_file():
-        return Run(path, config, UNFINISHED, {})
+        return Run(path, config, Status.unfinished, {})
     summary = runs.read_summary(path)
-    metrics = {**summary["metrics"], SPEED: summary.get(SPEED), BEST: summary.get("best", {}).get("val/mean_iou")}
+    metrics: dict[str, Any] = {
+        **summary["metrics"],
+        SPEED: summary.get(SPEED),
+        BEST: summary.get("best", {}).get("val/mean_iou"),
+    }
     numbers = {str(name): math.nan if value is None else float(value) for name, value in metrics.items()}
-    return Run(path, config, str(summary["status"]), numbers)
+    return Run(path, config, Status(summary["status"]), numbers)

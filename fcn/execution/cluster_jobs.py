@@ -7,13 +7,13 @@ the run saved, be it one process or several, and only then goes to who waited fo
 from __future__ import annotations
 
 import signal
-import threading
 import time
-from types import FrameType
 
 from fcn import runs
 from fcn.errors import UserError
-from fcn.execution.jobs import POLL_SECONDS, Job, State
+from fcn.execution.jobs import POLL_SECONDS, Job
+from fcn.runs import Status
+from fcn.runs.stop_signals import SignalNotes, hand_over
 
 
 class JobFailed(UserError):
@@ -29,34 +29,24 @@ def execute(job: Job) -> None:
         Whatever who waited for the signal raises: submitit's ends the program after it has requeued the job.
     """
     print(f"{job.run_dir}: what it prints is in its {runs.CONSOLE}", flush=True)
-    while runs.read_summary(job.run_dir).get("status") != State.finished:
+    while runs.read_status(job.run_dir) is not Status.finished:
         received = _execute_until_signal(job)
-        if job.state is State.failed:
+        if job.state is Status.failed:
             raise JobFailed(f"{job.run_dir}: {job.reason}")
-        if job.state is State.interrupted:
+        if job.state is Status.interrupted:
             # Without a signal to us, one has reached the run alone.
             for number in received or [signal.SIGTERM]:
-                runs.hand_over(number, signal.getsignal(number) if received else None)
+                hand_over(number, signal.getsignal(number) if received else None)
 
 
 def _execute_until_signal(job: Job) -> list[int]:
     """Execute it once, and have it saved and stopped at the first signal; all that were received."""
-    received: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-
-    in_main = threading.current_thread() is threading.main_thread()  # of a launcher by threads we see no signals
-    before = {number: signal.signal(number, note) for number in runs.STOP_SIGNALS} if in_main else {}
-    told = False
-    try:
+    with SignalNotes() as signals:
+        stopping = False
         job.start({})
         while not job.poll():
-            if received and not told:
-                told = True
+            if signals.received and not stopping:
+                stopping = True
                 job.stop()
             time.sleep(POLL_SECONDS)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    return received
+    return signals.received

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 
 from fcn import runs
 from fcn.config import Accelerator, Config, ConfigError
 from fcn.execution import processes
+from fcn.runs import Status
+from fcn.runs.stop_signals import SignalNotes
 
 POLL_SECONDS = 0.1
-
-
-class State(str, Enum):
-    queued = "queued"
-    running = "running"
-    finished = "finished"
-    interrupted = "interrupted"
-    failed = "failed"
-    pruned = "pruned"  # stopped by a search, which expects nothing of it
 
 
 @dataclass(eq=False)
@@ -45,7 +35,7 @@ class Job:
 
     run_dir: Path
     overrides: list[str] = field(default_factory=list)
-    state: State = State.queued
+    state: Status = Status.queued
     reason: str = ""
     started: float | None = None
     ended: float | None = None
@@ -67,7 +57,7 @@ class Job:
                 env={**os.environ, **environment, **processes.child_environment()},
                 start_new_session=True,  # Ctrl-C reaches us alone; we pass it on
             )
-        self.state, self.reason, self.started, self.ended = State.running, "", time.time(), None
+        self.state, self.reason, self.started, self.ended = Status.running, "", time.time(), None
 
     def poll(self) -> bool:
         """Whether its process has ended; sets `state`, `reason` and `ended` when it has."""
@@ -77,7 +67,7 @@ class Job:
             return False
         self.ended = time.time()
         self.state = self._outcome(status)
-        if self.state is State.failed:
+        if self.state is Status.failed:
             self.reason = self._last_words(status)
         return True
 
@@ -96,11 +86,11 @@ class Job:
             send = os.killpg if number == signal.SIGKILL else os.kill
             send(self._process.pid, number)
 
-    def _outcome(self, status: int) -> State:
-        if status == 0 and runs.read_summary(self.run_dir).get("status") == State.finished:
-            return State.finished
+    def _outcome(self, status: int) -> Status:
+        if status == 0 and runs.read_status(self.run_dir) is Status.finished:
+            return Status.finished
         stopped = self._killed or any(status in (128 + number, -number) for number in runs.STOP_SIGNALS)
-        return State.interrupted if stopped else State.failed
+        return Status.interrupted if stopped else Status.failed
 
     def _last_words(self, status: int) -> str:
         console = (self.run_dir / runs.CONSOLE).read_text(encoding="utf-8", errors="replace")
@@ -127,7 +117,8 @@ def run_jobs(jobs: Iterable[Job], slots: Sequence[Mapping[str, str]], *, watch: 
     """
     remaining, free, running = iter(jobs), list(range(len(slots)))[::-1], dict[int, Job]()
     passed_on = 0
-    with _signals() as received:
+    with SignalNotes() as signals:
+        received = signals.received
         try:
             while True:
                 while free and not received and (job := next(remaining, None)) is not None:
@@ -149,21 +140,6 @@ def run_jobs(jobs: Iterable[Job], slots: Sequence[Mapping[str, str]], *, watch: 
         finally:
             for job in running.values():  # none, unless an exception comes from `jobs` or `watch`
                 job.stop()
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Note signals instead of obeying them: a list that grows."""
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-    before = {number: signal.signal(number, lambda got, _: received.append(got)) for number in runs.STOP_SIGNALS}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def build_slots(configs: Sequence[Config], *, number: int | None = None) -> list[dict[str, str]]:

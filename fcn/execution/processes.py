@@ -119,7 +119,7 @@ def _execute_with_agent(run_dir: Path, processes: int, config: Config) -> None:
         if failure.exitcode in {128 + number for number in runs.STOP_SIGNALS}:
             raise SystemExit(failure.exitcode) from None  # the ranks were signalled, not we; they have saved
         # Rank 0 may have been ended while it waited for the rank that failed, and have thought itself interrupted.
-        runs.set_status(run_dir, "failed")
+        runs.set_status(run_dir, runs.Status.failed)
         raise RankFailed(_root_cause(error, run_dir, flatten(to_container(config)))) from None
     except SignalException as error:
         # An ordinary exception would let Hydra go on with the next job of a sweep.

@@ -16,10 +16,11 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from fcn import runs
 from fcn.config import ConfigError
 from fcn.execution import sweeps
-from fcn.execution.jobs import Job, State, run_jobs
+from fcn.execution.jobs import Job, run_jobs
 from fcn.execution.search_space import suggest
 from fcn.execution.search_study import RUN, Plan, latest, open_study
 from fcn.execution.sweep_table import Board
+from fcn.runs import Status
 
 OWNER = ".driver"
 REASON = "reason"
@@ -79,7 +80,7 @@ class Search:
         done += f", {len(self._failed)} that failed are done again" if self._failed else ""
         headline = f"search   {self.plan.folder}: {self.plan.trials} trials{done}, {sweeps.at_a_time(slots)}"
         with Board(self.plan.folder, self.jobs, headline=headline) as board:
-            told: dict[Job, State] = {}
+            told: dict[Job, Status] = {}
 
             def watch(job: Job) -> None:
                 self.watch(job)
@@ -108,7 +109,7 @@ class Search:
                     self._redo(self._failed.pop(0))
                     continue
                 job = self._prepare(self._ask() if orphan is None else Trial(self.study, orphan._trial_id))
-            if job.state is State.queued:
+            if job.state is Status.queued:
                 yield job
             else:
                 watch(job)
@@ -119,7 +120,7 @@ class Search:
         if execution is None:
             return
         self._report(job, execution)
-        if job.state is not State.running:
+        if job.state is not Status.running:
             with self._alone():  # else another process might find it RUNNING, and in a moment nobody's
                 self._settle(job, execution)
 
@@ -143,8 +144,8 @@ class Search:
             return False
 
     def _is_hopeless(self) -> bool:
-        ended = [job for job in self.jobs if job.state not in (State.queued, State.running, State.interrupted)]
-        if len(ended) >= HOPELESS and all(job.state is State.failed for job in ended):
+        ended = [job for job in self.jobs if job.state not in (Status.queued, Status.running, Status.interrupted)]
+        if len(ended) >= HOPELESS and all(job.state is Status.failed for job in ended):
             self.given_up = f"the first {len(ended)} trials failed, {ended[0].run_dir}: {ended[0].reason}"
         return bool(self.given_up)
 
@@ -179,7 +180,7 @@ class Search:
         try:
             config = self.plan.compose(overrides)
         except ConfigError as error:  # values that do not go together
-            job.state, job.reason = State.failed, str(error)
+            job.state, job.reason = Status.failed, str(error)
             self._fail(trial, job.reason)
             return job
         trial.set_user_attr(RUN, name)
@@ -190,8 +191,8 @@ class Search:
         known = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values
         execution = _Execution(trial, owner, config.epochs, step=max(known, default=0))
         self._executions[job] = execution
-        if runs.read_summary(job.run_dir).get("status") == State.finished:
-            job.state = State.finished
+        if runs.read_status(job.run_dir) is Status.finished:
+            job.state = Status.finished
             self._report(job, execution)
             self._settle(job, execution)
         return job
@@ -208,21 +209,21 @@ class Search:
             if math.isfinite(score) and step > execution.step:
                 execution.trial.report(score, step)
                 execution.step = step
-        if job.state is State.running and 0 < execution.step < execution.epochs and execution.trial.should_prune():
+        if job.state is Status.running and 0 < execution.step < execution.epochs and execution.trial.should_prune():
             execution.pruned = True
             job.stop()
 
     def _settle(self, job: Job, execution: _Execution) -> None:
         """Tell the study how a job has ended. A trial that was stopped stays RUNNING, and is nobody's."""
         score = sweeps.score(job.run_dir)
-        if job.state is State.finished and math.isnan(score):
-            job.state, job.reason = State.failed, "the run has no validation mean IoU"
-        if job.state is State.finished:
+        if job.state is Status.finished and math.isnan(score):
+            job.state, job.reason = Status.failed, "the run has no validation mean IoU"
+        if job.state is Status.finished:
             self.study.tell(execution.trial, score)
-        elif job.state is State.failed:
+        elif job.state is Status.failed:
             self._fail(execution.trial, job.reason)
         elif execution.pruned:
-            job.state = State.pruned
+            job.state = Status.pruned
             self.study.tell(execution.trial, state=TrialState.PRUNED)
         execution.owner.close()
         del self._executions[job]

@@ -15,17 +15,18 @@ from rich.table import Table
 from rich.text import Text
 
 from fcn import runs
-from fcn.execution.jobs import Job, State
+from fcn.execution.jobs import Job
+from fcn.runs import Status
 
 COLORS = {
-    State.queued: "dim",
-    State.running: "cyan",
-    State.finished: "green",
-    State.interrupted: "yellow",
-    State.pruned: "yellow",
-    State.failed: "bold red",
+    Status.queued: "dim",
+    Status.running: "cyan",
+    Status.finished: "green",
+    Status.interrupted: "yellow",
+    Status.pruned: "yellow",
+    Status.failed: "bold red",
 }
-SHOWN_FIRST = (State.running, State.failed, State.interrupted, State.queued, State.pruned, State.finished)
+SHOWN_FIRST = (Status.running, Status.failed, Status.interrupted, Status.queued, Status.pruned, Status.finished)
 """Where a terminal has fewer lines than a sweep has jobs, those that end up outside are the last of these."""
 
 
@@ -86,10 +87,10 @@ class Board:
 
     def tell(self, job: Job) -> None:
         """Say what has become of a job."""
-        if job.state is State.failed:
+        if job.state is Status.failed:
             print(f"failed: {job.run_dir.name}: {job.reason}", file=sys.stderr)
         elif not self._console.is_terminal:
-            best = read_progress(job.run_dir).best if job.state in (State.finished, State.pruned) else None
+            best = read_progress(job.run_dir).best if job.state in (Status.finished, Status.pruned) else None
             scored = "" if best is None else f", best val mIoU {best:.3f}"
             self._print(f"{job.state.value:<11} {job.run_dir.name}{scored}")
 
@@ -97,7 +98,7 @@ class Board:
         """The jobs as they stand."""
         ranked = sorted(self.jobs, key=lambda job: SHOWN_FIRST.index(job.state))
         shown = set(ranked[: max(3, self._console.height - 6)])
-        counts = {state: sum(job.state is state for job in self.jobs) for state in State}
+        counts = {state: sum(job.state is state for job in self.jobs) for state in Status}
         caption = ", ".join(f"{count} {state.value}" for state, count in counts.items() if count)
         title = Text(str(self.folder), no_wrap=True, overflow="ellipsis")
         table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
@@ -134,11 +135,11 @@ class Board:
 
 def _time(job: Job, progress: Progress, epochs: int) -> str:
     """Time left of a running job, estimated from its epochs so far; time taken by one that has ended."""
-    if job.state is State.running and progress.seconds_per_epoch is not None:
+    if job.state is Status.running and progress.seconds_per_epoch is not None:
         left = progress.seconds_per_epoch * (epochs - progress.epochs) - (
             time.time() - max(progress.updated, job.started or 0.0)
         )
         return str(timedelta(seconds=round(max(0.0, left))))
-    if job.state is not State.running and job.started and job.ended:
+    if job.state is not Status.running and job.started and job.ended:
         return f"took {timedelta(seconds=round(job.ended - job.started))}"
     return "-"

@@ -18,8 +18,9 @@ from fcn import runs
 from fcn.config import Config, ConfigError
 from fcn.config.overrides import split_override
 from fcn.errors import UserError
-from fcn.execution.jobs import Job, State, build_slots, run_jobs
+from fcn.execution.jobs import Job, build_slots, run_jobs
 from fcn.execution.sweep_table import Board
+from fcn.runs import Status
 
 SWEEP = "sweep.json"
 DRIVER = ".driver"
@@ -107,9 +108,9 @@ class Sweep:
             SystemExit: with 128 + signal, if it is stopped.
         """
         jobs = list(dict.fromkeys(jobs))  # two jobs of the same configuration are one
-        waiting = [job for job in jobs if job.state is not State.finished]
+        waiting = [job for job in jobs if job.state is not Status.finished]
         for job in waiting:
-            job.state = State.queued
+            job.state = Status.queued
         self.save()
         states = {job: job.state for job in waiting}
         done = f", {len(jobs) - len(waiting)} of them finished already" if len(waiting) < len(jobs) else ""
@@ -125,7 +126,7 @@ class Sweep:
 
             number = run_jobs(waiting, slots, watch=watch)
         if number:
-            finished = sum(job.state is State.finished for job in self.jobs)
+            finished = sum(job.state is Status.finished for job in self.jobs)
             print(f"stopped: {finished} of {len(self.jobs)} jobs are finished; go on with resume={self.folder}")
             raise SystemExit(128 + number)
         self._compare()
@@ -151,10 +152,10 @@ def score(run_dir: Path) -> float:
 
 def failure(jobs: Sequence[Job]) -> SweepFailed | None:
     """What to raise for jobs that are not all finished; None if they are."""
-    unfinished = [job for job in jobs if job.state is not State.finished]
+    unfinished = [job for job in jobs if job.state is not Status.finished]
     if not unfinished:
         return None
-    failed = sum(job.state is State.failed for job in unfinished)
+    failed = sum(job.state is Status.failed for job in unfinished)
     what = f"{failed} of {len(jobs)} jobs failed" if failed else f"{len(unfinished)} of {len(jobs)} jobs were stopped"
     return SweepFailed(f"{what}; go on with resume={unfinished[0].run_dir.parent}")
 
@@ -172,7 +173,7 @@ def resume(folder: Path, *, num_slots: int | None = None) -> dict[str, float]:
     """
     with holding(folder):
         sweep = Sweep.load(folder)
-        waiting = [runs.load_config(job.run_dir) for job in sweep.jobs if job.state is not State.finished]
+        waiting = [runs.load_config(job.run_dir) for job in sweep.jobs if job.state is not Status.finished]
         sweep.execute(sweep.jobs, build_slots(waiting, number=num_slots))
     if error := failure(sweep.jobs):
         raise error
@@ -226,12 +227,11 @@ def differing(one: Config, other: Config) -> list[str]:
 
 def _job(run_dir: Path, entry: dict[str, object]) -> Job:
     """A job from its entry in sweep.json; whether it is finished is what its run says."""
-    status = runs.read_summary(run_dir).get("status")
-    state = State(str(entry["state"]))
-    if status == State.finished:
-        state = State.finished
-    elif state in (State.running, State.finished):  # the driver was killed, or the run emptied
-        state = State.interrupted
+    state = Status(str(entry["state"]))
+    if runs.read_status(run_dir) is Status.finished:
+        state = Status.finished
+    elif state in (Status.running, Status.finished):  # the driver was killed, or the run emptied
+        state = Status.interrupted
     return Job(run_dir, list(entry["overrides"]), state, str(entry["reason"]), entry["started"], entry["ended"])  # type: ignore[call-overload, arg-type]
 
 

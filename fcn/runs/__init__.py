@@ -1,5 +1,8 @@
-"""Run directories: paths, files, checkpoints, provenance, resume and rerun."""
+"""Run directories: files, configuration, summary, checkpoints, provenance, resume and rerun."""
 
+from fcn.runs.atomic_files import copy_file, write_text
+from fcn.runs.locks import LOCK, locked
+from fcn.runs.metrics_table import METRICS, read_metrics, write_metrics
 from fcn.runs.run_directory import (
     BEST,
     CONFIG,
@@ -8,64 +11,23 @@ from fcn.runs.run_directory import (
     CURVES,
     EVALUATION,
     LAST,
-    LOCK,
     LOG,
-    METRICS,
     OVERRIDES,
-    PATIENCE,
     PREVIOUS,
     SAMPLES,
     SCORES,
-    STOP_SIGNALS,
-    SUMMARY,
     change,
     checkpoint_of,
-    copy_file,
     create,
-    final_metrics,
-    hand_over,
     load_config,
     load_overrides,
-    locked,
-    read_metrics,
-    read_summary,
-    set_status,
-    write_metrics,
-    write_summary,
-    write_text,
 )
+from fcn.runs.stop_signals import STOP_SIGNALS
+from fcn.runs.summary import SUMMARY, Status, final_metrics, read_status, read_summary, set_status, write_summary
 
 __all__ = [
-    "BEST",
-    "CONFIG",
-    "CONFUSIONS",
-    "CONSOLE",
-    "CURVES",
-    "EVALUATION",
-    "LAST",
-    "LOCK",
-    "LOG",
-    "METRICS",
-    "OVERRIDES",
-    "PATIENCE",
-    "PREVIOUS",
-    "SAMPLES",
-    "SCORES",
-    "STOP_SIGNALS",
-    "SUMMARY",
-    "change",
-    "checkpoint_of",
-    "copy_file",
-    "create",
-    "final_metrics",
-    "hand_over",
-    "load_config",
-    "load_overrides",
-    "locked",
-    "read_metrics",
-    "read_summary",
-    "set_status",
-    "write_metrics",
-    "write_summary",
-    "write_text",
-]
+    "BEST", "CONFIG", "CONFUSIONS", "CONSOLE", "CURVES", "EVALUATION", "LAST", "LOCK", "LOG", "METRICS", "OVERRIDES",
+    "PREVIOUS", "SAMPLES", "SCORES", "STOP_SIGNALS", "SUMMARY", "Status", "change", "checkpoint_of", "copy_file",
+    "create", "final_metrics", "load_config", "load_overrides", "locked", "read_metrics", "read_status",
+    "read_summary", "set_status", "write_metrics", "write_summary", "write_text",
+]  # fmt: skip

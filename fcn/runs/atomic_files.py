@@ -1,9 +1,12 @@
-"""Files that appear whole or not at all, and what is in them."""
+"""Files and folders that appear complete or not at all: built under a temporary name, then renamed. File hashes."""
+
+from __future__ import annotations
 
 import contextlib
 import functools
 import hashlib
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,38 +14,96 @@ from pathlib import Path
 from fcn.errors import chain
 
 TEMPORARY = ".*.tmp"
-"""Names of files that are being written, or were when their process was killed."""
+"""Pattern of the names of files that are being written, or whose process was killed while it wrote them."""
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, which takes its place in the end: a reader never meets half a file.
+    """Yield a temporary name beside `path`; the file written there replaces `path` at the end.
 
-    After an exception `path` is as it was.
+    After an exception `path` is unchanged and the temporary file is deleted. Errors of the system name `path`.
     """
-    # Not tempfile: its files are readable by their owner alone. Not from path.name: that may be at its limit.
+    # Not tempfile: only their owner may read its files. Not from path.name, which may have the maximum length already.
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         with named_in_errors(path, temporary):
             yield temporary
             os.replace(temporary, path)
     finally:
-        with contextlib.suppress(OSError):  # where nothing can be written, nothing was
+        with contextlib.suppress(OSError):  # a folder that cannot be written holds no temporary file
             temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8 by `replacing`."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file by `replacing`; as a hard link where the file system supports it."""
+    with replacing(target) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+
+
+@contextlib.contextmanager
+def temporary_folder(parent: Path) -> Iterator[Path]:
+    """Yield a new hidden folder in `parent`, which is created if necessary; delete it at the end if it still exists."""
+    # Not tempfile.mkdtemp: its mode 0700 would survive a rename and lock out other users.
+    folder = parent / f".{uuid.uuid4().hex}"
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path, *, part: str = ".") -> Iterator[Path]:
+    """Yield a temporary folder beside `path` that is renamed to `path` at the end.
+
+    If another process has created `path` in the meantime, that folder is kept.
+
+    Args:
+        path: of the folder; its parent is created if necessary.
+        part: subfolder of the temporary folder that becomes `path`; by default all of it.
+    """
+    with temporary_folder(path.parent) as folder:
+        yield folder
+        try:
+            os.rename(folder / part, path)
+        except OSError:
+            if not path.is_dir():
+                raise
+
+
+@contextlib.contextmanager
+def replacing_files(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder whose files are moved into `folder` at the end, replacing those of the same name.
+
+    After an exception `folder` is unchanged. It is created if necessary.
+    """
+    with temporary_folder(folder) as temporary:
+        yield temporary
+        for path in sorted(temporary.iterdir()):
+            os.replace(path, folder / path.name)
 
 
 @contextlib.contextmanager
 def named_in_errors(path: Path, *aliases: Path) -> Iterator[None]:
-    """Has the system's errors inside name `path`: a full disk names no file, and a temporary one is nobody's.
+    """Make the system's errors inside the context name `path`: those of a full disk name no file.
 
     Args:
         path: of the file.
-        aliases: other names of it.
+        aliases: names to replace by `path`, such as a temporary one.
     """
     try:
         yield
     except Exception as error:
-        for link in chain(error):  # torch.save raises one of its own after the system's
+        for link in chain(error):  # torch.save raises an error of its own after the system's
             if isinstance(link, OSError) and link.errno and link.filename in (None, *map(str, aliases)):
                 link.filename = str(path)
                 if link.filename2 is not None:
@@ -51,7 +112,7 @@ def named_in_errors(path: Path, *aliases: Path) -> Iterator[None]:
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file, in hexadecimal; read once in a process as long as the file stays as it is."""
+    """Return the hash of a file in hexadecimal; an unchanged file is read once per process."""
     state = path.stat()
     return _sha256(path.resolve(), state.st_ino, state.st_mtime_ns, state.st_size)
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fcn import runs
 from fcn.config import ConfigError
 from fcn.errors import UserError
-from fcn.runs import run_directory as runs
 from fcn.runs.atomic_files import TEMPORARY
 
 log = logging.getLogger(__name__)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fcn.runs.atomic_files import replacing
+from fcn.runs.summary import Execution
 
 # Pillow decodes the images, and its releases do not all give the same pixels.
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy", "pillow")
@@ -139,7 +140,7 @@ def _shortened(code: Code) -> bytes:
     return kept + f"\n[cut: {len(kept)} of {len(code.diff)} bytes, sha256 of all {code.sha256}]\n".encode()
 
 
-def software() -> dict[str, Any]:
+def software() -> Execution:
     """`git_commit` and `git_diff_sha256` (null outside a checkout, or without changes), `git_dirty`, `versions`."""
     code = read_code()
     return {
@@ -150,7 +151,7 @@ def software() -> dict[str, Any]:
     }
 
 
-def provenance() -> dict[str, Any]:
+def provenance() -> Execution:
     """Code, versions and machine of this process."""
     return {**software(), "hardware": hardware()}
 

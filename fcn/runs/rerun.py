@@ -72,8 +72,8 @@ def prepare(composed: Config, overrides: Sequence[str]) -> tuple[Config, list[st
 
 
 def _check_repeatable(run: Path, config: Config) -> None:
-    status = runs.read_summary(run).get("status", "not begun")
-    if status != "finished":
+    status = runs.read_status(run)
+    if status is not runs.Status.finished:
         raise ConfigError(f"rerun (={run}) must be a finished run, and this one is {status}; finish it by resume={run}")
     if config.allow:
         raise ConfigError(

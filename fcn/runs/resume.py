@@ -43,9 +43,9 @@ def prepare(run_dir: Path, composed: Config, overrides: Sequence[str]) -> None:
     check_changes(found, allowed=after.allow, run=str(run_dir))
     # Kept, since the next execution may go on from a checkpoint of before the change.
     after.allow = list(dict.fromkeys([*before.allow, *after.allow]))
-    if found and runs.read_summary(run_dir).get("status") == "finished":
+    if found and runs.read_status(run_dir) is runs.Status.finished:
         if after.epochs <= before.epochs:
             raise ConfigError(f"resume (={run_dir}) is finished; it goes on only with more epochs than {before.epochs}")
-        runs.set_status(run_dir, "interrupted")
+        runs.set_status(run_dir, runs.Status.interrupted)
     if to_container(after) != to_container(before):
         runs.change(run_dir, after, overrides=without_keys(typed, "allow"))

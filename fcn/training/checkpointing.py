@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from pathlib import Path
 from types import FrameType
@@ -17,6 +16,7 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from fcn import runs
 from fcn.runs.atomic_files import replacing
+from fcn.runs.stop_signals import SignalNotes
 
 SAVE = 1  # below all signals that stop a run: where processes disagree, a signal decides
 
@@ -71,8 +71,7 @@ class SavePoints(pl.Callback):
         self.run_dir = run_dir
         self.steps = steps
         self.minutes = minutes
-        self.received: set[int] = set()
-        self._previous: dict[int, Any] = {}
+        self.signals = SignalNotes(self._react)
         # One process that has not begun has nothing to save; of several, one that left would hang the others.
         self._ends_at_once = int(os.environ.get("WORLD_SIZE", "1")) == 1
         self.saved_step: int | None = None
@@ -80,18 +79,15 @@ class SavePoints(pl.Callback):
         self._group: Any = None  # torch's default
 
     def __enter__(self) -> SavePoints:
-        if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.getsignal(number) for number in runs.STOP_SIGNALS}
-        self._install()
+        self.signals.__enter__()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+        self.signals.__exit__(*exception)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Lightning has put its own handler for SIGTERM around ours, which would end the run without saving.
-        self._install()
+        self.signals.install()
         self._ends_at_once = False
         self._saved_at = time.monotonic()
         self.saved_step = trainer.global_step or None
@@ -118,12 +114,11 @@ class SavePoints(pl.Callback):
 
     def _hand_over(self, number: int) -> None:
         if number > SAVE:
-            self.received.discard(number)
-            runs.hand_over(number, self._previous.get(number))
+            self.signals.hand_over(number)
 
     def _agreed(self, trainer: pl.Trainer) -> int:
         """The greatest signal that any process has received, `SAVE` if a checkpoint is due, or 0; a collective."""
-        number = max(self.received, default=SAVE if self._is_due(trainer) else 0)
+        number = max(self.signals.received, default=SAVE if self._is_due(trainer) else 0)
         if trainer.world_size > 1:
             flag = torch.tensor(number)
             dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=self._group)
@@ -136,12 +131,7 @@ class SavePoints(pl.Callback):
         elapsed = time.monotonic() - self._saved_at
         return self.minutes is not None and trainer.is_global_zero and elapsed >= 60 * self.minutes
 
-    def _install(self) -> None:
-        for number in self._previous:
-            signal.signal(number, self._note)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received.add(number)
+    def _react(self, number: int) -> None:
         if number == signal.SIGINT:
             signal.signal(number, _end)
         if self._ends_at_once:

@@ -20,7 +20,8 @@ from fcn import errors, runs, visualization
 from fcn.data.module import VOCDataModule
 from fcn.inference.predictor import predict_logits
 from fcn.models.upsampling import bilinear_kernel
-from fcn.runs import provenance
+from fcn.runs import Status, provenance
+from fcn.runs.summary import Execution, Summary
 from fcn.training.checkpointing import SavePoints
 from fcn.training.diagnostics import gradient_norm, peak_memory_mib, upsampling_drift, upsampling_layers
 from fcn.training.task import SegmentationTask
@@ -59,7 +60,7 @@ class RunRecorder(pl.Callback):
         self._rows: list[Mapping[str, Any]] = []
         self._events: EventFiles | None = None
         # What this execution of the run computes with, and what those before it did; kept by process 0.
-        self._execution: dict[str, Any] = {}
+        self._execution: Execution = {}
         self._earlier: list[dict[str, Any]] = []
         if int(os.environ.get("RANK", "0")) == 0:
             started = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -147,37 +148,37 @@ class RunRecorder(pl.Callback):
         self.savepoints.save(trainer, best=improved)
         self._saved = dict(self.metrics), self.best
         if trainer.is_global_zero:
-            self.write_summary(trainer, "interrupted")  # what is true if the run ends here
+            self.write_summary(trainer, Status.interrupted)  # what is true if the run ends here
         self.savepoints.stop_if_asked(trainer)
 
-    def finish(self, trainer: pl.Trainer, status: str) -> None:
+    def finish(self, trainer: pl.Trainer, status: Status) -> None:
         """Write the last summary, the curves and how the run ended. Called by process 0, once.
 
         After a failure, what goes wrong here is told and hides nothing.
         """
-        if status != "finished":
+        if status is not Status.finished:
             self.metrics, self.best = self._saved
         for write in (self._record_end, self._record_curves, self._close_events):
             try:
                 write(trainer, status)
             except OSError as error:
-                if status == "finished":
+                if status is Status.finished:
                     raise
                 log.warning("not written: %s", errors.storage(error))
 
-    def _record_end(self, trainer: pl.Trainer, status: str) -> None:
+    def _record_end(self, trainer: pl.Trainer, status: Status) -> None:
         if self._events or not runs.read_summary(self.run_dir):
             self.write_summary(trainer, status)
         else:  # a run that was to go on, and did not come so far: what it had stays
             runs.set_status(self.run_dir, status)
 
-    def _close_events(self, trainer: pl.Trainer, status: str) -> None:
+    def _close_events(self, trainer: pl.Trainer, status: Status) -> None:
         if self._events:
             self._events.close(status)
 
-    def write_summary(self, trainer: pl.Trainer, status: str) -> None:
+    def write_summary(self, trainer: pl.Trainer, status: Status) -> None:
         """Write summary.json as things stand."""
-        summary = {
+        summary: Summary = {
             "status": status,
             "metrics": self.metrics,
             "best": self.best,
@@ -236,7 +237,7 @@ class RunRecorder(pl.Callback):
         assert self._events
         self._events.add_pictures(pictures, trainer.global_step)
 
-    def _record_curves(self, trainer: pl.Trainer, status: str) -> None:
+    def _record_curves(self, trainer: pl.Trainer, status: Status) -> None:
         """Draw metrics.csv; a run without its picture is a run."""
         try:
             if rows := runs.read_metrics(self.run_dir):

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.plugins.hparams.api_pb2 import Status
+from tensorboard.plugins.hparams import api_pb2
 from tensorboard.plugins.hparams.metadata import PLUGIN_DATA_VERSION
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from fcn.runs import Status
 from fcn.runs.atomic_files import named_in_errors
 
 LAYOUT = {
@@ -96,13 +97,13 @@ class EventFiles:
         with named_in_errors(self._file):
             self._writer.flush()
 
-    def close(self, status: str) -> None:
+    def close(self, status: Status) -> None:
         """Write how the run ended, `finished` or `failed`; of an interrupted run the end is open."""
         with named_in_errors(self._file):
-            if status == "finished":
+            if status is Status.finished:
                 _add(self._writer, _session_end("STATUS_SUCCESS"))
             self._writer.close()
-            if status == "failed":
+            if status is Status.failed:
                 writer = SummaryWriter(str(self.run_dir), filename_suffix=UNFINISHED)
                 _add(writer, _session_end("STATUS_FAILURE"))
                 writer.close()
@@ -121,7 +122,7 @@ def _let_come_before(run_dir: Path, now: int) -> None:
 def _session_end(status: str) -> Summary:
     """The record of a run's end. That of torch knows no status but success."""
     _, _, end = hparams({}, {})  # type: ignore[no-untyped-call]
-    info = SessionEndInfo(status=Status.Value(status))
+    info = SessionEndInfo(status=api_pb2.Status.Value(status))
     content = HParamsPluginData(session_end_info=info, version=PLUGIN_DATA_VERSION)
     end.value[0].metadata.plugin_data.content = content.SerializeToString()
     assert isinstance(end, Summary)

@@ -30,7 +30,7 @@ from fcn.config import (
 from fcn.config.overrides import values_by_key
 from fcn.data.module import VOCDataModule
 from fcn.models.build import copy_fitting
-from fcn.runs import checkpoints, provenance
+from fcn.runs import Status, checkpoints, provenance
 from fcn.runs.checkpoints import CheckpointError, network_weights
 from fcn.training.checkpointing import AtomicCheckpointIO, SavePoints
 from fcn.training.compute import chosen_precision
@@ -75,7 +75,7 @@ def train(config: Config, run_dir: Path | None = None) -> dict[str, float]:
     if not (run_dir / runs.CONFIG).exists():
         runs.create(run_dir, config)
     with _alone(run_dir):
-        if runs.read_summary(run_dir).get("status") == "finished":
+        if runs.read_status(run_dir) is Status.finished:
             print(f"{run_dir} is finished: nothing to do")
             return runs.final_metrics(run_dir)
         # The seed decides the initial weights; everything later is seeded by what it is for.
@@ -116,7 +116,7 @@ def _keep_untrained(config: Config, run_dir: Path) -> dict[str, float]:
         checkpoint = {"config": configuration.to_container(config), "state_dict": task.state_dict()}
         AtomicCheckpointIO().save_checkpoint(checkpoint, run_dir / runs.LAST)
         overrides = runs.load_overrides(run_dir)
-        summary = {"status": "finished", "metrics": {}, "overrides": overrides, **provenance.provenance()}
+        summary = {"status": Status.finished, "metrics": {}, "overrides": overrides, **provenance.provenance()}
         runs.write_summary(run_dir, summary)
         log.info("model    %s", model_line(config))
         log.info("not trained (epochs=0); the network is in %s", run_dir / runs.LAST)
@@ -127,14 +127,14 @@ def _fit(config: Config, run_dir: Path, savepoints: SavePoints) -> dict[str, flo
     watch = Watch(config.trainer.timeout_minutes, run_dir)
     recorder = RunRecorder(run_dir, savepoints, hyperparameters(config, run_dir))
     trainer = build_trainer(config, callbacks=[watch, Announcement(config, run_dir), recorder, savepoints])
-    status = "failed"
+    status = Status.failed
     try:
         last = checkpoints.newest(run_dir)
         task, data = SegmentationTask(config) if last else build_task(config), VOCDataModule(config)
         trainer.fit(task, datamodule=data, ckpt_path=last, weights_only=True)
-        status = "finished"
+        status = Status.finished
     except (SystemExit, KeyboardInterrupt):
-        status = "interrupted"
+        status = Status.interrupted
         log.info("interrupted at step %d; go on with resume=%s", trainer.global_step, run_dir)
         raise
     finally:

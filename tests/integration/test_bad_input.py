@@ -55,7 +55,7 @@ def folder(tmp_path, monkeypatch, trained) -> Path:
     """Where commands are typed: it holds `run`."""
     shutil.copytree(trained, tmp_path / "run")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("fcn.runs.run_directory.PATIENCE", 0)
+    monkeypatch.setattr("fcn.runs.locks.PATIENCE", 0)
     return tmp_path
 
 

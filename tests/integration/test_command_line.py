@@ -136,6 +136,6 @@ def test_a_directory_holds_one_run(monkeypatch, capsys, tmp_path):
     status, _, err = type_in(monkeypatch, capsys, *TINY, "hydra.run.dir=outputs/mine")
     assert status == 1
     assert err == (
-        "error: outputs/mine already holds a run; go on with it by resume=outputs/mine, or choose another name=...\n"
+        "error: outputs/mine already holds a run; resume it by resume=outputs/mine, or choose another name=...\n"
     )
     assert sorted((path, path.stat().st_mtime_ns) for path in run.rglob("*")) == before

@@ -13,9 +13,9 @@ from rich.console import Console
 import fcn
 from fcn import runs
 from fcn.config import ConfigError
-from fcn.execution.jobs import State
 from fcn.execution.search import Search
 from fcn.execution.search_space import Entry, parse, suggest
+from fcn.runs import Status
 from tests.commands import ROOT, TINY, load_command, type_in, wait_for
 
 tune = load_command("tune")
@@ -105,7 +105,7 @@ def test_the_best_command_composes_the_best_run(prepared, capsys):
     for number, job in enumerate(search.draw(search.watch)):
         best = {"epoch": 0, "val/mean_iou": 0.5 - number / 10}
         runs.write_summary(job.run_dir, {"status": "finished", "metrics": {}, "best": best})
-        job.state = State.finished
+        job.state = Status.finished
         search.watch(job)
     tune.report(plan, search.study, Console(width=120))
     *_, where, line = (out := capsys.readouterr().out).splitlines()

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from fcn.comparison.run_collection import Run
 from fcn.comparison.seed_groups import Statistic, distinct_texts, fold, short_names, show, varied_keys
+from fcn.runs import Status
 
 METRIC = "val/mean_iou"
 
 
 def run(value=0.5, *, state="finished", path="x", **config):
     full = {"seed": 0, "lr": 0.1, "name": "x", **{key.replace("__", "."): entry for key, entry in config.items()}}
-    return Run(Path(path), full, state, {} if value is None else {METRIC: value, "train/loss": value})
+    return Run(Path(path), full, Status(state), {} if value is None else {METRIC: value, "train/loss": value})
 
 
 RUNS = st.lists(

@@ -12,7 +12,8 @@ import pytest
 from fcn import runs
 from fcn.config import Config, ConfigError, from_container
 from fcn.execution import processes
-from fcn.execution.jobs import Job, State, build_slots, run_jobs
+from fcn.execution.jobs import Job, build_slots, run_jobs
+from fcn.runs import Status
 
 FINISH = "import json, sys; json.dump({'status': 'finished', 'metrics': {}}, open(sys.argv[1] + '/summary.json', 'w'))"
 SAVE_ON_SIGTERM = (
@@ -51,7 +52,7 @@ def test_every_job_is_executed_once_and_no_more_at_a_time_than_there_are_slots(j
     note = "import os, time; log = open('{}', 'a', buffering=1); log.write('+' + os.environ['SLOT'] + '\\n'); "
     code = note.format(tmp_path / "log") + "time.sleep(0.1); log.write('-' + os.environ['SLOT'] + '\\n'); " + FINISH
     jobs = [job(str(number), code) for number in range(5)]
-    seen: list[tuple[Job, State]] = []
+    seen: list[tuple[Job, Status]] = []
     assert run_jobs(jobs, [{"SLOT": "a"}, {"SLOT": "b"}], watch=lambda one: seen.append((one, one.state))) == 0
     events = (tmp_path / "log").read_text().split()
     assert sorted(event[0] for event in events) == ["+"] * 5 + ["-"] * 5
@@ -61,9 +62,9 @@ def test_every_job_is_executed_once_and_no_more_at_a_time_than_there_are_slots(j
         assert mine
     for one in jobs:
         states = [state for watched, state in seen if watched is one]
-        assert states[0] is State.running
-        assert states[-1] is State.finished
-        assert states.count(State.finished) == 1
+        assert states[0] is Status.running
+        assert states[-1] is Status.finished
+        assert states.count(Status.finished) == 1
         assert one.started <= one.ended
 
 
@@ -74,8 +75,8 @@ def test_a_failed_job_gives_its_reason_and_the_others_go_on(job):
     unfinished = job("unfinished", "pass")  # ended without a word, and without a summary
     last = job("last")
     run_jobs([said, crashed, killed, unfinished, last], [{}], watch=ignore)
-    assert [one.state for one in (said, crashed, killed, unfinished)] == [State.failed] * 4
-    assert last.state is State.finished
+    assert [one.state for one in (said, crashed, killed, unfinished)] == [Status.failed] * 4
+    assert last.state is Status.finished
     assert said.reason == "lr (=9) must be small"
     assert crashed.reason == "exit status 3\nepoch 1\nepoch 2"
     assert killed.reason == "killed by SIGKILL"
@@ -93,7 +94,7 @@ def test_a_signal_stops_the_jobs_and_starts_no_more(job, number):
 
     before = signal.getsignal(number)
     assert run_jobs([first, second, third], [{}, {}], watch=stop_when_both_run) == number
-    assert [one.state for one in (first, second, third)] == [State.interrupted, State.interrupted, State.queued]
+    assert [one.state for one in (first, second, third)] == [Status.interrupted, Status.interrupted, Status.queued]
     assert signal.getsignal(number) is before
 
 
@@ -108,7 +109,7 @@ def test_a_second_signal_kills_what_does_not_stop(job):
             end.start()
 
     assert run_jobs([deaf], [{}], watch=stop) == signal.SIGINT
-    assert deaf.state is State.interrupted  # it would have run for a minute
+    assert deaf.state is Status.interrupted  # it would have run for a minute
 
 
 def test_jobs_do_not_outlive_an_exception(job):
@@ -124,7 +125,7 @@ def test_jobs_do_not_outlive_an_exception(job):
     while not long.poll():
         assert time.monotonic() < end
         time.sleep(0.02)
-    assert long.state is State.interrupted
+    assert long.state is Status.interrupted
 
 
 def test_jobs_are_drawn_when_a_slot_is_free(job):
@@ -136,7 +137,7 @@ def test_jobs_are_drawn_when_a_slot_is_free(job):
             assert len(ended) == number
             yield job(str(number))
 
-    run_jobs(draw(), [{}], watch=lambda one: ended.append(one) if one.state is State.finished else None)
+    run_jobs(draw(), [{}], watch=lambda one: ended.append(one) if one.state is Status.finished else None)
     assert len(ended) == 3
 
 

@@ -15,10 +15,11 @@ from optuna.trial import TrialState
 from fcn import runs
 from fcn.config import Config, ConfigError, Init, ModelConfig
 from fcn.config.overrides import values_by_key
-from fcn.execution.jobs import Job, State
+from fcn.execution.jobs import Job
 from fcn.execution.search import Search
 from fcn.execution.search_space import PrunerName, parse
 from fcn.execution.search_study import Plan, importances, latest
+from fcn.runs import Status
 
 SPACE = {"lr": {"low": 1e-4, "high": 1e-1, "log": True}, "model.init": {"choices": ["bilinear", "xavier"]}}
 
@@ -59,7 +60,7 @@ def write(job: Job, *scores: float, status: str = "interrupted") -> None:
 
 def finish(search: Search, job: Job, *scores: float) -> None:
     write(job, *scores, status="finished")
-    job.state = State.finished
+    job.state = Status.finished
     search.watch(job)
 
 
@@ -142,14 +143,14 @@ def test_a_run_that_finished_untold_is_told_and_not_executed(folder):
     first._executions[job].owner.close()  # its process ends
     second, seen = Search.open(plan(folder, trials=1)), []
     assert list(second.draw(seen.append)) == []
-    assert [job.state for job in seen] == [State.finished]
+    assert [job.state for job in seen] == [Status.finished]
     assert [(trial.state, trial.value) for trial in second.study.trials] == [(TrialState.COMPLETE, 0.5)]
 
 
 def test_a_stopped_trial_stays_running_and_goes_on(folder):
     search = Search.open(plan(folder))
     (job,) = drawn(search, 1)
-    job.state = State.interrupted
+    job.state = Status.interrupted
     search.watch(job)
     assert states(search) == [TrialState.RUNNING]
     (again,) = drawn(search, 1)
@@ -193,7 +194,7 @@ def running():
     def start(job: Job) -> Job:
         line = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
         processes.append(subprocess.Popen(line, start_new_session=True))
-        job._process, job.state = processes[-1], State.running
+        job._process, job.state = processes[-1], Status.running
         return job
 
     yield start
@@ -224,7 +225,7 @@ def test_a_trial_below_the_median_is_stopped(folder, running):
     assert job.poll()
     search.watch(job)
     trial = search.study.trials[5]
-    assert (job.state, trial.state, trial.value) == (State.pruned, TrialState.PRUNED, 0.8)
+    assert (job.state, trial.state, trial.value) == (Status.pruned, TrialState.PRUNED, 0.8)
     assert list(search.draw(search.watch)) == []
 
 
@@ -270,10 +271,10 @@ def test_hyperband_stops_the_worst(folder):
 def test_a_failed_trial_has_its_reason_and_the_search_goes_on(folder):
     search = Search.open(plan(folder))
     first, second = drawn(search, 2)
-    first.state, first.reason = State.failed, "train/loss became nan"
+    first.state, first.reason = Status.failed, "train/loss became nan"
     search.watch(first)
     write(second, status="finished")
-    second.state = State.finished
+    second.state = Status.finished
     search.watch(second)
     assert states(search) == [TrialState.FAIL] * 2
     reasons = [trial.user_attrs["reason"] for trial in search.study.trials]
@@ -282,7 +283,7 @@ def test_a_failed_trial_has_its_reason_and_the_search_goes_on(folder):
 
 
 def fail(search: Search, job: Job, reason: str = "no space left on device") -> None:
-    job.state, job.reason = State.failed, reason
+    job.state, job.reason = Status.failed, reason
     search.watch(job)
 
 

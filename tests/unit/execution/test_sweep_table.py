@@ -9,8 +9,9 @@ from rich.console import Console
 
 from fcn import runs
 from fcn.config import Config
-from fcn.execution.jobs import Job, State
+from fcn.execution.jobs import Job
 from fcn.execution.sweep_table import Board, read_progress
+from fcn.runs import Status
 
 
 @pytest.fixture
@@ -45,8 +46,8 @@ def test_progress_of_a_run(run_dir):
 
 
 def test_the_table_has_epoch_score_and_time_left(run_dir):
-    job = Job(run_dir, ["epochs=10", "lr=0.1"], State.running, started=time.time() - 60)
-    other = Job(run_dir, ["epochs=10", "lr=0.2"], State.finished, started=100.0, ended=165.0)
+    job = Job(run_dir, ["epochs=10", "lr=0.1"], Status.running, started=time.time() - 60)
+    other = Job(run_dir, ["epochs=10", "lr=0.2"], Status.finished, started=100.0, ended=165.0)
     go(run_dir, epochs=4, seconds=40.0, ago=5.2)
     first, second = (
         line
@@ -62,12 +63,12 @@ def test_the_table_has_epoch_score_and_time_left(run_dir):
 
 def test_the_time_left_of_a_resumed_job_counts_from_its_start(run_dir):
     go(run_dir, epochs=4, seconds=40.0, ago=86400)
-    job = Job(run_dir, ["lr=0.1"], State.running, started=time.time())
+    job = Job(run_dir, ["lr=0.1"], Status.running, started=time.time())
     assert "0:01:00" in text(Board(run_dir.parent, [job], headline=""))
 
 
 def test_a_sweep_longer_than_the_terminal_shows_what_runs_and_what_failed(run_dir):
-    states = [State.finished] * 30 + [State.failed, State.running] + [State.queued] * 30
+    states = [Status.finished] * 30 + [Status.failed, Status.running] + [Status.queued] * 30
     jobs = [Job(run_dir, [f"seed={number}"], state) for number, state in enumerate(states)]
     shown = text(Board(run_dir.parent, jobs, headline=""), height=16)
     assert len(shown.splitlines()) <= 16
@@ -85,7 +86,7 @@ def test_without_a_terminal_there_is_a_line_for_what_happens(run_dir, capsys):
     job = Job(run_dir, ["lr=0.1"])
     go(run_dir, epochs=10, seconds=40.0)
     with Board(run_dir.parent, [job], headline="search of one") as board:
-        for state, reason in ((State.running, ""), (State.failed, "no luck"), (State.finished, "")):
+        for state, reason in ((Status.running, ""), (Status.failed, "no luck"), (Status.finished, "")):
             job.state, job.reason = state, reason
             board.tell(job)
     out, err = capsys.readouterr()

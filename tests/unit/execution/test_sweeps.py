@@ -13,8 +13,9 @@ from omegaconf import OmegaConf
 
 from fcn import runs
 from fcn.config import Config, ConfigError
-from fcn.execution.jobs import Job, State
+from fcn.execution.jobs import Job
 from fcn.execution.sweeps import SWEEP, Sweep, SweepFailed, failure, job_names, resume, score
+from fcn.runs import Status
 from hydra_plugins import fcn_launcher
 from tests.commands import ROOT
 
@@ -33,7 +34,7 @@ def sweep(tmp_path):
 
 def test_a_saved_sweep_is_read_back(sweep, tmp_path):
     sweep.jobs[0].started, sweep.jobs[0].ended = 1.5, 2.5
-    sweep.jobs[1].state, sweep.jobs[1].reason = State.failed, "exit status 3\nlast words"
+    sweep.jobs[1].state, sweep.jobs[1].reason = Status.failed, "exit status 3\nlast words"
     sweep.save()
     again = Sweep.load(tmp_path)
     facts = ("run_dir", "overrides", "state", "reason", "started", "ended")
@@ -55,7 +56,7 @@ def test_a_saved_sweep_is_read_back(sweep, tmp_path):
     ],
 )
 def test_what_a_job_is_after_the_command_has_gone(sweep, tmp_path, written, status, state):
-    sweep.jobs[0].state = State(written)
+    sweep.jobs[0].state = Status(written)
     sweep.save()
     if status:
         runs.write_summary(sweep.jobs[0].run_dir, {"status": status, "metrics": {}})
@@ -145,7 +146,7 @@ def test_the_score_is_the_best_val_mean_iou(tmp_path):
 def test_the_sweeper_gets_the_score_of_a_job_or_what_failed(sweep):
     done, failed = sweep.jobs
     finish(done.run_dir, 0.25)
-    done.state, failed.state = State.finished, State.failed
+    done.state, failed.state = Status.finished, Status.failed
     first, second = (fcn_launcher._returned(job, OmegaConf.create(), failure(sweep.jobs)) for job in sweep.jobs)
     assert (first.status, first.return_value, first.overrides) == (JobStatus.COMPLETED, 0.25, ["lr=0.1"])
     assert second.status is JobStatus.FAILED
@@ -162,11 +163,11 @@ def test_the_sweeper_gets_the_score_of_a_job_or_what_failed(sweep):
     ],
 )
 def test_what_is_raised_for_jobs_that_are_not_finished(states, message):
-    jobs = [Job(Path("outputs/sweep", str(n)), state=State(state)) for n, state in enumerate(states)]
+    jobs = [Job(Path("outputs/sweep", str(n)), state=Status(state)) for n, state in enumerate(states)]
     error = failure(jobs)
     assert isinstance(error, SweepFailed)
     assert str(error) == message
-    assert failure([job for job in jobs if job.state is State.finished]) is None
+    assert failure([job for job in jobs if job.state is Status.finished]) is None
 
 
 @pytest.mark.parametrize(

@@ -242,10 +242,10 @@ def test_everything_else_is_refused(write, override):
         rerun.prepare(Config(rerun=str(run), name="x"), [f"rerun={run}", override])
 
 
-@pytest.mark.parametrize("status", ["interrupted", "failed", "not begun"])
+@pytest.mark.parametrize("status", ["interrupted", "failed", "unfinished"])
 def test_a_run_must_be_finished(write, status):
     run = write("run", config=Config(name="mine"), status=status)
-    if status == "not begun":
+    if status == "unfinished":
         (run / runs.SUMMARY).unlink()
     with pytest.raises(
         ConfigError, match=f"must be a finished run, and this one is {status}; finish it by resume=.*run"

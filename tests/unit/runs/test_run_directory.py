@@ -23,7 +23,7 @@ def test_a_created_run_is_read_back(tmp_path):
 
 def test_a_directory_holds_one_run(tmp_path):
     runs.create(tmp_path, Config(name="first"))
-    with pytest.raises(ConfigError, match=r"already holds a run; go on with it by resume="):
+    with pytest.raises(ConfigError, match=r"already holds a run; resume it by resume="):
         runs.create(tmp_path, Config(name="second"))
     assert runs.load_config(tmp_path).name == "first"
 

@@ -106,7 +106,7 @@ def test_one_of_several_processes_does_not_leave_the_others_before_the_first_ste
     monkeypatch.setenv("WORLD_SIZE", "2")
     with SavePoints(tmp_path) as stop:
         os.kill(os.getpid(), signal.SIGTERM)
-    assert stop.received == {signal.SIGTERM}
+    assert stop.signals.received == [signal.SIGTERM]
 
 
 def test_checkpoints_every_so_many_steps(trainer, tmp_path):

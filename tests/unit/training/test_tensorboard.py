@@ -8,8 +8,9 @@ from PIL import Image
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams import metadata
-from tensorboard.plugins.hparams.api_pb2 import Status
+from tensorboard.plugins.hparams.api_pb2 import Status as SessionStatus
 
+from fcn.runs import Status
 from fcn.training.tensorboard import LAYOUT, EventFiles
 
 
@@ -21,7 +22,7 @@ def written(run, *stretches):
             board.add_scalars({"train/loss": value}, number)
         board.flush()
         if status is not None:  # None: the process was killed
-            board.close(status)
+            board.close(Status(status))
     events = EventAccumulator(str(run))
     events.Reload()
     return events
@@ -34,7 +35,7 @@ def status_of(events):
     except KeyError:
         return "STATUS_UNKNOWN"
     end = metadata.parse_session_end_info_plugin_data(record.plugin_data.content)
-    return Status.Name(end.status)
+    return SessionStatus.Name(end.status)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_a_picture_keeps_its_pixels(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     board = EventFiles(tmp_path, step=0, hyperparameters={})
     board.add_pictures({"val/samples": Image.fromarray(pixels)}, 1)
-    board.close("finished")
+    board.close(Status.finished)
     events = EventAccumulator(str(tmp_path))
     events.Reload()
     width, height, encoded = events.Tensors("val/samples")[0].tensor_proto.string_val

@@ -1,0 +1,53 @@
+"""Locks of folders: one process at a time executes a run, a sweep or a search."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from fcn.config import ConfigError
+from fcn.runs.atomic_files import named_in_errors
+
+LOCK = ".lock"
+PATIENCE = 60
+"""Seconds to wait for another process that executes a run: it may be saving a checkpoint after a signal."""
+
+
+@contextlib.contextmanager
+def locked(folder: Path, *, patience: float | None = None, name: str = LOCK) -> Iterator[None]:
+    """Hold the lock of a folder. The system releases it when the process ends, even by SIGKILL.
+
+    Args:
+        folder: of the run, sweep or search.
+        patience: seconds to wait for another process; None: `PATIENCE`.
+        name: of the lock file.
+
+    Raises:
+        ConfigError: if another process still holds the lock.
+    """
+    with open(folder / name, "a+", encoding="utf-8") as file:
+        end = time.monotonic() + (PATIENCE if patience is None else patience)
+        while not _try_lock(file.fileno()):
+            if time.monotonic() > end:
+                file.seek(0)
+                holder = file.read() or "another process"
+                raise ConfigError(f"{folder} is being executed by {holder}; wait for it to end, or stop it")
+            time.sleep(0.1)
+        with named_in_errors(folder / name):
+            os.ftruncate(file.fileno(), 0)
+            os.write(file.fileno(), f"process {os.getpid()} on {os.uname().nodename}".encode())
+        yield
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # the file system has no locks
+    return True
