@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from fcn import runs
-from fcn.data import shapes
 from tests.commands import TINY, interrupt, wait_for, workers_of
+from tests.voc_tree import shapes_as_voc, truncate
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +38,10 @@ def test_two_processes_are_one_run(pair, module_command):
 @pytest.mark.exhaustive
 def test_a_failing_rank_gives_one_line_with_its_root_cause(command):
     """Rank 1 alone reads the second validation image, and that one is broken, which a cache would find before."""
-    root = command.folder / "voc"
-    drawn = shapes.ensure_shapes(root, num_train=16, num_val=5, seed=0)
-    broken = (drawn / "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt").read_text().split()[1]
-    image = drawn / f"VOCdevkit/VOC2012/JPEGImages/{broken}.jpg"
-    image.write_bytes(image.read_bytes()[:500])
-    classes = f"data.classes=[{','.join(shapes.CLASSES)}]"
-    done = command(
-        *TINY, "data=voc", f"data.root={drawn}", classes, "data.cache=false", "name=broken", "trainer=ddp_cpu"
-    )
+    tree, data = shapes_as_voc(command.folder / "voc")
+    broken = (tree / "ImageSets/Segmentation/val.txt").read_text().split()[1]
+    truncate(tree / f"JPEGImages/{broken}.jpg")
+    done = command(*TINY, *data, "name=broken", "trainer=ddp_cpu")
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: rank 1 failed: DataError: ")

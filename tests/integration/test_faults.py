@@ -4,7 +4,6 @@ import contextlib
 import os
 import re
 import resource
-import shutil
 import signal
 import subprocess
 import time
@@ -15,9 +14,9 @@ import torch
 from torchvision.models import squeezenet1_0
 
 from fcn import errors, runs
-from fcn.data import shapes
 from tests.commands import TINY, type_in, wait_for, workers_of
 from tests.matrix import FAULTS, read_messages
+from tests.voc_tree import shapes_as_voc
 
 MESSAGES = read_messages(FAULTS)
 SMALL = (*TINY, "backbone=squeezenet1_0", "trainer.sample_images=0")
@@ -219,13 +218,11 @@ def test_a_rank_that_is_stopped_is_named_and_ends(command):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_rank_that_waits_for_its_data_is_named(command, workers):
     """A named pipe takes the place of an image after the first epoch: whoever opens it waits for ever."""
-    root = shapes.ensure_shapes(command.folder / "voc", num_train=16, num_val=5, seed=0)
-    shutil.rmtree(root / "cache", ignore_errors=True)
+    tree, data = shapes_as_voc(command.folder / "voc")
     os.mkfifo(pipe := command.folder / "pipe")
-    data = ["data=voc", f"data.root={root}", f"data.classes=[{','.join(shapes.CLASSES)}]", "data.cache=false"]
     options = [*data, f"data.num_workers={workers}", "trainer=ddp_cpu", "trainer.timeout_minutes=0.05"]
     process, run = started(command, *options, name="hangs")
-    pipe.replace(next((root / "VOCdevkit/VOC2012/JPEGImages").glob("train_00003.jpg")))
+    pipe.replace(next((tree / "JPEGImages").glob("train_00003.jpg")))
     _, err = process.communicate(timeout=120)
     assert process.returncode == 1
     assert_message("rank waits for its data", err)

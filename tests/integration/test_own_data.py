@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from fcn.data.palette import color_map
 from tests.commands import ROOT, load_command, type_in
+from tests.voc_tree import noise, palette_mask, write_list
 
 CLASSES = ["background", "big cat", "dog"]
 PRESET = """# @package _global_
@@ -30,19 +30,16 @@ trainer: {accelerator: cpu, sample_images: 0}
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
     """A folder to type in: images of several sizes and two formats, masks with two colours in their palette."""
-    rng = np.random.default_rng(0)
-    for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+    for name in ("JPEGImages", "SegmentationClass"):
         (tmp_path / "mine" / name).mkdir(parents=True)
-    for number, size in enumerate([(70, 90), (101, 64), (33, 50), (80, 80), (64, 95)]):
-        image = Image.fromarray(rng.integers(0, 255, (*size, 3), dtype=np.uint8))
+    for number, (height, width) in enumerate([(70, 90), (101, 64), (33, 50), (80, 80), (64, 95)]):
+        image = Image.fromarray(noise(height, width, seed=number))
         image.save(tmp_path / "mine" / "JPEGImages" / f"photo_{number}.{'png' if number % 2 else 'jpg'}")
-        mask = Image.new("P", image.size)
-        mask.putpalette([0, 0, 0, 200, 30, 30, 30, 30, 200])
+        mask = palette_mask(np.zeros((height, width)), [0, 0, 0, 200, 30, 30, 30, 30, 200])
         ImageDraw.Draw(mask).ellipse([5, 5, 30, 25], fill=1 + number % 2)
         mask.save(tmp_path / "mine" / "SegmentationClass" / f"photo_{number}.png")
-    lists = tmp_path / "mine" / "ImageSets" / "Segmentation"
-    (lists / "train.txt").write_text("photo_0\nphoto_1\nphoto_2\n")
-    (lists / "val.txt").write_text("photo_3\nphoto_4\n")
+    write_list(tmp_path / "mine", "train", "photo_0", "photo_1", "photo_2")
+    write_list(tmp_path / "mine", "val", "photo_3", "photo_4")
     (tmp_path / "presets" / "experiment").mkdir(parents=True)
     (tmp_path / "presets" / "experiment" / "mine.yaml").write_text(PRESET)
     monkeypatch.chdir(tmp_path)
@@ -119,8 +116,6 @@ def test_the_recipes_make_palette_masks_of_others(kind, folder):
 
 def test_the_recipe_for_fewer_classes(folder):
     for path in (folder / "mine" / "SegmentationClass").iterdir():
-        mask = Image.fromarray(np.array([[0, 8, 12, 15, 255]], np.uint8))
-        mask.putpalette(color_map().tobytes())
-        mask.save(path)
+        palette_mask([[0, 8, 12, 15, 255]]).save(path)
     for mask in convert("fewer"):
         assert np.array(mask).tolist() == [[0, 1, 2, 0, 255]]

@@ -16,9 +16,9 @@ import pytest
 import fcn
 from fcn import config as configuration
 from fcn import runs
-from fcn.data import shapes
 from fcn.training.tensorboard import LAYOUT
 from tests.commands import TINY, type_in, wait_for, workers_of
+from tests.voc_tree import shapes_as_voc, truncate, write_list
 
 SWEEP = ("model.init=bilinear,xavier", "lr=0.01")
 JOBS = {"0_init-bilinear": ("bilinear", 0.01), "1_init-xavier": ("xavier", 0.01)}
@@ -249,14 +249,11 @@ def test_resume_of_a_sweep_is_no_sweep(monkeypatch, capsys, tmp_path):
 @pytest.mark.exhaustive
 def test_a_sweep_of_jobs_of_two_processes_survives_sigkill_and_a_failing_rank(command):
     """2 x 2 jobs. Two of them must fail, in rank 1 only, which alone reads the second validation image."""
-    drawn = shapes.ensure_shapes(command.folder / "voc", num_train=16, num_val=5, seed=0)
-    lists = drawn / "VOCdevkit/VOC2012/ImageSets/Segmentation"
-    names = (lists / "val.txt").read_text().split()
-    image = drawn / f"VOCdevkit/VOC2012/JPEGImages/{names[1]}.jpg"
-    (lists / "sound.txt").write_text("\n".join([names[0], *names[2:]]))
-    image.write_bytes(image.read_bytes()[:500])
     # Without a cache, which would find the broken image before the first step.
-    data = ("data=voc", f"data.root={drawn}", f"data.classes=[{','.join(shapes.CLASSES)}]", "data.cache=false")
+    tree, data = shapes_as_voc(command.folder / "voc")
+    names = (tree / "ImageSets/Segmentation/val.txt").read_text().split()
+    write_list(tree, "sound", names[0], *names[2:])
+    truncate(tree / f"JPEGImages/{names[1]}.jpg")
     swept = ("model.init=bilinear,xavier", "data.val_split=sound,val", "trainer=ddp_cpu", "epochs=1")
     process = command.start("-m", *TINY, *data, "name=two", *swept)
     folder = command.folder / "outputs" / "two"

@@ -6,12 +6,12 @@ import shlex
 import subprocess
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from fcn.data import shapes
 from tests.commands import ROOT, TINY, load_command, type_in
+from tests.voc_tree import noise, palette_mask
 
 PAGE = (ROOT / "docs" / "tutorial.md").read_text()
 COMMANDS = re.findall(r"^    (\S.*)$", re.sub(r"```.*?```", "", PAGE, flags=re.S), re.M)
@@ -49,12 +49,10 @@ def folder(tmp_path, shapes_root, monkeypatch) -> Path:
     for name in ("JPEGImages", "SegmentationClass"):
         (tmp_path / "mine" / name).mkdir(parents=True)
     (tmp_path / "photos").mkdir()
-    rng = np.random.default_rng(0)
     for number in range(10):
-        image = Image.fromarray(rng.integers(0, 255, (60 + number, 80, 3), dtype=np.uint8))
+        image = Image.fromarray(noise(60 + number, 80))
         image.save(tmp_path / "mine" / "JPEGImages" / f"photo_{number}.jpg")
-        mask = Image.fromarray(rng.integers(0, 3, (60 + number, 80), dtype=np.uint8))
-        mask.putpalette([0, 0, 0, 200, 0, 0, 0, 200, 0])
+        mask = palette_mask(noise(60 + number, 80)[..., 0] % 3, [0, 0, 0, 200, 0, 0, 0, 200, 0])
         mask.save(tmp_path / "mine" / "SegmentationClass" / f"photo_{number}.png")
     image.save(tmp_path / "photos" / "cat.jpg")
     for block in re.findall(r"```yaml\n# (\S+)\n(.*?)```", PAGE, re.S):

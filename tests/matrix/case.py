@@ -8,10 +8,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fcn.data.palette import color_map
+from tests.voc_tree import make_voc_tree, noise, palette_mask
 
 CLASSES = "[background,thing]"
-TREE = "VOCdevkit/VOC2012"
 # A run on `own_data`, of which nothing is ever trained.
 OWN = (
     "data=voc", "data.root=.", f"data.classes={CLASSES}", "data.crop_size=[32,32]", "backbone=squeezenet1_0",
@@ -41,21 +40,14 @@ class Case:
 
 def own_data(folder: Path) -> Path:
     """A set of two classes in VOC's layout: a, b and c to train on, d to validate with; the tree's folder."""
-    tree = folder / TREE
-    for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
-        (tree / name).mkdir(parents=True)
-    for name in "abcd":
-        save_image(tree, name)
-        save_mask(tree, name)
-    write_list(tree, "train", "a", "b", "c")
-    write_list(tree, "val", "d")
-    return tree
+    half = np.zeros((40, 48), np.uint8)
+    half[:20] = 1
+    return make_voc_tree(folder, dict.fromkeys("abcd", half), {"train": "abc", "val": "d"})
 
 
 def save_image(tree: Path, name: str, *, size: tuple[int, int] = (40, 48), mode: str = "RGB", **options) -> Path:
     """Noise of height and width `size` as JPEGImages/<name>.jpg, in a format that has the mode."""
-    noise = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
-    image = Image.fromarray(noise).convert("L" if mode in ("I;16", "F") else mode)
+    image = Image.fromarray(noise(*size)).convert("L" if mode in ("I;16", "F") else mode)
     if mode == "I;16":
         image = Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
     path = tree / "JPEGImages" / f"{name}.jpg"
@@ -68,8 +60,7 @@ def save_mask(tree: Path, name: str, *, size: tuple[int, int] = (40, 48), mode: 
     """A mask whose upper half is `value`, as SegmentationClass/<name>.png."""
     mask = np.zeros(size, np.uint8)
     mask[: (size[0] + 1) // 2] = value
-    image = Image.fromarray(mask)
-    image.putpalette(color_map().tobytes())
+    image = palette_mask(mask)
     if mode == "I;16":
         image = Image.fromarray(mask.astype(np.uint16))
     elif mode != "P":
@@ -77,16 +68,6 @@ def save_mask(tree: Path, name: str, *, size: tuple[int, int] = (40, 48), mode: 
     path = tree / "SegmentationClass" / f"{name}.png"
     image.save(path)
     return path
-
-
-def write_list(tree: Path, split: str, *lines: str) -> None:
-    (tree / "ImageSets/Segmentation" / f"{split}.txt").write_text("\n".join([*lines, ""]))
-
-
-def cut(path: Path, share: float = 0.5) -> None:
-    """Leave the beginning of a file alone."""
-    content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * share)])
 
 
 class Malicious:

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from fcn import runs
-from tests.matrix.case import OWN, Case, Malicious, change_checkpoint, cut, own_data, write_list
+from tests.matrix.case import OWN, Case, Malicious, change_checkpoint, own_data
+from tests.voc_tree import truncate, write_list
 
 SAVED = ("run/checkpoints/best.ckpt", "run/checkpoints/last.ckpt")
 
@@ -55,8 +56,8 @@ CHECKPOINTS = [
     Case("an empty name of a run, as of a variable that is not set", ("run=",), script="evaluate"),
     Case("a folder that is no run", ("run=VOCdevkit",), script="evaluate", given=own_data),
     evaluate("a run without a checkpoint", Path.unlink),
-    evaluate("a truncated checkpoint", cut),
-    evaluate("a checkpoint of zero bytes", lambda path: cut(path, 0)),
+    evaluate("a truncated checkpoint", truncate),
+    evaluate("a checkpoint of zero bytes", lambda path: truncate(path, 0)),
     evaluate("a text file for a checkpoint", lambda path: path.write_text("no checkpoint")),
     evaluate("a state dict for a checkpoint", lambda path: torch.save({"weight": torch.ones(1)}, path)),
     evaluate("a checkpoint with pickled code inside, which is not executed", malicious),
@@ -133,7 +134,7 @@ RESUMED = [
     Case(
         "all checkpoints damaged",
         ("resume=run",),
-        given=lambda folder: [interrupted(folder), *(cut(folder / name) for name in SAVED)],
+        given=lambda folder: [interrupted(folder), *(truncate(folder / name) for name in SAVED)],
     ),
     Case("a run whose data have changed", ("resume=run",), given=changed_data),
     Case("a run that another process executes", ("resume=run",), given=held),

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.matrix.case import OWN, Case, cut, own_data, save_image, save_mask, write_list
+from tests.matrix.case import OWN, Case, own_data, save_image, save_mask
+from tests.voc_tree import truncate, write_list
 
 
 def data(what: str, spoil: Callable[[Path], object] = lambda tree: None, *typed: str, accepted: bool = False) -> Case:
@@ -50,8 +51,8 @@ LISTS = [
 
 IMAGES = [
     data("an image that is not there", lambda tree: (tree / "JPEGImages/b.jpg").unlink()),
-    data("a truncated image", lambda tree: cut(tree / "JPEGImages/b.jpg")),
-    data("an image of zero bytes", lambda tree: cut(tree / "JPEGImages/b.jpg", 0)),
+    data("a truncated image", lambda tree: truncate(tree / "JPEGImages/b.jpg")),
+    data("an image of zero bytes", lambda tree: truncate(tree / "JPEGImages/b.jpg", 0)),
     data("a text file for an image", lambda tree: (tree / "JPEGImages/b.jpg").write_text("no image")),
     data("an image of floating-point pixels", lambda tree: save_image(tree, "b", mode="F")),
     data("an image that is a link to itself", lambda tree: link_to_itself(tree / "JPEGImages/b.jpg")),
@@ -60,8 +61,8 @@ IMAGES = [
 
 MASKS = [
     data("a mask that is not there", lambda tree: (tree / "SegmentationClass/b.png").unlink()),
-    data("a truncated mask", lambda tree: cut(tree / "SegmentationClass/b.png")),
-    data("a mask of zero bytes", lambda tree: cut(tree / "SegmentationClass/b.png", 0)),
+    data("a truncated mask", lambda tree: truncate(tree / "SegmentationClass/b.png")),
+    data("a mask of zero bytes", lambda tree: truncate(tree / "SegmentationClass/b.png", 0)),
     data("an RGB mask", lambda tree: save_mask(tree, "b", mode="RGB")),
     data("an RGBA mask", lambda tree: save_mask(tree, "b", mode="RGBA")),
     data("a grey mask", lambda tree: save_mask(tree, "b", mode="L")),

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.matrix.case import Case, cut, own_data
+from tests.matrix.case import Case, own_data
+from tests.voc_tree import truncate
 
 
 def predict(what: str, given, *typed: str) -> Case:
@@ -42,7 +43,7 @@ PREDICTED = [
     Case("a glob that matches nothing", ("run=run", "input='photos/*.jpg'"), script="predict"),
     predict("a folder without images", lambda photos: (photos / "a.txt").touch()),
     predict("a file that is no image", lambda photos: (photos / "a.jpg").write_text("no image")),
-    predict("a truncated image", lambda photos: cut(photo(photos, "a.jpg"))),
+    predict("a truncated image", lambda photos: truncate(photo(photos, "a.jpg"))),
     predict("an image of zero bytes", lambda photos: (photos / "a.jpg").touch()),
     predict("a huge image", huge),
     predict("an output of no name", lambda photos: photo(photos), "output="),

@@ -8,7 +8,6 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 import torchvision
-from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
@@ -18,13 +17,13 @@ from fcn.cli.train import compose
 from fcn.config import Config
 from fcn.data.datasets import Crops
 from fcn.data.module import VOCDataModule
-from fcn.data.palette import color_map
 from fcn.data.sampling import AUGMENTATION, CHAPTER_CROPS, EpochBatches
 from fcn.data.transforms import TrainTransform
 from fcn.inference.predictor import load_task
 from fcn.training.compute import chosen_layout
 from fcn.training.run_header import loss_line
 from fcn.training.task import IMAGENET_MEAN, IMAGENET_STD, SegmentationTask
+from tests.voc_tree import make_voc_tree
 
 CROP = (128, 96)
 BATCH = 4
@@ -38,20 +37,14 @@ def voc_tree(tmp_path) -> Path:
     Some images are smaller than the crop; masks hold all 21 classes and void.
     """
     rng = np.random.default_rng(0)
-    voc = tmp_path / "root" / "VOCdevkit" / "VOC2012"
-    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
-        (voc / folder).mkdir(parents=True)
-    for split, count in (("train", 18), ("val", 9)):
-        names = [f"{split}_{number}" for number in range(count)]
-        (voc / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("\n".join(names))
+    lists = {split: [f"{split}_{number}" for number in range(count)] for split, count in (("train", 18), ("val", 9))}
+    masks = {}
+    for names in lists.values():
         for number, name in enumerate(names):
             width, height = (80, 140) if number % 4 == 3 else (110, 150)
-            noise = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-            Image.fromarray(noise).save(voc / "JPEGImages" / f"{name}.jpg", quality=95)
             cells = rng.choice([*range(21), 255], (height // 10 + 1, width // 10 + 1)).astype(np.uint8)
-            mask = Image.fromarray(np.kron(cells, np.ones((10, 10), np.uint8))[:height, :width]).convert("P")
-            mask.putpalette(color_map().flatten().tolist())
-            mask.save(voc / "SegmentationClass" / f"{name}.png")
+            masks[name] = np.kron(cells, np.ones((10, 10), np.uint8))[:height, :width]
+    make_voc_tree(tmp_path / "root", masks, lists)
     return tmp_path / "root"
 
 

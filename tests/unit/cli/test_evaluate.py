@@ -16,13 +16,13 @@ import fcn
 from fcn import config as configuration
 from fcn import runs
 from fcn.config import BackboneConfig, BackboneName, Config, DataConfig, DatasetName, InferenceConfig, ShapesConfig
-from fcn.data.palette import color_map
 from fcn.data.shapes import CLASSES as SHAPES
 from fcn.evaluation import evaluation_files
 from fcn.inference.predictor import load
 from fcn.training.task import SegmentationTask
 from tests import commands
 from tests.commands import SHARED, load_command
+from tests.voc_tree import make_voc_tree
 
 CLASSES = ["ground", "cat", "dog"]
 VAL = {"a": (20, 31), "b": (31, 20), "c": (20, 31)}
@@ -49,20 +49,10 @@ def save_run(folder: Path, data: DataConfig, *, weights: str = "none", name: str
 @pytest.fixture
 def tree(tmp_path) -> Path:
     """Root of a VOC tree: val has three images of two sizes, none of them with a dog."""
-    folder = tmp_path / "root" / "VOCdevkit" / "VOC2012"
-    for part in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
-        (folder / part).mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for name, (height, width) in VAL.items():
-        mask = np.zeros((height, width), np.uint8)
+    masks = {name: np.zeros(size, np.uint8) for name, size in VAL.items()}
+    for mask in masks.values():
         mask[5:15, 4:12], mask[4, 4:12] = 1, VOID
-        picture = Image.fromarray(mask).convert("P")
-        picture.putpalette(color_map().tobytes())
-        picture.save(folder / "SegmentationClass" / f"{name}.png")
-        noise = rng.integers(0, 256, (height, width, 3), np.uint8)
-        Image.fromarray(noise).save(folder / "JPEGImages" / f"{name}.jpg")
-    (folder / "ImageSets" / "Segmentation" / "val.txt").write_text("\n".join(VAL))
-    (folder / "ImageSets" / "Segmentation" / "train.txt").write_text("b")
+    make_voc_tree(tmp_path / "root", masks, {"train": "b", "val": VAL})
     return tmp_path / "root"
 
 

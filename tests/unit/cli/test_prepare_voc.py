@@ -11,9 +11,9 @@ from PIL import Image
 
 from fcn.config import VOC_CLASSES
 from fcn.data import download
-from fcn.data.palette import color_map
 from tests import commands
 from tests.commands import load_command
+from tests.voc_tree import make_voc_tree
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 SAMPLE = CHECKOUT / ".." / "shared" / "voc-sample"
@@ -31,16 +31,7 @@ MASKS = {
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A tree of three 1 x 4 pairs: train has a and b, val has c."""
-    tree = tmp_path / "root" / "VOCdevkit" / "VOC2012"
-    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
-        (tree / folder).mkdir(parents=True)
-    for name, indices in MASKS.items():
-        mask = Image.fromarray(np.array(indices, np.uint8)).convert("P")
-        mask.putpalette(color_map().tobytes())
-        mask.save(tree / "SegmentationClass" / f"{name}.png")
-        Image.new("RGB", (4, 1)).save(tree / "JPEGImages" / f"{name}.jpg")
-    (tree / "ImageSets" / "Segmentation" / "train.txt").write_text("a\nb\n")
-    (tree / "ImageSets" / "Segmentation" / "val.txt").write_text("c\n")
+    make_voc_tree(tmp_path / "root", MASKS, {"train": "ab", "val": "c"})
     return tmp_path / "root"
 
 

@@ -11,28 +11,20 @@ from fcn import runs
 from fcn.comparison import ComparisonError, compare
 from fcn.comparison.image_panels import panel_groups, panel_sheet
 from fcn.config import VOC_CLASSES
-from fcn.data.palette import color_map
 from fcn.data.voc import DataError
 from fcn.training.task import SegmentationTask
 from fcn.visualization import side_by_side
 from tests.comparisons import CLASSES, make_run
+from tests.voc_tree import make_voc_tree
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A VOC tree of five images, and runs on it: two seeds of one row and one of another, with checkpoints."""
     folder = tmp_path_factory.mktemp("panels")
-    tree = folder / "data" / "VOCdevkit" / "VOC2012"
-    for part in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
-        (tree / part).mkdir(parents=True)
     rng = np.random.default_rng(0)
-    for name in "abcde":
-        mask = Image.fromarray(rng.integers(0, 3, (40, 60), np.uint8)).convert("P")
-        mask.putpalette(color_map().tobytes())
-        mask.save(tree / "SegmentationClass" / f"{name}.png")
-        Image.fromarray(rng.integers(0, 256, (40, 60, 3), np.uint8)).save(tree / "JPEGImages" / f"{name}.jpg")
-    for split in ("train", "val"):
-        (tree / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("\n".join("abcde"))
+    masks = {name: rng.integers(0, 3, (40, 60), np.uint8) for name in "abcde"}
+    make_voc_tree(folder / "data", masks, {"train": masks, "val": masks})
     keys = {"data__name": "voc", "data__root": str(folder / "data"), "backbone__name": "squeezenet1_0"}
     save(make_run(folder / "runs" / "0", lr=0.1, seed=0, mean_iou=0.5, **keys))
     save(make_run(folder / "runs" / "1", lr=0.1, seed=1, mean_iou=0.6, **keys))

@@ -17,6 +17,7 @@ from PIL import Image
 from fcn.data import voc
 from fcn.data.palette import color_map
 from fcn.data.voc import DataError, Pair
+from tests.voc_tree import make_voc_tree, palette_mask
 
 SAMPLE = Path(__file__).resolve().parents[3] / ".." / "shared" / "voc-sample"
 # No deadline: the cores are shared, and the first call of a codec is slow.
@@ -26,22 +27,16 @@ needs_sample = pytest.mark.skipif(not SAMPLE.is_dir(), reason="no genuine VOC sa
 
 def make_tree(root: Path, lists: dict[str, str], *, aug: bool = False) -> Path:
     """A small VOC tree below `root` with 4 x 6 pairs a and b; gives the folder VOC2012."""
-    tree = root / "VOCdevkit" / "VOC2012"
-    masks = "SegmentationClassAug" if aug else "SegmentationClass"
-    for folder in ("JPEGImages", masks, "ImageSets/Segmentation"):
-        (tree / folder).mkdir(parents=True, exist_ok=True)
-    for number, name in enumerate("ab"):
-        Image.new("RGB", (6, 4), (10, 20, 30)).save(tree / "JPEGImages" / f"{name}.jpg")
-        save_mask(tree / masks / f"{name}.png", np.full((4, 6), number, np.uint8))
+    masks = {"a": np.zeros((4, 6), np.uint8), "b": np.ones((4, 6), np.uint8)}
+    tree = make_voc_tree(root, masks, {}, mask_folder="SegmentationClassAug" if aug else "SegmentationClass")
+    (tree / "ImageSets" / "Segmentation").mkdir(parents=True)
     for split, text in lists.items():
         (tree / "ImageSets" / "Segmentation" / f"{split}.txt").write_bytes(text.encode())
     return tree
 
 
 def save_mask(path: Path, indices: np.ndarray, palette: bytes | None = None, **options: int) -> Path:
-    mask = Image.frombytes("P", indices.shape[::-1], indices.tobytes())
-    mask.putpalette(color_map().tobytes() if palette is None else palette)
-    mask.save(path, **options)
+    palette_mask(indices, palette).save(path, **options)
     return path
 
 

@@ -12,9 +12,9 @@ from PIL import Image
 from fcn.config import ConfigError, DataConfig, ShapesConfig
 from fcn.data import prefetch
 from fcn.data.datasets import WholeImages
-from fcn.data.palette import color_map
 from fcn.data.voc import DataError, Pair
 from fcn.evaluation.evaluator import evaluate, find_images
+from tests.voc_tree import palette_mask
 
 CLASSES = ["ground", "cat", "dog"]
 SIZES = [(7, 5), (5, 7), (7, 5), (6, 6), (7, 5), (5, 7), (7, 5), (7, 5)]
@@ -37,9 +37,7 @@ class Painted:
 def write_pair(folder: Path, name: str, target: np.ndarray, prediction: np.ndarray) -> Pair:
     pair = Pair(name, folder / f"{name}-image.png", folder / f"{name}-mask.png")
     Image.fromarray(np.stack([100 * prediction] * 3, axis=-1).astype(np.uint8)).save(pair.image)
-    mask = Image.fromarray(target.astype(np.uint8)).convert("P")
-    mask.putpalette(color_map().tobytes())
-    mask.save(pair.mask)
+    palette_mask(target).save(pair.mask)
     return pair
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fcn.visualization import colorize, save_png
+from fcn.visualization import save_png
 from tests.pictures import KNOWN_COLORS, MAGENTA, stripes
+from tests.voc_tree import palette_mask
 
 
 def test_saving_makes_the_folder_and_keeps_every_pixel(tmp_path):
@@ -19,9 +20,7 @@ def test_saving_makes_the_folder_and_keeps_every_pixel(tmp_path):
 
 
 def test_saving_keeps_the_indices_of_a_palette_mask(tmp_path):
-    mask = Image.fromarray(stripes(4, 6, 0, 15, 255))
-    mask.putpalette(colorize(np.arange(256, dtype=np.uint8)[None]).tobytes())
-    save_png(mask, tmp_path / "mask.png")
+    save_png(palette_mask(stripes(4, 6, 0, 15, 255)), tmp_path / "mask.png")
     with Image.open(tmp_path / "mask.png") as saved:
         np.testing.assert_array_equal(np.asarray(saved), stripes(4, 6, 0, 15, 255))
         np.testing.assert_array_equal(np.asarray(saved.convert("RGB"))[0, 2], KNOWN_COLORS[15])
