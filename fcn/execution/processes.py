@@ -19,7 +19,6 @@ from typing import Any
 from fcn import errors, runs
 from fcn.config import Accelerator, Config, ConfigError, check_batch_size, flatten, to_container
 from fcn.errors import UserError
-from fcn.runs import rerun
 
 SHUTDOWN_SECONDS = 300
 """How long ranks may take to finish their step and save after a signal; the agent's default kills them after 30 s."""
@@ -81,6 +80,8 @@ def execute(run_dir: Path) -> dict[str, float]:
             pass  # all ranks look at the checkpoints: an earlier execution must be over before the first one starts
         _execute_with_agent(run_dir, processes, config)
     if config.rerun is not None:
+        from fcn.runs import rerun  # imports Hydra, which the process of a run does not need
+
         rerun.conclude(run_dir)
     return runs.final_metrics(run_dir)
 
