@@ -25,7 +25,8 @@ from fcn.config import Config, ConfigError, from_composed, typed
 from fcn.config.overrides import without_keys
 from fcn.config.paths import CONF
 from fcn.execution import cluster_jobs, processes, sweeps
-from fcn.execution.jobs import Job, build_slots
+from fcn.execution.device_slots import build_slots, count_processes
+from fcn.execution.jobs import Job
 from fcn.runs import rerun
 from fcn.runs import resume as resumption
 
@@ -53,7 +54,7 @@ def launch(composed: DictConfig) -> dict[str, float] | float:
             return _prepare(run_dir, config, overrides)
         if config.resume is None:
             config, overrides = _as_asked(config, overrides)
-            processes.count_processes(config)
+            count_processes(config)
             runs.create(run_dir, config, overrides=overrides)
         else:
             if sweeps.is_sweep(config.resume):

@@ -25,7 +25,7 @@ from fcn.cli.hydra_entry import run_command
 from fcn.config import Config, ConfigError, setting, typed
 from fcn.config.overrides import dotted_key, split_override, values_by_key
 from fcn.errors import UserError
-from fcn.execution.jobs import build_slots
+from fcn.execution.device_slots import build_slots
 from fcn.execution.search_space import PrunerName, parse, probe, suggest
 from fcn.runs.atomic_files import replacing
 

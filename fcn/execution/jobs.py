@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fcn import runs
-from fcn.config import Accelerator, Config, ConfigError
 from fcn.execution import processes
 from fcn.runs import Status
 from fcn.runs.stop_signals import SignalNotes
@@ -140,43 +139,3 @@ def run_jobs(jobs: Iterable[Job], slots: Sequence[Mapping[str, str]], *, watch: 
         finally:
             for job in running.values():  # none, unless an exception comes from `jobs` or `watch`
                 job.stop()
-
-
-def build_slots(configs: Sequence[Config], *, number: int | None = None) -> list[dict[str, str]]:
-    """Environment variables of the slots in which runs of these configurations are executed side by side.
-
-    On GPUs each slot sees its own; with more slots than GPUs they share. On the CPU they share the cores.
-
-    Args:
-        configs: of the runs; the one that asks for most decides.
-        number: of slots; None: as many as the GPUs are enough for, or one on the CPU.
-
-    Raises:
-        ConfigError: if the number is none, or a run cannot be executed in such a slot.
-    """
-    if number is not None and (type(number) is not int or number < 1):
-        raise ConfigError(
-            f"slots (={number}) must be a whole number from 1 on; leave it out for as many as there is room"
-        )
-    on_gpus = any(config.trainer.accelerator is not Accelerator.cpu for config in configs)
-    gpus = _visible_gpus() if on_gpus else []
-    share = max(1, len(gpus) // (number or 1))  # GPUs for runs that take all they see
-    wanted = max((config.trainer.devices or share for config in configs), default=1)
-    number = number or max(1, len(gpus) // wanted)
-    slots: list[dict[str, str]] = [{} for _ in range(number)]
-    for slot, environment in enumerate(slots):
-        if gpus:
-            mine = [gpus[(slot * wanted + place) % len(gpus)] for place in range(min(wanted, len(gpus)))]
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
-        elif number > 1 and "OMP_NUM_THREADS" not in os.environ:
-            environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // (number * wanted)))
-    for config in configs:
-        processes.count_processes(config, gpus=min(wanted, len(gpus)))
-    return slots
-
-
-def _visible_gpus() -> list[str]:
-    """Names of the GPUs that torch sees, as CUDA_VISIBLE_DEVICES has them."""
-    found = processes.count_gpus()
-    named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    return named[:found] if len(named) >= found > 0 and named[0] else [str(index) for index in range(found)]

@@ -1,7 +1,7 @@
-"""Executing a run directory: in this process, or in several through torch's elastic agent.
+"""Execution of a run directory: in this process, or in several processes started by torch's elastic agent.
 
-Lightning's own way to start more processes is to run the command line again in each, which in a sweep starts the sweep
-again; here a process gets the path of a run directory and nothing else.
+Lightning starts the other processes of a run by executing the command line again in each of them, which in a sweep
+starts the sweep again. Here each process gets only the path of a run directory.
 """
 
 from __future__ import annotations
@@ -17,76 +17,51 @@ from pathlib import Path
 from typing import Any
 
 from fcn import errors, runs
-from fcn.config import Accelerator, Config, ConfigError, check_batch_size, flatten, to_container
+from fcn.config import Config, flatten, to_container
 from fcn.errors import UserError
+from fcn.execution.device_slots import count_processes, threads_per_process
+from fcn.runs import rerun
 
 SHUTDOWN_SECONDS = 300
-"""How long ranks may take to finish their step and save after a signal; the agent's default kills them after 30 s."""
+"""Time for the ranks to finish their step and save after a signal; the agent's default is 30 s."""
 
 HANGS = "RankHangs: "
-"""Begins what a rank says that fcn.training.watchdog has ended."""
+"""Start of a rank's error message after fcn.training.watchdog has ended it."""
 
 PARENT = "FCN_PARENT"
-"""Environment variable with the process id of the process of ours that started this one."""
+"""Environment variable with the process id of the process that started this one."""
 
 
-def count_processes(config: Config, *, gpus: int | None = None) -> int:
-    """Processes of a run: `trainer.devices`, or all GPUs, or one on the CPU.
-
-    Args:
-        config: of the run.
-        gpus: that the run will see; None counts those that torch sees here.
-
-    Raises:
-        ConfigError: if more GPUs are asked for than there are, or the batch cannot be shared evenly.
-    """
-    processes = config.trainer.devices or 1
-    if config.trainer.accelerator is not Accelerator.cpu:
-        found = count_gpus() if gpus is None else gpus
-        processes = config.trainer.devices or max(found, 1)
-        if processes > found and (found or config.trainer.accelerator is Accelerator.gpu):
-            raise ConfigError(
-                f"trainer.devices (={processes}) must be at most the GPUs that torch sees (={found}); use trainer=cpu"
-            )
-    check_batch_size(config, processes)
-    return processes
-
-
-def count_gpus() -> int:
-    """GPUs that torch sees."""
-    import torch  # slow to import: never for a command that only prints a configuration
-
-    return torch.cuda.device_count()
+class RankFailed(UserError):
+    """A rank of a run failed: its number and the root cause."""
 
 
 def execute(run_dir: Path) -> dict[str, float]:
-    """Execute a run directory in as many processes as its configuration says; the final metrics.
+    """Execute a run directory in as many processes as it is configured for; return the final metrics.
 
     Raises:
-        ConfigError: if that cannot be, or another process executes it.
+        ConfigError: if the configuration cannot be executed here, or another process executes the run.
         RankFailed: if one of several processes failed.
-        RunDiffers: if it repeats a run and came out differently.
+        RunDiffers: if the run repeats another one with a different result.
         SystemExit: with 128 + signal, after one of `runs.STOP_SIGNALS`.
-        Whatever `fcn.training.train.train` raises.
+        Exception: any exception of `fcn.training.train.train`.
     """
     config = runs.load_config(run_dir)
-    processes = count_processes(config)
-    if processes == 1:
+    num_processes = count_processes(config)
+    if num_processes == 1:
         from fcn.training import train
 
         train.train(config, run_dir)
     else:
         with runs.locked(run_dir):
-            pass  # all ranks look at the checkpoints: an earlier execution must be over before the first one starts
-        _execute_with_agent(run_dir, processes, config)
+            pass  # wait for an earlier execution to end: all ranks read the checkpoints at their start
+        _execute_with_agent(run_dir, num_processes, config)
     if config.rerun is not None:
-        from fcn.runs import rerun  # imports Hydra, which the process of a run does not need
-
         rerun.conclude(run_dir)
     return runs.final_metrics(run_dir)
 
 
-def _execute_with_agent(run_dir: Path, processes: int, config: Config) -> None:
+def _execute_with_agent(run_dir: Path, num_processes: int, config: Config) -> None:
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -94,109 +69,111 @@ def _execute_with_agent(run_dir: Path, processes: int, config: Config) -> None:
     from fcn.execution import rendezvous
 
     for name in ("agent.server.api", "multiprocessing.api"):
-        # What the agent says of a failed rank, in several lines, is said by RankFailed in one.
+        # Several lines about a failed rank, which RankFailed reports in one.
         logging.getLogger(f"torch.distributed.elastic.{name}").setLevel(logging.CRITICAL)
-    # Rank 0 speaks to the terminal, the others to files.
-    patience: dict[str, Any] = {"shutdown_timeout": SHUTDOWN_SECONDS}
-    if "shutdown_timeout" not in LaunchConfig.__dataclass_fields__:  # torch before 2.12: 30 s
-        patience = {}
-    logs = DefaultLogsSpecs(str(run_dir / "logs"), redirects=dict.fromkeys(range(1, processes), Std.ALL))
-    agent = LaunchConfig(
+    optional: dict[str, Any] = {}
+    if "shutdown_timeout" in LaunchConfig.__dataclass_fields__:  # since torch 2.12
+        optional = {"shutdown_timeout": SHUTDOWN_SECONDS}
+    launch_config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
-        nproc_per_node=processes,
+        nproc_per_node=num_processes,
         run_id=run_dir.name,
         rdzv_backend=rendezvous.BACKEND,
         local_addr=rendezvous.ADDRESS,
         max_restarts=0,
-        logs_specs=logs,
-        **patience,
+        # Rank 0 writes to the terminal, the others to files.
+        logs_specs=DefaultLogsSpecs(str(run_dir / "logs"), redirects=dict.fromkeys(range(1, num_processes), Std.ALL)),
+        **optional,
     )
+    # The agent passes its own environment to the ranks; `env` adds theirs without changing that of this process.
+    variables = [f"{name}={value}" for name, value in rank_environment(num_processes).items()]
     try:
-        with _worker_environment(processes), _preemption_as_termination():
-            elastic_launch(agent, sys.executable)("-m", "fcn.worker", str(run_dir))
+        with _preemption_as_termination():
+            launch = elastic_launch(launch_config, "/usr/bin/env")
+            launch(*variables, sys.executable, "-m", "fcn.worker", str(run_dir))
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
         if failure.exitcode in {128 + number for number in runs.STOP_SIGNALS}:
-            raise SystemExit(failure.exitcode) from None  # the ranks were signalled, not we; they have saved
-        # Rank 0 may have been ended while it waited for the rank that failed, and have thought itself interrupted.
+            raise SystemExit(failure.exitcode) from None  # a signal to the ranks only; they have saved the run
+        # Rank 0 may have been ended while it waited for the failed rank, and have recorded an interruption.
         runs.set_status(run_dir, runs.Status.failed)
         raise RankFailed(_root_cause(error, run_dir, flatten(to_container(config)))) from None
     except SignalException as error:
-        # An ordinary exception would let Hydra go on with the next job of a sweep.
+        # After an ordinary exception Hydra would continue with the next job of a sweep.
         raise SystemExit(128 + error.sigval) from None
 
 
-class RankFailed(UserError):
-    """One rank of a run failed: its rank, and the root cause."""
-
-
 def _root_cause(error: Any, run_dir: Path, values: Mapping[str, Any]) -> str:
-    told = {rank: _message(failure) for rank, failure in error.failures.items()}
-    for line in told.values():
-        if line.startswith(HANGS):
-            return line.removeprefix(HANGS)
-    # Whoever waited for a rank that ended may have failed of it in the same second.
-    rank = min(told, key=lambda rank: (bool(errors.LOST.search(told[rank])), error.failures[rank].timestamp, rank))
+    """Return the message of the rank that failed first, from a ChildFailedError."""
+    messages = {rank: _failure_message(failure) for rank, failure in error.failures.items()}
+    for message in messages.values():
+        if message.startswith(HANGS):
+            return message.removeprefix(HANGS)
+    # A rank that waited for the failed one may itself fail within the same second.
+    order = {
+        rank: (bool(errors.LOST.search(messages[rank])), error.failures[rank].timestamp, rank) for rank in messages
+    }
+    rank = min(order, key=lambda rank: order[rank])
     failure = error.failures[rank]
     if failure.exitcode < 0 and not os.path.isfile(failure.error_file):
         return f"rank {rank} {errors.killed(-failure.exitcode, values)}; then resume={run_dir} goes on"
-    return f"rank {rank} failed: {told[rank].removeprefix('Fault: ')}"
+    return f"rank {rank} failed: {messages[rank].removeprefix('Fault: ')}"
 
 
-def _message(failure: Any) -> str:
+def _failure_message(failure: Any) -> str:
+    if not os.path.isfile(failure.error_file):
+        return f"exit status {failure.exitcode}"
     message = failure.message
-    if isinstance(message, dict):
-        message = message.get("message", "")
-    told = os.path.isfile(failure.error_file)
-    return errors.line_of(str(message)) if told else f"exit status {failure.exitcode}"
+    return errors.line_of(str(message.get("message", "") if isinstance(message, dict) else message))
 
 
-@contextlib.contextmanager
-def _worker_environment(processes: int) -> Iterator[None]:
-    # Share the cores between ranks, as torchrun does; else each would start as many threads as there are cores.
+def rank_environment(num_processes: int) -> dict[str, str]:
+    """Return the environment variables of the ranks of a run, besides those of this process."""
     from fcn.execution import rendezvous
 
-    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-    before = dict(os.environ)
-    os.environ.update(child_environment(), OMP_NUM_THREADS=threads, **rendezvous.interfaces())
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+    # As with torchrun, the ranks share the cores; otherwise each starts as many threads as there are cores.
+    threads = os.environ.get("OMP_NUM_THREADS", threads_per_process(num_processes))
+    return {**child_environment(), "OMP_NUM_THREADS": threads, **rendezvous.loopback_interfaces()}
 
 
 def child_environment() -> dict[str, str]:
-    """What a process that executes a run for this one must know: whose child it is, and where this package lies."""
-    paths = [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+    """Return the environment variables of a child process that executes a run: its parent, and where to import fcn."""
+    paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
     return {
         PARENT: str(os.getpid()),
         "PYTHONPATH": os.pathsep.join(path for path in paths if path),
-        "HYDRA_FULL_ERROR": str(int(errors.WANTS_TRACEBACK)),
+        "HYDRA_FULL_ERROR": str(int(errors.WANTS_TRACEBACK)),  # as set by the user; commands set it for themselves
     }
 
 
 @contextlib.contextmanager
 def _preemption_as_termination() -> Iterator[None]:
-    """The agent of older torch forwards SIGTERM to the ranks and dies of SIGUSR1 and 2; its handlers stay behind."""
-    before = {number: signal.getsignal(number) for number in (*runs.STOP_SIGNALS, signal.SIGHUP, signal.SIGQUIT)}
+    """Handle SIGUSR1 and SIGUSR2 like SIGTERM, and restore the handlers that the agent replaces.
+
+    The agent forwards SIGTERM to the ranks; SIGUSR1 and SIGUSR2 would end it without any notice to them.
+    """
+    handlers = {number: signal.getsignal(number) for number in (*runs.STOP_SIGNALS, signal.SIGHUP, signal.SIGQUIT)}
     for number in (signal.SIGUSR1, signal.SIGUSR2):
-        if before[number] is signal.SIG_DFL:
+        if handlers[number] is signal.SIG_DFL:
             signal.signal(number, lambda *_: signal.raise_signal(signal.SIGTERM))
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
 def end_with_parent() -> None:
-    """Have Linux send SIGTERM when what started this process dies, also by SIGKILL: no run outlives its command."""
+    """Make Linux send SIGTERM to this process when its parent dies, so that no run outlives its command.
+
+    Raises:
+        SystemExit: if the parent has died already.
+    """
     parent = os.environ.get(PARENT)
     if sys.platform != "linux" or (parent is None and "TORCHELASTIC_RUN_ID" not in os.environ):
         return
     PR_SET_PDEATHSIG = 1
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if parent not in (None, str(os.getppid())):
-        raise SystemExit(128 + signal.SIGTERM)  # it died before Linux was asked
+        raise SystemExit(128 + signal.SIGTERM)

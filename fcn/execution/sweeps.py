@@ -18,7 +18,8 @@ from fcn import runs
 from fcn.config import Config, ConfigError
 from fcn.config.overrides import split_override
 from fcn.errors import UserError
-from fcn.execution.jobs import Job, build_slots, run_jobs
+from fcn.execution.device_slots import build_slots
+from fcn.execution.jobs import Job, run_jobs
 from fcn.execution.sweep_table import Board
 from fcn.runs import Status
 

@@ -25,7 +25,7 @@ from fcn.runs.summary import Execution
 # Pillow decodes the images, and its releases do not all give the same pixels.
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy", "pillow")
 
-CHECKOUT = Path(__file__).resolve().parent.parent
+CHECKOUT = Path(__file__).resolve().parents[2]
 OWN = ("train.py", "fcn", "conf", "scripts", "hydra_plugins")
 """Files and folders of a checkout in which an untracked file belongs to the code."""
 

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 import pytest
 
 from fcn import runs
-from fcn.config import Config, ConfigError, from_container
-from fcn.execution import processes
-from fcn.execution.jobs import Job, build_slots, run_jobs
+from fcn.execution.jobs import Job, run_jobs
 from fcn.runs import Status
 
 FINISH = "import json, sys; json.dump({'status': 'finished', 'metrics': {}}, open(sys.argv[1] + '/summary.json', 'w'))"
@@ -147,56 +145,3 @@ def test_what_a_job_prints_is_kept(job):
     run_jobs([talking], [{}], watch=ignore)
     run_jobs([talking], [{}], watch=ignore)
     assert (talking.run_dir / "console.log").read_text() == "so far\nso far\n"
-
-
-def config(accelerator: str, devices: int | None = None, batch_size: int = 16) -> Config:
-    return from_container({"batch_size": batch_size, "trainer": {"accelerator": accelerator, "devices": devices}})
-
-
-@pytest.mark.parametrize(
-    ("gpus", "visible", "trainer", "number", "slots"),
-    [
-        (0, None, ("cpu",), None, [{}]),
-        (8, None, ("cpu",), None, [{}]),  # the GPUs are not asked for
-        (0, None, ("auto",), None, [{}]),
-        (4, None, ("gpu", 1), None, ["0", "1", "2", "3"]),
-        (4, None, ("gpu", 2), None, ["0,1", "2,3"]),
-        (4, None, ("gpu", 4), None, ["0,1,2,3"]),
-        (4, None, ("auto",), None, ["0,1,2,3"]),  # all GPUs: one run at a time
-        (4, None, ("auto",), 2, ["0,1", "2,3"]),
-        (4, None, ("auto",), 4, ["0", "1", "2", "3"]),
-        (2, None, ("gpu", 1), 3, ["0", "1", "0"]),  # more slots than GPUs share them
-        (2, "5,7", ("gpu", 1), None, ["5", "7"]),
-    ],
-)
-def test_slots(monkeypatch, gpus, visible, trainer, number, slots):
-    monkeypatch.setattr(processes, "count_gpus", lambda: gpus)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if visible:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    expected = [{"CUDA_VISIBLE_DEVICES": slot} if isinstance(slot, str) else slot for slot in slots]
-    assert build_slots([config(*trainer)], number=number) == expected
-
-
-@pytest.mark.parametrize(("devices", "threads"), [(1, "4"), (2, "2")])
-def test_slots_on_the_cpu_share_its_cores(monkeypatch, devices, threads):
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert build_slots([config("cpu", devices)], number=2) == [{"OMP_NUM_THREADS": threads}] * 2
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")  # what a person has set stands
-    assert build_slots([config("cpu", devices)], number=2) == [{}, {}]
-
-
-@pytest.mark.parametrize("number", [0, -1, 1.5, "two", True])
-def test_a_number_of_slots_is_a_whole_one(number):
-    with pytest.raises(ConfigError, match=rf"slots \(={number}\) must be a whole number from 1 on; leave it out"):
-        build_slots([config("cpu")], number=number)
-
-
-def test_what_no_slot_can_execute_is_said_before_anything_starts(monkeypatch):
-    monkeypatch.setattr(processes, "count_gpus", lambda: 2)
-    with pytest.raises(ConfigError, match=r"trainer.devices \(=4\) must be at most the GPUs that torch sees \(=2\)"):
-        build_slots([config("cpu"), config("gpu", 4)])
-    monkeypatch.setattr(processes, "count_gpus", lambda: 3)
-    with pytest.raises(ConfigError, match=r"batch_size \(=16\) must be divisible by the number of processes \(=3\)"):
-        build_slots([config("auto")])

@@ -1,4 +1,4 @@
-"""Nothing of a run on one machine can be reached from another."""
+"""The processes of a run on one machine listen on its loopback interface only."""
 
 import fcntl
 import os
@@ -18,7 +18,7 @@ LISTENS = "0A"
 
 
 def listening(pid: int) -> set[str]:
-    """Addresses on which a process listens, in hexadecimal as /proc has them."""
+    """Return the addresses on which a process listens, in the hexadecimal form of /proc."""
     links = (os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir() if link.exists() or link.is_symlink())
     own = {link[len("socket:[") : -1] for link in links if link.startswith("socket:[")}
     lines = [
@@ -27,7 +27,7 @@ def listening(pid: int) -> set[str]:
     return {fields[1].partition(":")[0] for fields in lines if fields[3] == LISTENS and fields[9] in own}
 
 
-def test_the_store_listens_on_this_machine_alone():
+def test_store_listens_on_the_loopback_address_only():
     before = listening(os.getpid())
     rendezvous = LoopbackRendezvous("run")
     info = rendezvous.next_rendezvous()
@@ -38,22 +38,22 @@ def test_the_store_listens_on_this_machine_alone():
     assert PrefixStore("run", other).get("key") == b"value"
 
 
-def test_a_store_of_torch_itself_listens_to_all():
-    """What the test above would see without our rendezvous."""
+def test_default_store_of_torch_listens_on_all_interfaces():
+    """The test above would detect it."""
     before = listening(os.getpid())
     store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     assert {"00000000", "0" * 32} & (listening(os.getpid()) - before), store
 
 
-def test_gloo_and_nccl_of_the_ranks_stay_on_the_interface_of_that_address_unless_told_otherwise(monkeypatch):
-    """By themselves they take the address to which the machine's name resolves."""
+def test_gloo_and_nccl_listen_on_the_loopback_interface_unless_the_user_sets_another(monkeypatch):
+    """Their default is the address of the machine's host name."""
     for name in INTERFACES:
         monkeypatch.delenv(name, raising=False)
-    with processes._worker_environment(2), socket.socket() as any_socket:
+    environment = processes.rank_environment(2)
+    with socket.socket() as any_socket:
         for name in INTERFACES:
-            request = struct.pack("256s", os.environ[name].encode())
+            request = struct.pack("256s", environment[name].encode())
             SIOCGIFADDR = 0x8915
             assert socket.inet_ntoa(fcntl.ioctl(any_socket, SIOCGIFADDR, request)[20:24]) == ADDRESS
     monkeypatch.setenv("NCCL_SOCKET_IFNAME", "eth7")
-    with processes._worker_environment(2):
-        assert os.environ["NCCL_SOCKET_IFNAME"] == "eth7"
+    assert "NCCL_SOCKET_IFNAME" not in processes.rank_environment(2)  # inherited as it is
