@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import http.client
-import os
-import shutil
 import tarfile
-import uuid
 from pathlib import Path
 
 from fcn.data.voc import SPLIT_LISTS, TREE, DataError
+from fcn.runs.atomic_files import new_folder
 
 
 def download(root: Path) -> None:
@@ -51,13 +49,9 @@ def _unpack(archive: Path, tree: Path) -> None:
     if not hasattr(tarfile, "data_filter"):
         problem = f"Python must be at least 3.10.12, 3.11.4 or 3.12 to unpack {archive} safely"
         raise DataError(problem, f"update it, or unpack by hand into {tree.parent.parent}")
-    unfinished = tree.with_name(f".{tree.name}-{uuid.uuid4().hex}")
     try:
-        with tarfile.open(archive) as tar:
-            tar.extractall(unfinished, filter="data")
-        os.rename(unfinished / TREE, tree)
+        with new_folder(tree, part=TREE) as temporary, tarfile.open(archive) as tar:
+            tar.extractall(temporary, filter="data")
     except (OSError, tarfile.TarError) as error:
         remedy = "make room for another 2 GB, or delete the archive, and start again"
         raise DataError(f"{archive} must unpack into {tree}: {error}", remedy) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)

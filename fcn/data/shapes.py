@@ -11,9 +11,6 @@ gain.
 
 from __future__ import annotations
 
-import os
-import shutil
-import uuid
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +20,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFilter
 from fcn.config import IGNORE_INDEX
 from fcn.data.palette import color_map
 from fcn.data.voc import SPLIT_LISTS, TREE
+from fcn.runs.atomic_files import new_folder
 
 CLASSES: tuple[str, ...] = ("background", "disc", "square", "triangle", "star", "cross")
 
@@ -86,28 +84,14 @@ def ensure_shapes(root: Path, *, num_train: int, num_val: int, seed: int) -> Pat
     _require_at_least(0, "seed", seed)
     folder = root / f"v{VERSION}-{num_train}-{num_val}-seed{seed}"
     if not folder.is_dir():
-        _write_at_once(folder, dict(zip(SPLITS, (num_train, num_val), strict=True)), seed)
+        with new_folder(folder) as temporary:
+            _write_voc(temporary / TREE, dict(zip(SPLITS, (num_train, num_val), strict=True)), seed)
     return folder
 
 
 def _require_at_least(minimum: int, name: str, value: int) -> None:
     if value < minimum:
         raise ValueError(f"{name} (={value}) must be at least {minimum}; use {name}={minimum} or more")
-
-
-def _write_at_once(folder: Path, counts: dict[str, int], seed: int) -> None:
-    """Writes the set beside `folder` and renames it, so that nobody ever sees an unfinished one."""
-    # Not tempfile.mkdtemp: its mode 0700 would outlive the rename and lock out other users of a shared root.
-    unfinished = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
-    try:
-        _write_voc(unfinished / TREE, counts, seed)
-        os.rename(unfinished, folder)
-    except OSError:
-        # Where another process was first, the rename fails: a folder with files is there, the same as ours.
-        if not folder.is_dir():
-            raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _write_voc(tree: Path, counts: dict[str, int], seed: int) -> None:

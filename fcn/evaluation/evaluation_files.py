@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import shutil
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ import numpy as np
 from fcn.evaluation.evaluator import Evaluation
 from fcn.evaluation.metrics import scores
 from fcn.runs import CONFUSIONS, SCORES
+from fcn.runs.atomic_files import replacing_files
 from fcn.visualization import confusion_figure, panels, save_png
 from fcn.visualization.boundary_curve import boundary_figure
 
@@ -34,19 +32,12 @@ def write_evaluation(output: Path, evaluation: Evaluation, facts: Mapping[str, A
         evaluation: what was counted.
         facts: what was evaluated and how, which goes into evaluation.json before the scores.
     """
-    output.mkdir(parents=True, exist_ok=True)
-    unfinished = output / f".{uuid.uuid4().hex}"
-    unfinished.mkdir()
-    try:
-        _write_tables(unfinished, evaluation, facts)
-        _write_pictures(unfinished, evaluation)
+    with replacing_files(output) as temporary:
+        _write_tables(temporary, evaluation, facts)
+        _write_pictures(temporary, evaluation)
         for name in FILES:
-            if (unfinished / name).exists():
-                os.replace(unfinished / name, output / name)
-            else:
+            if not (temporary / name).exists():
                 (output / name).unlink(missing_ok=True)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _write_tables(folder: Path, evaluation: Evaluation, facts: Mapping[str, Any]) -> None:

@@ -9,8 +9,6 @@ import contextlib
 import copy
 import importlib
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +26,7 @@ from fcn.errors import UserError
 from fcn.inference.predictor import load_task
 from fcn.models.upsampling import Upsampling
 from fcn.runs import provenance
+from fcn.runs.atomic_files import replacing_files
 from fcn.runs.checkpoints import find_checkpoint
 from fcn.training.task import SegmentationTask
 
@@ -95,7 +94,7 @@ def export(config: ExportConfig) -> tuple[Path, list[Agreement]]:
     packages = _import_packages() if config.format is ExportFormat.onnx else ()
     checkpoint = find_checkpoint(config.run or "")
     task = load_task(checkpoint)
-    with _folder_beside(output) as folder:
+    with _writing(output) as folder:
         file = folder / output.name
         metadata = {**_metadata(task, config), "run": str(checkpoint.resolve()), "packages": json.dumps(packages)}
         try:
@@ -107,8 +106,6 @@ def export(config: ExportConfig) -> tuple[Path, list[Agreement]]:
             raise ExportError(line) from error
         network = _load_onnx(file) if config.format is ExportFormat.onnx else _load_pt2(file)
         found = verify(network, task, config)
-        for part in folder.iterdir():  # one file, unless protobuf's limit of 2 GB put the weights beside it
-            os.replace(part, output.parent / part.name)
     return output, found
 
 
@@ -198,22 +195,19 @@ def _output(config: ExportConfig) -> Path:
 
 
 @contextlib.contextmanager
-def _folder_beside(output: Path) -> Iterator[Path]:
-    """A folder for a while, on the file system of `output`. Folders that stay empty are taken away again."""
-    folder = output.parent / f".{output.name}.{os.getpid()}.tmp"
-    made = [parent for parent in output.parents if not parent.exists()]
+def _writing(output: Path) -> Iterator[Path]:
+    """Yield a temporary folder whose files replace those beside `output` at the end.
+
+    Raises:
+        ConfigError: if the folder cannot be written.
+    """
     try:
-        folder.mkdir(parents=True)
-        yield folder
+        with replacing_files(output.parent) as folder:  # several files if the weights exceed protobuf's limit of 2 GB
+            yield folder
     except OSError as error:
         raise ConfigError(
             f"output (={output}) must be a file that can be written: {error.strerror or error}"
         ) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        with contextlib.suppress(OSError):  # it holds the file now
-            for parent in made:
-                parent.rmdir()
 
 
 def _metadata(task: SegmentationTask, config: ExportConfig) -> dict[str, str]:

@@ -51,18 +51,25 @@ def copy_file(source: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def temporary_folder(parent: Path) -> Iterator[Path]:
-    """Yield a new hidden folder in `parent`, which is created if necessary; delete it at the end if it still exists."""
+    """Yield a new hidden folder in `parent`, and delete it at the end.
+
+    `parent` is created if necessary, and deleted again if it is still empty.
+    """
+    missing = [folder for folder in (parent, *parent.parents) if not folder.exists()]
     # Not tempfile.mkdtemp: its mode 0700 would survive a rename and lock out other users.
-    folder = parent / f".{uuid.uuid4().hex}"
-    folder.mkdir(parents=True)
+    temporary = parent / f".{uuid.uuid4().hex}"
     try:
-        yield folder
+        temporary.mkdir(parents=True)
+        yield temporary
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            for folder in missing:
+                folder.rmdir()
 
 
 @contextlib.contextmanager
-def new_folder(path: Path, *, part: str = ".") -> Iterator[Path]:
+def new_folder(path: Path, *, part: str | Path = ".") -> Iterator[Path]:
     """Yield a temporary folder beside `path` that is renamed to `path` at the end.
 
     If another process has created `path` in the meantime, that folder is kept.
@@ -84,7 +91,7 @@ def new_folder(path: Path, *, part: str = ".") -> Iterator[Path]:
 def replacing_files(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder whose files are moved into `folder` at the end, replacing those of the same name.
 
-    After an exception `folder` is unchanged. It is created if necessary.
+    After an exception `folder` is unchanged.
     """
     with temporary_folder(folder) as temporary:
         yield temporary

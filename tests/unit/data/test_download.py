@@ -126,7 +126,7 @@ def test_an_interrupted_extraction_leaves_nothing_and_can_be_repeated(
         patch.setattr(tarfile.TarFile, "extractall", stop_half_way)
         with pytest.raises((KeyboardInterrupt, DataError), match=r"^$|must unpack into .*No space left .*; make room"):
             archives.download(archive.parent)
-    assert names_in(archive.parent / "VOCdevkit") == []
+    assert not (archive.parent / "VOCdevkit").exists()
     archives.download(archive.parent)
     assert (archive.parent / LIST).is_file()
 
@@ -140,7 +140,7 @@ def test_the_tree_appears_all_at_once(archive: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(voc.os, "rename", see_both)
     with pytest.raises(DataError, match="stopped before the last step"):
         archives.download(archive.parent)
-    assert names_in(archive.parent / "VOCdevkit") == []
+    assert not (archive.parent / "VOCdevkit").exists()
 
 
 def test_a_member_cannot_leave_the_folder(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
