@@ -13,7 +13,7 @@ from PIL import Image
 from benchmarks.report import figure as digits
 from benchmarks.report import ratio_text
 from benchmarks.results import BenchmarkError, Breakdown, Findings, Result
-from fcn.visualization.figures import figure_image
+from fcn.visualization.figure_style import new_figure, render_figure
 
 # Okabe and Ito's, which the colour blind tell apart, and greys.
 _OURS, _GOAL, _ONE = "#0072b2", "#d55e00", "0.45"
@@ -33,14 +33,14 @@ def benchmark_figure(findings: Findings) -> Image.Image:
     if not heights:
         raise BenchmarkError("--plot needs a speed-up or a breakdown; measure `step` or `breakdown` as well")
     size = (10.5, sum(heights) + 1.3 * len(heights))
-    drawing = Figure(figsize=size, dpi=110, facecolor="white")
+    drawing = new_figure(*size, dpi=110)
     drawing.set_layout_engine("constrained", w_pad=0.12, h_pad=0.12, hspace=0.06)
     axes = list(drawing.subplots(len(heights), 1, height_ratios=heights, squeeze=False).flat)
     if ratios:
         _draw_ratios(axes[0], ratios)
     if findings.breakdowns:
         _draw_phases(drawing, axes[-1], findings.breakdowns)
-    return figure_image(drawing)
+    return render_figure(drawing)
 
 
 def _draw_ratios(axes: Axes, results: Sequence[Result]) -> None:

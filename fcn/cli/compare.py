@@ -99,7 +99,7 @@ def _draw(arguments: argparse.Namespace, comparison: Comparison, between: Contra
         if path or arguments.html:
             pictures[title] = picture = _attempt(title, draw)
             if path and picture.image:
-                from fcn.visualization import save_png  # brings Matplotlib, which has just drawn
+                from fcn.visualization.png_files import save_png  # brings Matplotlib, which has just drawn
 
                 save_png(picture.image, path)
                 print(path)

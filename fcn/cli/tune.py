@@ -205,15 +205,16 @@ def _row(trial: FrozenTrial) -> Mapping[str, Any]:
 
 
 def _draw(folder: Path, trials: Sequence[FrozenTrial], shares: Mapping[str, float]) -> None:
-    from fcn.visualization import Ended, history_figure, importance_figure, save_png
+    from fcn.visualization.png_files import save_png
+    from fcn.visualization.search_figures import EndedTrial, draw_importances, draw_trial_history
 
     ended = [trial for trial in trials if trial.state.is_finished()]
     if ended:
-        points = [Ended(trial.number, trial.value, trial.state.name == "PRUNED") for trial in ended]
-        save_png(history_figure(points), folder / "history.png")
+        points = [EndedTrial(trial.number, trial.value, trial.state.name == "PRUNED") for trial in ended]
+        save_png(draw_trial_history(points), folder / "history.png")
     if shares:
         finished = len(_in_state(trials, "COMPLETE"))
-        save_png(importance_figure(shares, trials=finished), folder / "importance.png")
+        save_png(draw_importances(shares, num_trials=finished), folder / "importance.png")
 
 
 def tune(composed: DictConfig) -> None:

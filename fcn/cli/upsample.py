@@ -100,7 +100,7 @@ def upsample(config: UpsampleConfig) -> Comparison:
     Raises:
         ConfigError: if the input is no image or too large, or the output cannot be written.
     """
-    from fcn.visualization import save_png
+    from fcn.visualization.png_files import save_png
 
     if config.input is None:
         raise ConfigError("input must name the image to upsample; use input=photo.jpg")
@@ -180,16 +180,14 @@ def _lines(compared: Comparison, factor: int) -> list[str]:
 
 def comparison_figure(compared: Comparison, factor: int) -> Image.Image:
     """Both upsampled images and their difference: whole, and enlarged where they differ most."""
-    from matplotlib.figure import Figure
-
-    from fcn.visualization import figure_image
+    from fcn.visualization.figure_style import new_figure, render_figure
 
     _, height, width = compared.transposed.shape
     whole = Box(0, 0, height, width)
     detail = _where_they_differ(compared.difference, side=8 * factor)
     upper, lower = (4.0 * min(1.4, max(0.25, box.height / box.width)) for box in (whole, detail))  # inches, as below
     inches = 13.5, upper + lower + 2.4
-    figure = Figure(figsize=inches, dpi=100, facecolor="white")
+    figure = new_figure(*inches)
     figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1, rect=(0, 0.8 / inches[1], 1, 1 - 0.8 / inches[1]))
     axes = figure.subplots(2, 3, height_ratios=[upper, lower])
     pixels = [compared.transposed, compared.interpolated, compared.difference[None]]
@@ -205,7 +203,7 @@ def comparison_figure(compared: Comparison, factor: int) -> Image.Image:
     figure.colorbar(shown, ax=axes[:, 2], shrink=0.6)
     text = "\n".join(_lines(compared, factor))
     figure.text(0.5, 0.12 / inches[1], text, ha="center", va="bottom", linespacing=1.5)
-    return figure_image(figure)
+    return render_figure(figure)
 
 
 class Box(NamedTuple):

@@ -32,7 +32,7 @@ def write_comparison(folder: Path) -> RenderableType:
     runs.write_text(folder / MARKDOWN, markdown(comparison, pair_of(comparison)))
     runs.write_text(folder / CSV, csv_text(comparison))
     try:
-        from fcn.visualization import save_png  # Matplotlib is not waited for before the tables are there
+        from fcn.visualization.png_files import save_png  # Matplotlib is not waited for before the tables are there
 
         save_png(curves(comparison), folder / FIGURE)
         problem = ""
@@ -55,9 +55,9 @@ def curves(comparison: Comparison) -> Image.Image:
     Raises:
         ValueError: if no run has an epoch.
     """
-    from fcn.visualization import group_curves
+    from fcn.visualization.group_curves import draw_group_curves
 
-    return group_curves(
+    return draw_group_curves(
         {title(group): [runs.read_metrics(run.path) for run in group.runs] for group in comparison.groups},
         metric=comparison.metric,
     )
@@ -69,9 +69,9 @@ def class_bars(between: Contrast) -> Image.Image:
     Raises:
         ValueError: if no class is scored in both.
     """
-    from fcn.visualization import delta_figure
+    from fcn.visualization.class_differences import draw_class_differences
 
     difference = between.difference
     intervals = None if difference.problem else list(zip(difference.lows, difference.highs, strict=True))
     deltas = (between.ious[0] - between.ious[1]).tolist()
-    return delta_figure(between.classes, deltas, names=between.names, intervals=intervals)
+    return draw_class_differences(between.classes, deltas, names=between.names, intervals=intervals)

@@ -15,7 +15,7 @@ from fcn.comparison.contrasts import Comparison, validation_set
 from fcn.comparison.run_collection import BEST, ComparisonError, Run
 from fcn.comparison.seed_groups import Group, different_keys, title
 from fcn.comparison.tables import number
-from fcn.visualization import Sample, side_by_side
+from fcn.visualization.panels import Sample, draw_side_by_side
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,7 +75,9 @@ def panel_sheet(
         columns[title(group)] = [(image, target, predictor.predict(image)) for image, target in samples]
         advance()
     names = [images.pairs[place].name for place in places]
-    return side_by_side(columns, config.data.classes, names=names), _line(comparison, chosen, config.data.val_split)
+    return draw_side_by_side(columns, config.data.classes, names=names), _line(
+        comparison, chosen, config.data.val_split
+    )
 
 
 def _arrays(sample: Mapping[str, Tensor]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

@@ -14,8 +14,10 @@ from fcn.evaluation.evaluator import Evaluation
 from fcn.evaluation.metrics import scores
 from fcn.runs import CONFUSIONS, SCORES
 from fcn.runs.atomic_files import replacing_files
-from fcn.visualization import confusion_figure, panels, save_png
-from fcn.visualization.boundary_curve import boundary_figure
+from fcn.visualization.boundary_curve import draw_boundary_curve
+from fcn.visualization.confusion_matrix import draw_confusion_matrix
+from fcn.visualization.panels import draw_panels
+from fcn.visualization.png_files import save_png
 
 FILES = (
     "per_class.csv", "per_image.csv", CONFUSIONS, "confusion_matrix.png", "boundary.png", "worst.png", SCORES,
@@ -74,12 +76,12 @@ def _or(stand_in: str | None, row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _write_pictures(folder: Path, evaluation: Evaluation) -> None:
     classes = evaluation.classes
-    save_png(confusion_figure(evaluation.confusion.numpy(), classes), folder / "confusion_matrix.png")
+    save_png(draw_confusion_matrix(evaluation.confusion.numpy(), classes), folder / "confusion_matrix.png")
     if evaluation.widths:
         mean_ious = [row["mean_iou"] for row in evaluation.boundary_rows()]
         whole = scores(evaluation.confusion)["mean_iou"]
-        save_png(boundary_figure(evaluation.widths, mean_ious, whole=whole), folder / "boundary.png")
+        save_png(draw_boundary_curve(evaluation.widths, mean_ious, whole=whole), folder / "boundary.png")
     if evaluation.worst:
         samples = [(one.image, one.target, one.prediction) for one in evaluation.worst]
         names = [evaluation.names[one.index] for one in evaluation.worst]
-        save_png(panels(samples, classes, names=names), folder / "worst.png")
+        save_png(draw_panels(samples, classes, names=names), folder / "worst.png")

@@ -24,7 +24,9 @@ from fcn.data.voc import SPLIT_LISTS, DataError
 from fcn.inference.image_files import Source, read_upright
 from fcn.inference.predictor import Predictor
 from fcn.runs.atomic_files import replacing
-from fcn.visualization import class_legend, overlay, save_png
+from fcn.visualization.legends import draw_class_legend
+from fcn.visualization.masks import overlay
+from fcn.visualization.png_files import save_png
 
 ARCHIVE = "results.tgz"
 """The archive of `write_archive`, below the output folder."""
@@ -60,7 +62,7 @@ class OutputFolder:
     def write_legend(self, classes: Sequence[str]) -> None:
         """Write which colour is which class; raises as `write`."""
         with self._writing():
-            save_png(class_legend(classes), self.root / LEGEND)
+            save_png(draw_class_legend(classes), self.root / LEGEND)
 
     def check(self, sources: Sequence[Source]) -> None:
         """Check that nothing of value would be overwritten; creates nothing.

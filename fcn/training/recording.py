@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fcn import errors, runs, visualization
+from fcn import errors, runs
 from fcn.data.module import VOCDataModule
 from fcn.inference.predictor import predict_logits
 from fcn.models.upsampling import bilinear_kernel
@@ -26,6 +26,11 @@ from fcn.training.checkpointing import SavePoints
 from fcn.training.diagnostics import gradient_norm, peak_memory_mib, upsampling_drift, upsampling_layers
 from fcn.training.task import SegmentationTask
 from fcn.training.tensorboard import EventFiles
+from fcn.visualization.confusion_matrix import draw_confusion_matrix
+from fcn.visualization.learning_curves import draw_learning_curves
+from fcn.visualization.panels import Sample, draw_panels
+from fcn.visualization.png_files import save_png
+from fcn.visualization.upsampling_kernels import draw_kernels
 
 log = logging.getLogger(__name__)
 
@@ -226,12 +231,12 @@ class RunRecorder(pl.Callback):
 
     def _record_pictures(self, trainer: pl.Trainer, task: SegmentationTask) -> None:
         classes = task.config.data.classes
-        pictures = {"val/confusion_matrix": visualization.confusion_figure(task.confusion.numpy(), classes)}
+        pictures = {"val/confusion_matrix": draw_confusion_matrix(task.confusion.numpy(), classes)}
         if samples := self._samples(trainer, task):
-            pictures["val/samples"] = visualization.panels(samples, classes)
+            pictures["val/samples"] = draw_panels(samples, classes)
             path = self.run_dir / runs.SAMPLES / f"epoch_{trainer.current_epoch + 1:03d}.png"
             path.parent.mkdir(exist_ok=True)
-            visualization.save_png(pictures["val/samples"], path)
+            save_png(pictures["val/samples"], path)
         if upsampling_layers(task.model):
             pictures["upsampling/kernels"] = _kernels(task.model, classes)
         assert self._events
@@ -241,12 +246,12 @@ class RunRecorder(pl.Callback):
         """Draw metrics.csv; a run without its picture is a run."""
         try:
             if rows := runs.read_metrics(self.run_dir):
-                visualization.save_png(visualization.curves_figure(rows), self.run_dir / runs.CURVES)
+                save_png(draw_learning_curves(rows), self.run_dir / runs.CURVES)
         except Exception as error:
             said = errors.meaning(error, {}) or error
             log.warning("%s could not be drawn: %s", runs.CURVES, said)
 
-    def _samples(self, trainer: pl.Trainer, task: SegmentationTask) -> list[visualization.Sample]:
+    def _samples(self, trainer: pl.Trainer, task: SegmentationTask) -> list[Sample]:
         """The same images at every epoch, evenly spread over the validation set."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, VOCDataModule)
@@ -286,7 +291,7 @@ def _has_point(step: int, task: SegmentationTask) -> bool:
 def _kernels(model: nn.Module, classes: Sequence[str]) -> Image.Image:
     weights = {name: layer.weight.detach().cpu() for name, layer in upsampling_layers(model).items()}
     layers = {name: (w.numpy(), bilinear_kernel(1, w.shape[-1])[0, 0].numpy()) for name, w in weights.items()}
-    return visualization.kernels_figure(layers, classes)
+    return draw_kernels(layers, classes)
 
 
 def _task(module: pl.LightningModule) -> SegmentationTask:

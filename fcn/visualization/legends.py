@@ -1,4 +1,4 @@
-"""Which colour is which class: the line below panels, and a picture of all classes."""
+"""Legends that name the colours of the classes: below panels, and as an image of all classes."""
 
 from __future__ import annotations
 
@@ -8,92 +8,80 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from fcn.config import IGNORE_INDEX
 from fcn.data.palette import color_map
-from fcn.visualization.masks import Sample
 
 Color = tuple[int, int, int]
 Entry = tuple[Color, str]
-"""A colour and what it stands for."""
+"""A colour and its meaning."""
 
 INK, GREY, LINE = (33, 37, 41), (95, 101, 108), (206, 210, 214)
 MARGIN, SWATCH = 20, 16
 LINE_HEIGHT = 24
 _TEXT_LEFT, _COLUMN_GAP = SWATCH + 7, 18
-_ROWS = 11  # of a class legend: VOC's classes and void make two full columns
+_MAX_ROWS = 11  # of the class legend: VOC's classes and void fill two columns
 
 
 @cache
 def font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """Matplotlib's own font: it is always installed, knows most alphabets, and matches the figures."""
+    """Return Matplotlib's own font: always installed, covers most alphabets, and matches the figures."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name, size)
 
 
-def class_color(index: int) -> Color:
-    """VOC colour of a mask value."""
-    red, green, blue = color_map()[index].tolist()
-    return red, green, blue
+def legend_entries(masks: Iterable[NDArray[np.uint8]], classes: Sequence[str]) -> list[Entry]:
+    """Return colour and name of every class that occurs in the masks, in index order, void last."""
+    indices = np.unique(np.concatenate([np.unique(mask) for mask in masks])).tolist()
+    return [(_class_color(index), "void" if index == IGNORE_INDEX else classes[index]) for index in indices]
 
 
-def legend(samples: Sequence[Sample], classes: Sequence[str]) -> list[tuple[int, str]]:
-    """Index and name of every class in a target or prediction, in index order; void, if there, comes last.
-
-    Raises:
-        ValueError: if a mask holds an index that is neither a class nor void.
-    """
-    masks = [mask for _, target, prediction in samples for mask in (target, prediction)]
-    indices = [int(index) for index in np.unique(np.concatenate([np.unique(mask) for mask in masks]))]
-    unknown = [index for index in indices if index >= len(classes) and index != IGNORE_INDEX]
-    if unknown:
-        raise ValueError(
-            f"mask index (={unknown[0]}) must be below the {len(classes)} classes or {IGNORE_INDEX} (void); "
-            "give panels the class names that the masks were made with"
-        )
-    return [(index, "void" if index == IGNORE_INDEX else classes[index]) for index in indices]
-
-
-def class_legend(classes: Sequence[str]) -> Image.Image:
-    """All classes of a dataset and void, each with its VOC colour and its mask value, read down the columns."""
+def draw_class_legend(classes: Sequence[str]) -> Image.Image:
+    """Draw all classes and void with their colours and mask values, in columns read from top to bottom."""
     entries = [*enumerate(classes), (IGNORE_INDEX, "void")]
-    rows = min(_ROWS, len(entries))
+    rows = min(_MAX_ROWS, len(entries))
     columns = -(-len(entries) // rows)
     number_right = _TEXT_LEFT + int(np.ceil(font(13).getlength("000")))
-    step = number_right + 9 + _widest(name for _, name in entries) + _COLUMN_GAP
+    step = number_right + 9 + _max_width(name for _, name in entries) + _COLUMN_GAP
     size = (2 * MARGIN + columns * step - _COLUMN_GAP, 2 * MARGIN + rows * LINE_HEIGHT - (LINE_HEIGHT - SWATCH))
-    picture = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(image)
     for place, (index, name) in enumerate(entries):
         x, y = MARGIN + place // rows * step, MARGIN + place % rows * LINE_HEIGHT
-        _draw_swatch(draw, class_color(index), x, y)
+        _draw_swatch(draw, _class_color(index), x, y)
         draw.text((x + number_right, y + SWATCH / 2), str(index), GREY, font(13), anchor="rm")
         draw.text((x + number_right + 9, y + SWATCH / 2), name, INK, font(13), anchor="lm")
-    return picture
+    return image
 
 
-def legend_places(entries: Sequence[Entry], *, limit: int) -> list[tuple[int, int]]:
-    """Left top corner of each entry, relative to the first: one line, or columns spread over the limit."""
-    step = _TEXT_LEFT + _widest(name for _, name in entries) + _COLUMN_GAP
-    lines = -(-len(entries) // max(1, limit // step))
+def legend_places(entries: Sequence[Entry], *, max_width: int) -> list[tuple[int, int]]:
+    """Return left and top of each entry relative to the first: one line, or columns spread over `max_width`."""
+    step = _TEXT_LEFT + _max_width(name for _, name in entries) + _COLUMN_GAP
+    lines = -(-len(entries) // max(1, max_width // step))
     columns = -(-len(entries) // lines)
     if lines > 1:
-        step = limit // columns
+        step = max_width // columns
     return [(index % columns * step, index // columns * LINE_HEIGHT) for index in range(len(entries))]
 
 
 def draw_legend(
     draw: ImageDraw.ImageDraw, entries: Sequence[Entry], places: Sequence[tuple[int, int]], *, top: int
 ) -> None:
-    """Draw the entries at their places, of which the first is at the left margin and at `top`."""
+    """Draw the entries at their places; the first one is at the left margin and at `top`."""
     for (color, name), (left, down) in zip(entries, places, strict=True):
         x, y = MARGIN + left, top + down
         _draw_swatch(draw, color, x, y)
         draw.text((x + _TEXT_LEFT, y + SWATCH / 2), name, INK, font(13), anchor="lm")
 
 
-def _widest(names: Iterable[str]) -> int:
+def _class_color(index: int) -> Color:
+    red, green, blue = color_map()[index].tolist()
+    return red, green, blue
+
+
+def _max_width(names: Iterable[str]) -> int:
     return int(np.ceil(max(font(13).getlength(name) for name in names)))
 
 

@@ -1,4 +1,4 @@
-"""Saving pictures."""
+"""Atomic writing of PNG files."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from fcn.runs.atomic_files import replacing
 
 
 def save_png(image: Image.Image, path: Path) -> None:
-    """Save a picture as PNG, whole or not at all. Makes the folder."""
+    """Save an image as PNG in one atomic step, and create its folder if necessary."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         image.save(temporary, format="PNG")

@@ -1,4 +1,4 @@
-"""Pictures of a search: its course, and what its settings contribute."""
+"""Figures of a hyperparameter search: the history of its trials and the importance of its settings."""
 
 from __future__ import annotations
 
@@ -6,22 +6,21 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from fcn.visualization.figures import figure_image
+from fcn.visualization.figure_style import new_figure, remove_frame, render_figure
 
 _FINISHED, _PRUNED, _FAILED = "#1f77b4", "0.6", "#d62728"
 
 
-class Ended(NamedTuple):
+class EndedTrial(NamedTuple):
     """A trial that has ended.
 
     Attributes:
-        number: of the trial.
-        score: higher is better; of a pruned one the last; None if there is none.
-        pruned: whether it was stopped early.
+        number: number of the trial.
+        score: best score, higher is better; the last score of a pruned trial; None if it has none.
+        pruned: whether the trial was stopped early.
     """
 
     number: int
@@ -29,51 +28,45 @@ class Ended(NamedTuple):
     pruned: bool = False
 
 
-def history_figure(trials: Sequence[Ended]) -> Image.Image:
-    """Score of every trial over their numbers, and the best of the finished ones so far; failed ones are crosses.
+def draw_trial_history(trials: Sequence[EndedTrial]) -> Image.Image:
+    """Draw the score of every trial over its number, and the best finished score so far; failed trials are crosses.
 
-    Raises:
-        ValueError: if there is no trial.
+    Args:
+        trials: at least one.
     """
-    if not trials:
-        raise ValueError("trials (=[]) must hold at least one; draw no history before the first one has ended")
-    figure = Figure(figsize=(9, 4.5), dpi=100, facecolor="white")
+    figure = new_figure(9, 4.5)
     axes = figure.subplots()
     figure.subplots_adjust(left=0.09, right=0.975, bottom=0.12, top=0.86)
     last = max(trial.number for trial in trials)
     finished = [(x, y) for x, y, pruned in trials if y is not None and not pruned]
-    early = [(x, y) for x, y, pruned in trials if y is not None and pruned]
+    pruned = [(x, y) for x, y, early in trials if y is not None and early]
     if finished:
         places, values = [x for x, _ in finished], list(itertools.accumulate((y for _, y in finished), max))
         axes.step([*places, last], [*values, values[-1]], where="post", color=_FINISHED, label="best so far")
         axes.plot(*zip(*finished, strict=True), "o", color=_FINISHED, label="finished")
-    if early:
-        axes.plot(*zip(*early, strict=True), "o", color=_PRUNED, fillstyle="none", label="pruned, last score")
+    if pruned:
+        axes.plot(*zip(*pruned, strict=True), "o", color=_PRUNED, fillstyle="none", label="pruned, last score")
     if failed := [trial.number for trial in trials if trial.score is None]:
         bottom = axes.get_xaxis_transform()
         axes.plot(failed, [0] * len(failed), "x", color=_FAILED, label="failed", transform=bottom, clip_on=False)
     axes.set(xlabel="trial", ylabel="best val mean IoU", xlim=(-0.5, last + 0.5))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(color="0.9")
-    axes.spines[["top", "right"]].set_visible(False)
+    remove_frame(axes, "top", "right")
     axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=4, frameon=False)
-    return figure_image(figure)
+    return render_figure(figure)
 
 
-def importance_figure(importances: Mapping[str, float], *, trials: int) -> Image.Image:
-    """A bar for every setting: its share in what made trials good.
+def draw_importances(importances: Mapping[str, float], *, num_trials: int) -> Image.Image:
+    """Draw the importance of every setting as a bar.
 
     Args:
-        importances: shares by key, drawn from top to bottom.
-        trials: how many finished ones they are estimated from.
-
-    Raises:
-        ValueError: if there is no setting.
+        importances: shares of 1 by key, in the order from top to bottom; at least one.
+        num_trials: number of finished trials from which they were estimated.
     """
-    if not importances:
-        raise ValueError("importances (={}) must hold at least one setting; draw none before two trials have finished")
     keys, shares = list(importances), list(importances.values())
-    figure = Figure(figsize=(8, 0.42 * len(keys) + 1.1), dpi=100, facecolor="white", layout="constrained")
+    figure = new_figure(8, 0.42 * len(keys) + 1.1)
+    figure.set_layout_engine("constrained")
     axes = figure.subplots()
     places = range(len(keys))
     axes.barh(places, 1, height=0.6, color="0.94")
@@ -82,7 +75,6 @@ def importance_figure(importances: Mapping[str, float], *, trials: int) -> Image
         axes.text(1.02, place, f"{100 * share:.0f} %", va="center")
     axes.set_yticks(places, keys, parse_math=False)
     axes.set(xlim=(0, 1.1), ylim=(len(keys) - 0.4, -0.6), xticks=[])
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    axes.set_title(f"importance for val mean IoU, from {trials} finished trials", loc="left", fontsize=11)
-    return figure_image(figure)
+    remove_frame(axes)
+    axes.set_title(f"importance for val mean IoU, from {num_trials} finished trials", loc="left", fontsize=11)
+    return render_figure(figure)

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from fcn import visualization
 from fcn.comparison import ComparisonError, compare, contrast, write_comparison
 from fcn.comparison.comparison_files import class_bars, pair_of
+from fcn.visualization import group_curves
 from tests.comparisons import make_evaluation, make_run, random_confusions
 
 
@@ -40,7 +40,7 @@ def test_a_figure_that_fails_loses_no_table(tmp_path, monkeypatch):
     def fail(*arguments, **options):
         raise RuntimeError("no font")
 
-    monkeypatch.setattr(visualization, "group_curves", fail)
+    monkeypatch.setattr(group_curves, "draw_group_curves", fail)
     shown = printed(write_comparison(tmp_path))
     assert "comparison.png could not be drawn: no font" in shown
     assert (tmp_path / "comparison.md").is_file()

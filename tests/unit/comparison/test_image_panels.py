@@ -13,7 +13,7 @@ from fcn.comparison.image_panels import panel_groups, panel_sheet
 from fcn.config import VOC_CLASSES
 from fcn.data.voc import DataError
 from fcn.training.task import SegmentationTask
-from fcn.visualization import side_by_side
+from fcn.visualization.panels import draw_side_by_side
 from tests.comparisons import CLASSES, make_run
 from tests.voc_tree import make_voc_tree
 
@@ -69,7 +69,7 @@ def test_columns_are_what_the_runs_predict(folder):
             target = np.asarray(Image.open(tree / "SegmentationClass" / f"{image}.png"))
             samples.append((pixels, target, predictor.predict(pixels)))
         columns[title] = samples
-    expected = side_by_side(columns, CLASSES, names=["a", "c"])
+    expected = draw_side_by_side(columns, CLASSES, names=["a", "c"])
     np.testing.assert_array_equal(np.asarray(sheet), np.asarray(expected))
 
 

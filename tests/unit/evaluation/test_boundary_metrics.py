@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fcn.evaluation.boundary_metrics import boundary_bands, boundary_confusions
-from fcn.visualization.boundary_curve import boundary_figure
+from fcn.visualization.boundary_curve import draw_boundary_curve
 
 VOID = 255
 
@@ -90,7 +90,7 @@ def test_widths_must_rise(widths, better):
 
 @pytest.mark.parametrize("values", [[0.2, 0.5], [float("nan"), 0.5], [float("nan"), float("nan")]])
 def test_the_figure_is_a_picture_also_where_a_score_does_not_exist(values):
-    picture = boundary_figure([1, 4], values, whole=values[-1])
+    picture = draw_boundary_curve([1, 4], values, whole=values[-1])
     assert isinstance(picture, Image.Image)
     assert picture.mode == "RGB"
     blue = (np.asarray(picture) == (0x21, 0x71, 0xB5)).all(axis=-1).sum()  # the curve and its place in the legend

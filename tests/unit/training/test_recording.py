@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fcn import runs, visualization
+from fcn import runs
+from fcn.training import recording
 from fcn.training.recording import RunRecorder
 
 ROWS = [{"epoch": 0, "step": 2, "train/loss": 1.5, "lr": 0.1}, {"epoch": 1, "step": 4, "train/loss": 1.2, "lr": 0.0}]
@@ -39,7 +40,7 @@ def test_an_error_in_drawing_does_not_hide_what_ended_the_run(recorder, tmp_path
         raise ZeroDivisionError("in the picture")
 
     runs.write_metrics(tmp_path, ROWS)
-    monkeypatch.setattr(visualization, "curves_figure", fail)
+    monkeypatch.setattr(recording, "draw_learning_curves", fail)
     monkeypatch.setattr(logging.getLogger("fcn"), "propagate", True)
 
     def train():

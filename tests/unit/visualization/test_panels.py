@@ -1,3 +1,5 @@
+"""Panels: geometry, captions and names."""
+
 from itertools import pairwise
 
 import numpy as np
@@ -7,23 +9,24 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fcn.config import VOC_CLASSES
-from fcn.visualization import CELL_SIZE, ERROR_COLOR, caption, colorize, panels, save_png, side_by_side
+from fcn.visualization.error_map import ERROR_COLOR
+from fcn.visualization.masks import colorize
+from fcn.visualization.panels import CELL_SIZE, draw_panels, draw_side_by_side, score_caption
+from fcn.visualization.png_files import save_png
 from tests.pictures import MAGENTA, boxes, filled, stripes
+
+
+def plain_sample(height=100, width=150, prediction=0):
+    return filled(height, width), stripes(height, width, 0), stripes(height, width, prediction)
 
 
 @pytest.mark.parametrize(
     ("height", "width", "fitted"),
-    [
-        (100, 150, (300, 200)),
-        (375, 500, (300, 225)),
-        (500, 375, (180, 240)),
-        (1, 500, (300, 1)),
-        (1, 1, (240, 240)),
-    ],
+    [(100, 150, (300, 200)), (375, 500, (300, 225)), (500, 375, (180, 240)), (1, 500, (300, 1)), (1, 1, (240, 240))],
 )
-def test_a_row_shows_input_target_prediction_and_errors_in_cells_of_one_size(height, width, fitted):
+def test_row_of_input_target_prediction_and_errors(height, width, fitted):
     target, prediction = stripes(height, width, 1, 2), stripes(height, width, 2, 1)
-    sheet = panels([(filled(height, width), target, prediction)], VOC_CLASSES)
+    sheet = draw_panels([(filled(height, width), target, prediction)], VOC_CLASSES)
     ((left, top, right, bottom),) = boxes(sheet, MAGENTA)
     assert (right - left, bottom - top) == fitted
     step = (sheet.width - 2 * 20 + 12) // 4  # margins of 20, gaps of 12
@@ -36,21 +39,20 @@ def test_a_row_shows_input_target_prediction_and_errors_in_cells_of_one_size(hei
 
 
 def test_rows_of_different_shapes_are_centred_in_their_columns():
-    shapes = [(100, 150), (500, 375), (300, 300), (80, 400)]
-    sheet = panels([(filled(h, w), stripes(h, w, 0), stripes(h, w, 0)) for h, w in shapes], VOC_CLASSES)
+    sheet = draw_panels(
+        [plain_sample(*shape) for shape in [(100, 150), (500, 375), (300, 300), (80, 400)]], VOC_CLASSES
+    )
     rows = boxes(sheet, MAGENTA)
-    assert [(right - left, bottom - top) for left, top, right, bottom in rows] == [
-        (300, 200), (180, 240), (240, 240), (300, 60)
-    ]  # fmt: skip
+    sizes = [(right - left, bottom - top) for left, top, right, bottom in rows]
+    assert sizes == [(300, 200), (180, 240), (240, 240), (300, 60)]
     assert {left + right for left, _, right, _ in rows} == {2 * 20 + CELL_SIZE[0]}
-    # Between two rows there is room for the caption and no more.
-    assert {below[1] - above[3] for above, below in pairwise(rows)} == {36}
+    assert {below[1] - above[3] for above, below in pairwise(rows)} == {36}  # space of the caption
 
 
 @settings(max_examples=8, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 600), st.integers(1, 600)), min_size=1, max_size=4))
-def test_every_size_fits_the_cell_and_keeps_its_aspect(shapes):
-    sheet = panels([(filled(h, w), stripes(h, w, 3), stripes(h, w, 4)) for h, w in shapes], VOC_CLASSES)
+def test_images_of_any_size_fit_the_cell_with_their_aspect_ratio(shapes):
+    sheet = draw_panels([plain_sample(*shape, prediction=4) for shape in shapes], VOC_CLASSES)
     rows = boxes(sheet, MAGENTA)
     assert len(rows) == len(shapes)
     for (left, top, right, bottom), (height, width) in zip(rows, shapes, strict=True):
@@ -64,102 +66,78 @@ def test_every_size_fits_the_cell_and_keeps_its_aspect(shapes):
     assert sheet.width <= 2 * 20 + 4 * CELL_SIZE[0] + 3 * 12
 
 
-def test_a_narrow_sheet_still_holds_its_captions():
-    sheet = panels([(filled(300, 10), stripes(300, 10, 0), stripes(300, 10, 0))], VOC_CLASSES)
+def test_captions_fit_a_sheet_of_narrow_images():
+    sheet = draw_panels([plain_sample(300, 10)], VOC_CLASSES)
     border = np.asarray(sheet)[:, [*range(10), *range(sheet.width - 10, sheet.width)]]
     assert (border == 255).all()
 
 
-def test_the_caption_is_the_images_own_score_without_void():
-    target = np.array([[0, 0, 1, 255]], np.uint8)
-    prediction = np.array([[0, 1, 1, 2]], np.uint8)
-    # Class 0: 1 of 2, class 1: 1 of 2; the 2 lies on void. Pixels: 2 of 3.
-    assert caption(target, prediction) == "mean IoU 0.500   pixel acc 0.667"
+@pytest.mark.parametrize(
+    ("target", "prediction", "caption"),
+    [
+        # Class 0: 1 of 2, class 1: 1 of 2; the 2 is predicted on void. Pixels: 2 of 3.
+        ([0, 0, 1, 255], [0, 1, 1, 2], "mean IoU 0.500   pixel acc 0.667"),
+        ([0, 0, 0, 0], [0, 0, 0, 7], "mean IoU 0.375   pixel acc 0.750"),  # a class that is only predicted has IoU 0
+        ([255, 255], [0, 0], "void only"),
+    ],
+)
+def test_caption_scores_one_image_without_void(target, prediction, caption):
+    target, prediction = np.array([target], np.uint8), np.array([prediction], np.uint8)
+    assert score_caption(target, prediction) == caption
+    assert draw_panels([(filled(*target.shape), target, prediction)], VOC_CLASSES).mode == "RGB"
 
 
-def test_a_class_that_is_only_predicted_counts_as_zero():
-    assert caption(np.zeros((1, 4), np.uint8), np.array([[0, 0, 0, 7]], np.uint8)) == (
-        "mean IoU 0.375   pixel acc 0.750"
-    )
-
-
-def test_an_image_of_void_alone_has_no_score():
-    void = np.full((3, 3), 255, np.uint8)
-    assert caption(void, np.zeros((3, 3), np.uint8)) == "void only"
-    assert panels([(filled(3, 3), void, void)], VOC_CLASSES).mode == "RGB"
-
-
-def test_panels_refuse_what_they_cannot_name():
-    with pytest.raises(ValueError, match=r"samples \(=\[\]\) must hold at least one"):
-        panels([], VOC_CLASSES)
-    sample = (filled(2, 2), stripes(2, 2, 0), stripes(2, 2, 5))
-    with pytest.raises(ValueError, match=r"mask index \(=5\) must be below the 3 classes or 255 \(void\); give"):
-        panels([sample], ["background", "a", "b"])
+@pytest.mark.parametrize("wrong", [1, 2])
+def test_panels_require_masks_of_the_images_size(wrong):
+    sample = [filled(2, 3), stripes(2, 3, 0), stripes(2, 3, 0)]
+    sample[wrong] = stripes(3, 2, 0)
+    with pytest.raises(ValueError, match=r"(target|prediction) \(shape"):
+        draw_panels([sample], VOC_CLASSES)
 
 
 @pytest.mark.realdata
-def test_a_sheet_of_real_images_is_a_small_file(tmp_path, voc_sample):
+def test_panels_of_real_images_compress_well(tmp_path, voc_sample):
     samples, tree = [], voc_sample / "VOCdevkit" / "VOC2012"
     for name in (tree / "ImageSets" / "Segmentation" / "val.txt").read_text().split()[:6]:
         image = Image.open(tree / "JPEGImages" / f"{name}.jpg").convert("RGB")
         target = np.asarray(Image.open(tree / "SegmentationClass" / f"{name}.png"))
         samples.append((np.asarray(image), target, np.where(target == 255, 0, target).astype(np.uint8)))
-    sheet = panels(samples, VOC_CLASSES)
+    sheet = draw_panels(samples, VOC_CLASSES)
     save_png(sheet, tmp_path / "sheet.png")
     assert (tmp_path / "sheet.png").stat().st_size < 0.4 * 3 * sheet.width * sheet.height
 
 
-def test_errors_have_a_place_in_the_legend_where_there_are_any():
-    right = panels([(filled(60, 90), stripes(60, 90, 0, 255), stripes(60, 90, 0, 1))], VOC_CLASSES)
-    assert boxes(right, ERROR_COLOR) == []
-    wrong = panels([(filled(60, 90), stripes(60, 90, 0, 255), stripes(60, 90, 1))], VOC_CLASSES)
+def test_errors_are_in_the_legend_where_there_are_any():
+    void_right = draw_panels([(filled(60, 90), stripes(60, 90, 0, 255), stripes(60, 90, 0, 1))], VOC_CLASSES)
+    assert boxes(void_right, ERROR_COLOR) == []
+    wrong = draw_panels([(filled(60, 90), stripes(60, 90, 0, 255), stripes(60, 90, 1))], VOC_CLASSES)
     *_, swatch = boxes(wrong, ERROR_COLOR)
     assert swatch[3] - swatch[1] == 14  # 16 with the outline
 
 
-def test_names_stand_below_the_inputs_and_move_nothing_else():
+@pytest.mark.parametrize("name", ["2007_000033", "a" * 300, "folder/" * 40 + "one.jpg", "in two\nlines", ""])
+def test_names_are_written_below_the_inputs(name):
     samples = [(filled(100, 150), stripes(100, 150, 0), stripes(100, 150, 0, 1))] * 2
-    plain, named = panels(samples, VOC_CLASSES), panels(samples, VOC_CLASSES, names=["2007_000033", "2007_000042"])
+    plain, named = draw_panels(samples, VOC_CLASSES), draw_panels(samples, VOC_CLASSES, names=[name, name])
     assert plain.size == named.size
     differs = (np.asarray(plain) != np.asarray(named)).any(axis=2)
-    rows = boxes(named, MAGENTA)
-    for (left, _, right, bottom), other in zip(rows, (rows[1][1], named.height), strict=True):
-        found = np.argwhere(differs[bottom:other])
-        assert found.size
-        assert found[:, 1].min() >= left
-        assert found[:, 1].max() < right
-        assert found[:, 0].max() < 36
-        differs[bottom : bottom + 36] = False
+    for left, _, right, bottom in boxes(named, MAGENTA):
+        assert differs[bottom : bottom + 36, left : right + 1].any() == bool(name)
+        differs[bottom : bottom + 36, left : right + 1] = False
     assert not differs.any()
 
 
-@pytest.mark.parametrize("name", ["a" * 300, "folder/" * 40 + "one.jpg", "in two\nlines", ""])
-def test_a_name_of_any_length_stays_below_its_input(name):
-    sample = (filled(100, 150), stripes(100, 150, 0), stripes(100, 150, 0))
-    plain, named = panels([sample], VOC_CLASSES), panels([sample], VOC_CLASSES, names=[name])
-    assert plain.size == named.size
-    differs = (np.asarray(plain) != np.asarray(named)).any(axis=(0, 2))
-    assert not differs[:20].any()
-    assert not differs[20 + CELL_SIZE[0] + 1 :].any()
-
-
-def test_there_is_a_name_for_every_sample_or_for_none():
-    sample = (filled(2, 2), stripes(2, 2, 0), stripes(2, 2, 0))
-    with pytest.raises(ValueError, match=r"names \(=1 of them\) must be one per sample, of which there are 2"):
-        panels([sample, sample], VOC_CLASSES, names=["one"])
-
-
 def networks(count, *, rows=1):
-    def sample(number):
-        return filled(100, 150), stripes(100, 150, 1, 2), stripes(100, 150, number)
-
-    return {f"network {number}": [sample(number)] * rows for number in range(count)}
+    return {
+        f"network {number}": [(filled(100, 150), stripes(100, 150, 1, 2), stripes(100, 150, number))] * rows
+        for number in range(count)
+    }
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_side_by_side_has_a_column_per_network(count):
     columns = networks(count)
-    sheet = side_by_side(columns, VOC_CLASSES, names=["2007_000033"])
+    sheet = draw_side_by_side(columns, VOC_CLASSES, names=["2007_000033"])
     ((left, top, right, bottom),) = boxes(sheet, MAGENTA)
     assert (right - left, bottom - top) == (300, 200)
     step = (sheet.width - 2 * 20 + 12) // (2 + count)
@@ -170,10 +148,9 @@ def test_side_by_side_has_a_column_per_network(count):
         np.testing.assert_array_equal(np.asarray(cell), np.asarray(expected))
 
 
-def test_a_long_title_makes_lines_and_moves_the_rows_down():
+def test_long_titles_wrap_and_move_the_rows_down():
     def top(title):
-        (sample,) = networks(1)["network 0"]
-        sheet = side_by_side({title: [sample]}, VOC_CLASSES)
+        sheet = draw_side_by_side({title: networks(1)["network 0"]}, VOC_CLASSES, names=[""])
         assert (np.asarray(sheet)[:, -20:] == 255).all()
         return boxes(sheet, MAGENTA)[0][1]
 
@@ -181,10 +158,8 @@ def test_a_long_title_makes_lines_and_moves_the_rows_down():
     assert top("x" * 300) == top("short") == top("")
 
 
-def test_side_by_side_refuses_what_is_not_comparable():
-    with pytest.raises(ValueError, match=r"columns \(={}\) must hold at least one network"):
-        side_by_side({}, VOC_CLASSES)
-    with pytest.raises(ValueError, match=r"columns \(={'a': 1, 'b': 2} rows\) must have the same rows"):
-        side_by_side({"a": networks(1)["network 0"], "b": networks(1, rows=2)["network 0"]}, VOC_CLASSES)
-    with pytest.raises(ValueError, match=r"names \(=2 of them\) must be one per sample"):
-        side_by_side(networks(2), VOC_CLASSES, names=["a", "b"])
+def test_side_by_side_requires_a_name_and_a_sample_of_every_network_per_row():
+    with pytest.raises(ValueError, match="shorter"):
+        draw_side_by_side({**networks(1), "b": networks(1, rows=2)["network 0"]}, VOC_CLASSES, names=["a", "b"])
+    with pytest.raises(ValueError, match="shorter"):
+        draw_side_by_side(networks(2), VOC_CLASSES, names=["a", "b"])

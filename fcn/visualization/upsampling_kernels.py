@@ -1,4 +1,4 @@
-"""The kernels of transposed convolutions beside the bilinear ones from which they start or might have started."""
+"""Figure of the kernels of transposed convolutions beside the bilinear kernels."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from fcn.visualization.figures import figure_image
+from fcn.visualization.figure_style import MINUS, ORANGE, new_figure, remove_frame, render_figure
 
-# Inches. Fixed places, for a layout engine takes longer than the drawing.
+# Inches. Places are fixed because a layout engine would take longer than the drawing itself.
 _WIDTH, _HEIGHT, _BOTTOM, _SIDE = 13.2, 3.5, 0.45, 2.7
 _KERNEL, _PROFILE, _DIFFERENCE, _PAIRS = 0.2, 3.4, 6.7, 10.3  # left edges
 
@@ -24,7 +23,7 @@ Place = tuple[float, float]
 
 
 def pair_norms(weight: Kernels, bilinear: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Change of the kernel from each class (row) to each class (column), float64 [C, C].
+    """Return the change of the kernel from each class (row) to each class (column), float64 [C, C].
 
     ||W_ij - B_ij|| / ||b||, where B holds the kernel b on its diagonal and zeros elsewhere. The root of the mean over
     the rows of the sums of squares is the scalar `upsampling/drift/<layer>`.
@@ -39,21 +38,16 @@ def pair_norms(weight: Kernels, bilinear: NDArray[np.float32]) -> NDArray[np.flo
     return norms
 
 
-def kernels_figure(layers: Mapping[str, tuple[Kernels, NDArray[np.float32]]], classes: Sequence[str]) -> Image.Image:
-    """A row per layer: the classes' mean kernel, its profile, its difference to bilinear, and the change by pairs.
+def draw_kernels(layers: Mapping[str, tuple[Kernels, NDArray[np.float32]]], classes: Sequence[str]) -> Image.Image:
+    """Draw a row per layer: mean kernel of the classes, its profile, its difference from bilinear, change per pair.
 
     Args:
-        layers: by name, weight [C, C, k, k] and bilinear kernel [k, k].
-        classes: the C names.
-
-    Raises:
-        ValueError: if there is no layer.
+        layers: weight [C, C, k, k] and bilinear kernel [k, k] by the name of the layer; at least one.
+        classes: names of the C classes.
     """
-    if not layers:
-        raise ValueError("layers (={}) must hold a transposed convolution; draw nothing for a network without one")
     height = _HEIGHT * len(layers)
-    figure = Figure(figsize=(_WIDTH, height), dpi=100, facecolor="white")
-    # One canvas for all images and texts: axes with ticks of their own take most of the time that a figure takes.
+    figure = new_figure(_WIDTH, height)
+    # One canvas for all images and texts: separate axes with ticks would take most of the drawing time.
     canvas = figure.add_axes((0, 0, 1, 1), xlim=(0, _WIDTH), ylim=(0, height), frame_on=False, autoscale_on=False)
     canvas.set_axis_off()
     for number, (name, (weight, bilinear)) in enumerate(layers.items(), start=1):
@@ -63,11 +57,9 @@ def kernels_figure(layers: Mapping[str, tuple[Kernels, NDArray[np.float32]]], cl
         _draw_kernel(canvas, (_KERNEL, bottom), mean, f"{name}: mean kernel of the classes")
         profile = figure.add_axes((_PROFILE / _WIDTH, bottom / height, _SIDE / _WIDTH, _SIDE / height))
         _draw_profile(profile, own, bilinear)
-        _draw_kernel(
-            canvas, (_DIFFERENCE, bottom), mean - bilinear, "mean kernel \N{MINUS SIGN} bilinear", diverging=True
-        )
+        _draw_kernel(canvas, (_DIFFERENCE, bottom), mean - bilinear, f"mean kernel {MINUS} bilinear", diverging=True)
         _draw_pairs(canvas, (_PAIRS, bottom), pair_norms(weight, bilinear), classes)
-    return figure_image(figure)
+    return render_figure(figure)
 
 
 def _draw_kernel(
@@ -81,17 +73,17 @@ def _draw_kernel(
 
 
 def _draw_profile(axes: Axes, own: NDArray[np.float64], bilinear: NDArray[np.float32]) -> None:
-    """The middle row of the kernels: mean and range of the classes, and the bilinear tent."""
+    """Draw the middle row of the kernels: mean and range of the classes, and the bilinear kernel."""
     size = len(bilinear)
     rows = own[:, size // 2]
     axes.fill_between(range(size), rows.min(axis=0), rows.max(axis=0), color="#9ecae1", linewidth=0, label="classes")
     axes.plot(rows.mean(axis=0), color="#08519c", label="mean")
-    axes.plot(bilinear[size // 2], color="#d55e00", linestyle="--", label="bilinear")
+    axes.plot(bilinear[size // 2], color=ORANGE, linestyle="--", label="bilinear")
     axes.set_title("middle row", loc="left", y=1, fontsize=10)
     axes.set_xlim(0, size - 1)
     axes.set_xticks([0, size // 2, size - 1])
     axes.tick_params(labelsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
+    remove_frame(axes, "top", "right")
     axes.legend(loc="upper left", fontsize=8, frameon=False)
 
 

@@ -1,0 +1,111 @@
+"""Learning curves of a run: values are read from the drawn lines."""
+
+import numpy as np
+import pytest
+
+from fcn.visualization import learning_curves
+from fcn.visualization.learning_curves import draw_learning_curves, measured_points
+from tests.pictures import has_white_border
+
+
+def row(epoch, **cells):
+    return {"epoch": str(epoch), "step": str(10 * epoch), **cells}
+
+
+def full_rows(count):
+    """Rows of metrics.csv of a run validated in every epoch."""
+    return [
+        row(epoch, **{
+            "train/loss": str(2 / (epoch + 1)), "train/pixel_accuracy": str(0.9 - 0.3 / (epoch + 1)),
+            "val/loss": str(2.5 / (epoch + 1)), "val/pixel_accuracy": str(0.8 - 0.3 / (epoch + 1)),
+            "val/mean_iou": str(0.5 - abs(epoch - 4) / 10), "lr": str(1e-3 * (1 - epoch / count)),
+        })
+        for epoch in range(count)
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def draw(monkeypatch):
+    """Function that draws rows and returns loss, accuracy, mean IoU and learning rate axes, without rendering."""
+    monkeypatch.setattr(learning_curves, "render_figure", lambda figure: figure.axes)
+    return draw_learning_curves
+
+
+def line(axes, label):
+    (match,) = [line for line in axes.lines if line.get_label() == label]
+    return np.asarray(match.get_xdata()).tolist(), np.asarray(match.get_ydata()).tolist()
+
+
+def legend_texts(axes):
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def test_epochs_count_from_one_and_the_best_is_marked(draw):
+    loss, accuracy, mean_iou, learning_rate = draw(full_rows(7))
+    assert line(loss, "train") == (list(range(1, 8)), pytest.approx([2 / n for n in range(1, 8)]))
+    assert line(loss, "val")[1] == pytest.approx([2.5 / n for n in range(1, 8)])
+    assert line(accuracy, "val")[1][0] == pytest.approx(0.5)
+    assert line(learning_rate, "lr")[1][0] == pytest.approx(1e-3)
+    assert mean_iou.get_title(loc="right") == "best 0.500 in epoch 5"
+    star = mean_iou.lines[-1]
+    assert (star.get_xdata(), star.get_ydata()) == ([5], [0.5])
+    assert legend_texts(loss) == ["train", "val"]
+    assert not loss.figure.texts
+
+
+def test_first_of_equal_scores_is_the_best(draw):
+    axes = draw([row(epoch, **{"val/mean_iou": "0.25"}) for epoch in range(3)])
+    assert axes[2].get_title(loc="right") == "best 0.250 in epoch 1"
+
+
+def test_epochs_without_validation(draw):
+    rows = full_rows(6)
+    for number in (0, 1, 3, 4):
+        rows[number] |= {"val/loss": "", "val/pixel_accuracy": "", "val/mean_iou": ""}
+    loss, _, mean_iou, _ = draw(rows)
+    assert line(loss, "val")[0] == [3, 6]
+    assert len(line(loss, "train")[0]) == 6
+    assert mean_iou.get_title(loc="right") == "best 0.400 in epoch 6"
+
+
+def test_d2l_curves_are_dashed_and_explained(draw):
+    d2l = {"d2l/train_loss": "1.5", "d2l/train_acc": "0.7", "d2l/test_loss": "1.7", "d2l/test_acc": "0.6"}
+    loss, accuracy, *_ = draw([cells | d2l for cells in full_rows(2)])
+    for axes, train, test in ((loss, 1.5, 1.7), (accuracy, 0.7, 0.6)):
+        assert legend_texts(axes) == ["train", "val", "d2l/train", "d2l/test"]
+        assert [line(axes, label)[1] for label in ("d2l/train", "d2l/test")] == [[train] * 2, [test] * 2]
+        assert [curve.get_linestyle() for curve in axes.lines] == ["-", "-", "--", "--"]
+    (note,) = loss.figure.texts
+    assert note.get_text() == "d2l/...: the d2l protocol, in which void counts as background"
+
+
+def test_missing_values_are_marked_as_not_measured(draw):
+    axes = draw([row(0, **{"train/loss": "1.2", "val/mean_iou": "nan", "lr": "0.0"})])
+    assert [[text.get_text() for text in one.texts] for one in axes] == [[], ["not measured"], ["not measured"], []]
+    assert line(axes[3], "lr") == ([1], [0.0])
+
+
+def test_log_scale_where_the_first_loss_is_far_above_the_others(draw):
+    losses = [{"train/loss": str(value)} for value in (300.0, 2.0, 1.5, 1.2)]
+    assert draw([row(epoch, **loss) for epoch, loss in enumerate(losses)])[0].get_yscale() == "log"
+    assert draw(full_rows(5))[0].get_yscale() == "linear"
+
+
+@pytest.mark.parametrize("count", [1, 7, 100])
+def test_learning_curves_fit_into_the_image(count, recwarn):
+    image = draw_learning_curves(full_rows(count))
+    assert (image.mode, image.size) == ("RGB", (1000, 700))
+    assert has_white_border(image, 5)
+    for color in ([0x00, 0x72, 0xB2], [0xD5, 0x5E, 0x00]):  # of the train and val curves
+        assert (np.asarray(image) == color).all(axis=2).any()
+    assert not list(recwarn)
+
+
+def test_rows_must_not_be_empty():
+    with pytest.raises(ValueError, match="at least one epoch"):
+        draw_learning_curves([])
+
+
+def test_measured_points_are_finite_numbers():
+    rows = [row(0, x="1.5"), row(1, x=""), row(2), row(3, x="nan"), row(4, x="inf"), {"epoch": 5, "x": 0.0}]
+    assert measured_points(rows, "x") == ([1, 6], [1.5, 0.0])
