@@ -81,21 +81,6 @@ def test_compose_answers_as_the_command_does():
         fcn.compose("model.init=xaver")
 
 
-def test_the_help_is_for_people(fresh_command):
-    done = fresh_command("--help")
-    assert (done.returncode, done.stderr) == (0, "")
-    for expected in (
-        "python train.py model.init=xavier lr=0.01",
-        "backbone: convnext_tiny, mobilenet_v3_large, resnet101,",
-        "model: fcn16s, fcn32s, fcn8s, torchvision",
-        "experiment: d2l, fcn16s_vgg16,",
-        "peak learning rate of the trunk",
-        "--cfg job shows the composed configuration",
-    ):
-        assert expected in done.stdout
-    assert not list(fresh_command.folder.iterdir())
-
-
 def test_the_help_fits_the_terminal_and_is_one_line_a_key_elsewhere(monkeypatch, capsys):
     _, piped, _ = type_in(monkeypatch, capsys, "--help")
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)

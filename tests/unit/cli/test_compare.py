@@ -1,15 +1,12 @@
 """What a user of scripts/compare.py relies on: a table, the files that were asked for, or one line."""
 
 import csv
-import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.commands import ROOT, load_command, type_in
+from tests.commands import load_command, type_in
 from tests.comparisons import make_evaluation, make_run, random_confusions
 
 script = load_command("compare")
@@ -112,15 +109,3 @@ def test_a_wrong_option_is_a_usage_error(compare):
     status, _, err = compare("runs", "--htlm", "x")
     assert status == 2
     assert err == "error: unrecognized arguments: --htlm x; --help lists the options\n"
-
-
-def test_help_imports_neither_torch_nor_matplotlib_nor_hydra():
-    code = (
-        "import sys, runpy, json, atexit;"
-        "atexit.register(lambda: print(json.dumps([m for m in ('torch', 'matplotlib', 'hydra') if m in sys.modules])));"
-        "sys.argv = ['compare.py', '--help'];"
-        "runpy.run_path('scripts/compare.py', run_name='__main__')"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert "--baseline ROW" in done.stdout
-    assert json.loads(done.stdout.splitlines()[-1]) == []

@@ -344,13 +344,6 @@ def test_a_failure_while_writing_leaves_the_former_evaluation(run, type_in, monk
     assert {path.name: path.read_bytes() for path in (run / "evaluation" / "val").iterdir()} == before
 
 
-def test_help_names_every_key(type_in):
-    status, out, _ = type_in("--help")
-    assert status == 0
-    for key in configuration.schema_fields(script.EvaluateConfig):
-        assert f"\n{key} " in out or f"  {key} " in out, key
-
-
 @pytest.fixture
 def three(voc_sample, tmp_path) -> Path:
     """A tree whose val is the first three images of the genuine one."""

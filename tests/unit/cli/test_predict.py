@@ -177,15 +177,6 @@ def test_two_images_of_one_id_and_other_classes_are_no_submission(folder, run):
     assert "needs a run with the 21 classes of VOC in their order; this one has 2: background, cat" in err
 
 
-def test_help_names_every_key_and_the_command_leaves_nothing(folder, run):
-    status, out, err = run("--help")
-    assert (status, err) == (0, "")
-    for key in ("run", "input", "output", "softmax", "overlay", "voc_submission", "competition", "tile_size", "flip"):
-        assert f"\n{key} " in out
-    assert "turned as their EXIF data say" in out
-    assert sorted(path.name for path in folder.iterdir()) == ["photos"]
-
-
 @pytest.mark.realdata
 @pytest.mark.skipif(not WEIGHTS.is_file(), reason="no genuine weights beside the checkout")
 def test_genuine_images_whole_and_tiled(folder, voc_sample, run):

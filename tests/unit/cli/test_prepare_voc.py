@@ -123,14 +123,6 @@ def test_download_is_asked_for_only_with_its_key(root, run, monkeypatch):
     assert asked == [root]
 
 
-def test_help_names_every_key_and_the_command_leaves_nothing(command):
-    done = command("--help", script="scripts/prepare_voc.py")
-    assert (done.returncode, done.stderr) == (0, "")
-    for key in ("root ", "download ", "splits ", "workers ", "json ", "classes "):
-        assert f"\n{key}" in done.stdout
-    assert not list(command.folder.iterdir())
-
-
 def test_as_a_command_it_ends_with_the_status_and_no_traceback(command):
     done = command("root=nowhere", script="scripts/prepare_voc.py")
     assert done.returncode == 1

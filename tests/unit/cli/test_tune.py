@@ -2,7 +2,6 @@
 
 import csv
 import shlex
-import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -16,7 +15,7 @@ from fcn.config import ConfigError
 from fcn.execution.search import Search
 from fcn.execution.search_space import Entry, parse, suggest
 from fcn.runs import Status
-from tests.commands import ROOT, TINY, load_command, type_in, wait_for
+from tests.commands import TINY, load_command, type_in, wait_for
 
 tune = load_command("tune")
 
@@ -55,23 +54,6 @@ def test_without_optuna_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)  # so Python says that there is no such module
     with pytest.raises(ConfigError, match=r"tune\.py needs Optuna; use pip install -e \"\.\[tune\]\""):
         tune._search()
-
-
-def test_help_needs_neither_torch_nor_optuna():
-    lines = [
-        "import atexit, runpy, sys",
-        "atexit.register(lambda: print(sorted(sys.modules)))",
-        "sys.argv = ['tune.py', '--help']",
-        "runpy.run_path('scripts/tune.py', run_name='__main__')",
-    ]
-    line = [sys.executable, "-c", "; ".join(lines)]
-    done = subprocess.run(line, capture_output=True, text=True, check=True, cwd=ROOT)
-    text, _, modules = done.stdout.rpartition("\n[")
-    assert "search: d2l, default, init" in text
-    assert "pruner " in text
-    assert "'hydra'" in modules
-    assert "'torch'" not in modules
-    assert "'optuna'" not in modules
 
 
 @pytest.fixture

@@ -200,10 +200,3 @@ def test_an_image_cut_off_is_no_readable_one(folder):
     (folder / "photo.jpg").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ConfigError, match=r"^input \(=photo\.jpg\) must be a readable image: "):
         upsample.read_image(Path("photo.jpg"), 2)
-
-
-def test_help_names_every_key(run):
-    status, out, err = run("--help")
-    assert (status, err) == (0, "")
-    for key in ("input ", "factor ", "output "):
-        assert f"\n{key}" in out
