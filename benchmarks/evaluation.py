@@ -11,7 +11,7 @@ from benchmarks.measuring import alternate, plain_torch, seconds_per_call
 from benchmarks.results import Findings, Goal, speedup
 from benchmarks.settings import Settings, make_tree
 from fcn.config import Accelerator, InferenceConfig
-from fcn.evaluation.evaluator import evaluate, find_images
+from fcn.evaluation.evaluator import evaluate, evaluation_images
 from fcn.inference.predictor import Predictor
 from fcn.training.task import IMAGENET_MEAN, IMAGENET_STD
 from fcn.training.train import build_task
@@ -27,7 +27,7 @@ def measure(settings: Settings) -> Findings:
     config = settings.config(tree, settings.variants[0])
     accelerator = Accelerator.gpu if settings.on_gpu else Accelerator.cpu
     predictor = Predictor(build_task(config), InferenceConfig(accelerator=accelerator))
-    images = find_images(config.data, "val", classes=config.data.classes)
+    images = evaluation_images(config.data, "val", classes=config.data.classes)
 
     def ours() -> float:
         counted = seconds_per_call(

@@ -105,7 +105,7 @@ def prepare(config: EvaluateConfig, overrides: Sequence[str]) -> Job:
         CheckpointError: if the run has no checkpoint, or it does not load.
         DataError: if data set or split are not there.
     """
-    from fcn.evaluation.evaluator import find_images
+    from fcn.evaluation.evaluator import evaluation_images
     from fcn.inference import predictor as inference
     from fcn.runs.checkpoints import find_checkpoint
 
@@ -119,7 +119,7 @@ def prepare(config: EvaluateConfig, overrides: Sequence[str]) -> Job:
     split = config.split or data.val_split
     output = Path(config.output) if config.output else default_output(Path(config.run), split)
     _check_folder(output)
-    images = find_images(data, split, classes=predictor.classes)
+    images = evaluation_images(data, split, classes=predictor.classes)
     batch_size = config.batch_size or (1 if predictor.task.device.type == "cpu" else GPU_BATCH_SIZE)
     widths = sorted(set(config.boundary_widths))
     return Job(config.run, checkpoint, sha256, data, split, output, predictor, images, batch_size, widths, config.worst)

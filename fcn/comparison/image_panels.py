@@ -60,12 +60,12 @@ def panel_sheet(
         DataError: if the data set is not there.
         CheckpointError: if a checkpoint does not load.
     """
-    from fcn.evaluation.evaluator import find_images
+    from fcn.evaluation.evaluator import evaluation_images
     from fcn.inference import predictor as inference
 
     chosen = panel_groups(comparison)
     config = runs.load_config(chosen[0][1].path)
-    images = find_images(replace(config.data, download=False), config.data.val_split, classes=config.data.classes)
+    images = evaluation_images(replace(config.data, download=False), config.data.val_split, classes=config.data.classes)
     count = min(num_images, len(images))
     places = [place * len(images) // count for place in range(count)]
     samples = [_arrays(images[place]) for place in places]

@@ -16,7 +16,6 @@ import os
 import signal
 from collections.abc import Callable
 from multiprocessing.synchronize import Event
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -24,10 +23,11 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, default_collate
 
-from fcn.config import Config, ConfigError, DataConfig, DatasetName, Protocol
-from fcn.data import cache, download, shapes, voc
+from fcn.config import Config, ConfigError, Protocol
+from fcn.data import cache, voc
 from fcn.data.datasets import Crops, Sample, WholeImages, collate
 from fcn.data.fingerprint import fingerprint
+from fcn.data.image_sets import locate_root, split_images
 from fcn.data.on_device import DeviceCrops, DrawnChanges
 from fcn.data.sampling import AUGMENTATION, CHAPTER_CROPS, EpochBatches
 from fcn.data.transforms import TrainTransform
@@ -58,16 +58,16 @@ class VOCDataModule(pl.LightningDataModule):
         Called in one process of each machine.
         """
         data = self.config.data
-        root = locate(data, prepare=True)
+        root = locate_root(data, prepare=True)
         if data.cache:
             sets = {split: voc.read_split(root, split) for split in (data.train_split, data.val_split)}
             cache.prepare(sets, num_classes=len(data.classes), folders=cache.cache_folders(root, data.cache_dir))
 
     def setup(self, stage: str) -> None:
         data = self.config.data
-        root = locate(data, prepare=False)
-        self.train_images = find_images(data, root, data.train_split)
-        self.val_images = find_images(data, root, data.val_split)
+        root = locate_root(data, prepare=False)
+        self.train_images = split_images(data, root, data.train_split)
+        self.val_images = split_images(data, root, data.val_split)
         self.dropped = 0
         if data.protocol is Protocol.d2l:
             self.chapter_images = self._large_enough(self.val_images)
@@ -229,35 +229,3 @@ def _leave_signals_to_the_run(worker: int, *, ending: Event) -> None:
 
     for number in STOP_SIGNALS:
         signal.signal(number, end_if_asked if number == signal.SIGTERM else signal.SIG_IGN)
-
-
-def locate(data: DataConfig, *, prepare: bool) -> Path:
-    """Folder that holds VOCdevkit/VOC2012; with `prepare`, after drawing or downloading what is absent."""
-    root = Path(data.root)
-    if data.name is DatasetName.shapes:
-        if data.classes != list(shapes.CLASSES):
-            own = f"the embedded set's own under data=shapes: {list(shapes.CLASSES)}"
-            raise ConfigError(f"data.classes must be {own}; use data=voc for images of your own")
-        size = data.shapes
-        options = {"num_train": size.num_train, "num_val": size.num_val, "seed": size.seed}
-        try:
-            return shapes.ensure_shapes(root / "shapes", **options)
-        except OSError as error:
-            problem = f"data.root (={root}) must be a folder in which the embedded set can be drawn: {error.strerror}"
-            raise DataError(problem, "use data.root=<a folder of yours with 10 MB free>") from error
-    if prepare and data.download:
-        download.download(root)
-    return root
-
-
-def find_images(data: DataConfig, root: Path, split: str) -> WholeImages:
-    """The images of a split below the folder that `locate` gives, out of their cache if it is there.
-
-    Raises:
-        DataError: if there is no such set or split, or the split's list is empty or names a file that is not there.
-    """
-    pairs = voc.read_split(root, split)
-    options: dict[str, Any] = {"num_classes": len(data.classes)}
-    folders = cache.cache_folders(root, data.cache_dir)
-    decoded = cache.find(pairs, split, folders=folders, **options) if data.cache else None
-    return WholeImages(pairs, decoded=decoded, **options)

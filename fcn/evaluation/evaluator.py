@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fcn.config import ConfigError, DataConfig
-from fcn.data import module
 from fcn.data.datasets import WholeImages
+from fcn.data.image_sets import locate_root, split_images
 from fcn.data.prefetch import read_ahead
 from fcn.evaluation.boundary_metrics import boundary_confusions
 from fcn.evaluation.metrics import class_iou, confusion_matrix, predicted_classes, scores
@@ -100,7 +100,7 @@ def _two_scores(confusion: Tensor) -> dict[str, Any]:
     }
 
 
-def find_images(data: DataConfig, split: str, *, classes: Sequence[str]) -> WholeImages:
+def evaluation_images(data: DataConfig, split: str, *, classes: Sequence[str]) -> WholeImages:
     """The images of a split; draws the embedded set or downloads VOC where the configuration says so.
 
     Args:
@@ -117,7 +117,7 @@ def find_images(data: DataConfig, split: str, *, classes: Sequence[str]) -> Whol
             f"data.classes (=[{','.join(data.classes)}]) must be those of the run (=[{','.join(classes)}]), because "
             "a mask's indices mean classes; evaluate on a set with the run's classes"
         )
-    return module.find_images(data, module.locate(data, prepare=True), split)
+    return split_images(data, locate_root(data, prepare=True), split)
 
 
 def evaluate(

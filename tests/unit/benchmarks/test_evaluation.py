@@ -7,7 +7,7 @@ from benchmarks.settings import make_tree
 from fcn.cli.train import compose
 from fcn.config import Accelerator, InferenceConfig
 from fcn.data import shapes
-from fcn.evaluation.evaluator import evaluate, find_images
+from fcn.evaluation.evaluator import evaluate, evaluation_images
 from fcn.inference.predictor import Predictor
 from fcn.training.train import build_task
 
@@ -18,7 +18,7 @@ def test_both_count_the_same(tmp_path, shapes_root):
     config = compose("data=voc", f"data.root={tree}", "trainer=cpu")
     torch.manual_seed(0)
     predictor = Predictor(build_task(config), InferenceConfig(accelerator=Accelerator.cpu))
-    found = evaluate(predictor, find_images(config.data, "val", classes=config.data.classes))
+    found = evaluate(predictor, evaluation_images(config.data, "val", classes=config.data.classes))
     expected = plain_loop(predictor, tree)
     assert expected.sum() > 10000
     assert (expected - found.confusion).abs().sum() <= 10  # a pixel on the edge of two classes is rounding's

@@ -19,7 +19,7 @@ from fcn.data import cache, shapes, voc
 from fcn.data.datasets import Crops, WholeImages
 from fcn.data.transforms import TrainTransform
 from fcn.data.voc import DataError
-from fcn.evaluation.evaluator import find_images
+from fcn.evaluation.evaluator import evaluation_images
 
 CLASSES = len(shapes.CLASSES)
 
@@ -158,12 +158,12 @@ def test_without_a_home_there_is_only_the_root(root, monkeypatch):
 
 def test_an_evaluation_reads_a_cache_that_is_there_and_makes_none(prepare, root):
     data = DataConfig(name=DatasetName.voc, root=str(root), classes=list(shapes.CLASSES))
-    assert find_images(data, "val", classes=shapes.CLASSES).decoded is None
+    assert evaluation_images(data, "val", classes=shapes.CLASSES).decoded is None
     assert not (root / "cache").exists()
     prepare()
-    assert find_images(data, "val", classes=shapes.CLASSES).decoded.path.parent == root / "cache"
+    assert evaluation_images(data, "val", classes=shapes.CLASSES).decoded.path.parent == root / "cache"
     data.cache = False
-    assert find_images(data, "val", classes=shapes.CLASSES).decoded is None
+    assert evaluation_images(data, "val", classes=shapes.CLASSES).decoded is None
 
 
 @pytest.mark.parametrize("obstacle", ["folder", "space"])

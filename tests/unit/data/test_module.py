@@ -17,7 +17,8 @@ from fcn.config import AugmentationConfig, Config, ConfigError, DataConfig, Prot
 from fcn.data import shapes
 from fcn.data.cache import Decoded
 from fcn.data.datasets import Crops, WholeImages
-from fcn.data.module import VOCDataModule, locate
+from fcn.data.image_sets import locate_root
+from fcn.data.module import VOCDataModule
 from fcn.data.sampling import AUGMENTATION, EpochBatches
 from fcn.data.transforms import TrainTransform
 from fcn.data.voc import DataError, Pair
@@ -190,7 +191,7 @@ def test_a_batch_larger_than_the_set_is_an_error(shapes_root):
 def test_the_embedded_set_has_its_own_classes(shapes_root):
     config = shapes_config(shapes_root, classes=list(configuration.VOC_CLASSES))
     with pytest.raises(ConfigError, match=r"data\.classes must be the embedded set's own"):
-        locate(config.data, prepare=True)
+        locate_root(config.data, prepare=True)
 
 
 def test_a_run_does_not_go_on_with_other_images_unasked(module):

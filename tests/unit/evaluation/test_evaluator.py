@@ -13,7 +13,7 @@ from fcn.config import ConfigError, DataConfig, ShapesConfig
 from fcn.data import prefetch
 from fcn.data.datasets import WholeImages
 from fcn.data.voc import DataError, Pair
-from fcn.evaluation.evaluator import evaluate, find_images
+from fcn.evaluation.evaluator import evaluate, evaluation_images
 from tests.voc_tree import palette_mask
 
 CLASSES = ["ground", "cat", "dog"]
@@ -193,10 +193,10 @@ def test_a_set_with_other_classes_is_refused():
     with pytest.raises(
         ConfigError, match=r"data.classes \(=\[ground,dog,cat\]\) must be those of the run \(=\[ground,"
     ):
-        find_images(data, "val", classes=CLASSES)
+        evaluation_images(data, "val", classes=CLASSES)
 
 
 def test_the_embedded_set_is_drawn(tmp_path):
     names = ["background", "disc", "square", "triangle", "star", "cross"]
     data = DataConfig(root=str(tmp_path), classes=names, shapes=ShapesConfig(num_train=1, num_val=2))
-    assert len(find_images(data, "val", classes=names)) == 2
+    assert len(evaluation_images(data, "val", classes=names)) == 2
