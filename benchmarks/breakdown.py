@@ -38,7 +38,7 @@ class PhasedLoop:
         self.seconds = dict.fromkeys(PHASES, 0.0)
         self.data, self._batches = batches(config, self.bare)
         self._last = 0.0
-        for layer in upsampling_layers(self.bare.task.model).values():
+        for layer in upsampling_layers(self.bare.task.network.model).values():
             layer.register_forward_pre_hook(lambda *_: self._lap("trunk"))
             layer.register_forward_hook(lambda *_: self._lap("upsampling"))
 

@@ -13,7 +13,7 @@ from benchmarks.settings import Settings, make_tree
 from fcn.config import Accelerator, InferenceConfig
 from fcn.evaluation.evaluator import evaluate, evaluation_images
 from fcn.inference.predictor import Predictor
-from fcn.training.task import IMAGENET_MEAN, IMAGENET_STD
+from fcn.models.network import IMAGENET_MEAN, IMAGENET_STD
 from fcn.training.train import build_task
 
 REFERENCE = "a plain loop, one image at a time: decode, normalise, network, argmax, bincount"
@@ -26,7 +26,7 @@ def measure(settings: Settings) -> Findings:
     tree = make_tree(settings.folder / "evaluation-tree", num_train=number, num_val=number, source=settings.data_root)
     config = settings.config(tree, settings.variants[0])
     accelerator = Accelerator.gpu if settings.on_gpu else Accelerator.cpu
-    predictor = Predictor(build_task(config), InferenceConfig(accelerator=accelerator))
+    predictor = Predictor(build_task(config).network, InferenceConfig(accelerator=accelerator))
     images = evaluation_images(config.data, "val", classes=config.data.classes)
 
     def ours() -> float:
@@ -57,13 +57,13 @@ def plain_loop(predictor: Predictor, tree: object) -> Tensor:
         predictor: whose network is used, in float32.
         tree: folder that holds VOCdevkit/VOC2012.
     """
-    device, num_classes = predictor.task.device, len(predictor.classes)
+    device, num_classes = predictor.network.device, len(predictor.classes)
     confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
     with plain_torch(device.type), torch.inference_mode():
         for image, mask in datasets.VOCSegmentation(tree, year="2012", image_set="val", download=False):
             target = F.pil_to_tensor(mask)[0].long()
             pixels = F.normalize(F.to_dtype(F.to_image(image), torch.float32, scale=True), IMAGENET_MEAN, IMAGENET_STD)
-            logits = predictor.task.model(pixels[None].to(device).contiguous(memory_format=predictor.task.layout))
+            logits = predictor.network.model(pixels[None].to(device).contiguous(memory_format=predictor.network.layout))
             prediction = logits.argmax(dim=1)[0].cpu()
             known = target < num_classes
             cells = target[known] * num_classes + prediction[known]

@@ -80,11 +80,11 @@ class BareLoop:
         self.task = build_task(config).to(self.trainer.strategy.root_device).train()
         self.batch = tuple(tensor.to(self.task.device) for tensor in random_batch(config))
         with self.precision():
-            choose_upsampling(self.task.model, self.batch[0].float(), config)
+            choose_upsampling(self.task.network.model, self.batch[0].float(), config)
         if config.compile:
-            compile_network(self.task.model)
-        head = list(self.task.model.head_parameters())
-        self.optimizer = build_optimizer(self.task.model, head=head, config=config.optim, lr=config.lr)
+            compile_network(self.task.network.model)
+        head = list(self.task.network.model.head_parameters())
+        self.optimizer = build_optimizer(self.task.network.model, head=head, config=config.optim, lr=config.lr)
 
     def precision(self) -> contextlib.AbstractContextManager[Any]:
         """Where forward pass and loss compute as in a run."""

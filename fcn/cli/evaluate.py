@@ -115,12 +115,12 @@ def prepare(config: EvaluateConfig, overrides: Sequence[str]) -> Job:
     settings = InferenceConfig(**{entry.name: getattr(config, entry.name) for entry in fields(InferenceConfig)})
     sha256 = sha256_of(checkpoint)  # before it is read: if training replaces it meanwhile, this evaluation is stale
     predictor = inference.load(checkpoint, settings)
-    data = data_of(predictor.task.config.data, config.data, overrides)
+    data = data_of(predictor.network.config.data, config.data, overrides)
     split = config.split or data.val_split
     output = Path(config.output) if config.output else default_output(Path(config.run), split)
     _check_folder(output)
     images = evaluation_images(data, split, classes=predictor.classes)
-    batch_size = config.batch_size or (1 if predictor.task.device.type == "cpu" else GPU_BATCH_SIZE)
+    batch_size = config.batch_size or (1 if predictor.network.device.type == "cpu" else GPU_BATCH_SIZE)
     widths = sorted(set(config.boundary_widths))
     return Job(config.run, checkpoint, sha256, data, split, output, predictor, images, batch_size, widths, config.worst)
 
@@ -174,12 +174,12 @@ def run_job(job: Job) -> Evaluation:
 
 def facts(job: Job) -> dict[str, Any]:
     """What was evaluated and how, for evaluation.json."""
-    from fcn.training.recording import device_name
+    from fcn.models.device import device_name
 
     settings = {
         **to_container(job.predictor.settings),
         "batch_size": job.batch_size,
-        "device": device_name(job.predictor.task.device),
+        "device": device_name(job.predictor.network.device),
     }
     return {
         "run": job.run,

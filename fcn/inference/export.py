@@ -23,14 +23,14 @@ from torchvision.ops.misc import Permute
 
 from fcn.config import Algorithm, ConfigError, ExportConfig, ExportFormat, ImageType
 from fcn.errors import UserError
-from fcn.inference.predictor import load_task
+from fcn.inference.predictor import load_network
+from fcn.models.network import SegmentationNetwork
 from fcn.models.upsampling import Upsampling
 from fcn.runs import provenance
 from fcn.runs.atomic_files import replacing_files
 from fcn.runs.checkpoints import find_checkpoint
-from fcn.training.task import SegmentationTask
 
-Network = Callable[[Tensor], tuple[Tensor, Tensor]]
+Exported = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 class ExportError(UserError):
@@ -53,25 +53,25 @@ class Agreement:
 
 
 class Deployed(nn.Module):
-    """A task as it is exported: images in, logits and mask out.
+    """A network as it is exported: images in, logits and mask out.
 
-    The numbers are the task's, on a copy of its network. Only memory is laid out plainly, since what depends on
+    The numbers are the network's, on a copy of its model. Only memory is laid out plainly, since what depends on
     sizes of 1 makes a file that refuses them, and the upsampling is one operator.
     """
 
-    def __init__(self, task: SegmentationTask) -> None:
+    def __init__(self, network: SegmentationNetwork) -> None:
         super().__init__()
-        self.model = copy.deepcopy(task.model).to(memory_format=torch.contiguous_format).requires_grad_(False).eval()
+        self.model = copy.deepcopy(network.model).to(memory_format=torch.contiguous_format).requires_grad_(False).eval()
         for module in self.model.modules():
             if isinstance(module, Upsampling):
                 module.algorithm = Algorithm.transposed
             elif isinstance(module, (Permute, LayerNorm2d)):
                 module.register_forward_hook(_plainly)
-        self.normalised = task.normalised
+        self.normalize = network.normalize
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits float32 [N, C, H, W] and mask uint8 [N, H, W] of images [N, 3, H, W]."""
-        logits = self.model(self.normalised(images))
+        logits = self.model(self.normalize(images))
         return logits, logits.argmax(dim=1).to(torch.uint8)
 
 
@@ -93,30 +93,30 @@ def export(config: ExportConfig) -> tuple[Path, list[Agreement]]:
     output = _output(config)
     packages = _import_packages() if config.format is ExportFormat.onnx else ()
     checkpoint = find_checkpoint(config.run or "")
-    task = load_task(checkpoint)
+    network = load_network(checkpoint)
     with _writing(output) as folder:
         file = folder / output.name
-        metadata = {**_metadata(task, config), "run": str(checkpoint.resolve()), "packages": json.dumps(packages)}
+        metadata = {**_metadata(network, config), "run": str(checkpoint.resolve()), "packages": json.dumps(packages)}
         try:
-            program = trace(task, config.input)
+            program = trace(network, config.input)
             (_write_onnx if config.format is ExportFormat.onnx else _write_pt2)(program, file, config, metadata)
         except Exception as error:  # the exporters raise almost anything
             problem = str(error).strip().splitlines() or [type(error).__name__]
             line = f"format (={config.format}) cannot be exported: {problem[0]}; HYDRA_FULL_ERROR=1 shows where"
             raise ExportError(line) from error
-        network = _load_onnx(file) if config.format is ExportFormat.onnx else _load_pt2(file)
-        found = verify(network, task, config)
+        exported = _load_onnx(file) if config.format is ExportFormat.onnx else _load_pt2(file)
+        found = verify(exported, network, config)
     return output, found
 
 
-def trace(task: SegmentationTask, images: ImageType) -> ExportedProgram:
+def trace(network: SegmentationNetwork, images: ImageType) -> ExportedProgram:
     """Program of torch.export for any batch, height and width from 1 up."""
     example = random_images(2, (97, 130), images)
     dimensions = {0: Dim("batch", min=1), 2: Dim("height", min=1), 3: Dim("width", min=1)}
     # torch.export takes sizes of 1 for a case of their own unless this is set; torch.onnx.export sets it too.
     with torch.no_grad(), tracing.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
         return torch.export.export(
-            Deployed(task),
+            Deployed(network),
             (example,),
             dynamic_shapes=(dimensions,),
             # What cannot be proved about crops for all sizes is checked when the program runs.
@@ -132,8 +132,8 @@ def random_images(batch: int, size: tuple[int, int], images: ImageType) -> Tenso
 
 
 @torch.no_grad()
-def verify(network: Network, task: SegmentationTask, config: ExportConfig) -> list[Agreement]:
-    """Compare `network` with the task for every size and batch of `config`.
+def verify(exported: Exported, network: SegmentationNetwork, config: ExportConfig) -> list[Agreement]:
+    """Compare `exported` with the network for every size and batch of `config`.
 
     Raises:
         ExportError: saying where the first difference beyond the tolerance is.
@@ -144,11 +144,11 @@ def verify(network: Network, task: SegmentationTask, config: ExportConfig) -> li
             images = random_images(batch, (height, width), config.input)
             where = f"{batch} x {height} x {width}"
             try:
-                logits, mask = network(images)
+                logits, mask = exported(images)
             except Exception as error:  # a guard of torch.export or a kernel of ONNX Runtime
                 problem = str(error).strip().splitlines() or [type(error).__name__]
                 raise ExportError(f"the exported network must run on {where} images, but: {problem[0]}") from error
-            difference, other = _compare(logits, mask, task(images), tolerance=config.tolerance, where=where)
+            difference, other = _compare(logits, mask, network(images), tolerance=config.tolerance, where=where)
             found.append(Agreement((height, width), batch, difference, other))
     return found
 
@@ -210,15 +210,15 @@ def _writing(output: Path) -> Iterator[Path]:
         ) from error
 
 
-def _metadata(task: SegmentationTask, config: ExportConfig) -> dict[str, str]:
+def _metadata(network: SegmentationNetwork, config: ExportConfig) -> dict[str, str]:
     """What a program that uses the file needs to know, as text."""
     images = "uint8, 0 to 255" if config.input is ImageType.uint8 else "float32, 0 to 1"
     return {
-        "classes": json.dumps(task.config.data.classes),
+        "classes": json.dumps(network.config.data.classes),
         "images": f"[batch, 3, height, width], RGB, {images}; any size from 1x1 up; normalised inside",
         "logits": "float32 [batch, class, height, width]",
         "mask": "uint8 [batch, height, width], index of the class with the largest logit",
-        "network": f"{task.config.model.name} on {task.config.backbone.name}",
+        "network": f"{network.config.model.name} on {network.config.backbone.name}",
         "provenance": json.dumps(provenance.software()),
         "verified": json.dumps({"sizes": config.sizes, "batches": config.batches, "tolerance": config.tolerance}),
     }
@@ -258,7 +258,7 @@ def _write_onnx(program: ExportedProgram, file: Path, config: ExportConfig, meta
     exported.save(file, external_data=False)
 
 
-def _load_onnx(file: Path) -> Network:
+def _load_onnx(file: Path) -> Exported:
     runtime = importlib.import_module("onnxruntime")
     session = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
 
@@ -273,6 +273,6 @@ def _write_pt2(program: ExportedProgram, file: Path, config: ExportConfig, metad
     torch.export.save(program, file, extra_files={"metadata.json": json.dumps(metadata)})
 
 
-def _load_pt2(file: Path) -> Network:
-    network: Network = torch.export.load(file).module()
-    return network
+def _load_pt2(file: Path) -> Exported:
+    exported: Exported = torch.export.load(file).module()
+    return exported

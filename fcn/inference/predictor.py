@@ -16,31 +16,32 @@ from PIL import Image
 from torch import Tensor
 
 from fcn import config as configuration
-from fcn.config import Accelerator, ConfigError, Inference, InferenceConfig, PublishedWeights, check_inference
+from fcn.config import ConfigError, Inference, InferenceConfig, PublishedWeights, check_inference
 from fcn.data.voc import to_rgb
+from fcn.models.device import choose_device
+from fcn.models.network import SegmentationNetwork
 from fcn.runs.checkpoints import CheckpointError, check_finite, find_checkpoint, read_checkpoint
-from fcn.training.task import SegmentationTask
 
 
 class Predictor:
     """A trained network that takes images.
 
     Attributes:
-        task: the network with its normalisation, in evaluation mode.
+        network: the trained network, in evaluation mode.
         settings: how it is applied.
         classes: names in the order of the mask values.
     """
 
-    def __init__(self, task: SegmentationTask, settings: InferenceConfig | None = None) -> None:
-        """Take over `task`: it is moved to the device that `settings.accelerator` names.
+    def __init__(self, network: SegmentationNetwork, settings: InferenceConfig | None = None) -> None:
+        """Take over `network`: it is moved to the device that `settings.accelerator` names.
 
         Raises:
             ConfigError: if the settings contradict each other, or ask for a GPU where there is none.
         """
         self.settings = settings or InferenceConfig()
         check_inference(self.settings)
-        self.task = task.eval().to(_device(self.settings.accelerator))
-        self.classes = task.config.data.classes
+        self.network = network.eval().to(choose_device(self.settings.accelerator))
+        self.classes = network.config.data.classes
 
     def logits(self, image: Image.Image | NDArray[np.uint8]) -> Tensor:
         """Class scores of every pixel, float32 [C, H, W] on the CPU.
@@ -67,12 +68,12 @@ class Predictor:
 
     @torch.inference_mode()
     def batch_logits(self, images: Tensor) -> Tensor:
-        """Class scores for images of one size, float32 [N, C, H, W] on the task's device; see `logits`.
+        """Class scores for images of one size, float32 [N, C, H, W] on the network's device; see `logits`.
 
         Args:
             images: uint8 [N, 3, H, W].
         """
-        images = images.to(self.task.device)
+        images = images.to(self.network.device)
         if not self.settings.flip and self.settings.scales == [1.0]:
             return self._scores(images)
         mirrorings = (False, True) if self.settings.flip else (False,)
@@ -94,13 +95,13 @@ class Predictor:
     def _scores(self, images: Tensor) -> Tensor:
         """Logits of the network at the size of `images`, float32 [N, C, H, W]."""
         if self.settings.inference is Inference.whole:
-            logits: Tensor = self.task(images)
+            logits: Tensor = self.network(images)
             return logits.float()
         size = images.shape[-2:]
         total = torch.zeros(len(images), len(self.classes), *size, device=images.device)
         count = torch.zeros(size, device=images.device)
         for rows, columns in tiles(size, self.settings.tile_size):
-            total[..., rows, columns] += self.task(images[..., rows, columns]).float()
+            total[..., rows, columns] += self.network(images[..., rows, columns]).float()
             count[rows, columns] += 1
         return total.div_(count)
 
@@ -152,22 +153,16 @@ def _scaled(images: Tensor, scale: float) -> Tensor:
     return F.interpolate(images / 255, size, mode="bilinear", align_corners=False, antialias=scale < 1)
 
 
-def _device(accelerator: Accelerator) -> torch.device:
-    if accelerator is Accelerator.gpu and not torch.cuda.is_available():
-        raise ConfigError("accelerator (=gpu) needs a GPU, and torch sees none; use accelerator=cpu")
-    return torch.device("cpu" if accelerator is Accelerator.cpu or not torch.cuda.is_available() else "cuda")
-
-
 def load(run: str | Path, settings: InferenceConfig | None = None) -> Predictor:
     """Predictor of a run directory (its best checkpoint, or the last if there is no best) or of a checkpoint file.
 
     Raises:
         CheckpointError: if there is no checkpoint, or it does not load.
     """
-    return Predictor(load_task(find_checkpoint(run)), settings)
+    return Predictor(load_network(find_checkpoint(run)), settings)
 
 
-def load_task(checkpoint: Path) -> SegmentationTask:
+def load_network(checkpoint: Path) -> SegmentationNetwork:
     """Task with the weights of a checkpoint, on the CPU, in evaluation mode; no other file is needed.
 
     Raises:
@@ -186,27 +181,27 @@ def load_task(checkpoint: Path) -> SegmentationTask:
         backbone=replace(config.backbone, weights="none"),
         model=replace(config.model, weights=PublishedWeights.none),
     )
-    task = SegmentationTask(bare)
+    network = SegmentationNetwork(bare)
     try:
-        task.load_state_dict(content["state_dict"])
+        network.load_state_dict(content["state_dict"])
     except RuntimeError as error:
         listed = textwrap.shorten(" ".join(str(error).splitlines()[1:]), 200)
         raise CheckpointError(f"{checkpoint} must hold the weights of its own configuration: {listed}") from error
-    return task.eval()
+    return network.eval()
 
 
 @torch.inference_mode()
-def predict_logits(task: SegmentationTask, image: Tensor) -> Tensor:
-    """Logits of a whole image at native size, float [C, H, W], on the task's device.
+def predict_logits(network: SegmentationNetwork, image: Tensor) -> Tensor:
+    """Logits of a whole image at native size, float [C, H, W], on the network's device.
 
     Args:
-        task: left in the mode, training or evaluation, in which it was.
+        network: left in the mode, training or evaluation, in which it was.
         image: uint8 [3, H, W].
     """
-    was_training = task.training
-    task.eval()
+    was_training = network.training
+    network.eval()
     try:
-        logits: Tensor = task(image.unsqueeze(0).to(task.device))
+        logits: Tensor = network(image.unsqueeze(0).to(network.device))
         return logits[0].float()
     finally:
-        task.train(was_training)
+        network.train(was_training)

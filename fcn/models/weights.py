@@ -118,3 +118,20 @@ def _as_convolution(value: Tensor, wanted: Tensor | None) -> Tensor:
         return value
     same = len(value) == len(wanted) and value.numel() == wanted.numel()
     return value.reshape(wanted.shape) if same else value
+
+
+def copy_fitting(network: nn.Module, state: StateDict) -> tuple[list[str], list[str], list[str]]:
+    """Copy the weights of another network whose name and shape fit, as when FCN-16s goes on from FCN-32s.
+
+    Nothing is copied if nothing of the trunk fits: score layers of two trunks may have the same shape (512
+    channels on ResNet-18 and on SqueezeNet), and biases always have, but they read other features.
+
+    Returns:
+        Names that were copied; names of `network` that keep their initialisation; names of `state` that fit nowhere.
+    """
+    own = network.state_dict()
+    fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
+    if not any("backbone." in name for name in fitting):
+        fitting = {}
+    network.load_state_dict(fitting, strict=False)
+    return list(fitting), [name for name in own if name not in fitting], [name for name in state if name not in fitting]

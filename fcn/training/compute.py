@@ -13,7 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fcn.config import Accelerator, Algorithm, Config, ConfigError, Precision
+from fcn.config import Algorithm, Config, ConfigError, Precision
+from fcn.models.network import memory_layout
 from fcn.models.upsampling import Upsampling
 
 REPETITIONS = 12
@@ -29,16 +30,6 @@ def chosen_precision(config: Config, *, on_gpu: bool) -> Precision:
         return config.trainer.precision
     computes_in_bf16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
     return Precision.bf16 if computes_in_bf16 else Precision.fp32
-
-
-def chosen_layout(config: Config) -> torch.memory_format:
-    """Memory layout of images and weights: channels last, as tensor cores and AVX-512 want it, but not AVX2.
-
-    There the gradient of a convolution's weights takes half as long again with channels last.
-    """
-    on_gpu = config.trainer.accelerator is not Accelerator.cpu and torch.cuda.is_available()
-    first = not on_gpu and torch.backends.cpu.get_cpu_capability() == "AVX2"
-    return torch.contiguous_format if first else torch.channels_last
 
 
 def compile_network(network: nn.Module) -> None:
@@ -138,7 +129,7 @@ def describe(config: Config, network: nn.Module, device: torch.device) -> str:
     on_gpu = device.type == "cuda"
     layers = [module for module in network.modules() if isinstance(module, Upsampling)]
     algorithms = dict.fromkeys(layer.chosen(device).value for layer in layers)
-    layout = "last" if chosen_layout(config) is torch.channels_last else "first"
+    layout = "last" if memory_layout(config) is torch.channels_last else "first"
     parts = [chosen_precision(config, on_gpu=on_gpu).value, f"channels {layout}", f"fused {config.optim.name}"]
     if algorithms:
         parts.append(f"{' and '.join(algorithms)} upsampling")

@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from fcn import errors, runs
 from fcn.data.module import VOCDataModule
 from fcn.inference.predictor import predict_logits
+from fcn.models.device import device_name
 from fcn.models.upsampling import bilinear_kernel
 from fcn.runs import Status, provenance
 from fcn.runs.summary import Execution, Summary
@@ -219,7 +220,7 @@ class RunRecorder(pl.Callback):
             **scores,
             **({"best/mean_iou": self.best["val/mean_iou"]} if self.best else {}),
             **self._of_last_step(trainer),
-            **upsampling_drift(task.model),
+            **upsampling_drift(task.network.model),
             "images_per_second": self.images_per_second,
             "memory_mib": peak_memory_mib(trainer.strategy.root_device),
         }
@@ -237,8 +238,8 @@ class RunRecorder(pl.Callback):
             path = self.run_dir / runs.SAMPLES / f"epoch_{trainer.current_epoch + 1:03d}.png"
             path.parent.mkdir(exist_ok=True)
             save_png(pictures["val/samples"], path)
-        if upsampling_layers(task.model):
-            pictures["upsampling/kernels"] = _kernels(task.model, classes)
+        if upsampling_layers(task.network.model):
+            pictures["upsampling/kernels"] = _kernels(task.network.model, classes)
         assert self._events
         self._events.add_pictures(pictures, trainer.global_step)
 
@@ -259,7 +260,7 @@ class RunRecorder(pl.Callback):
         samples = []
         for number in range(count):
             sample = data.val_images[number * len(data.val_images) // count]
-            prediction = predict_logits(task, sample["image"]).argmax(dim=0).to(torch.uint8).cpu().numpy()
+            prediction = predict_logits(task.network, sample["image"]).argmax(dim=0).to(torch.uint8).cpu().numpy()
             samples.append((sample["image"].permute(1, 2, 0).numpy(), sample["mask"].numpy(), prediction))
         return samples
 
@@ -274,13 +275,6 @@ def one_line(scores: Mapping[str, float]) -> str:
         "chapter's test acc": "d2l/test_acc",
     }
     return ", ".join(f"{label} {scores[name]:.3f}" for label, name in shown.items() if name in scores)
-
-
-def device_name(device: torch.device) -> str:
-    """Name of a GPU as CUDA gives it, or the processor's with its number of cores."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU {provenance.processor()} ({os.cpu_count()} cores)"
 
 
 def _has_point(step: int, task: SegmentationTask) -> bool:

@@ -9,9 +9,9 @@ import pytorch_lightning as pl
 
 from fcn.config import Config, DatasetName, PublishedWeights, Reduction
 from fcn.data.module import VOCDataModule
+from fcn.models.device import device_name
 from fcn.training.compute import describe
 from fcn.training.losses import comparable_lr
-from fcn.training.recording import device_name
 from fcn.training.task import SegmentationTask
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class Announcement(pl.Callback):
         for line in header(self.config, data, pl_module):
             log.info(line)
         devices = f"{trainer.world_size} x {device_name(trainer.strategy.root_device)}"
-        log.info("compute  %s", describe(self.config, pl_module.model, pl_module.device))
+        log.info("compute  %s", describe(self.config, pl_module.network.model, pl_module.device))
         log.info("run      %s on %s, seed %d", self.run_dir, devices, self.config.seed)
 
 

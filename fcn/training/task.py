@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import numpy as np
@@ -18,16 +19,13 @@ from fcn import config as configuration
 from fcn.config import IGNORE_INDEX, Config, Protocol, Reduction
 from fcn.errors import UserError
 from fcn.evaluation.metrics import SegmentationMetrics, class_iou, predicted_classes, scores
-from fcn.models.build import build_model
+from fcn.models.network import SegmentationNetwork
 from fcn.runs.checkpoints import not_finite
-from fcn.training.compute import choose_upsampling, chosen_layout, compile_network
+from fcn.training.compute import choose_upsampling, compile_network
 from fcn.training.losses import counted, cross_entropy, step_loss
 from fcn.training.optim import build_optimizer, build_schedule
 
 log = logging.getLogger(__name__)
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class TrainingDiverged(UserError):
@@ -45,7 +43,7 @@ class SegmentationTask(pl.LightningModule):
     float logits [N, C, H, W].
 
     Attributes:
-        model: the network; takes normalised float images.
+        network: the network, with its normalisation and memory layout.
         metrics: by the prefix of their names, `train/` and `val/`, counted without void over an epoch; under
             `data.protocol=d2l` also `d2l/train_` and `d2l/test_`, where void is background.
         last_loss: reported loss of the last step at which it was looked at, over all processes: on a GPU those where
@@ -53,40 +51,28 @@ class SegmentationTask(pl.LightningModule):
         confusion: int64 [C, C] of the last validation, rows are the target.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
         num_classes = len(config.data.classes)
-        model = build_model(config.model, config.backbone, num_classes=num_classes)
-        self.layout = chosen_layout(config)
-        self.model = model.to(memory_format=self.layout)
-        if config.model.freeze_batchnorm:
-            for norm in self._batchnorms():
-                norm.requires_grad_(False)
-            self.train(self.training)
+        self.network = SegmentationNetwork(config)
         chapter = config.data.protocol is Protocol.d2l
         prefixes = ["train/", "val/", *(["d2l/train_", "d2l/test_"] if chapter else [])]
         self.metrics = nn.ModuleDict({prefix: SegmentationMetrics(num_classes) for prefix in prefixes})
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         self.last_loss = float("nan")
         self._last_sums = (torch.zeros(()), torch.zeros(()))  # numerator and count of the last step, of this process
         self.confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
 
     def forward(self, images: Tensor) -> Tensor:
-        # What was compiled is for training's crops of one size; whole images would be compiled size by size.
-        network = self.model if self.training else self.model.forward
-        logits: Tensor = network(self.normalised(images.contiguous(memory_format=self.layout)))
+        logits: Tensor = self.network(images)
         return logits
 
-    def normalised(self, images: Tensor) -> Tensor:
-        """What the network takes, float [N, 3, H, W], of images as `forward` takes them."""
-        # The operations of torchvision's ToTensor and Normalize in their order: the same bits as the chapter's.
-        unit = images if images.is_floating_point() else images.to(self.mean.dtype) / 255
-        return (unit - self.mean) / self.std
+    # A checkpoint holds the network alone: its weights are named model.*, so that inference needs no task.
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        return self.network.state_dict(*args, **kwargs)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        return self.network.load_state_dict(state_dict, strict=strict, assign=assign)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         config, optimizer = self.config, self._optimizer()
@@ -95,21 +81,14 @@ class SegmentationTask(pl.LightningModule):
         schedule = build_schedule(optimizer, config.schedule, total_steps=total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def train(self, mode: bool = True) -> SegmentationTask:
-        super().train(mode)
-        if self.config.model.freeze_batchnorm:
-            for norm in self._batchnorms():
-                norm.eval()
-        return self
-
     def on_fit_start(self) -> None:
         self._waiting_is_free = self.device.type == "cpu"
         share = self.config.batch_size // self.trainer.world_size // self.config.trainer.accumulate
         crops = torch.zeros(share, 3, *self.config.data.crop_size, device=self.device)
         with self.trainer.strategy.precision_plugin.forward_context():
-            choose_upsampling(self.model, crops.contiguous(memory_format=self.layout), self.config)
+            choose_upsampling(self.network.model, crops.contiguous(memory_format=self.network.layout), self.config)
         if self.config.compile:
-            compile_network(self.model)
+            compile_network(self.network.model)
 
     def on_train_start(self) -> None:
         """Learning rate, decay and momentum as configured: a checkpoint restores those of its time."""
@@ -128,7 +107,7 @@ class SegmentationTask(pl.LightningModule):
         self._tuned, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
         # Running statistics of batch norm differ between processes; process 0's are those that are saved.
         if self.trainer.world_size > 1:
-            for statistics in self.model.buffers():
+            for statistics in self.network.model.buffers():
                 dist.broadcast(statistics, src=0)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -220,7 +199,7 @@ class SegmentationTask(pl.LightningModule):
             dist.all_gather_object(everyone, own)
         for states in everyone:
             self._check_finite(float(states["train/"]["loss_sum"]))
-        if broken := not_finite(self.model.state_dict()):  # the loss of the step is of the weights before it
+        if broken := not_finite(self.network.model.state_dict()):  # the loss of the step is of the weights before it
             self._diverged(f"{broken} became NaN or infinite")
         checkpoint["metrics"] = everyone
 
@@ -248,8 +227,8 @@ class SegmentationTask(pl.LightningModule):
         return metric
 
     def _optimizer(self) -> Optimizer:
-        head = list(self.model.head_parameters())
-        return build_optimizer(self.model, head=head, config=self.config.optim, lr=self.config.lr)
+        head = list(self.network.model.head_parameters())
+        return build_optimizer(self.network.model, head=head, config=self.config.optim, lr=self.config.lr)
 
     def _over_processes(self, sums: Tensor) -> Tensor:
         if self.trainer.world_size > 1:
@@ -274,9 +253,6 @@ class SegmentationTask(pl.LightningModule):
             f"{what} at step {self.global_step} (epoch {self.current_epoch}, lr {lr:.3g}); "
             f"try lr={self.config.lr / 10:g}, or a warm-up such as schedule.warmup_steps=100"
         )
-
-    def _batchnorms(self) -> list[nn.modules.batchnorm._BatchNorm]:
-        return [module for module in self.model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
 
 def void_as_background(mask: Tensor) -> Tensor:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from pytorch_lightning.strategies import DDPStrategy
@@ -21,7 +20,6 @@ from pytorch_lightning.strategies import DDPStrategy
 from fcn import config as configuration
 from fcn import errors, runs
 from fcn.config import (
-    Accelerator,
     Config,
     ConfigError,
     Precision,
@@ -29,13 +27,14 @@ from fcn.config import (
 )
 from fcn.config.overrides import values_by_key
 from fcn.data.module import VOCDataModule
-from fcn.models.build import copy_fitting
+from fcn.models.device import choose_device, device_name
+from fcn.models.weights import copy_fitting
 from fcn.runs import Status, checkpoints, provenance
 from fcn.runs.checkpoints import CheckpointError, network_weights
 from fcn.training.checkpointing import AtomicCheckpointIO, SavePoints
 from fcn.training.compute import chosen_precision
 from fcn.training.console import ProgressBar, logging_to
-from fcn.training.recording import RunRecorder, device_name, one_line
+from fcn.training.recording import RunRecorder, one_line
 from fcn.training.run_header import Announcement, model_line
 from fcn.training.task import SegmentationTask
 from fcn.training.watchdog import Watch
@@ -156,7 +155,7 @@ def build_task(config: Config) -> SegmentationTask:
     if run is None:
         return task
     try:
-        copied, kept, left = copy_fitting(task.model, network_weights(run))
+        copied, kept, left = copy_fitting(task.network.model, network_weights(run))
     except CheckpointError as error:
         raise ConfigError(f"model.init_from (={run}) must be a run or a checkpoint: {error}") from error
     if not copied:
@@ -172,7 +171,7 @@ def build_trainer(config: Config, *, callbacks: list[pl.Callback]) -> pl.Trainer
     """Trainer for this process, which is one of LOCAL_WORLD_SIZE on this machine and of WORLD_SIZE in all."""
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    on_gpu = uses_gpu(config)
+    on_gpu = choose_device(config.trainer.accelerator, key="trainer.accelerator").type == "cuda"
     check_batch_size(config, world)
     if config.trainer.sync_batchnorm and world > 1 and not on_gpu:
         raise ConfigError(
@@ -216,20 +215,6 @@ def build_trainer(config: Config, *, callbacks: list[pl.Callback]) -> pl.Trainer
         use_distributed_sampler=False,  # the data module's samplers know their share
         default_root_dir=os.curdir,
     )
-
-
-def uses_gpu(config: Config) -> bool:
-    """Whether the run's processes compute on GPUs.
-
-    Raises:
-        ConfigError: if GPUs are asked for and torch sees none.
-    """
-    accelerator = config.trainer.accelerator
-    if accelerator is Accelerator.gpu and not torch.cuda.is_available():
-        raise ConfigError(
-            "trainer.accelerator (=gpu) needs a GPU, and torch sees none; use trainer=cpu or trainer=auto"
-        )
-    return accelerator is not Accelerator.cpu and torch.cuda.is_available()
 
 
 def hyperparameters(config: Config, run_dir: Path) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def test_both_algorithms_of_the_upsampling_give_the_same_logits(shapes_root):
     found = []
     with torch.no_grad():
         for algorithm in (Algorithm.transposed, Algorithm.subpixel):
-            for layer in upsampling_layers(task.model).values():
+            for layer in upsampling_layers(task.network.model).values():
                 layer.algorithm = algorithm
             found.append(task(images))
     torch.testing.assert_close(*found, rtol=1e-3, atol=1e-3)  # convolutions may use TF32

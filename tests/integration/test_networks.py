@@ -9,7 +9,7 @@ from torchvision.models import segmentation
 
 import fcn
 from fcn import runs
-from fcn.training.task import IMAGENET_MEAN, IMAGENET_STD
+from fcn.models.network import IMAGENET_MEAN, IMAGENET_STD
 from tests.commands import TINY, type_in
 
 
@@ -33,7 +33,7 @@ def test_a_network_of_torchvision_is_trained_and_used_like_ours(folder, shapes_r
     predictor = fcn.load(run_of(folder, "baseline"))
     image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
     theirs = segmentation.lraspp_mobilenet_v3_large(num_classes=6, weights=None, weights_backbone=None).eval()
-    theirs.load_state_dict(predictor.task.model.network.state_dict())
+    theirs.load_state_dict(predictor.network.model.network.state_dict())
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     with torch.inference_mode():
         normalised = (torch.from_numpy(image).permute(2, 0, 1) / 255 - mean) / std
@@ -50,6 +50,6 @@ def test_no_epochs_keep_the_network_as_initialised(folder, shapes_root, monkeypa
     assert runs.read_summary(run)["status"] == "finished"
     torch.manual_seed(0)
     task = fcn.training.task.SegmentationTask(runs.load_config(run))
-    kept = fcn.load(run).task.state_dict()
+    kept = fcn.load(run).network.state_dict()
     assert all(torch.equal(kept[name], value) for name, value in task.state_dict().items())
     assert fcn.load(run).predict(np.zeros((5, 7, 3), np.uint8)).shape == (5, 7)

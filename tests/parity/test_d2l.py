@@ -19,10 +19,10 @@ from fcn.data.datasets import Crops
 from fcn.data.module import VOCDataModule
 from fcn.data.sampling import AUGMENTATION, CHAPTER_CROPS, EpochBatches
 from fcn.data.transforms import TrainTransform
-from fcn.inference.predictor import load_task
-from fcn.training.compute import chosen_layout
+from fcn.inference.predictor import load_network
+from fcn.models.network import IMAGENET_MEAN, IMAGENET_STD, memory_layout
 from fcn.training.run_header import loss_line
-from fcn.training.task import IMAGENET_MEAN, IMAGENET_STD, SegmentationTask
+from fcn.training.task import SegmentationTask
 from tests.voc_tree import make_voc_tree
 
 CROP = (128, 96)
@@ -77,11 +77,11 @@ class Chapter:
         self.optimizer = torch.optim.SGD(self.net.parameters(), lr=1e-3, weight_decay=1e-3)
 
     def take_weights(self, task: SegmentationTask) -> None:
-        ours, theirs = task.model.state_dict(), self.net.state_dict()
+        ours, theirs = task.network.model.state_dict(), self.net.state_dict()
         assert len(ours) == len(theirs)
         self.net.load_state_dict(dict(zip(theirs, ours.values(), strict=True)))
         # The memory layout of ours: the same mathematics, and rounding that a few steps do not blow up.
-        self.net.to(memory_format=task.layout)
+        self.net.to(memory_format=task.network.layout)
 
     def step(self, images, masks) -> tuple[float, float]:
         """One step; the mean loss per image and the accuracy of the batch, as the chapter prints them."""
@@ -114,7 +114,7 @@ def batches_of(images, *, epoch, seed, stream, config):
     order = EpochBatches(len(images), batch_size=BATCH, position=lambda: 0, seed=seed)
     steps = len(order)
     order.position = lambda: epoch * steps
-    return [as_the_chapter_reads([crops[key] for key in keys], chosen_layout(config)) for keys in order]
+    return [as_the_chapter_reads([crops[key] for key in keys], memory_layout(config)) for keys in order]
 
 
 def test_losses_weights_and_accuracies_are_the_chapters(config, tmp_path):
@@ -147,7 +147,7 @@ def test_losses_weights_and_accuracies_are_the_chapters(config, tmp_path):
     assert metrics["d2l/train_acc"] == pytest.approx(sum(hit for _, hit in results[-1]) / steps, abs=1e-3)
     assert metrics["d2l/test_acc"] == pytest.approx(tests[-1], abs=1e-3)
 
-    trained = load_task(tmp_path / "run" / runs.LAST).model.state_dict()
+    trained = load_network(tmp_path / "run" / runs.LAST).model.state_dict()
     for name, expected_weight, weight in zip(trained, chapter.net.state_dict().values(), trained.values(), strict=True):
         torch.testing.assert_close(weight, expected_weight, rtol=1e-3, atol=2e-5, msg=lambda m, n=name: f"{n}: {m}")
 

@@ -17,7 +17,7 @@ def test_both_count_the_same(tmp_path, shapes_root):
     tree = make_tree(tmp_path / "tree", num_train=2, num_val=2, source=source)
     config = compose("data=voc", f"data.root={tree}", "trainer=cpu")
     torch.manual_seed(0)
-    predictor = Predictor(build_task(config), InferenceConfig(accelerator=Accelerator.cpu))
+    predictor = Predictor(build_task(config).network, InferenceConfig(accelerator=Accelerator.cpu))
     found = evaluate(predictor, evaluation_images(config.data, "val", classes=config.data.classes))
     expected = plain_loop(predictor, tree)
     assert expected.sum() > 10000

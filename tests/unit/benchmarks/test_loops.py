@@ -18,7 +18,7 @@ def config():
 def test_two_steps_of_both_have_the_same_losses(config):
     torch.manual_seed(0)
     bare, chapter = BareLoop(config), Chapter(len(config.data.classes), device="cpu")
-    ours, theirs = bare.task.model.state_dict(), chapter.net.state_dict()
+    ours, theirs = bare.task.network.model.state_dict(), chapter.net.state_dict()
     chapter.net.load_state_dict(dict(zip(theirs, ours.values(), strict=True)))
     batch = chapter.as_it_reads(random_batch(config))
     losses = []

@@ -19,7 +19,7 @@ from fcn.config import BackboneConfig, BackboneName, Config, DataConfig, Dataset
 from fcn.data.shapes import CLASSES as SHAPES
 from fcn.evaluation import evaluation_files
 from fcn.inference.predictor import load
-from fcn.training.task import SegmentationTask
+from fcn.models.network import SegmentationNetwork
 from tests import commands
 from tests.commands import SHARED, load_command
 from tests.voc_tree import make_voc_tree
@@ -40,9 +40,10 @@ def save_run(folder: Path, data: DataConfig, *, weights: str = "none", name: str
     """A run directory whose network was not trained."""
     torch.manual_seed(0)
     trunk = BackboneConfig(name=BackboneName.squeezenet1_0, weights=weights)
-    task = SegmentationTask(Config(name="x", data=data, backbone=trunk))
+    network = SegmentationNetwork(Config(name="x", data=data, backbone=trunk))
     (folder / name).parent.mkdir(parents=True)
-    torch.save({"config": configuration.to_container(task.config), "state_dict": task.state_dict()}, folder / name)
+    content = {"config": configuration.to_container(network.config), "state_dict": network.state_dict()}
+    torch.save(content, folder / name)
     return folder
 
 

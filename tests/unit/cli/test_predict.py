@@ -13,7 +13,7 @@ import fcn
 from fcn import config as configuration
 from fcn.config import BackboneConfig, BackboneName, Config, DataConfig, Inference, InferenceConfig
 from fcn.data import voc
-from fcn.training.task import SegmentationTask
+from fcn.models.network import SegmentationNetwork
 from tests import commands
 from tests.commands import SHARED, load_command
 
@@ -25,9 +25,9 @@ predict = load_command("predict")
 
 def save_checkpoint(path: Path, **settings) -> Path:
     torch.manual_seed(0)
-    task = SegmentationTask(Config(name="x", **settings))
+    network = SegmentationNetwork(Config(name="x", **settings))
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"config": configuration.to_container(task.config), "state_dict": task.state_dict()}, path)
+    torch.save({"config": configuration.to_container(network.config), "state_dict": network.state_dict()}, path)
     return path
 
 
@@ -188,15 +188,15 @@ def test_genuine_images_whole_and_tiled(folder, voc_sample, run):
     checkpoint = save_checkpoint(folder / "run.ckpt", backbone=backbone)
     assert run(f"run={checkpoint}", f"input={image}", "output=whole")[0] == 0
     assert run(f"run={checkpoint}", f"input={image}", "output=tiled", "inference=tiled", "tile_size=[256,320]")[0] == 0
-    task = fcn.load(checkpoint).task
+    net = fcn.load(checkpoint).network
     pixels = voc.read_image(image)
     height, width = pixels.shape[1:]
     total, count = torch.zeros(21, height, width), torch.zeros(height, width)
     with torch.no_grad():
-        whole = task(pixels.unsqueeze(0))[0]
+        whole = net(pixels.unsqueeze(0))[0]
         for top in (0, height - 256):  # two and two tiles cover any VOC image of more than 256 x 320
             for left in (0, width - 320):
-                total[:, top : top + 256, left : left + 320] += task(pixels[None, :, top:, left:][..., :256, :320])[0]
+                total[:, top : top + 256, left : left + 320] += net(pixels[None, :, top:, left:][..., :256, :320])[0]
                 count[top : top + 256, left : left + 320] += 1
     for kind, logits in (("whole", whole), ("tiled", total / count)):
         mask = voc.read_mask(Path(kind, f"{name}.png"), 21)

@@ -12,7 +12,7 @@ from fcn.comparison import ComparisonError, compare
 from fcn.comparison.image_panels import panel_groups, panel_sheet
 from fcn.config import VOC_CLASSES
 from fcn.data.voc import DataError
-from fcn.training.task import SegmentationTask
+from fcn.models.network import SegmentationNetwork
 from fcn.visualization.panels import draw_side_by_side
 from tests.comparisons import CLASSES, make_run
 from tests.voc_tree import make_voc_tree
@@ -37,9 +37,9 @@ def save(run):
     """The checkpoint of a network as it is initialised by the run's seed."""
     config = configuration.from_composed(OmegaConf.load(run / "config.yaml"))
     torch.manual_seed(config.seed + int(config.lr * 100))
-    task = SegmentationTask(config)
+    network = SegmentationNetwork(config)
     (run / "checkpoints").mkdir()
-    content = {"config": configuration.to_container(config), "state_dict": task.state_dict()}
+    content = {"config": configuration.to_container(config), "state_dict": network.state_dict()}
     torch.save(content, run / runs.BEST)
     return run
 

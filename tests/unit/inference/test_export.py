@@ -30,7 +30,7 @@ from fcn.config import (
 from fcn.inference import export
 from fcn.inference.export import Agreement
 from fcn.inference.predictor import load
-from fcn.training.task import SegmentationTask
+from fcn.models.network import SegmentationNetwork
 from tests import commands
 from tests.commands import load_command
 
@@ -51,11 +51,11 @@ def checkpoint(path: Path, trunk: str, **model) -> Path:
         backbone=BackboneConfig(name=head.name.trunk or BackboneName(trunk)),
         model=head,
     )
-    task = SegmentationTask(config)
-    for name, parameter in task.named_parameters():
+    network = SegmentationNetwork(config)
+    for name, parameter in network.named_parameters():
         if "skip_scores" in name:
             torch.nn.init.normal_(parameter, std=0.1)
-    torch.save({"config": configuration.to_container(config), "state_dict": task.state_dict()}, path)
+    torch.save({"config": configuration.to_container(config), "state_dict": network.state_dict()}, path)
     return path
 
 
@@ -172,8 +172,8 @@ def test_other_networks_take_any_size(tmp_path, trunk, model):
 @pytest.fixture
 def no_tracing(monkeypatch):
     """The exporters take seconds; what they give is replaced by the network itself, behind an empty file."""
-    written: list[SegmentationTask] = []
-    monkeypatch.setattr(export, "trace", lambda task, images: written.append(task))
+    written: list[SegmentationNetwork] = []
+    monkeypatch.setattr(export, "trace", lambda network, images: written.append(network))
     monkeypatch.setattr(export, "_write_onnx", lambda program, file, config, metadata: file.touch())
     monkeypatch.setattr(export, "_load_onnx", lambda file: export.Deployed(written[-1]))
 
@@ -226,7 +226,7 @@ def test_what_is_measured_is_told(no_tracing, fcn8s, tmp_path, monkeypatch):
 
 
 def test_an_exporter_that_fails_is_one_line(type_in, fcn8s, monkeypatch, tmp_path):
-    monkeypatch.setattr(export, "trace", lambda task, images: 1 / 0)
+    monkeypatch.setattr(export, "trace", lambda network, images: 1 / 0)
     status, _, err = type_in(f"run={fcn8s}", f"output={tmp_path}/a.onnx")
     assert status == 1
     assert err == "error: format (=onnx) cannot be exported: division by zero; HYDRA_FULL_ERROR=1 shows where\n"

@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -22,33 +24,34 @@ from fcn.config import (
     Inference,
     InferenceConfig,
 )
-from fcn.inference.predictor import Predictor, load, load_task, predict_logits, tiles
+from fcn.data import shapes
+from fcn.inference.predictor import Predictor, load, load_network, predict_logits, tiles
+from fcn.models.network import IMAGENET_MEAN, IMAGENET_STD, SegmentationNetwork
 from fcn.runs.checkpoints import CheckpointError, find_checkpoint, network_weights
-from fcn.training.task import IMAGENET_MEAN, IMAGENET_STD, SegmentationTask
 
 
 @pytest.fixture(scope="module")
-def task():
+def network():
     torch.manual_seed(0)
     data = DataConfig(classes=["background", "cat", "dog"])
-    return SegmentationTask(
+    return SegmentationNetwork(
         Config(name="x", data=data, backbone=BackboneConfig(name=BackboneName.squeezenet1_0))
     ).eval()
 
 
 @pytest.fixture
-def checkpoint(task, tmp_path):
+def checkpoint(network, tmp_path):
     path = tmp_path / "run.ckpt"
-    torch.save({"config": configuration.to_container(task.config), "state_dict": task.state_dict()}, path)
+    torch.save({"config": configuration.to_container(network.config), "state_dict": network.state_dict()}, path)
     return path
 
 
-def test_logits_are_the_models_of_the_normalised_image(task):
+def test_logits_are_the_models_of_the_normalised_image(network):
     image = np.random.default_rng(0).integers(0, 256, (37, 50, 3), np.uint8)
     mean, std = np.array(IMAGENET_MEAN), np.array(IMAGENET_STD)
     normalised = torch.from_numpy(((image / 255 - mean) / std).transpose(2, 0, 1)).float()
-    expected = task.model(normalised.unsqueeze(0))[0]
-    logits = Predictor(task).logits(image)
+    expected = network.model(normalised.unsqueeze(0))[0]
+    logits = Predictor(network).logits(image)
     assert logits.shape == (3, 37, 50)
     torch.testing.assert_close(logits, expected.detach(), rtol=1e-4, atol=1e-4)
 
@@ -75,13 +78,13 @@ def test_tiles_are_the_fewest_that_cover_every_pixel(height, width, tile_height,
     assert len(found) == fewest
 
 
-def test_an_image_that_fits_one_tile_has_the_logits_of_the_whole(task):
+def test_an_image_that_fits_one_tile_has_the_logits_of_the_whole(network):
     image = noise(32, 40)
-    tiled = Predictor(task, InferenceConfig(inference=Inference.tiled, tile_size=[32, 64]))
-    assert torch.equal(tiled.logits(image), Predictor(task).logits(image))
+    tiled = Predictor(network, InferenceConfig(inference=Inference.tiled, tile_size=[32, 64]))
+    assert torch.equal(tiled.logits(image), Predictor(network).logits(image))
 
 
-def test_where_tiles_overlap_their_logits_are_averaged(task):
+def test_where_tiles_overlap_their_logits_are_averaged(network):
     image = noise(40, 70)
     total, count = np.zeros((3, 40, 70)), np.zeros((40, 70))
     # By hand: two rows of tiles with 8 spare pixels, three columns with 38.
@@ -89,9 +92,9 @@ def test_where_tiles_overlap_their_logits_are_averaged(task):
         for left in (0, 19, 38):
             window = image[top : top + 32, left : left + 32]
             with torch.no_grad():
-                total[:, top : top + 32, left : left + 32] += task(as_batch(window))[0].numpy()
+                total[:, top : top + 32, left : left + 32] += network(as_batch(window))[0].numpy()
             count[top : top + 32, left : left + 32] += 1
-    found = Predictor(task, InferenceConfig(inference=Inference.tiled, tile_size=[32, 32])).logits(image)
+    found = Predictor(network, InferenceConfig(inference=Inference.tiled, tile_size=[32, 32])).logits(image)
     np.testing.assert_allclose(found.numpy(), total / count, rtol=1e-4, atol=1e-4)
 
 
@@ -114,7 +117,7 @@ def test_tiles_of_any_size_leave_every_pixel_its_own_score(height, width, tile):
     np.testing.assert_allclose(predictor.logits(image), image[..., :2].transpose(2, 0, 1), rtol=1e-6)
 
 
-def test_flip_and_scales_average_probabilities(task):
+def test_flip_and_scales_average_probabilities(network):
     image = noise(36, 44)
     batch = as_batch(image).float() / 255
     expected = []
@@ -122,25 +125,25 @@ def test_flip_and_scales_average_probabilities(task):
         scaled = F.interpolate(batch, (height, width), mode="bilinear", align_corners=False, antialias=height < 36)
         for axes in ((), (3,)):
             with torch.no_grad():
-                scores = task(scaled.flip(axes)).flip(axes)
+                scores = network(scaled.flip(axes)).flip(axes)
             resized = F.interpolate(scores, (36, 44), mode="bilinear", align_corners=False)
             expected.append(resized.double().softmax(1)[0])
-    predictor = Predictor(task, InferenceConfig(flip=True, scales=[1.0, 0.5, 1.5]))
+    predictor = Predictor(network, InferenceConfig(flip=True, scales=[1.0, 0.5, 1.5]))
     probabilities = predictor.probabilities(image)
     torch.testing.assert_close(probabilities.double(), sum(expected) / 6, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(probabilities.sum(0), torch.ones(36, 44))
 
 
-def test_with_flip_the_mirrored_image_has_the_mirrored_prediction(task):
+def test_with_flip_the_mirrored_image_has_the_mirrored_prediction(network):
     image = noise(33, 50)
-    predictor = Predictor(task, InferenceConfig(flip=True))
+    predictor = Predictor(network, InferenceConfig(flip=True))
     mirrored = predictor.logits(image[:, ::-1])
     assert torch.equal(mirrored, predictor.logits(image).flip(-1))
-    assert not torch.allclose(Predictor(task).logits(image[:, ::-1]), Predictor(task).logits(image).flip(-1))
+    assert not torch.allclose(Predictor(network).logits(image[:, ::-1]), Predictor(network).logits(image).flip(-1))
 
 
-def test_averaged_logits_stay_finite_where_probabilities_vanish(task):
-    sure = copy.deepcopy(task)
+def test_averaged_logits_stay_finite_where_probabilities_vanish(network):
+    sure = copy.deepcopy(network)
     with torch.no_grad():
         sure.model.score_fr.bias.copy_(torch.tensor([0.0, 500.0, -500.0]))
     found = Predictor(sure, InferenceConfig(flip=True)).logits(noise(64, 64))[:, 32, 32]
@@ -149,15 +152,15 @@ def test_averaged_logits_stay_finite_where_probabilities_vanish(task):
     assert found[2] < found[0] < -100  # float32 has no probability as small
 
 
-def test_probabilities_sum_to_one(task):
-    found = Predictor(task).probabilities(noise(20, 30))
+def test_probabilities_sum_to_one(network):
+    found = Predictor(network).probabilities(noise(20, 30))
     torch.testing.assert_close(found.sum(0), torch.ones(20, 30))
     assert found.min() >= 0
 
 
-def test_a_batch_has_the_logits_of_its_images(task):
+def test_a_batch_has_the_logits_of_its_images(network):
     first, second = noise(20, 30), noise(20, 30, seed=1)
-    predictor = Predictor(task, InferenceConfig(inference=Inference.tiled, tile_size=[32, 32], flip=True))
+    predictor = Predictor(network, InferenceConfig(inference=Inference.tiled, tile_size=[32, 32], flip=True))
     found = predictor.batch_logits(torch.cat([as_batch(first), as_batch(second)]))
     for one, image in zip(found, (first, second), strict=True):
         torch.testing.assert_close(one, predictor.logits(image), rtol=1e-4, atol=1e-4)
@@ -174,54 +177,81 @@ def test_a_batch_has_the_logits_of_its_images(task):
         (Image.new("F", (4, 4)), r"image \(mode F\) must hold integer pixels"),
     ],
 )
-def test_what_is_no_image_is_refused(task, image, message):
+def test_what_is_no_image_is_refused(network, image, message):
     with pytest.raises(ValueError, match=message):
-        Predictor(task).logits(image)
+        Predictor(network).logits(image)
 
 
-def test_settings_that_contradict_each_other_are_refused(task):
+def test_settings_that_contradict_each_other_are_refused(network):
     with pytest.raises(ConfigError, match=r"tile_size \(=\[33, 32\]\) must be two multiples of 32"):
-        Predictor(task, InferenceConfig(tile_size=[33, 32]))
+        Predictor(network, InferenceConfig(tile_size=[33, 32]))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_where_there_is_none(task):
+def test_a_gpu_where_there_is_none(network):
     with pytest.raises(ConfigError, match=r"accelerator \(=gpu\) needs a GPU, and torch sees none"):
-        Predictor(task, InferenceConfig(accelerator=Accelerator.gpu))
+        Predictor(network, InferenceConfig(accelerator=Accelerator.gpu))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "CMYK", "1"])
-def test_any_mode_is_read_as_its_colours(task, mode):
+def test_any_mode_is_read_as_its_colours(network, mode):
     image = Image.effect_noise((33, 20), 80).convert(mode)
-    predictor = Predictor(task)
+    predictor = Predictor(network)
     assert torch.equal(predictor.logits(image), predictor.logits(np.asarray(image.convert("RGB"))))
     mask = predictor.predict(image)
     assert (mask.shape, mask.dtype) == ((20, 33), np.uint8)
     np.testing.assert_array_equal(mask, predictor.logits(image).argmax(0))
 
 
-def test_predicting_in_the_middle_of_training_leaves_the_mode(task):
-    task.train()
-    predict_logits(task, torch.zeros(3, 16, 16, dtype=torch.uint8))
-    assert task.training
-    task.eval()
+def test_predicting_in_the_middle_of_training_leaves_the_mode(network):
+    network.train()
+    predict_logits(network, torch.zeros(3, 16, 16, dtype=torch.uint8))
+    assert network.training
+    network.eval()
 
 
-def test_a_checkpoint_is_enough(task, checkpoint):
+def test_a_checkpoint_is_enough(network, checkpoint):
     image = Image.effect_noise((33, 20), 80)
     predictor = load(checkpoint)
     assert predictor.classes == ["background", "cat", "dog"]
-    assert torch.equal(predictor.logits(image), Predictor(task).logits(image))
+    assert torch.equal(predictor.logits(image), Predictor(network).logits(image))
 
 
-def test_a_run_gives_its_best_checkpoint_else_its_last(task, tmp_path):
+def test_a_run_gives_its_best_checkpoint_else_its_last(network, tmp_path):
     (tmp_path / "checkpoints").mkdir()
-    content = {"config": configuration.to_container(task.config), "state_dict": dict(task.state_dict())}
+    content = {"config": configuration.to_container(network.config), "state_dict": dict(network.state_dict())}
     torch.save(content, tmp_path / "checkpoints" / "last.ckpt")
     last = load(tmp_path).logits(Image.new("RGB", (8, 8)))
     content["state_dict"]["model.score_fr.bias"] = content["state_dict"]["model.score_fr.bias"] + 1
     torch.save(content, tmp_path / "checkpoints" / "best.ckpt")
     assert not torch.equal(load(tmp_path).logits(Image.new("RGB", (8, 8))), last)
+
+
+WITHOUT_LIGHTNING = """
+import sys
+import numpy as np
+import fcn
+from fcn.cli import evaluate, export
+run, data = sys.argv[1:]
+fcn.load(run).predict(np.zeros((8, 8, 3), np.uint8))
+for command, *arguments in (
+    (evaluate, "worst=0", "boundary_widths=[]", "data=shapes", f"data.root={data}"),
+    (export, "sizes=[[8,8]]", "batches=[1]"),
+):
+    sys.argv = [command.__name__, f"run={run}", *arguments]
+    command.main()
+print(sorted({"pytorch_lightning", "lightning", "fcn.training"} & set(sys.modules)))
+"""
+
+
+def test_prediction_evaluation_and_export_import_neither_lightning_nor_training(shapes_root, tmp_path):
+    data = DataConfig(classes=list(shapes.CLASSES))
+    config = Config(name="x", data=data, backbone=BackboneConfig(name=BackboneName.squeezenet1_0))
+    state = SegmentationNetwork(config).state_dict()
+    torch.save({"config": configuration.to_container(config), "state_dict": state}, tmp_path / "run.ckpt")
+    arguments = [sys.executable, "-c", WITHOUT_LIGHTNING, str(tmp_path / "run.ckpt"), str(shapes_root)]
+    process = subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path)
+    assert process.stdout.splitlines()[-1:] == ["[]"], process.stderr
 
 
 class Evil:
@@ -238,7 +268,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
     trace = tmp_path / "trace"
     torch.save({"config": Evil(str(trace)), "state_dict": {}}, tmp_path / "evil.ckpt")
     with pytest.raises(CheckpointError, match="must be a checkpoint saved by"):
-        load_task(tmp_path / "evil.ckpt")
+        load_network(tmp_path / "evil.ckpt")
     assert not trace.exists()
 
 
@@ -254,7 +284,7 @@ def test_what_is_no_checkpoint_is_refused(checkpoint, tmp_path, content):
     else:
         path.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"file\.ckpt must be a checkpoint saved by train\.py"):
-        load_task(path)
+        load_network(path)
 
 
 def test_an_absent_checkpoint(tmp_path):
@@ -274,20 +304,20 @@ def test_the_best_checkpoint_goes_before_the_last(tmp_path):
     assert find_checkpoint(last) == last
 
 
-def test_weights_have_the_names_that_they_have_in_the_network(task, checkpoint):
-    found, expected = network_weights(checkpoint), task.model.state_dict()
+def test_weights_have_the_names_that_they_have_in_the_network(network, checkpoint):
+    found, expected = network_weights(checkpoint), network.model.state_dict()
     assert list(found) == list(expected)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-def test_weights_that_do_not_fit_their_configuration(task, tmp_path):
-    state = dict(task.state_dict())
+def test_weights_that_do_not_fit_their_configuration(network, tmp_path):
+    state = dict(network.state_dict())
     del state["model.score_fr.bias"]
-    torch.save({"config": configuration.to_container(task.config), "state_dict": state}, tmp_path / "less.ckpt")
+    torch.save({"config": configuration.to_container(network.config), "state_dict": state}, tmp_path / "less.ckpt")
     with pytest.raises(
         CheckpointError, match=r"less\.ckpt must hold the weights of its own .*: Missing .*score_fr\.bias"
     ):
-        load_task(tmp_path / "less.ckpt")
+        load_network(tmp_path / "less.ckpt")
 
 
 def test_a_checkpoint_of_other_types(tmp_path):
@@ -296,10 +326,10 @@ def test_a_checkpoint_of_other_types(tmp_path):
         network_weights(tmp_path / "odd.ckpt")
 
 
-def test_a_checkpoint_whose_weights_are_not_finite(task, tmp_path):
-    state = {**task.state_dict(), "model.score_fr.bias": torch.full_like(task.model.score_fr.bias, torch.nan)}
-    torch.save({"config": configuration.to_container(task.config), "state_dict": state}, tmp_path / "nan.ckpt")
+def test_a_checkpoint_whose_weights_are_not_finite(network, tmp_path):
+    state = {**network.state_dict(), "model.score_fr.bias": torch.full_like(network.model.score_fr.bias, torch.nan)}
+    torch.save({"config": configuration.to_container(network.config), "state_dict": state}, tmp_path / "nan.ckpt")
     with pytest.raises(
         CheckpointError, match=r"nan\.ckpt must .*, but model\.score_fr\.bias has NaN or infinity; use ano"
     ):
-        load_task(tmp_path / "nan.ckpt")
+        load_network(tmp_path / "nan.ckpt")

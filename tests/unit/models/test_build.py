@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from fcn.config import BackboneConfig, BackboneName, ModelConfig, ModelName
-from fcn.models.build import build_model, copy_fitting
 from fcn.models.fcn import FCN
+from fcn.models.network import build_model
+from fcn.models.weights import copy_fitting
 from tests.unit.models.trunks import every_head
 
 

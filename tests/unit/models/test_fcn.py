@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fcn.config import BackboneConfig, BackboneName, Init, ModelConfig, ModelName, ScoreInit
-from fcn.models.build import build_model
 from fcn.models.fcn import FCN
+from fcn.models.network import build_model
 from fcn.models.upsampling import Grid
 from fcn.models.weights import WeightsError
 from tests.unit.models.trunks import HEADS, Maps, every_head, every_trunk, map_sizes, shapes_only

@@ -7,7 +7,7 @@ import torch
 import torchvision.models.segmentation as tv
 
 from fcn.config import BackboneConfig, BackboneName, ConfigError, ModelConfig, ModelName, PublishedWeights
-from fcn.models.build import build_model
+from fcn.models.network import build_model
 from fcn.models.torchvision_models import BUILDERS, Baseline
 
 LRASPP = ModelName.lraspp_mobilenet_v3_large

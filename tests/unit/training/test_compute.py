@@ -7,6 +7,7 @@ import torch
 
 from fcn.cli.train import compose
 from fcn.config import Algorithm, ConfigError, Precision
+from fcn.models.network import memory_layout
 from fcn.models.upsampling import Upsampling
 from fcn.training import compute
 from fcn.training.compute import choose_upsampling, chosen_precision, compile_network, describe, measure_upsampling
@@ -19,7 +20,7 @@ def config():
 
 
 def layers_of(task):
-    return [module for module in task.model.modules() if isinstance(module, Upsampling)]
+    return [module for module in task.network.model.modules() if isinstance(module, Upsampling)]
 
 
 @pytest.mark.parametrize(
@@ -50,28 +51,28 @@ def test_the_layout_is_what_the_device_is_fast_with(monkeypatch, config, capabil
     task = SegmentationTask(config)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    chosen = compute.chosen_layout(compose(f"trainer.accelerator={accelerator}"))
+    chosen = memory_layout(compose(f"trainer.accelerator={accelerator}"))
     assert chosen is expected
     said = "channels last" if expected is torch.channels_last else "channels first"
-    assert said in describe(compose(f"trainer.accelerator={accelerator}"), task.model, torch.device("cpu"))
+    assert said in describe(compose(f"trainer.accelerator={accelerator}"), task.network.model, torch.device("cpu"))
 
 
 def test_what_is_measured_decides_and_leaves_the_network_as_it_was(config, monkeypatch):
     task = SegmentationTask(config)
-    next(task.model.children()).eval()  # as frozen batch norm is
-    modes = {module: module.training for module in task.model.modules()}
+    next(task.network.model.children()).eval()  # as frozen batch norm is
+    modes = {module: module.training for module in task.network.model.modules()}
     before = copy.deepcopy(task.state_dict())
     images = torch.zeros(2, 3, 64, 64)
     for faster in (Algorithm.subpixel, Algorithm.transposed):
         monkeypatch.setattr(
             compute, "_seconds", lambda layer, scores, faster=faster: 1.0 if layer.algorithm is faster else 2.0
         )
-        measure_upsampling(task.model, images, layers_of(task))
+        measure_upsampling(task.network.model, images, layers_of(task))
         assert [layer.algorithm for layer in layers_of(task)] == [faster, faster]
     monkeypatch.undo()
-    measure_upsampling(task.model, images, layers_of(task))  # for real
+    measure_upsampling(task.network.model, images, layers_of(task))  # for real
     assert all(layer.algorithm in (Algorithm.transposed, Algorithm.subpixel) for layer in layers_of(task))
-    assert {module: module.training for module in task.model.modules()} == modes
+    assert {module: module.training for module in task.network.model.modules()} == modes
     assert all(parameter.grad is None for parameter in task.parameters())
     for name, value in task.state_dict().items():
         assert torch.equal(value, before[name]), name
@@ -80,9 +81,9 @@ def test_what_is_measured_decides_and_leaves_the_network_as_it_was(config, monke
 def test_on_a_cpu_nothing_is_measured(config, monkeypatch):
     monkeypatch.setattr(compute, "measure_upsampling", pytest.fail)
     task = SegmentationTask(config)
-    choose_upsampling(task.model, torch.zeros(1, 3, 64, 64), config)
+    choose_upsampling(task.network.model, torch.zeros(1, 3, 64, 64), config)
     assert {layer.algorithm for layer in layers_of(task)} == {Algorithm.auto}
-    assert describe(config, task.model, torch.device("cpu")).endswith(
+    assert describe(config, task.network.model, torch.device("cpu")).endswith(
         ", fused adamw, transposed and subpixel upsampling"
     )
 
@@ -90,9 +91,9 @@ def test_on_a_cpu_nothing_is_measured(config, monkeypatch):
 def test_what_is_typed_is_taken(config):
     typed = compose("trainer=cpu", "trainer.upsampling=transposed", "trainer.accumulate=2", "compile=true", "optim=sgd")
     task = SegmentationTask(config)
-    choose_upsampling(task.model, torch.zeros(1, 3, 64, 64), typed)
+    choose_upsampling(task.network.model, torch.zeros(1, 3, 64, 64), typed)
     assert {layer.algorithm for layer in layers_of(task)} == {Algorithm.transposed}
-    line = describe(typed, task.model, torch.device("cpu"))
+    line = describe(typed, task.network.model, torch.device("cpu"))
     assert line.endswith(", fused sgd, transposed upsampling, compiled, each step in 2 parts")
 
 

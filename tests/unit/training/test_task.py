@@ -62,7 +62,7 @@ def test_parts_work_in_half_precision(shapes_root):
 def test_frozen_batch_norm_neither_trains_nor_counts(shapes_root):
     config = compose(*TINY, "trainer=cpu", "epochs=1", f"data.root={shapes_root}", "model.freeze_batchnorm=true")
     task = SegmentationTask(config)
-    norms = {name: m for name, m in task.model.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    norms = {name: m for name, m in task.network.model.named_modules() if isinstance(m, nn.BatchNorm2d)}
     before = {name: {key: value.clone() for key, value in norm.state_dict().items()} for name, norm in norms.items()}
     trainer = train.build_trainer(config, callbacks=[])
     trainer.fit(task, datamodule=VOCDataModule(config))

@@ -1,0 +1,101 @@
+"""The network of a run: takes images as they are stored, normalises them, and gives the logits of every pixel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from fcn.config import BackboneConfig, Config, ModelConfig
+from fcn.models.backbones import build_backbone
+from fcn.models.device import has_gpu
+from fcn.models.fcn import FCN
+from fcn.models.torchvision_models import Baseline
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class SegmentationNetwork(nn.Module):
+    """Model with its normalisation and memory layout: everything that training, inference and export share.
+
+    Its state dict holds the weights of the model alone, under names that begin with `model.`.
+
+    Attributes:
+        config: configuration of the run.
+        model: takes normalised float images; what `torch.compile` compiles.
+        layout: memory format of images and weights.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: Config) -> None:
+        """Build the model, initialised from torch's global generator; raises as `build_model`."""
+        super().__init__()
+        self.config = config
+        self.layout = memory_layout(config)
+        model = build_model(config.model, config.backbone, num_classes=len(config.data.classes))
+        self.model = model.to(memory_format=self.layout)
+        if config.model.freeze_batchnorm:
+            for norm in self._batch_norms():
+                norm.requires_grad_(False)
+            self.train(self.training)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        return self.mean.device
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits of every pixel, float [N, C, H, W].
+
+        Args:
+            images: [N, 3, H, W] of any size, RGB, uint8 or float in [0, 1].
+        """
+        # The compiled model is for training's crops of one size; whole images would be compiled size by size.
+        model = self.model if self.training else self.model.forward
+        logits: Tensor = model(self.normalize(images.contiguous(memory_format=self.layout)))
+        return logits
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Return the input of `model`, float [N, 3, H, W], for images as `forward` takes them."""
+        # The operations of torchvision's ToTensor and Normalize in their order, for bit-identical results.
+        unit = images if images.is_floating_point() else images.to(self.mean.dtype) / 255
+        return (unit - self.mean) / self.std
+
+    def train(self, mode: bool = True) -> SegmentationNetwork:
+        """Set training or evaluation mode; under `model.freeze_batchnorm` batch norm stays in evaluation mode."""
+        super().train(mode)
+        if self.config.model.freeze_batchnorm:
+            for norm in self._batch_norms():
+                norm.eval()
+        return self
+
+    def _batch_norms(self) -> list[Any]:
+        return [module for module in self.model.modules() if isinstance(module, _BatchNorm)]
+
+
+def build_model(model: ModelConfig, backbone: BackboneConfig, *, num_classes: int) -> FCN | Baseline:
+    """Build the model on its backbone, initialised from torch's global generator.
+
+    Raises:
+        ConfigError: if model and backbone cannot be combined.
+        WeightsError: if weights cannot be loaded or do not fit.
+    """
+    if model.name.trunk:
+        return Baseline(model, backbone, num_classes=num_classes)
+    return FCN(build_backbone(backbone), model, num_classes=num_classes)
+
+
+def memory_layout(config: Config) -> torch.memory_format:
+    """Return channels last, which tensor cores and AVX-512 prefer, except on CPUs with AVX2 only.
+
+    With AVX2 the weight gradient of a convolution takes half as long again with channels last.
+    """
+    on_gpu = has_gpu(config.trainer.accelerator)
+    is_avx2 = torch.backends.cpu.get_cpu_capability() == "AVX2"
+    return torch.contiguous_format if is_avx2 and not on_gpu else torch.channels_last
