@@ -78,7 +78,7 @@ def _phases(breakdown: Breakdown) -> Table:
 
 
 def markdown(findings: Findings, recorded: Mapping[str, Any]) -> str:
-    """The same tables for docs/benchmarks.md, below the machine and the command.
+    """The same tables for docs/performance.md, below the machine and the command.
 
     Args:
         findings: what was measured.

@@ -204,7 +204,7 @@ def read_mask(path: Path, num_classes: int) -> Tensor:
     allowed = ("P", "L") if path.parent.name == AUG_MASKS else ("P",)
     if image.mode not in allowed:
         problem = f"{path} (mode {image.mode}) must be a palette PNG (mode P), whose index is the class"
-        own = "docs/recipes.md has the lines that convert masks of your own"
+        own = "docs/tutorial.md has the lines that convert masks of your own"
         raise DataError(problem, f"restore it as VOC distributes it; {own}")
     mask = np.array(image)
     wrong = np.unique(mask[(mask >= num_classes) & (mask != IGNORE_INDEX)])

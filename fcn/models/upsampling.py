@@ -12,7 +12,7 @@ from fcn.config import Algorithm, Border, Init, ModelConfig
 from fcn.models.subpixel import Geometry, subpixel
 
 LARGE_FACTOR = 8
-"""From this factor on, the sub-pixel form is faster on a CPU, see docs/benchmarks.md."""
+"""From this factor on, the sub-pixel form is faster on a CPU, see docs/performance.md."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
     pytest -n 0 -s -m exhaustive tests/integration/test_endurance.py
 
-prints the figures of docs/benchmarks.md.
+prints the figures of docs/performance.md.
 """
 
 import os

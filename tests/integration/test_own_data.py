@@ -1,14 +1,14 @@
-"""A folder of images and palette masks of one's own is checked, trained, evaluated and predicted with no code."""
+"""A folder of images and palette masks is checked, trained, evaluated and predicted without code."""
 
 import json
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from tests.commands import ROOT, load_command, type_in
+from tests.commands import load_command, type_in
+from tests.pages import TUTORIAL, python_blocks
 from tests.voc_tree import noise, palette_mask, write_list
 
 CLASSES = ["background", "big cat", "dog"]
@@ -29,7 +29,7 @@ trainer: {accelerator: cpu, sample_images: 0}
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    """A folder to type in: images of several sizes and two formats, masks with two colours in their palette."""
+    """Working directory with images of several sizes and two formats, and masks with two colours in their palette."""
     for name in ("JPEGImages", "SegmentationClass"):
         (tmp_path / "mine" / name).mkdir(parents=True)
     for number, (height, width) in enumerate([(70, 90), (101, 64), (33, 50), (80, 80), (64, 95)]):
@@ -53,7 +53,7 @@ def typed(monkeypatch, capsys, *arguments: str, script: str | None = None) -> st
     return out
 
 
-def test_from_a_folder_to_predictions(folder, monkeypatch, capsys):
+def test_own_images_from_check_to_prediction(folder, monkeypatch, capsys):
     classes = f"classes=[{','.join(CLASSES)}]"
     assert "all 5 pairs are sound" in typed(monkeypatch, capsys, "root=mine", classes, script="prepare_voc")
     out = typed(monkeypatch, capsys, "--config-dir", "presets", "experiment=mine")
@@ -71,7 +71,7 @@ def test_from_a_folder_to_predictions(folder, monkeypatch, capsys):
     assert set(np.unique(mask)) <= {0, 1, 2}
 
 
-def test_what_is_wrong_in_the_folder_is_said_in_one_line(folder, monkeypatch, capsys):
+def test_invalid_masks_are_reported_in_one_line(folder, monkeypatch, capsys):
     options = ("data=voc", "data.root=mine", "epochs=1", "batch_size=2", "data.cache=false", "trainer=cpu")
     status, _, err = type_in(monkeypatch, capsys, *options, "data.classes=[background,cat]", "data.crop_size=[64,64]")
     assert status == 1
@@ -81,21 +81,18 @@ def test_what_is_wrong_in_the_folder_is_said_in_one_line(folder, monkeypatch, ca
     status, out, _ = type_in(monkeypatch, capsys, "root=mine", script=load_command("prepare_voc"))
     assert status == 1
     assert "photo_0.png (mode L) must be a palette PNG" in out
-    assert "docs/recipes.md" in out
+    assert "docs/tutorial.md" in out
 
 
-def test_classes_of_ones_own_without_data_voc_say_what_is_missing(folder, monkeypatch, capsys):
+def test_own_classes_without_data_voc_name_the_remedy(folder, monkeypatch, capsys):
     status, _, err = type_in(monkeypatch, capsys, "data.root=mine", "data.classes=[background,cat,dog]", "epochs=1")
     assert status == 1
     assert "use data=voc for images of your own" in err
 
 
-RECIPES = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "recipes.md").read_text(), re.S)
-
-
 def convert(name: str) -> list[Image.Image]:
-    """The folder's masks after the block of docs/recipes.md whose first line names it."""
-    (block,) = (block for block in RECIPES if block.startswith(f"# {name}"))
+    """Return the folder's masks after the program of the tutorial that starts with this comment."""
+    (block,) = (block for block in python_blocks(TUTORIAL) if block.startswith(f"# {name}"))
     exec(block, {})
     masks = [Image.open(path) for path in sorted(Path("mine/SegmentationClass").iterdir())]
     assert {mask.mode for mask in masks} == {"P"}
@@ -103,8 +100,8 @@ def convert(name: str) -> list[Image.Image]:
 
 
 @pytest.mark.parametrize("kind", ["grey", "coloured"])
-def test_the_recipes_make_palette_masks_of_others(kind, folder):
-    """The indices are those that were there before."""
+def test_converters_make_palette_masks(kind, folder):
+    """The class indices stay the same."""
     paths = sorted((folder / "mine" / "SegmentationClass").iterdir())
     before = [np.array(Image.open(path)) for path in paths]
     colours = np.array([[0, 0, 0], [250, 50, 83], [36, 179, 83]], np.uint8)
@@ -114,7 +111,7 @@ def test_the_recipes_make_palette_masks_of_others(kind, folder):
         np.testing.assert_array_equal(np.array(mask), indices)
 
 
-def test_the_recipe_for_fewer_classes(folder):
+def test_converter_to_fewer_classes(folder):
     for path in (folder / "mine" / "SegmentationClass").iterdir():
         palette_mask([[0, 8, 12, 15, 255]]).save(path)
     for mask in convert("fewer"):

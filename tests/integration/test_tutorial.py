@@ -1,4 +1,4 @@
-"""The commands of docs/tutorial.md, read from the page and typed in its order in an empty folder, on tiny sets."""
+"""The commands of docs/tutorial.md run in their order in an empty folder, on tiny datasets."""
 
 import os
 import re
@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from fcn.data import shapes
-from tests.commands import ROOT, TINY, load_command, type_in
+from tests.commands import TINY, load_command, type_in
+from tests.pages import TUTORIAL, indented_commands, presets
 from tests.voc_tree import noise, palette_mask
 
-PAGE = (ROOT / "docs" / "tutorial.md").read_text()
-COMMANDS = re.findall(r"^    (\S.*)$", re.sub(r"```.*?```", "", PAGE, flags=re.S), re.M)
+COMMANDS = indented_commands(TUTORIAL)
 SMALL = (
     *(option for option in TINY if not option.startswith(("epochs", "batch_size"))),
     *("data.num_workers=0", "trainer.sample_images=0", "backbone=squeezenet1_0", "backbone.weights=none"),
@@ -23,7 +23,7 @@ SMALL = (
 ELSEWHERE = {
     "python train.py -m model.init=bilinear,xavier seed=0,1,2": "test_sweep.py",
     "python train.py trainer=ddp_cpu": "distributed/test_ddp_cpu.py",
-    'eval "$(python train.py -sc install=bash)"': "unit/test_completion.py",
+    'eval "$(python train.py -sc install=bash)"': "unit/cli/test_completion.py",
     "pip install -e .": ".ci/run",
     "git clone <address of this repository> fcn": "the reader's own",
     "cd fcn": "the reader's own",
@@ -33,7 +33,7 @@ ELSEWHERE = {
 }
 
 
-def test_every_command_of_the_tutorial_is_typed_below():
+def test_every_command_of_the_tutorial_is_run():
     assert set(ELSEWHERE) <= set(COMMANDS)
     others = [line for line in COMMANDS if line not in ELSEWHERE]
     assert len(others) >= 20
@@ -42,7 +42,7 @@ def test_every_command_of_the_tutorial_is_typed_below():
 
 @pytest.fixture
 def folder(tmp_path, shapes_root, monkeypatch) -> Path:
-    """An empty folder but for what the reader brings: VOC in `data`, images and masks in `mine`, and photos."""
+    """Working directory with what the reader provides: VOC in `data`, images and masks in `mine`, and photos."""
     drawn = shapes.ensure_shapes(shapes_root / "shapes", num_train=16, num_val=8, seed=0)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "VOCdevkit").symlink_to(drawn / "VOCdevkit")
@@ -55,15 +55,15 @@ def folder(tmp_path, shapes_root, monkeypatch) -> Path:
         mask = palette_mask(noise(60 + number, 80)[..., 0] % 3, [0, 0, 0, 200, 0, 0, 0, 200, 0])
         mask.save(tmp_path / "mine" / "SegmentationClass" / f"photo_{number}.png")
     image.save(tmp_path / "photos" / "cat.jpg")
-    for block in re.findall(r"```yaml\n# (\S+)\n(.*?)```", PAGE, re.S):
-        (tmp_path / block[0]).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / block[0]).write_text(block[1])
+    for path, text in presets(TUTORIAL).items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def filled_in(line: str) -> str:
-    """The command with what its reader puts in: the newest run, the folder of VOC; and the tiny embedded set's name."""
+    """Replace placeholders by the newest run and the folder of VOC, and the name of the dataset by the tiny one."""
     line = line.replace("<folder that holds VOCdevkit>", "data").replace("v1-400-80-seed0", "v1-16-5-seed0")
     for name in re.findall(r"outputs/(\w+)/<time>", line):
         newest = max(path.name for path in Path("outputs", name).iterdir())

@@ -88,7 +88,7 @@ SOURCES = sorted(path for top in ("fcn", "scripts", "hydra_plugins") for path in
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE.parent)))
 def test_files_of_others_are_data_and_never_code(path):
-    """docs/security.md says so."""
+    """docs/troubleshooting.md, Security."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
