@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from fcn.cli import train
 from fcn.config.overrides import parse_overrides, split_override
 from fcn.execution import sweeps
+from fcn.execution.job_names import job_names
 from fcn.execution.jobs import Job
 from fcn.runs import Status
 
@@ -40,7 +41,7 @@ class RunsLauncher(Launcher):
         composed = [self._compose(overrides) for overrides in job_overrides]
         folder = Path(self.config.hydra.sweep.dir)
         jobs = train.launch_sweep(composed, job_overrides, folder, first=initial_job_idx, num_slots=self.slots)
-        return [_returned(job, config, sweeps.failure(jobs)) for job, config in zip(jobs, composed, strict=True)]
+        return [_returned(job, config, sweeps.sweep_failure(jobs)) for job, config in zip(jobs, composed, strict=True)]
 
     def _compose(self, overrides: Sequence[str]) -> DictConfig:
         config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
@@ -61,7 +62,7 @@ def _returned(job: Job, config: DictConfig, failure: Exception | None) -> JobRet
     """What the sweeper gets of a job: the score, or what raises that the sweep has failed."""
     facts: dict[str, Any] = {"overrides": job.overrides, "cfg": config, "working_dir": str(job.run_dir)}
     if job.state is Status.finished:
-        return JobReturn(**facts, status=JobStatus.COMPLETED, _return_value=sweeps.score(job.run_dir))
+        return JobReturn(**facts, status=JobStatus.COMPLETED, _return_value=sweeps.best_score(job.run_dir))
     return _Failed(**facts, status=JobStatus.FAILED, _return_value=failure)
 
 
@@ -83,7 +84,7 @@ def _job_directory(number: int, overrides: Sequence[str], folder: str) -> str:
         if not override.is_sweep_override()
     }
     varied = [override for override in overrides if split_override(override)[0] not in fixed]
-    return sweeps.job_names([varied or list(overrides)], first=number)[0]
+    return job_names([varied or list(overrides)], first=number)[0]
 
 
 # Here, because this module is what a process of another launcher imports of us before it makes the directory.

@@ -26,6 +26,7 @@ from fcn.config.overrides import without_keys
 from fcn.config.paths import CONF
 from fcn.execution import cluster_jobs, processes, sweeps
 from fcn.execution.device_slots import build_slots, count_processes
+from fcn.execution.job_names import job_names
 from fcn.execution.jobs import Job
 from fcn.runs import rerun
 from fcn.runs import resume as resumption
@@ -48,8 +49,8 @@ def launch(composed: DictConfig) -> dict[str, float] | float:
         if settings.mode is RunMode.MULTIRUN:
             _check_is_job(config)
             config, overrides = _as_asked(config, overrides)
-            cluster_jobs.execute(sweeps.make_job(run_dir, config, overrides))
-            return sweeps.score(run_dir)
+            cluster_jobs.execute_until_finished(sweeps.make_job(run_dir, config, overrides))
+            return sweeps.best_score(run_dir)
         if not config.execute:
             return _prepare(run_dir, config, overrides)
         if config.resume is None:
@@ -59,7 +60,7 @@ def launch(composed: DictConfig) -> dict[str, float] | float:
         else:
             if sweeps.is_sweep(config.resume):
                 _check_nothing_changes(config.resume, overrides)
-                return sweeps.resume(run_dir, num_slots=settings.launcher.get("slots"))
+                return sweeps.resume_sweep(run_dir, num_slots=settings.launcher.get("slots"))
             if (run_dir / MULTIRUN).is_file():
                 raise ConfigError(
                     f"resume (={config.resume}) is the sweep of another launcher; go on by typing its command again "
@@ -99,9 +100,9 @@ def launch_sweep(
             _check_is_job(config)
         prepared = [_as_asked(*job) for job in zip(configs, overrides, strict=True)]
         slots = build_slots([config for config, _ in prepared], number=num_slots)
-        with sweeps.holding(folder):
+        with sweeps.sweep_lock(folder):
             sweep = sweeps.Sweep.load(folder)
-            names = sweeps.job_names(overrides, first=first)
+            names = job_names(overrides, first=first)
             jobs = sweep.add([(name, *job) for name, job in zip(names, prepared, strict=True)])
             sweep.execute(jobs, slots)
     return jobs
@@ -142,8 +143,8 @@ def _removing_if_empty(run_dir: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if run_dir.is_dir() and {path.name for path in run_dir.iterdir()} <= {MULTIRUN, sweeps.DRIVER}:
-            for name in (MULTIRUN, sweeps.DRIVER):
+        if run_dir.is_dir() and {path.name for path in run_dir.iterdir()} <= {MULTIRUN, sweeps.DRIVER_LOCK}:
+            for name in (MULTIRUN, sweeps.DRIVER_LOCK):
                 (run_dir / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # not empty, a link, a disk's own folder
             for directory in (run_dir, *run_dir.parents):

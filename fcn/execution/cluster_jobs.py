@@ -1,7 +1,7 @@
-"""A job of a sweep on a cluster, where a launcher (submitit) waits for the cluster's signals in the job's process.
+"""A job of a sweep on a cluster, in a process whose launcher (submitit) handles the cluster's signals.
 
-The run is executed in a process of its own, which knows nothing of the launcher: a signal to the launcher's process has
-the run saved, be it one process or several, and only then goes to who waited for it.
+The run is executed in a child process. A signal to this process makes the run save a checkpoint and end, whether it has
+one process or several; then the signal is passed to the launcher's handler.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from fcn.runs.stop_signals import SignalNotes, hand_over
 
 
 class JobFailed(UserError):
-    """A job of a sweep failed: its directory, and the reason."""
+    """A job of a sweep failed: its directory and the reason."""
 
 
-def execute(job: Job) -> None:
-    """Execute a job until it is finished; it goes on where an earlier execution was stopped.
+def execute_until_finished(job: Job) -> None:
+    """Execute a job, resuming it after interruptions, until it is finished.
 
     Raises:
         JobFailed: if it fails.
-        SystemExit: with 128 + signal, after one of `runs.STOP_SIGNALS` that nobody else waited for.
-        Whatever who waited for the signal raises: submitit's ends the program after it has requeued the job.
+        SystemExit: with 128 + signal, after one of `runs.STOP_SIGNALS` without a handler of the launcher.
+        BaseException: any exception of the launcher's handler; submitit's requeues the job and ends the program.
     """
-    print(f"{job.run_dir}: what it prints is in its {runs.CONSOLE}", flush=True)
+    print(f"{job.run_dir}: output in {runs.CONSOLE}", flush=True)
     while runs.read_status(job.run_dir) is not Status.finished:
         received = _execute_until_signal(job)
         if job.state is Status.failed:
             raise JobFailed(f"{job.run_dir}: {job.reason}")
         if job.state is Status.interrupted:
-            # Without a signal to us, one has reached the run alone.
+            # An interrupted run without a signal to this process received one itself.
             for number in received or [signal.SIGTERM]:
                 hand_over(number, signal.getsignal(number) if received else None)
 
 
 def _execute_until_signal(job: Job) -> list[int]:
-    """Execute it once, and have it saved and stopped at the first signal; all that were received."""
+    """Execute a job once, stop it after the first signal, and return all signals received."""
     with SignalNotes() as signals:
         stopping = False
         job.start({})

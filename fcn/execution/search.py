@@ -16,10 +16,11 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from fcn import runs
 from fcn.config import ConfigError
 from fcn.execution import sweeps
+from fcn.execution.job_names import job_names
 from fcn.execution.jobs import Job, run_jobs
 from fcn.execution.search_space import suggest
 from fcn.execution.search_study import RUN, Plan, latest, open_study
-from fcn.execution.sweep_table import Board
+from fcn.execution.sweep_table import SweepTable
 from fcn.runs import Status
 
 OWNER = ".driver"
@@ -79,14 +80,11 @@ class Search:
         done = f", {there} of them done already" if there else ""
         done += f", {len(self._failed)} that failed are done again" if self._failed else ""
         headline = f"search   {self.plan.folder}: {self.plan.trials} trials{done}, {sweeps.at_a_time(slots)}"
-        with Board(self.plan.folder, self.jobs, headline=headline) as board:
-            told: dict[Job, Status] = {}
+        with SweepTable(self.plan.folder, self.jobs, headline=headline) as table:
 
             def watch(job: Job) -> None:
                 self.watch(job)
-                if job.state is not told.get(job):
-                    told[job] = job.state
-                    board.tell(job)
+                table.report(job)
 
             return run_jobs(self.draw(watch), slots, watch=watch)
 
@@ -174,7 +172,7 @@ class Search:
         """The job of a trial, with a run directory that is owned; settled if there is nothing to execute."""
         texts = suggest(trial, self.plan.space, self.plan.values())
         readable = [f"{key}={self.plan.space[key].rounded(text)}" for key, text in texts.items()]
-        name = trial.user_attrs.get(RUN) or sweeps.job_names([readable], first=trial.number)[0]
+        name = trial.user_attrs.get(RUN) or job_names([readable], first=trial.number)[0]
         job = Job(self.plan.folder / name, readable)
         overrides = [*self.plan.fixed, *(f"{key}={text}" for key, text in texts.items())]
         try:
@@ -215,7 +213,7 @@ class Search:
 
     def _settle(self, job: Job, execution: _Execution) -> None:
         """Tell the study how a job has ended. A trial that was stopped stays RUNNING, and is nobody's."""
-        score = sweeps.score(job.run_dir)
+        score = sweeps.best_score(job.run_dir)
         if job.state is Status.finished and math.isnan(score):
             job.state, job.reason = Status.failed, "the run has no validation mean IoU"
         if job.state is Status.finished:

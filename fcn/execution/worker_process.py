@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fcn import errors, runs
 from fcn.execution import processes
+from fcn.execution.failures import record_failure
 
 
 def main() -> None:
@@ -34,11 +35,14 @@ def main() -> None:
     except KeyboardInterrupt:
         raise SystemExit(128 + signal.SIGINT) from None
     except Exception as error:
+        reason = _explain(error)
+        is_run = (run_dir / runs.CONFIG).is_file()
+        if is_run and not is_rank:
+            record_failure(run_dir, reason)
         if errors.WANTS_TRACEBACK:
             raise
-        if is_rank and (run_dir / runs.CONFIG).is_file():
-            raise SystemExit(1) from None  # the agent reports the failure once for all ranks
-        raise SystemExit(f"error: {_explain(error)}") from None
+        # For all ranks of a run the agent reports the failure once.
+        raise SystemExit(1 if is_run and is_rank else f"error: {reason}") from None
 
 
 def _execute_rank(run_dir: Path) -> None:

@@ -1,4 +1,4 @@
-"""Jobs of a cluster: whose signals and variables they are."""
+"""Jobs of a cluster: their signals and environment variables."""
 
 import functools
 import multiprocessing
@@ -18,8 +18,8 @@ from fcn.execution.jobs import Job
 from fcn.training import train
 
 
-def test_loader_processes_leave_the_signals_to_the_run():
-    """A cluster signals them too; without this the loader raises that its worker was killed."""
+def test_loader_processes_ignore_stop_signals():
+    """A cluster sends the signals to them too; the loader would then raise that a worker was killed."""
     ending = multiprocessing.Event()
     leave = functools.partial(_leave_signals_to_the_run, ending=ending)
     loader = iter(DataLoader(range(40), num_workers=1, worker_init_fn=leave, persistent_workers=True))
@@ -27,14 +27,14 @@ def test_loader_processes_leave_the_signals_to_the_run():
     for number in runs.STOP_SIGNALS:
         os.kill(loader._workers[0].pid, number)
     assert [int(batch) for batch in [first, *loader]] == list(range(40))
-    ending.set()  # as this process does before multiprocessing tells its children to end, and waits for them
+    ending.set()  # as this process does before multiprocessing ends its children and waits for them
     os.kill(loader._workers[0].pid, signal.SIGTERM)
     loader._workers[0].join(timeout=20)
     assert loader._workers[0].exitcode == 0
 
 
-def test_a_process_of_a_slurm_job_is_a_run_of_its_own(monkeypatch):
-    """With these variables Lightning by itself takes the process for one of four, and SIGUSR1 for its own."""
+def test_process_of_a_slurm_job_is_a_run_of_its_own(monkeypatch):
+    """By default Lightning infers from these variables that the process is one of four."""
     slurm = {"JOB_ID": "7", "JOB_NAME": "fcn", "NTASKS": "4", "NTASKS_PER_NODE": "2", "NNODES": "2"}
     for name, value in {**slurm, "PROCID": "3", "LOCALID": "1", "NODEID": "1"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
@@ -42,13 +42,13 @@ def test_a_process_of_a_slurm_job_is_a_run_of_its_own(monkeypatch):
     trainer = train.build_trainer(compose("trainer=cpu"), callbacks=[])
     assert (trainer.world_size, trainer.global_rank, trainer.num_nodes) == (1, 0, 1)
     assert isinstance(trainer._accelerator_connector.cluster_environment, LightningEnvironment)
-    theirs = pl.Trainer(accelerator="cpu", devices=2, num_nodes=2, logger=False)
-    assert theirs._accelerator_connector.cluster_environment.global_rank() == 3
+    default = pl.Trainer(accelerator="cpu", devices=2, num_nodes=2, logger=False)
+    assert default._accelerator_connector.cluster_environment.global_rank() == 3
 
 
-def test_a_job_that_fails_says_why_and_leaves_the_handlers(tmp_path):
+def test_failed_job_raises_its_reason_and_restores_signal_handlers(tmp_path):
     (tmp_path / runs.CONFIG).write_text("lr: fast\n")
     before = [signal.getsignal(number) for number in runs.STOP_SIGNALS]
     with pytest.raises(cluster_jobs.JobFailed, match=f"{tmp_path.name}: .*lr.*'fast'"):
-        cluster_jobs.execute(Job(tmp_path))
+        cluster_jobs.execute_until_finished(Job(tmp_path))
     assert [signal.getsignal(number) for number in runs.STOP_SIGNALS] == before

@@ -1,4 +1,4 @@
-"""What is shown of a sweep while it runs."""
+"""Progress display of a sweep."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from rich.console import Console
 from fcn import runs
 from fcn.config import Config
 from fcn.execution.jobs import Job
-from fcn.execution.sweep_table import Board, read_progress
+from fcn.execution.sweep_table import Progress, SweepTable, read_progress
 from fcn.runs import Status
 
 
@@ -20,79 +20,68 @@ def run_dir(tmp_path):
     return tmp_path / "3_lr-0.1"
 
 
-def go(run_dir, *, epochs, seconds, best=0.5, ago=0.0):
-    """Leave files as a run does after some epochs, the last of which ended `ago` seconds ago."""
-    runs.write_metrics(run_dir, [{"epoch": epoch, "step": epoch} for epoch in range(epochs)])
-    then = time.time() - ago
+def write_epochs(run_dir, count, *, seconds, ended_ago=0.0):
+    """Write the files of a run after `count` epochs, the last of which ended `ended_ago` seconds ago."""
+    runs.write_metrics(run_dir, [{"epoch": epoch, "step": epoch} for epoch in range(count)])
+    then = time.time() - ended_ago
     os.utime(run_dir / runs.METRICS, (then, then))
-    summary = {"status": "interrupted", "metrics": {}, "best": {"val/mean_iou": best}, "seconds": seconds}
+    summary = {"status": "interrupted", "metrics": {}, "best": {"val/mean_iou": 0.5}, "seconds": seconds}
     runs.write_summary(run_dir, summary)
 
 
-def text(board, *, height=40, width=120):
-    console = Console(width=width, height=height)
-    board._console = console
+def text(folder, jobs, *, height=40, width=120, **options):
+    table = SweepTable(folder, jobs, headline="", **options)
+    table._console = console = Console(width=width, height=height)
     with console.capture() as capture:
-        console.print(board.table())
+        console.print(table.table())
     return capture.get()
 
 
 def test_progress_of_a_run(run_dir):
-    assert read_progress(run_dir).epochs == 0
-    assert read_progress(run_dir).best is None
-    go(run_dir, epochs=4, seconds=40.0)
+    assert read_progress(run_dir) == Progress()
+    write_epochs(run_dir, 4, seconds=40.0)
     progress = read_progress(run_dir)
-    assert (progress.epochs, progress.best, progress.seconds_per_epoch) == (4, 0.5, 10.0)
+    assert (progress.epochs, progress.best, progress.seconds) == (4, 0.5, 40.0)
 
 
-def test_the_table_has_epoch_score_and_time_left(run_dir):
-    job = Job(run_dir, ["epochs=10", "lr=0.1"], Status.running, started=time.time() - 60)
-    other = Job(run_dir, ["epochs=10", "lr=0.2"], Status.finished, started=100.0, ended=165.0)
-    go(run_dir, epochs=4, seconds=40.0, ago=5.2)
-    first, second = (
-        line
-        for line in text(Board(run_dir.parent, [job, other], headline="", shared={"epochs=10"})).splitlines()
-        if "lr=" in line
-    )
+def test_row_has_varied_overrides_epoch_score_and_time_left(run_dir):
+    write_epochs(run_dir, 4, seconds=40.0, ended_ago=5.2)
+    running = Job(run_dir, ["epochs=10", "lr=0.1"], Status.running, started=time.time() - 60)
+    ended = Job(run_dir, ["epochs=10", "lr=0.2"], Status.failed)
+    lines = text(run_dir.parent, [running, ended], shared={"epochs=10"}).splitlines()
+    first, second = (line for line in lines if "lr=" in line)
     for cell in ("3", "lr=0.1", "running", "4/10", "0.500"):
         assert f" {cell} " in first
-    assert re.search(r" 0:00:5[0-5] ", first)  # 6 epochs of 10 s, 5 s of which have gone, or more on a busy machine
-    assert "epochs=10" not in first  # all jobs share it
-    assert "took 0:01:05" in second
+    assert re.search(r" 0:00:5[0-5] ", first)  # 6 epochs of 10 s, at least 5 s of which have passed
+    assert "epochs=10" not in first
+    assert "took 0:00:40" in second
 
 
-def test_the_time_left_of_a_resumed_job_counts_from_its_start(run_dir):
-    go(run_dir, epochs=4, seconds=40.0, ago=86400)
-    job = Job(run_dir, ["lr=0.1"], Status.running, started=time.time())
-    assert "0:01:00" in text(Board(run_dir.parent, [job], headline=""))
+def test_time_left_of_a_resumed_job_counts_from_its_start(run_dir):
+    write_epochs(run_dir, 4, seconds=40.0, ended_ago=86400)
+    assert "0:01:00" in text(run_dir.parent, [Job(run_dir, [], Status.running, started=time.time())])
 
 
-def test_a_sweep_longer_than_the_terminal_shows_what_runs_and_what_failed(run_dir):
+def test_terminal_with_few_lines_shows_running_and_failed_jobs(run_dir):
     states = [Status.finished] * 30 + [Status.failed, Status.running] + [Status.queued] * 30
-    jobs = [Job(run_dir, [f"seed={number}"], state) for number, state in enumerate(states)]
-    shown = text(Board(run_dir.parent, jobs, headline=""), height=16)
-    assert len(shown.splitlines()) <= 16
-    assert "seed=30" in shown
-    assert "seed=31" in shown
-    assert "1 running, 30 finished, 1 failed" in shown.replace("30 queued, ", "")
+    output = text(run_dir.parent, [Job(run_dir, [f"seed={n}"], state) for n, state in enumerate(states)], height=16)
+    assert len(output.splitlines()) <= 16
+    assert "seed=30" in output
+    assert "seed=31" in output
+    assert "1 running, 1 failed, 30 queued, 30 finished" in output
 
 
-def test_overrides_are_no_markup(run_dir):
-    jobs = [Job(run_dir, [f"data.crop_size=[{size},{size}]"]) for size in (64, 96)]
-    assert "data.crop_size=[64,64]" in text(Board(run_dir.parent, jobs, headline=""))
+def test_brackets_in_overrides_are_not_markup(run_dir):
+    assert "data.crop_size=[64,64]" in text(run_dir.parent, [Job(run_dir, ["data.crop_size=[64,64]"])])
 
 
-def test_without_a_terminal_there_is_a_line_for_what_happens(run_dir, capsys):
+def test_without_a_terminal_each_change_of_state_is_a_line(run_dir, capsys):
     job = Job(run_dir, ["lr=0.1"])
-    go(run_dir, epochs=10, seconds=40.0)
-    with Board(run_dir.parent, [job], headline="search of one") as board:
-        for state, reason in ((Status.running, ""), (Status.failed, "no luck"), (Status.finished, "")):
-            job.state, job.reason = state, reason
-            board.tell(job)
+    write_epochs(run_dir, 10, seconds=40.0)
+    with SweepTable(run_dir.parent, [job], headline="one job") as table:
+        for state in (Status.running, Status.running, Status.failed, Status.finished):
+            job.state, job.reason = state, "no space left on device"
+            table.report(job)
     out, err = capsys.readouterr()
-    assert out.splitlines() == [
-        "search of one",
-        "running     3_lr-0.1",
-        "finished    3_lr-0.1, best val mIoU 0.500",
-    ]
-    assert err == "failed: 3_lr-0.1: no luck\n"
+    assert out.splitlines() == ["one job", "running     3_lr-0.1", "finished    3_lr-0.1, best val mIoU 0.500"]
+    assert err == "failed: 3_lr-0.1: no space left on device\n"
