@@ -1,6 +1,6 @@
-"""What exceptions of the system and of libraries mean to a person: one line with where, what and a remedy.
+"""Explanation of exceptions in one line: invalid input, failures of the system and of libraries, and bugs.
 
-Imports no torch: exceptions of its processes and devices are told by their type's name and by their words.
+Imports no torch, because only its exceptions' types and messages are needed, and no Hydra; see `fcn.config.messages`.
 """
 
 from __future__ import annotations
@@ -9,11 +9,15 @@ import errno
 import os
 import re
 import signal
+import traceback
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
-"""Whether the person who started this process asked for tracebacks, in Hydra's own way."""
+"""Whether the user enabled tracebacks, by Hydra's own environment variable."""
+
+PACKAGE = Path(__file__).resolve().parent
 
 
 class UserError(ValueError):
@@ -24,73 +28,109 @@ class UserError(ValueError):
     """
 
 
-class Fault(UserError):
-    """A failure outside the program, such as a full disk: the message says what failed and what to do."""
+class RunFailure(RuntimeError):
+    """A run stopped by a failure of the system or by a bug; the message explains it in one line."""
 
 
-STORAGE = {
-    errno.ENOSPC: "make room there, or write to another disk",
-    errno.EDQUOT: "make room there, or write to another disk",
-    errno.EFBIG: "raise the limit of file sizes (ulimit -f), or write to another disk",
-    errno.EROFS: "have it made writable, or write to another disk",
-    errno.EACCES: "have it made accessible, or use another folder",
-    errno.EPERM: "have it made accessible, or use another folder",
-    errno.ENOTDIR: "a folder of its path is a file; move that away, or use another folder",
-    errno.EISDIR: "a folder has the name of this file; move that away, or use another name",
+STORAGE_REMEDIES = {
+    errno.ENOSPC: "free space there, or write to another disk",
+    errno.EDQUOT: "free space there, or write to another disk",
+    errno.EFBIG: "raise the limit of the file size (ulimit -f), or write to another disk",
+    errno.EROFS: "make it writable, or write to another disk",
+    errno.EACCES: "change its permissions, or use another folder",
+    errno.EPERM: "change its permissions, or use another folder",
+    errno.ENOTDIR: "a parent folder in its path is a file; move that file, or use another folder",
+    errno.EISDIR: "a folder has the name of this file; move that folder, or use another name",
     errno.ENAMETOOLONG: "use a shorter name",
-    errno.ELOOP: "a link of its path leads to itself; mend that link",
-    errno.EIO: "see what the system's log says of the disk",
-    errno.ESTALE: "see whether the file server answers",
-    errno.EMFILE: "raise the limit (ulimit -n), or lower data.num_workers",
+    errno.ELOOP: "a symbolic link in its path points to itself; fix that link",
+    errno.EIO: "check the disk in the system log",
+    errno.ESTALE: "check whether the file server responds",
+    errno.EMFILE: "raise the limit of open files (ulimit -n), or lower data.num_workers",
 }
-"""Remedies by error number."""
 
 OUT_OF_MEMORY = re.compile(
     r"out of memory|can't allocate memory|cannot allocate memory|not enough memory|ALLOC_FAILED|bad_alloc", re.I
 )
 ON_GPU = re.compile(r"\b(CUDA|CUBLAS|CUDNN|HIP)")
-LOST = re.compile(r"Connection (closed|reset) by peer|Connection refused|Broken pipe|remote process exited", re.I)
-"""What a rank says whose neighbour has gone: an echo of the fault, not the fault."""
-UNANSWERED = re.compile(r"Timed out waiting \d+ms|Watchdog caught collective operation timeout", re.I)
+LOST_CONNECTION = re.compile(
+    r"Connection (closed|reset) by peer|Connection refused|Broken pipe|remote process exited|lost connection to", re.I
+)
+"""Messages of a rank after another rank ended: a consequence of the failure, not its cause."""
+NO_RESPONSE = re.compile(r"Timed out waiting \d+ms|Watchdog caught collective operation timeout", re.I)
 LOADER = re.compile(
     r"DataLoader worker \(pid\(?s?\)? ?([\d, ]+)\) (?:is killed by signal: ([\w ]+)|exited unexpectedly)"
 )
 SHARED_MEMORY = re.compile(r"unable to (write to|open|allocate|mmap).*(/torch_|shared memory)|shm", re.I)
+IN_LOADER = re.compile(r"(\w+: )?Caught (\w+) in DataLoader worker")
 
 
-def meaning(error: BaseException, values: Mapping[str, Any]) -> str | None:
-    """What happened, where, and what to do; None if the exception is none of these.
+def explain(error: BaseException, values: Mapping[str, Any] | None = None, *, log: Path | None = None) -> str:
+    """Explain an exception in one line: as invalid input, as a failure of the system, or as a bug.
 
     Args:
-        error: as it was caught.
-        values: of the keys that the command has, dotted; those that decide what was short are named with theirs.
+        error: the exception.
+        values: values of the command's keys by dotted name; a message about memory names those that can be lowered.
+        log: file that holds the traceback, if there is one.
     """
-    links = list(chain(error))
-    told = next((e for e in links if isinstance(e, OSError) and e.errno in STORAGE), None)
-    if told is not None and (told is error or type(error) is RuntimeError):
-        return storage(told)
+    if isinstance(error, (UserError, RunFailure)):
+        return message_line(str(error))
+    return describe_failure(error, values or {}) or describe_bug(error, log=log)
+
+
+def describe_bug(error: BaseException, *, log: Path | None = None) -> str:
+    """Describe an unexpected exception by type, message, place in the code, and where to see its traceback."""
+    in_loader = IN_LOADER.match(str(error))
+    kind = in_loader[2] if in_loader else type(error).__name__
+    place = _place(error)
+    traceback_file = f"see the traceback in {log}, or" if log else "for the traceback,"
+    return (
+        f"{kind}: {message_line(str(error))}{f' ({place})' if place else ''}; this is a bug: "
+        f"{traceback_file} run again with HYDRA_FULL_ERROR=1"
+    )
+
+
+def _place(error: BaseException) -> str:
+    """File and line of the innermost frame in this package, or of the raising frame."""
+    frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    if IN_LOADER.match(str(error)):  # the process that raised it sent its traceback as text
+        frames += re.findall(r'File "(.+?)", line (\d+)', str(error))
+    inner = [(file, line) for file, line in frames if Path(file).is_relative_to(PACKAGE)]
+    if inner:
+        file, line = inner[-1]
+        return f"{Path(file).relative_to(PACKAGE.parent)}:{line}"
+    return f"{frames[-1][0]}:{frames[-1][1]}" if frames else ""
+
+
+def describe_failure(error: BaseException, values: Mapping[str, Any]) -> str | None:
+    """Describe a failure of disk, memory, device or another process with a remedy; None for any other exception.
+
+    Args:
+        error: the exception.
+        values: values of the command's keys by dotted name; a message about memory names those that can be lowered.
+    """
+    storage = next((e for e in exception_chain(error) if isinstance(e, OSError) and e.errno in STORAGE_REMEDIES), None)
+    if storage is not None and (storage is error or type(error) is RuntimeError):
+        return describe_storage_error(storage)
     text = str(error)
     if match := LOADER.search(text):
-        return _loader(match[1], match[2] or "", values)
+        return _describe_loader(match[1], match[2] or "", values)
     if isinstance(error, RuntimeError) and SHARED_MEMORY.search(text):
-        return _loader("", "Bus error", values)
+        return _describe_loader("", "Bus error", values)
     if (
         isinstance(error, MemoryError)
         or getattr(error, "errno", None) == errno.ENOMEM
         or (isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(text))
     ):
-        return _memory(text, values)
-    if isinstance(error, RuntimeError) and LOST.search(text):
-        return "another rank of this run has gone, which says why itself, or the network between them failed"
-    if isinstance(error, RuntimeError) and UNANSWERED.search(text):
-        return (
-            "another rank of this run has not answered in time; see whether its machine does, trainer.timeout_minutes"
-        )
-    return storage(error) if isinstance(error, OSError) and error.errno and error.filename else None
+        return _describe_memory(text, values)
+    if isinstance(error, RuntimeError) and LOST_CONNECTION.search(text):
+        return "lost connection to another rank; see its error, or check the network between the ranks"
+    if isinstance(error, RuntimeError) and NO_RESPONSE.search(text):
+        return "another rank did not respond in time; check its machine, or raise trainer.timeout_minutes"
+    return describe_storage_error(error) if isinstance(error, OSError) and error.errno and error.filename else None
 
 
-def chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An exception and those that it came from, each once: what libraries set by hand may lead in a circle."""
+def exception_chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an exception and its causes, each once: causes that libraries set by hand may form a circle."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -98,72 +138,72 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
-def line_of(message: str) -> str:
-    """The line of an exception's message that says what happened: the first, or of a loader process's the last."""
+def message_line(message: str) -> str:
+    """Return the informative line of a message: the first, or the last of an exception in a loader process."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
-    if lines and re.match(r"(\w+: )?Caught \w+ in DataLoader worker", lines[0]):
+    if lines and IN_LOADER.match(lines[0]):
         return lines[-1].partition(": ")[2]
     return lines[0] if lines else ""
 
 
-def storage(error: OSError) -> str:
-    """Which file or folder, what the system says of it, and a remedy."""
+def describe_storage_error(error: OSError) -> str:
+    """Describe an error of the file system by file, reason and remedy."""
     number = error.errno or 0
-    where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{os.strerror(number)}; {STORAGE.get(number, 'see whether the path is right')}"
+    file = f"{error.filename}: " if error.filename else ""
+    return f"{file}{os.strerror(number)}; {STORAGE_REMEDIES.get(number, 'check the path')}"
 
 
-def killed(number: int, values: Mapping[str, Any]) -> str:
-    """Why a process may have been ended by a signal, to follow what it was."""
+def describe_signal(number: int, values: Mapping[str, Any]) -> str:
+    """Describe why a signal may have ended a process; the text follows the name of the process."""
     name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
     if number == signal.SIGKILL:
-        return f"was killed (SIGKILL), as Linux does when memory is short (see dmesg): {_lower(values)}"
+        return f"was killed (SIGKILL), usually because memory ran out (see dmesg): {_memory_remedies(values)}"
     if number == signal.SIGBUS:
         return (
-            "ended by SIGBUS, as when /dev/shm is full or a file that it reads is cut off: use data.num_workers=0, or "
-            "give the container more shared memory (docker run --shm-size=8g)"
+            "was killed by SIGBUS, usually because /dev/shm is full or a file that it read was truncated: use "
+            "data.num_workers=0, or give the container more shared memory (docker run --shm-size=8g)"
         )
-    return (
-        f"ended by {name}, which is no error of the configuration: run it again, with data.num_workers=0 to see where"
-    )
+    return f"was killed by {name}, not by an error of the configuration: run again with data.num_workers=0 to locate it"
 
 
-def _loader(pids: str, how: str, values: Mapping[str, Any]) -> str:
+def _describe_loader(pids: str, reason: str, values: Mapping[str, Any]) -> str:
     number = {"Killed": signal.SIGKILL, "Bus error": signal.SIGBUS, "Segmentation fault": signal.SIGSEGV}.get(
-        how.strip()
+        reason.strip()
     )
-    who = f"a data loader process{f' ({pids})' if pids else ''}"
-    return f"{who} {killed(number or signal.SIGKILL, values)}"
+    process = f"a data loader process{f' ({pids})' if pids else ''}"
+    return f"{process} {describe_signal(number or signal.SIGKILL, values)}"
 
 
-def _memory(text: str, values: Mapping[str, Any]) -> str:
-    wanted = re.search(r"(?:tried to allocate|Unable to allocate) ([\d.]+) (\w+)", text, re.I)
-    where = "the GPU's memory" if ON_GPU.search(text) else "memory"
-    size = f" for another {_readable(*wanted.groups())}" if wanted else ""
-    return f"{where} is not enough{size}: {_lower(values, on_gpu=bool(ON_GPU.search(text)))}"
+def _describe_memory(text: str, values: Mapping[str, Any]) -> str:
+    requested = re.search(r"(?:tried to allocate|Unable to allocate) ([\d.]+) (\w+)", text, re.I)
+    memory = "GPU memory" if ON_GPU.search(text) else "memory"
+    size = f" (tried to allocate {_format_size(*requested.groups())})" if requested else ""
+    return f"out of {memory}{size}: {_memory_remedies(values, on_gpu=bool(ON_GPU.search(text)))}"
 
 
-def _readable(number: str, unit: str) -> str:
+def _format_size(number: str, unit: str) -> str:
     return f"{float(number) / 2**30:.2f} GiB" if unit == "bytes" else f"{number} {unit}"
 
 
-def _lower(values: Mapping[str, Any], *, on_gpu: bool = False) -> str:
-    """What needs less memory, with the values as they are."""
+def _memory_remedies(values: Mapping[str, Any], *, on_gpu: bool = False) -> str:
+    """List the changes that need less memory, with the present values."""
 
-    def now(key: str) -> str:
+    def present(key: str) -> str:
         return f"{key} (={'null' if values[key] is None else values[key]})"
 
-    ways = []
+    remedies = []
     if "trainer.accumulate" in values:
         if not on_gpu and values["data.num_workers"]:
-            ways.append(f"lower {now('data.num_workers')}")
-        ways.append(f"raise {now('trainer.accumulate')}")
-        if (values["trainer.val_batch_size"] or (8 if on_gpu else 1)) > 1:  # as fcn.data.module has it
-            ways.append(f"lower {now('trainer.val_batch_size')}")
+            remedies.append(f"lower {present('data.num_workers')}")
+        remedies.append(f"raise {present('trainer.accumulate')}")
+        if (values["trainer.val_batch_size"] or (8 if on_gpu else 1)) > 1:  # the defaults of fcn.data.module
+            remedies.append(f"lower {present('trainer.val_batch_size')}")
         if values["trainer.precision"] == "fp32":
-            ways.append(f"use bf16 for {now('trainer.precision')}")
-        ways.append(f"in a new run lower {now('batch_size')} or {now('data.crop_size')}")
+            remedies.append(f"use bf16 for {present('trainer.precision')}")
+        remedies.append(f"in a new run lower {present('batch_size')} or {present('data.crop_size')}")
     if "inference" in values:
-        ways.append(f"lower {now('tile_size')}" if values["inference"] == "tiled" else "use inference=tiled")
-        ways += [f"lower {now(key)}" for key in ("batch_size", "scales") if values.get(key) not in (None, 1, [1.0])]
-    return ", ".join(ways) or "end what else is running, or use a machine with more"
+        remedies.append(f"lower {present('tile_size')}" if values["inference"] == "tiled" else "use inference=tiled")
+        remedies += [
+            f"lower {present(key)}" for key in ("batch_size", "scales") if values.get(key) not in (None, 1, [1.0])
+        ]
+    return ", ".join(remedies) or "stop other programs, or use a machine with more memory"

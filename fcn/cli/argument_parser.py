@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
+from fcn import errors
+
 Arguments = TypeVar("Arguments")
 
 
@@ -21,9 +23,6 @@ def run_script(run: Callable[[Arguments], None], arguments: Arguments) -> None:
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except Exception as error:
-        from fcn import errors
-        from fcn.cli.hydra_entry import fail  # brings Hydra, for which --help need not wait
-
         if errors.WANTS_TRACEBACK:
             raise
-        fail(error)
+        raise SystemExit(f"error: {errors.explain(error)}") from None

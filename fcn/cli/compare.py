@@ -117,11 +117,9 @@ def _attempt(title: str, draw: Callable[[], tuple[Image.Image, str]]) -> Picture
     try:
         return Picture(title, *draw())
     except Exception as error:
-        from fcn.cli.hydra_entry import explain
-
         if errors.WANTS_TRACEBACK:
             raise
-        return Picture(title, None, explain(error))
+        return Picture(title, None, errors.explain(error))
 
 
 def _curves(comparison: Comparison) -> tuple[Image.Image, str]:

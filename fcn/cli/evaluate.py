@@ -25,7 +25,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from fcn import errors, runs
-from fcn.cli.hydra_entry import explain, run_command
+from fcn.cli.hydra_entry import run_command
 from fcn.comparison.run_collection import find_runs
 from fcn.config import ConfigError, DataConfig, InferenceConfig, setting, to_container, typed
 from fcn.config.overrides import values_by_key
@@ -249,7 +249,7 @@ def evaluate_all(configs: Sequence[EvaluateConfig]) -> None:
         except Exception as error:  # of many kinds, for each of which the other runs are evaluated all the same
             if errors.WANTS_TRACEBACK:
                 raise
-            print(f"left out: {config.run}: {explain(error, EvaluateConfig)}", file=sys.stderr)
+            print(f"left out: {config.run}: {errors.explain(error)}", file=sys.stderr)
             left_out.append(runs.checkpoint_of(Path(config.run or "")) is not None)
     if any(left_out) or len(left_out) == len(configs):
         raise ConfigError(f"{len(left_out)} of {len(configs)} runs are not evaluated; see the lines above")

@@ -8,12 +8,11 @@ from __future__ import annotations
 import functools
 import json
 import os
-import re
 import shutil
 import signal
 import sys
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,29 +22,15 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import (
-    ConfigCompositionException,
-    HydraException,
-    MissingConfigException,
-    OverrideParseException,
-)
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import (
-    ConfigAttributeError,
-    ConfigKeyError,
-    InterpolationResolutionError,
-    OmegaConfBaseException,
-)
 
 from fcn import errors, runs
 from fcn.cli import completion
-from fcn.config import Config, ModelName, flatten, nearest, schema_fields, yaml_problem
-from fcn.config.overrides import split_override, values_by_key
+from fcn.config import Config, ConfigError, ModelName, flatten, schema_fields
+from fcn.config.messages import explain_composition
+from fcn.config.overrides import values_by_key
 from fcn.config.paths import CONF
-
-PRESETS = ("experiment", "study")
-"""Groups whose options set keys everywhere."""
 
 
 def run_command(task: Callable[[DictConfig], Any], *, config_name: str, schema: type = Config) -> None:
@@ -67,7 +52,8 @@ def run_command(task: Callable[[DictConfig], Any], *, config_name: str, schema: 
             if errors.WANTS_TRACEBACK or HydraConfig.get().mode is RunMode.MULTIRUN:
                 raise  # Hydra goes on with the other jobs of a sweep and raises it at the end
             values = OmegaConf.to_container(composed, enum_to_str=True)
-            fail(error, schema, flatten(values))  # type: ignore[arg-type]  # at once: Hydra would first print its own
+            # At once, because Hydra would print a line of its own first.
+            raise SystemExit(f"error: {errors.explain(error, flatten(values))}") from None  # type: ignore[arg-type]
 
     sys.argv[1:] = _flags_first(sys.argv[1:])
     if "--help" in sys.argv or "-h" in sys.argv:
@@ -87,7 +73,7 @@ def run_command(task: Callable[[DictConfig], Any], *, config_name: str, schema: 
     except Exception as error:
         if errors.WANTS_TRACEBACK:
             raise
-        fail(error, schema)
+        raise SystemExit(f"error: {explain_composition(error, schema) or errors.explain(error)}") from None
     finally:
         os.environ["HYDRA_FULL_ERROR"] = before
 
@@ -126,114 +112,6 @@ def _list_groups_quickly() -> None:
     ConfigLoaderImpl._parse_overrides_and_create_caching_repo = cached  # type: ignore[assignment,method-assign]
 
 
-def fail(error: BaseException, schema: type = Config, values: Mapping[str, Any] | None = None) -> NoReturn:
-    """End the program with `error` explained in one line on standard error."""
-    raise SystemExit(f"error: {explain(error, schema, values)}") from None
-
-
-def explain(error: BaseException, schema: type = Config, values: Mapping[str, Any] | None = None) -> str:
-    """One line for a person: what was wrong, what is allowed, what may have been meant.
-
-    Args:
-        error: whatever ended a command.
-        schema: of the command's keys.
-        values: of its keys, dotted, as far as they are known.
-    """
-    inner = error.__cause__ or error.__context__
-    cause = inner if isinstance(error, ConfigCompositionException) and inner else error
-    if isinstance(cause, MissingConfigException):
-        return _unknown_option(cause)
-    if isinstance(cause, OverrideParseException):
-        return _unparsed(str(cause.override))
-    if isinstance(cause, InterpolationResolutionError):
-        return _unresolved(cause)
-    if isinstance(cause, OmegaConfBaseException) and cause.full_key:
-        if isinstance(cause, (ConfigKeyError, ConfigAttributeError)):
-            return _unknown_key(cause.full_key, schema)
-        return _wrong_value(cause.full_key, str(cause).splitlines()[0], schema)
-    if mark := getattr(cause, "problem_mark", None):
-        return f"{mark.name} must be YAML; {yaml_problem(cause)}"
-    if foreign := errors.meaning(cause, values or {}):
-        return foreign
-    message = errors.line_of(str(cause))
-    if match := re.search(r"Could not override '([^']+)'", message):
-        return _unknown_key(match[1], schema)
-    if message.startswith("Config group override must be"):
-        return "an option of a group must be a name, not null; leave the group out to keep its default"
-    if match := re.match(r"Additional config directory '([^']+)'", message):
-        return f"--config-dir (={match[1]}) must be a folder of YAML files, which it is not"
-    if isinstance(error, ConfigCompositionException):
-        return f"{errors.line_of(str(error)).partition(': ')[0]}: {message}; a preset has lines of the form KEY: VALUE"
-    if isinstance(cause, (ValueError, OSError, HydraException)) and message:
-        return message
-    return f"{type(cause).__name__}: {message}"
-
-
-def _unparsed(override: str) -> str:
-    key, value = split_override(override)
-    if value.startswith("~"):
-        return f"{override} must be KEY=VALUE, where no value begins with ~; use {key}=$HOME{value[1:]}"
-    if value and value[0] not in "[{'\"" and "'" not in value:
-        return f"{override} must be KEY=VALUE; quote the value, and all of it for the shell: \"{key}='{value}'\""
-    return f"{override} must be KEY=VALUE; put 'quotes around it' if it holds spaces, brackets or braces"
-
-
-def _unknown_key(key: str, schema: type) -> str:
-    if key in PRESETS:
-        return f"{key} holds presets, files of YAML whose first line must be # @package _global_"
-    known = list(schema_fields(schema))
-    parent, _, last = key.replace("/", ".").rpartition(".")
-    depth = key.count(".") + 1
-    siblings = dict.fromkeys(".".join(name.split(".")[:depth]) for name in known if name.startswith(parent))
-    same_last = [name for name in known if name.rpartition(".")[2] == last]
-    meant = f"; did you mean {same_last[0]}?" if same_last else nearest(key, [*siblings, *known])
-    listed = f"; known: {', '.join(siblings)}" if siblings else ""
-    return f"{key} is not a key{meant}{listed}"
-
-
-def _unknown_option(error: MissingConfigException) -> str:
-    group, _, option = (error.missing_cfg_file or "").rpartition("/")
-    if option.startswith("submitit_"):
-        return f'hydra/launcher (={option}) needs submitit; use pip install -e ".[slurm]"'
-    if not group:
-        return f"--config-name (={option.lstrip('=')}) must be a YAML file in the folder of the configuration"
-    known = error.options or []
-    return f"{group}={option} is no option of {group}{nearest(option, known)}; known: {', '.join(known)}"
-
-
-def _unresolved(error: InterpolationResolutionError) -> str:
-    """What a value of the form ${...} refers to, and is not there; of our own resolvers the message says all."""
-    _, _, message = str(error).splitlines()[0].rpartition(" raised while resolving interpolation: ")
-    if " must " in message:
-        return message
-    message = message.strip('"')
-    return f"{error.full_key or 'a value'} must refer to what is there: {message}"
-
-
-def _wrong_value(key: str, problem: str, schema: type) -> str:
-    given = re.search(r"[Vv]alue '([^']*)'", problem)
-    value = "null" if "is not Optional" in problem else given[1] if given else None
-    shown = key if value is None else f"{key} (={value})"
-    if allowed := re.search(r"expected one of \[(.*)\]", problem):
-        known = allowed[1].replace("'", "").split(", ")
-        return f"{shown} must be one of {', '.join(known)}{nearest(value or '', known)}"
-    entry = schema_fields(schema).get(key) or schema_fields(schema).get(key.partition("[")[0])
-    if entry is None:
-        within = [name for name in schema_fields(schema) if name.startswith(f"{key}.")]
-        rule = f"is a group of keys; set one of them: {', '.join(within)}" if within else problem.strip()
-        return f"{shown} {rule}"
-    return f"{shown} must be {_kind(str(entry.type), element=key.endswith(']'))} ({entry.metadata['meaning']})"
-
-
-def _kind(annotation: str, *, element: bool) -> str:
-    """A type of the schema in words; of a list's elements if `element`."""
-    words = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "text"}
-    outer, _, inner = annotation.removesuffix(" | None").rstrip("]").partition("[")
-    if outer == "list" and not element:
-        return f"a list, [a,b], each {words[inner]}"
-    return words.get(inner or outer, f"a {outer}")
-
-
 def register(schema: type = Config) -> None:
     """Make the schema and the resolvers of conf/ known; also what Hydra's compose API needs to read conf/."""
     ConfigStore.instance().store(name="schema", node=schema, provider="fcn")
@@ -254,7 +132,7 @@ def _trunk_of(name: ModelName | str) -> str:
     trunk = ModelName(str(name)).trunk
     if trunk is None:
         known = ", ".join(model for model in ModelName if model.trunk)
-        raise ValueError(f"model.name (={name}) must be one of torchvision's under model=torchvision: {known}")
+        raise ConfigError(f"model.name (={name}) must be one of torchvision's under model=torchvision: {known}")
     return trunk.value
 
 

@@ -22,6 +22,7 @@ from omegaconf import DictConfig
 from fcn import runs
 from fcn.cli import hydra_entry
 from fcn.config import Config, ConfigError, from_composed, typed
+from fcn.config.messages import explain_composition
 from fcn.config.overrides import without_keys
 from fcn.config.paths import CONF
 from fcn.execution import cluster_jobs, processes, sweeps
@@ -41,11 +42,11 @@ def launch(composed: DictConfig) -> dict[str, float] | float:
     As a job of a sweep by another launcher than ours, a cluster's say: go on with what is there; the score.
     """
     settings = HydraConfig.get()
-    overrides = list(settings.overrides.task)
     run_dir = Path(os.path.relpath(settings.runtime.output_dir))
     with _removing_if_empty(run_dir):
         # What is typed beside resume=... is checked together with the run's own keys, in resumption.prepare.
         config = typed(composed, Config) if composed.resume else from_composed(composed)
+        overrides = list(settings.overrides.task)
         if settings.mode is RunMode.MULTIRUN:
             _check_is_job(config)
             config, overrides = _as_asked(config, overrides)
@@ -165,10 +166,10 @@ def compose(*overrides: str) -> Config:
     with contextlib.nullcontext() if within_command else initialize_config_dir(str(CONF), version_base="1.3"):
         try:
             return from_composed(hydra.compose("config", list(overrides)))
-        except ConfigError:
-            raise
-        except Exception as error:  # of Hydra, OmegaConf, the YAML reader, and Python's own
-            raise ConfigError(hydra_entry.explain(error)) from error
+        except Exception as error:  # also built-in ones, which Hydra and the YAML reader let through
+            if (explanation := explain_composition(error)) is None:
+                raise
+            raise ConfigError(explanation) from error
 
 
 def main() -> None:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from omegaconf import DictConfig, OmegaConf, ValidationError
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from fcn.config import rules
+from fcn.config import messages, rules
 from fcn.config.choices import (
     Accelerator,
     Algorithm,
@@ -30,8 +31,9 @@ from fcn.config.choices import (
     ScheduleName,
     ScoreInit,
 )
+from fcn.config.messages import nearest
 from fcn.config.resumable_keys import NEUTRAL, changes, check_changes
-from fcn.config.rules import ConfigError, check_batch_size, check_inference, nearest
+from fcn.config.rules import ConfigError, check_batch_size, check_inference
 from fcn.config.schema import (
     IGNORE_INDEX,
     VOC_CLASSES,
@@ -100,7 +102,6 @@ __all__ = [
     "setting",
     "to_container",
     "typed",
-    "yaml_problem",
 ]
 
 
@@ -113,13 +114,13 @@ def typed(composed: DictConfig, schema: type[Schema]) -> Schema:
     Raises:
         ConfigError: if a key is unknown, or a value of the wrong type or out of its range.
     """
-    values = OmegaConf.to_container(composed, resolve=True)
-    assert isinstance(values, dict)
-    rules.check_keys(values, schema, prefix="")
     try:
+        values = OmegaConf.to_container(composed, resolve=True)
+        assert isinstance(values, dict)
+        rules.check_keys(values, schema)
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), composed))
-    except ValidationError as error:
-        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+    except OmegaConfBaseException as error:
+        raise ConfigError(messages.explain_value(error, schema)) from error
     assert isinstance(config, schema)
     rules.check_ranges(flatten(to_container(config)), schema)
     return config
@@ -147,20 +148,13 @@ def load(path: Path) -> Config:
     try:
         loaded = OmegaConf.load(path)
     except Exception as error:  # OmegaConf lets errors of several YAML layers through
-        raise ConfigError(f"{rule}: {yaml_problem(error)}; {remedy}") from error
+        raise ConfigError(f"{rule}: {messages.yaml_problem(error)}; {remedy}") from error
     if not isinstance(loaded, DictConfig) or not loaded:
         raise ConfigError(f"{rule}, which it does not; {remedy}")
     try:
         return from_composed(loaded)
     except ConfigError as error:
         raise ConfigError(f"{path} must be of this version, whose keys it has to keep: {error}") from error
-
-
-def yaml_problem(error: BaseException) -> str:
-    """What is wrong in a YAML file, and in which line."""
-    if mark := getattr(error, "problem_mark", None):
-        return f"line {mark.line + 1}: {getattr(error, 'problem', '')}"
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def from_container(container: Mapping[str, Any]) -> Config:

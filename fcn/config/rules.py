@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from fcn.config.choices import (
     Precision,
     PublishedWeights,
 )
+from fcn.config.messages import unknown_key
 from fcn.config.schema import (
     IGNORE_INDEX,
     Config,
@@ -28,21 +28,23 @@ class ConfigError(UserError):
     """A configuration that breaks a rule: its message names the key, its value, the rule and the remedy."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """'; did you mean X?' for the known name closest to `name`, or an empty string if none is close."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""
+def check_keys(values: Mapping[Any, Any], schema: type) -> None:
+    """Check that the schema has every key: Hydra accepts `+key=value`, and a saved configuration may hold any.
+
+    Raises:
+        ConfigError: naming the first unknown key and the nearest known one.
+    """
+    _check_keys(values, schema, schema, prefix="")
 
 
-def check_keys(values: Mapping[Any, Any], schema: type, *, prefix: str) -> None:
-    """`+key=value` passes Hydra even with a schema, and an old config.yaml never met it: look for extra keys."""
-    entries = {entry.name: entry for entry in dataclasses.fields(schema)}
+def _check_keys(values: Mapping[Any, Any], section: type, schema: type, *, prefix: str) -> None:
+    entries = {entry.name: entry for entry in dataclasses.fields(section)}
     for key, value in values.items():
         if key not in entries:
-            raise ConfigError(f"{prefix}{key} is not a key{nearest(str(key), entries)}; known: {', '.join(entries)}")
+            raise ConfigError(unknown_key(f"{prefix}{key}", schema))
         nested = entries[key].default_factory
         if isinstance(nested, type) and dataclasses.is_dataclass(nested) and isinstance(value, Mapping):
-            check_keys(value, nested, prefix=f"{prefix}{key}.")
+            _check_keys(value, nested, schema, prefix=f"{prefix}{key}.")
 
 
 def check_ranges(values: Mapping[str, Any], schema: type) -> None:

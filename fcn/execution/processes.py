@@ -112,20 +112,21 @@ def _root_cause(error: Any, run_dir: Path, values: Mapping[str, Any]) -> str:
             return message.removeprefix(HANGS)
     # A rank that waited for the failed one may itself fail within the same second.
     order = {
-        rank: (bool(errors.LOST.search(messages[rank])), error.failures[rank].timestamp, rank) for rank in messages
+        rank: (bool(errors.LOST_CONNECTION.search(messages[rank])), error.failures[rank].timestamp, rank)
+        for rank in messages
     }
     rank = min(order, key=lambda rank: order[rank])
     failure = error.failures[rank]
     if failure.exitcode < 0 and not os.path.isfile(failure.error_file):
-        return f"rank {rank} {errors.killed(-failure.exitcode, values)}; then resume={run_dir} goes on"
-    return f"rank {rank} failed: {messages[rank].removeprefix('Fault: ')}"
+        return f"rank {rank} {errors.describe_signal(-failure.exitcode, values)}; then resume={run_dir} goes on"
+    return f"rank {rank} failed: {messages[rank].removeprefix('RunFailure: ')}"
 
 
 def _failure_message(failure: Any) -> str:
     if not os.path.isfile(failure.error_file):
         return f"exit status {failure.exitcode}"
     message = failure.message
-    return errors.line_of(str(message.get("message", "") if isinstance(message, dict) else message))
+    return errors.message_line(str(message.get("message", "") if isinstance(message, dict) else message))
 
 
 def rank_environment(num_processes: int) -> dict[str, str]:

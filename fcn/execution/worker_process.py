@@ -35,7 +35,7 @@ def main() -> None:
     except KeyboardInterrupt:
         raise SystemExit(128 + signal.SIGINT) from None
     except Exception as error:
-        reason = _explain(error)
+        reason = errors.explain(error)
         is_run = (run_dir / runs.CONFIG).is_file()
         if is_run and not is_rank:
             record_failure(run_dir, reason)
@@ -52,11 +52,3 @@ def _execute_rank(run_dir: Path) -> None:
 
     # `record` writes the exception to the file from which the agent reads the root cause.
     record(train.train)(runs.load_config(run_dir), run_dir)
-
-
-def _explain(error: Exception) -> str:
-    """Return one line that explains an exception, with its type unless it is a UserError."""
-    if known := errors.meaning(error, {}):
-        return known
-    line = errors.line_of(str(error))
-    return line if isinstance(error, errors.UserError) else f"{type(error).__name__}: {line}"

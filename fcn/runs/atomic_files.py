@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from fcn.errors import chain
+from fcn.errors import exception_chain
 
 TEMPORARY = ".*.tmp"
 """Pattern of the names of files that are being written, or whose process was killed while it wrote them."""
@@ -110,7 +110,7 @@ def named_in_errors(path: Path, *aliases: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        for link in chain(error):  # torch.save raises an error of its own after the system's
+        for link in exception_chain(error):  # torch.save raises an error of its own after the system's
             if isinstance(link, OSError) and link.errno and link.filename in (None, *map(str, aliases)):
                 link.filename = str(path)
                 if link.filename2 is not None:

@@ -170,7 +170,7 @@ class RunRecorder(pl.Callback):
             except OSError as error:
                 if status is Status.finished:
                     raise
-                log.warning("not written: %s", errors.storage(error))
+                log.warning("not written: %s", errors.describe_storage_error(error))
 
     def _record_end(self, trainer: pl.Trainer, status: Status) -> None:
         if self._events or not runs.read_summary(self.run_dir):
@@ -249,7 +249,7 @@ class RunRecorder(pl.Callback):
             if rows := runs.read_metrics(self.run_dir):
                 save_png(draw_learning_curves(rows), self.run_dir / runs.CURVES)
         except Exception as error:
-            said = errors.meaning(error, {}) or error
+            said = errors.describe_failure(error, {}) or error
             log.warning("%s could not be drawn: %s", runs.CURVES, said)
 
     def _samples(self, trainer: pl.Trainer, task: SegmentationTask) -> list[Sample]:

@@ -66,7 +66,7 @@ def train(config: Config, run_dir: Path | None = None) -> dict[str, float]:
         ConfigError, DataError, WeightsError: before the first step, if the run cannot be made, or another process is
             executing it.
         TrainingDiverged: if the loss becomes NaN or infinite.
-        Fault: if the disk, the memory or another process fails; what was saved stays.
+        RunFailure: after a failure of the system or a bug; what was saved stays.
         SystemExit: with 128 + signal, after one of `runs.STOP_SIGNALS` and with a checkpoint to go on from.
     """
     config = configuration.from_container(configuration.to_container(config))  # checked, references resolved
@@ -100,12 +100,15 @@ def _failures_told(config: Config, run_dir: Path, savepoints: SavePoints) -> Ite
     except Exception as error:
         with contextlib.suppress(OSError), open(run_dir / runs.LOG, "a", encoding="utf-8") as file:
             traceback.print_exc(file=file)
-        line = errors.meaning(error, configuration.flatten(configuration.to_container(config)))
-        if line is None:
+        if isinstance(error, errors.UserError):
             raise
+        values = configuration.flatten(configuration.to_container(config))
+        line = errors.describe_failure(error, values)
+        if line is None:
+            raise errors.RunFailure(errors.describe_bug(error, log=run_dir / runs.LOG)) from error
         step = savepoints.saved_step
         then = f"goes on from step {step}" if step else "begins anew, as nothing was saved yet"
-        raise errors.Fault(f"{line}; then resume={run_dir} {then}") from error
+        raise errors.RunFailure(f"{line}; then resume={run_dir} {then}") from error
 
 
 def _keep_untrained(config: Config, run_dir: Path) -> dict[str, float]:

@@ -254,4 +254,4 @@ def test_a_loader_process_that_is_killed_is_told_of(fresh_command):
 def test_memory_error_on_one_image_suggests_tiles():
     tiles = {"inference": "whole", "tile_size": [320, 480]}  # as scripts/predict.py and evaluate.py have them
     memory_error = MemoryError("Unable to allocate 9 GiB")
-    assert_message("memory, on one image", f"error: {errors.meaning(memory_error, tiles)}")
+    assert_message("memory, on one image", f"error: {errors.describe_failure(memory_error, tiles)}")

@@ -1,38 +1,30 @@
-"""What the system and libraries raise, as a person reads it."""
+"""Explanation of exceptions: invalid input, failures of the system and of libraries, and bugs."""
 
 import errno
 import os
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 
 from fcn import errors
-from fcn.config import Config, flatten, to_container
+from fcn.config import Config, ConfigError, flatten, to_container
+from fcn.data.shapes import ensure_shapes
 
 VALUES = flatten(to_container(Config()))
 
 
-@pytest.mark.parametrize(
-    ("number", "said"),
-    [
-        (errno.ENOSPC, "some/file: No space left on device; make room there"),
-        (errno.EROFS, "some/file: Read-only file system; have it made writable"),
-        (errno.EACCES, "some/file: Permission denied; "),
-        (errno.ENOTDIR, "some/file: Not a directory; a folder of its path is a file"),
-        (errno.EISDIR, "some/file: Is a directory; a folder has the name of this file; move that away"),
-        (errno.ENAMETOOLONG, "some/file: File name too long; use a shorter name"),
-        (errno.ELOOP, "some/file: Too many levels of symbolic links; a link of its path leads to itself"),
-        (errno.EIO, "some/file: Input/output error; see what the system's log says"),
-    ],
-)
-def test_storage_is_named_with_a_remedy(number, said):
-    assert errors.meaning(OSError(number, os.strerror(number), "some/file"), VALUES).startswith(said)
+@pytest.mark.parametrize("number", sorted(errors.STORAGE_REMEDIES))
+def test_storage_error_names_file_and_remedy(number):
+    line = errors.describe_failure(OSError(number, os.strerror(number), "some/file"), VALUES)
+    assert line == f"some/file: {os.strerror(number)}; {errors.STORAGE_REMEDIES[number]}"
 
 
-def test_an_error_that_torch_makes_of_the_systems_is_the_systems():
-    """torch.save on a full disk, really: a complaint of its own about positions comes after it."""
+def test_storage_error_behind_an_error_of_torch_is_the_explanation():
+    """torch.save on a full disk raises an error about positions in the file after the system's error."""
 
     def save() -> None:
         with open("/dev/full", "wb") as file:
@@ -40,94 +32,141 @@ def test_an_error_that_torch_makes_of_the_systems_is_the_systems():
 
     with pytest.raises((RuntimeError, OSError)) as caught:
         save()
-    assert errors.meaning(caught.value, VALUES) == "No space left on device; make room there, or write to another disk"
+    assert errors.describe_failure(caught.value, VALUES).startswith("No space left on device; free space")
 
 
-def test_any_error_of_a_file_names_it():
-    said = errors.meaning(FileNotFoundError(errno.ENOENT, "No such file", "x"), VALUES)
-    assert said == "x: No such file or directory; see whether the path is right"
+def test_missing_file_is_named():
+    line = errors.describe_failure(FileNotFoundError(errno.ENOENT, "No such file", "x"), VALUES)
+    assert line == "x: No such file or directory; check the path"
 
 
-def test_what_is_none_of_these_is_left_alone():
-    assert errors.meaning(ValueError("out of memory of what was typed"), VALUES) is None
-    another = ValueError("of another thing")
-    another.__context__ = OSError(errno.ENOSPC, "full", "x")
-    assert errors.meaning(another, VALUES) is None
+def test_other_exceptions_are_no_failures_of_the_system():
+    assert errors.describe_failure(ValueError("out of memory"), VALUES) is None
+    unrelated = ValueError("unrelated")
+    unrelated.__context__ = OSError(errno.ENOSPC, "full", "x")
+    assert errors.describe_failure(unrelated, VALUES) is None
 
 
-def memory_of_the_processor():
+def allocate_with_torch():
     torch.empty(2**60, dtype=torch.uint8)
 
 
-def memory_of_numpy():
+def allocate_with_numpy():
     np.empty(2**60, np.uint8)
 
 
-def memory_of_a_gpu():
+def allocate_on_gpu():
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of ...")
 
 
 @pytest.mark.parametrize(
-    ("fill", "said"),
+    ("allocate", "message"),
     [
-        (memory_of_the_processor, "memory is not enough for another 1073741824.00 GiB: "),
-        (memory_of_numpy, "memory is not enough for another 1.00 EiB: "),
-        (memory_of_a_gpu, "the GPU's memory is not enough for another 2.50 GiB: "),
+        (allocate_with_torch, "out of memory (tried to allocate 1073741824.00 GiB): "),
+        (allocate_with_numpy, "out of memory (tried to allocate 1.00 EiB): "),
+        (allocate_on_gpu, "out of GPU memory (tried to allocate 2.50 GiB): "),
     ],
 )
-def test_memory_that_is_short_names_what_to_lower(fill, said):
+def test_out_of_memory_names_the_keys_to_change(allocate, message):
     with pytest.raises((MemoryError, RuntimeError)) as caught:
-        fill()
-    line = errors.meaning(caught.value, VALUES)
-    assert line.startswith(said)
+        allocate()
+    line = errors.describe_failure(caught.value, VALUES)
+    assert line.startswith(message)
     for key in ("trainer.accumulate (=1)", "batch_size (=16)", f"data.crop_size (={VALUES['data.crop_size']})"):
         assert key in line
-    assert ("trainer.val_batch_size (=null)" in line) is ("GPU" in said)  # null is 8 there, and 1 on the CPU
-    assert errors.meaning(caught.value, {"inference": "whole", "tile_size": [320, 480]}).endswith("use inference=tiled")
-    assert errors.meaning(caught.value, {"inference": "tiled", "tile_size": [320, 480]}).endswith(
-        "lower tile_size (=[320, 480])"
-    )
-    assert "end what else is running" in errors.meaning(caught.value, {})
+    assert ("trainer.val_batch_size (=null)" in line) is ("GPU" in message)  # null is 8 on a GPU, and 1 on the CPU
+    tiled = {"inference": "tiled", "tile_size": [320, 480]}
+    assert errors.describe_failure(caught.value, tiled).endswith("lower tile_size (=[320, 480])")
+    assert errors.describe_failure(caught.value, {**tiled, "inference": "whole"}).endswith("use inference=tiled")
+    assert "stop other programs" in errors.describe_failure(caught.value, {})
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
-        (
-            "DataLoader worker (pid 7) is killed by signal: Killed.",
-            "a data loader process (7) was killed (SIGKILL), as Linux does when memory is short",
-        ),
-        (
-            "DataLoader worker (pid(s) 7, 8) exited unexpectedly",
-            "a data loader process (7, 8) was killed (SIGKILL), as Linux does when memory is short",
-        ),
+        ("DataLoader worker (pid 7) is killed by signal: Killed.", "a data loader process (7) was killed (SIGKILL)"),
+        ("DataLoader worker (pid(s) 7, 8) exited unexpectedly", "a data loader process (7, 8) was killed (SIGKILL)"),
         (
             "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are "
             "out of shared memory.",
-            "a data loader process (7) ended by SIGBUS, as when /dev/shm is full",
+            "a data loader process (7) was killed by SIGBUS",
         ),
         (
             "unable to write to file </torch_1_2_3>: No space left on device (28)",
-            "a data loader process ended by SIGBUS",
+            "a data loader process was killed by SIGBUS",
         ),
-        ("[../gloo/transport/tcp/pair.cc:534] Connection closed by peer [::1]:1", "another rank of this run has gone"),
-        ("Timed out waiting 1800000ms for recv operation to complete", "another rank of this run has not answered"),
+        ("[../gloo/transport/tcp/pair.cc:534] Connection closed by peer [::1]:1", "lost connection to another rank"),
+        ("Timed out waiting 1800000ms for recv operation to complete", "another rank did not respond in time"),
     ],
 )
-def test_other_processes_are_told_of(text, said):
-    assert errors.meaning(RuntimeError(text), VALUES | {"data.num_workers": 2}).startswith(said)
+def test_failure_of_another_process(text, message):
+    line = errors.describe_failure(RuntimeError(text), VALUES | {"data.num_workers": 2})
+    assert line.startswith(message)
 
 
-def test_a_signal_says_why_it_may_have_come():
-    more = {**VALUES, "data.num_workers": 2, "trainer.precision": "fp32"}
-    lower = "lower data.num_workers (=2), raise trainer.accumulate (=1), use bf16 for trainer.precision (=fp32)"
-    assert lower in errors.killed(signal.SIGKILL, more)
-    assert "docker run --shm-size" in errors.killed(signal.SIGBUS, VALUES)
-    assert errors.killed(signal.SIGSEGV, VALUES).startswith("ended by SIGSEGV, ")
+def test_lost_connection_is_recognised_after_its_explanation():
+    """The ranks that lost a connection are told apart from the rank whose failure caused it."""
+    assert errors.LOST_CONNECTION.search(errors.explain(RuntimeError("Connection reset by peer")))
 
 
-def test_a_chain_of_exceptions_may_be_a_circle():
+def test_signal_is_explained_with_a_remedy():
+    values = {**VALUES, "data.num_workers": 2, "trainer.precision": "fp32"}
+    remedies = "lower data.num_workers (=2), raise trainer.accumulate (=1), use bf16 for trainer.precision (=fp32)"
+    assert remedies in errors.describe_signal(signal.SIGKILL, values)
+    assert "docker run --shm-size" in errors.describe_signal(signal.SIGBUS, VALUES)
+    assert errors.describe_signal(signal.SIGSEGV, VALUES).startswith("was killed by SIGSEGV, ")
+
+
+def test_circular_chain_of_exceptions_ends():
     """OmegaConf raises its errors again with a cause that came from them."""
     first, second = ValueError("a"), ValueError("b")
     first.__cause__, second.__cause__ = second, first
-    assert errors.meaning(first, {}) is None
+    assert errors.describe_failure(first, {}) is None
+
+
+def raised(function, *arguments, **options) -> Exception:
+    with pytest.raises(Exception) as caught:  # noqa: PT011 (any)
+        function(*arguments, **options)
+    return caught.value
+
+
+def test_invalid_input_is_explained_by_its_message_alone():
+    assert errors.explain(ConfigError("lr (=-1) must be at least 0\nmore")) == "lr (=-1) must be at least 0"
+
+
+def test_bug_in_the_package_is_explained_with_type_and_place(tmp_path):
+    """Also an exception that a library raises for a call of the package: the place is the package's line."""
+    own = errors.explain(raised(ensure_shapes, tmp_path, num_train=0, num_val=5, seed=0))
+    assert own.startswith("ValueError: num_train (=0) must be at least 1")
+    assert " (fcn/data/shapes.py:" in own
+    assert own.endswith("; this is a bug: for the traceback, run again with HYDRA_FULL_ERROR=1")
+    library = errors.explain(raised(ensure_shapes, 3, num_train=1, num_val=5, seed=0), log=tmp_path / "train.log")
+    assert library.startswith("TypeError: ")
+    assert " (fcn/data/" in library
+    assert f"see the traceback in {tmp_path}/train.log, or run again with HYDRA_FULL_ERROR=1" in library
+
+
+def test_bug_elsewhere_is_explained_with_the_raising_line():
+    error = raised(np.zeros(3).reshape, 2, 2)
+    line = errors.explain(error)
+    assert line.startswith(f"ValueError: cannot reshape array of size 3 into shape (2,2) ({__file__}:")
+
+
+@pytest.mark.parametrize(("kind", "message"), [(ValueError, "ValueError: 'x'"), (ConfigError, "'x'")])
+def test_exception_of_a_loader_process_is_explained_by_its_original_message(kind, message):
+    class Failing(torch.utils.data.Dataset):
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            raise kind("'x'")
+
+    loader = torch.utils.data.DataLoader(Failing(), num_workers=1)
+    line = errors.explain(raised(next, iter(loader)))
+    assert line.startswith(message)
+    assert ("this is a bug" in line) is (kind is ValueError)
+
+
+def test_explanations_import_neither_torch_nor_hydra():
+    code = "import sys, fcn.errors; assert not {'torch', 'hydra', 'omegaconf'} & {*sys.modules}"
+    subprocess.run([sys.executable, "-c", code], check=True)

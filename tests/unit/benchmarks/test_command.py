@@ -33,7 +33,7 @@ def test_names_for_the_help_are_those_of_the_benchmarks():
         (["step", "--rounds", "0"], "--rounds (=0) must be at least 1"),
         (["step", "--batch-size", "-1"], "--batch-size (=-1) must be at least 1"),
         (["step", "--size", "160", "240"], "--size (=160 240) must be multiples of 32; use --size 320 480"),
-        (["overhead", "--quick", "--set", "modl=1"], "modl is not a key; did you mean model?"),
+        (["overhead", "--quick", "--set", "modl=1"], "unknown key modl; did you mean model?"),
         (["data", "--quick", "--data-root", "nowhere"], "must hold VOC2012"),
     ],
 )

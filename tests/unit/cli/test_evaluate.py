@@ -196,7 +196,7 @@ def test_a_run_that_cannot_be_evaluated_is_named_and_the_others_go_on(run, tree,
     assert [line for line in out.splitlines() if line.startswith("sweep/")] == ["sweep/4_good/evaluation/val"]
     *left_out, last = err.splitlines()
     for line, (name, problem) in zip(left_out, [
-        ("0_pending", "has saved"), ("1_old", "depth is not a key"), ("2_lost", r"data.root \(=gone\) must hold"),
+        ("0_pending", "has saved"), ("1_old", "unknown key depth"), ("2_lost", r"data.root \(=gone\) must hold"),
         ("3_torn", "must be a checkpoint"),
     ], strict=True):  # fmt: skip
         assert re.match(rf"left out: sweep/{name}: .*{problem}", line), line
@@ -310,8 +310,8 @@ def test_the_embedded_set_is_drawn(tmp_path, monkeypatch, type_in):
         (["run=run", "batch_size=0"], r"batch_size \(=0\) must be at least 1"),
         (["run=run", "boundary_widths=[0,1]"], r"boundary_widths \(=\[0, 1\]\) must be at least 1"),
         (["run=run", "tile_size=[33,32]"], r"tile_size \(=\[33, 32\]\) must be two multiples of 32"),
-        (["run=run", "data.rot=x"], r"data.rot is not a key; did you mean data.root\?"),
-        (["run=run", "data=vok"], r"data=vok is no option of data; did you mean voc\?; known: shapes, voc"),
+        (["run=run", "data.rot=x"], r"unknown key data.rot; did you mean data.root\?"),
+        (["run=run", "data=vok"], r"unknown option vok of data; did you mean voc\?; options: shapes, voc"),
     ],
 )
 def test_a_mistake_is_one_line_and_nothing_is_written(run, tree, type_in, arguments, message):
@@ -337,11 +337,11 @@ def test_a_failure_while_writing_leaves_the_former_evaluation(run, type_in, monk
     before = {path.name: path.read_bytes() for path in (run / "evaluation" / "val").iterdir()}
 
     def full(*_, **__):
-        raise OSError("No space left on device")
+        raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(evaluation_files, "confusion_figure", full)
     status, _, err = type_in("run=run", "split=val", "flip=true")
-    assert (status, err) == (1, "error: No space left on device\n")
+    assert (status, err) == (1, "error: No space left on device; free space there, or write to another disk\n")
     assert {path.name: path.read_bytes() for path in (run / "evaluation" / "val").iterdir()} == before
 
 

@@ -154,7 +154,7 @@ def test_a_split_list_becomes_the_archive_of_the_server(folder, trained, run):
         (["run=x", "input=photos", "tile_size=[100,100]"], r"error: tile_size \(=\[100, 100\]\) must be two multiples"),
         (["run=x", "input=photos", "scales=[]"], r"error: scales \(=\[\]\) must name at least one scale"),
         (["run=x", "input=photos", "competition=comp7"], r"error: competition \(=comp7\) must be one of comp5, comp6"),
-        (["run=x", "inputs=photos"], r"error: inputs is not a key; did you mean input\?"),
+        (["run=x", "inputs=photos"], r"error: unknown key inputs; did you mean input\?"),
     ],
 )
 def test_a_mistake_is_one_line_on_standard_error(folder, run, arguments, message):

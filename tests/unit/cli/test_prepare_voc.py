@@ -96,7 +96,7 @@ def test_all_problems_are_listed_and_the_rest_is_counted(root, run):
         (["workers=0"], r"error: workers \(=0\) must be at least 1"),
         (["workers=many"], r"error: .*many"),
         (["splits=[train"], r"error: "),
-        (["rot=x"], r"error: rot is not a key; did you mean root\?; known: root, download"),
+        (["rot=x"], r"error: unknown key rot; did you mean root\?; known keys: root, download"),
         (["root"], r"error: root must be KEY=VALUE"),
     ],
 )

@@ -30,11 +30,11 @@ def run(monkeypatch, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["modl=fcn8s"], "modl is not a key; did you mean model?"),
-        (["search=deflt"], "search=deflt is no option of search; did you mean default?"),
+        (["modl=fcn8s"], "unknown key modl; did you mean model?"),
+        (["search=deflt"], "unknown option deflt of search; did you mean default?"),
         (["trials=0"], "trials (=0) must be at least 1"),
         (["search.lr.low=1"], "search.lr.low (=1) must be below its high (=0.1)"),
-        (["+search.foo={choices:[1]}", "search=init"], "search.foo (=1): foo is not a key"),
+        (["+search.foo={choices:[1]}", "search=init"], "search.foo (=1): unknown key foo"),
         (["search.lr={choices: [1], low: 0}"], "search.lr must be either choices or a range"),
         (["resume=x"], "resume (=x) must be left out; the same command again goes on with a search"),
         (["search=init", "lr=1", "optim.head_lr_multiplier=1", "model/init=xavier"], "search=init must have an entry"),

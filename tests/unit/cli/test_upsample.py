@@ -143,7 +143,7 @@ def test_a_photograph_taken_upright_is_upright(folder):
         (["input=absent.jpg"], r"input \(=absent\.jpg\) must be an image file, but it is absent"),
         (["input=photo.jpg", "factor=1"], r"factor \(=1\) must be between 2 and 64"),
         (["input=photo.jpg", "factor=2.5"], r"factor \(=2\.5\) must be a whole number"),
-        (["inptu=photo.jpg"], r"inptu is not a key; did you mean input\?; known: input, factor, output"),
+        (["inptu=photo.jpg"], r"unknown key inptu; did you mean input\?; known keys: input, factor, output"),
     ],
 )
 def test_a_mistake_is_one_line_on_standard_error(folder, run, arguments, message):

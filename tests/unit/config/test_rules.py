@@ -136,7 +136,9 @@ def test_the_defaults_of_inference_are_allowed():
 def test_an_unknown_key_is_named_with_its_nearest():
     node = composed()
     OmegaConf.update(node, "model.int", "xavier", force_add=True)
-    with pytest.raises(ConfigError, match=r"model\.int is not a key; did you mean init\?; known: name, init"):
+    with pytest.raises(
+        ConfigError, match=r"unknown key model\.int; did you mean model\.init\?; known keys: model\.name, model\.init"
+    ):
         configuration.from_composed(node)
 
 

@@ -6,7 +6,7 @@ import pytest
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure, get_error_handler
 
 from fcn.config import Config, flatten, to_container
-from fcn.errors import Fault
+from fcn.errors import RunFailure
 from fcn.execution import processes
 from fcn.training.watchdog import RankHangs
 
@@ -34,10 +34,10 @@ def told(tmp_path, monkeypatch):
 
 def test_the_rank_that_was_killed_and_not_the_one_that_lost_it(told):
     line = told(GONE, -9)
-    assert line.startswith("rank 1 was killed (SIGKILL), as Linux does when memory is short")
+    assert line.startswith("rank 1 was killed (SIGKILL), usually because memory ran out")
     assert line.endswith("; then resume=a/run goes on")
     assert told(GONE, ValueError("broken image")) == "rank 1 failed: ValueError: broken image"
-    assert told(0, Fault("x: disk full; make room")) == "rank 1 failed: x: disk full; make room"
+    assert told(0, RunFailure("x: disk full; make room")) == "rank 1 failed: x: disk full; make room"
     assert told(3) == "rank 0 failed: exit status 3"
 
 

@@ -61,7 +61,7 @@ def test_choices_are_all_suggested_as_they_are_typed():
     ("entry", "message"),
     [
         (3, r"search\.lr \(=3\) must be choices or a range; use"),
-        ({"lo": 1}, r"search\.lr: lo is not a key; did you mean low\?"),
+        ({"lo": 1}, r"search\.lr: unknown key lo; did you mean low\?"),
         ({"low": "x", "high": 1}, r"search\.lr: low: Value 'x'"),
         ({"low": 1}, r"search\.lr must have choices, or low and high; use"),
         ({}, r"search\.lr must have choices, or low and high; use"),

@@ -49,7 +49,7 @@ def test_what_may_change_is_changed(run, monkeypatch, capsys):
         ("experiment=d2l", "resume (=run) brings its own configuration; leave out experiment=d2l"),
         ("trainer.devices=4", "batch_size (=6) must be divisible by"),
         ("lr=-1", "lr (=-1.0) must be at least 0"),
-        ("lrr=1", "lrr is not a key"),
+        ("lrr=1", "unknown key lrr"),
     ],
 )
 def test_what_may_not_change_is_one_line_and_nothing_is_changed(run, monkeypatch, capsys, typed, message):

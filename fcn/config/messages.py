@@ -1,0 +1,170 @@
+"""Messages for exceptions of Hydra and OmegaConf: what is wrong, what is allowed, and the nearest match.
+
+Imports Hydra only in `explain_composition`, because the processes of a run read their configuration without Hydra.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationResolutionError,
+    OmegaConfBaseException,
+)
+
+from fcn import errors
+from fcn.config.overrides import split_override
+from fcn.config.schema import Config, schema_fields
+
+if TYPE_CHECKING:
+    from hydra.errors import MissingConfigException
+
+PRESET_GROUPS = ("experiment", "study")
+"""Groups whose options set keys of all groups."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return '; did you mean X?' for the known name closest to `name`, or an empty string if none is close."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def unknown_key(key: str, schema: type) -> str:
+    """Explain that a dotted key does not exist, with the nearest match and the keys of its group."""
+    known = list(schema_fields(schema))
+    parent, _, last = key.replace("/", ".").rpartition(".")
+    depth = key.count(".") + 1
+    siblings = dict.fromkeys(".".join(name.split(".")[:depth]) for name in known if name.startswith(parent))
+    same_last = [name for name in known if name.rpartition(".")[2] == last]
+    suggestion = f"; did you mean {same_last[0]}?" if same_last else nearest(key, [*siblings, *known])
+    listed = f"; known keys: {', '.join(siblings)}" if siblings else ""
+    return f"unknown key {key}{suggestion}{listed}"
+
+
+def yaml_problem(error: BaseException) -> str:
+    """Describe what is wrong in a YAML file, and in which line."""
+    if mark := getattr(error, "problem_mark", None):
+        return f"line {mark.line + 1}: {getattr(error, 'problem', '')}"
+    return errors.message_line(str(error)) or type(error).__name__
+
+
+def explain_value(error: OmegaConfBaseException, schema: type) -> str:
+    """Explain an exception that OmegaConf raises for a key or a value of a configuration."""
+    if isinstance(error, InterpolationResolutionError):
+        return _unresolved(error)
+    if not error.full_key:
+        return errors.message_line(str(error))
+    if isinstance(error, (ConfigKeyError, ConfigAttributeError)):
+        return _unknown_or_preset(error.full_key, schema)
+    return _wrong_value(error.full_key, errors.message_line(str(error)), schema)
+
+
+def explain_composition(error: BaseException, schema: type = Config) -> str | None:
+    """Explain an exception raised while Hydra composes; None for an exception of another origin.
+
+    Args:
+        error: the exception.
+        schema: dataclass of the command's keys.
+    """
+    from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+
+    if isinstance(error, (errors.UserError, errors.RunFailure)):
+        return None
+    inner = error.__cause__ or error.__context__
+    cause = inner if isinstance(error, ConfigCompositionException) and inner else error
+    if isinstance(cause, MissingConfigException):
+        return _unknown_option(cause)
+    if isinstance(cause, OverrideParseException):
+        return _unparsed(str(cause.override))
+    if mark := getattr(cause, "problem_mark", None):
+        return f"{mark.name} must be YAML; {yaml_problem(cause)}"
+    if isinstance(cause, OmegaConfBaseException) and (
+        cause.full_key or isinstance(cause, InterpolationResolutionError)
+    ):
+        return explain_value(cause, schema)
+    if failure := errors.describe_failure(cause, {}):
+        return failure
+    message = errors.message_line(str(cause))
+    if match := re.search(r"Could not override '([^']+)'", message):
+        return _unknown_or_preset(match[1], schema)
+    if message.startswith("Config group override must be"):
+        return "an option of a group must be a name, not null; leave the group out to keep its default"
+    if match := re.match(r"Additional config directory '([^']+)'", message):
+        return f"--config-dir (={match[1]}) must be a folder of YAML files"
+    if isinstance(error, ConfigCompositionException):
+        file = errors.message_line(str(error)).partition(": ")[0]
+        return f"{file}: {message}; a preset has lines of the form KEY: VALUE"
+    is_hydra = isinstance(cause, (HydraException, OmegaConfBaseException)) or _raised_by_hydra(cause)
+    return (message or type(cause).__name__) if is_hydra else None
+
+
+def _raised_by_hydra(error: BaseException) -> bool:
+    """Whether Hydra or a library that it parses with raised a built-in exception, as it does for some flags."""
+    frames = error.__traceback__
+    while frames and frames.tb_next:
+        frames = frames.tb_next
+    module = frames.tb_frame.f_globals.get("__name__", "") if frames else ""
+    return module.partition(".")[0] in ("hydra", "omegaconf", "yaml", "antlr4")
+
+
+def _unparsed(override: str) -> str:
+    key, value = split_override(override)
+    if value.startswith("~"):
+        return f"{override} must be KEY=VALUE with a value that does not begin with ~; use {key}=$HOME{value[1:]}"
+    if value and value[0] not in "[{'\"" and "'" not in value:
+        return f"{override} must be KEY=VALUE; quote the value, and the whole for the shell: \"{key}='{value}'\""
+    return f"{override} must be KEY=VALUE; quote the whole if it holds spaces, brackets or braces"
+
+
+def _unknown_or_preset(key: str, schema: type) -> str:
+    if key in PRESET_GROUPS:
+        return f"presets in {key} must be YAML files whose first line is # @package _global_"
+    return unknown_key(key, schema)
+
+
+def _unknown_option(error: MissingConfigException) -> str:
+    group, _, option = (error.missing_cfg_file or "").rpartition("/")
+    if option.startswith("submitit_"):
+        return f'hydra/launcher (={option}) needs submitit; use pip install -e ".[slurm]"'
+    if not group:
+        return f"--config-name (={option.lstrip('=')}) must be a YAML file in the folder of the configuration"
+    known = error.options or []
+    return f"unknown option {option} of {group}{nearest(option, known)}; options: {', '.join(known)}"
+
+
+def _unresolved(error: InterpolationResolutionError) -> str:
+    """Explain a value of the form ${...}; an exception of a resolver of this package has a complete message."""
+    _, _, message = errors.message_line(str(error)).rpartition(" raised while resolving interpolation: ")
+    if " must " in message:
+        return message
+    message = message.strip('"')
+    return f"{error.full_key or 'a value'} must refer to an existing key: {message}"
+
+
+def _wrong_value(key: str, problem: str, schema: type) -> str:
+    quoted = re.search(r"[Vv]alue '([^']*)'", problem)
+    value = "null" if "is not Optional" in problem else quoted[1] if quoted else None
+    subject = key if value is None else f"{key} (={value})"
+    if allowed := re.search(r"expected one of \[(.*)\]", problem):
+        known = allowed[1].replace("'", "").split(", ")
+        return f"{subject} must be one of {', '.join(known)}{nearest(value or '', known)}"
+    entry = schema_fields(schema).get(key) or schema_fields(schema).get(key.partition("[")[0])
+    if entry is None:
+        keys = [name for name in schema_fields(schema) if name.startswith(f"{key}.")]
+        rule = f"is a group of keys; set one of them: {', '.join(keys)}" if keys else problem.strip()
+        return f"{subject} {rule}"
+    return f"{subject} must be {_type_name(str(entry.type), element=key.endswith(']'))} ({entry.metadata['meaning']})"
+
+
+def _type_name(annotation: str, *, element: bool) -> str:
+    """Name a type of the schema in words; the type of a list's elements if `element`."""
+    words = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "text"}
+    outer, _, inner = annotation.removesuffix(" | None").rstrip("]").partition("[")
+    if outer == "list" and not element:
+        return f"a list, [a,b], each {words[inner]}"
+    return words.get(inner or outer, f"a {outer}")
