@@ -144,7 +144,6 @@ def draw(folder: Path, count: int) -> list[voc.Pair]:
         pair = voc.Pair(str(number), folder / f"{number}.jpg", folder / f"{number}.png")
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(pair.image, quality=92)
         large = mask.resize((width, height), Image.Resampling.NEAREST)
-        large.putpalette(palette.color_map().tobytes())
-        large.save(pair.mask)
+        palette.palette_image(np.asarray(large)).save(pair.mask)
         pairs.append(pair)
     return pairs

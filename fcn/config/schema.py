@@ -89,7 +89,7 @@ class DataConfig:
     shapes: ShapesConfig = field(default_factory=ShapesConfig)
     num_workers: int | None = setting(None, "loader processes per device; null chooses. Never changes a number", low=0)
     cache: bool = setting(True, "decode every image once into a file that all processes and runs share")
-    cache_dir: str | None = setting(None, "folder of that file; null: cache/ in root, or ~/.cache/fcn if that fails")
+    cache_dir: str | None = setting(None, "folder of that file; null: cache/ in the root of the dataset")
     on_device: bool = setting(False, "keep the training images in the memory of the GPU and make the crops there")
 
 

@@ -1,1 +1,1 @@
-"""Images, their order and their augmentation."""
+"""Datasets: reading, caching, order and augmentation of images and masks."""

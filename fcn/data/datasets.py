@@ -1,4 +1,4 @@
-"""The images of a split: whole, and as augmented crops."""
+"""torch datasets of a split: whole images, and augmented crops."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from fcn.data import voc
-from fcn.data.cache import Decoded, Size
+from fcn.data.cache import DecodedImages
 from fcn.data.transforms import TrainTransform
-from fcn.data.voc import Pair
+from fcn.data.voc import Pair, Size
 
 Sample = dict[str, Tensor]
 Key = tuple[int, int]  # (epoch, index of the image)
 
 
 def collate(samples: Sequence[Sample]) -> Sample:
-    """The batch of samples of one size: `image` uint8 [N, 3, H, W] with channels last, and `mask` uint8 [N, H, W]."""
+    """Batch samples of one size: `image` uint8 [N, 3, H, W] with channels last, and `mask` uint8 [N, H, W]."""
     batch: Sample = default_collate([{**sample, "image": sample["image"].permute(1, 2, 0)} for sample in samples])
     return {**batch, "image": batch["image"].permute(0, 3, 1, 2)}
 
@@ -27,12 +27,12 @@ class WholeImages(Dataset[Sample]):
     """Images at native size: `image` uint8 [3, H, W] and `mask` uint8 [H, W].
 
     Args:
-        pairs: the set.
-        num_classes: that the masks may name.
-        decoded: the cache of the same set; without it an image is decoded whenever it is asked for.
+        pairs: images and masks of the set.
+        num_classes: number of classes that masks are checked for.
+        decoded: cache of the same set; without it an image is decoded at every use.
     """
 
-    def __init__(self, pairs: Sequence[Pair], *, num_classes: int, decoded: Decoded | None = None) -> None:
+    def __init__(self, pairs: Sequence[Pair], *, num_classes: int, decoded: DecodedImages | None = None) -> None:
         self.pairs = list(pairs)
         self.num_classes = num_classes
         self.decoded = decoded
@@ -42,19 +42,19 @@ class WholeImages(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         image, mask = self.read(index)
-        # Out of the cache it would be a view of it, which whoever wrote to would crash.
+        # Cached tensors are views of a read-only mapping: writing to one would crash the process.
         return {"image": image.clone(), "mask": mask.clone()} if self.decoded else {"image": image, "mask": mask}
 
     def read(self, index: int) -> tuple[Tensor, Tensor]:
-        """Image and mask, only to be read.
+        """Return image and mask, which must not be written to.
 
         Raises:
-            DataError: if the pair must be decoded and cannot.
+            DataError: if the pair is not cached and cannot be decoded.
         """
         return self.decoded[index] if self.decoded else voc.read_pair(self.pairs[index], self.num_classes)
 
     def sizes(self) -> list[Size]:
-        """Height and width of every image.
+        """Return height and width of every image.
 
         Raises:
             DataError: if an image has no readable header.
@@ -62,15 +62,15 @@ class WholeImages(Dataset[Sample]):
         return self.decoded.sizes if self.decoded else [voc.image_size(pair.image) for pair in self.pairs]
 
     def select(self, indices: Sequence[int]) -> WholeImages:
-        """The set of these images alone."""
+        """Return a subset of the images."""
         decoded = self.decoded.select(indices) if self.decoded else None
         return WholeImages([self.pairs[i] for i in indices], num_classes=self.num_classes, decoded=decoded)
 
     def batches(self, batch_size: int) -> list[list[int]]:
-        """Indices of all images in groups of one height and width, of at most `batch_size`; in order if that is 1.
+        """Return all indices in groups of at most `batch_size` images of equal size; in order if that is 1.
 
         Raises:
-            DataError: as `sizes`, which a batch size of 1 does not need.
+            DataError: if an image has no readable header, which a batch size of 1 does not need.
         """
         if batch_size == 1:
             return [[index] for index in range(len(self))]
@@ -82,7 +82,7 @@ class WholeImages(Dataset[Sample]):
 
 
 class Crops(Dataset[Sample]):
-    """Augmented crops, all of one size: `image` uint8 [3, h, w] and `mask` uint8 [h, w] for a key (epoch, index)."""
+    """Augmented crops of one size: `image` uint8 [3, h, w] and `mask` uint8 [h, w] for a key (epoch, index)."""
 
     def __init__(self, images: WholeImages, transform: TrainTransform, *, seed: int, stream: int) -> None:
         self.images = images
@@ -98,5 +98,5 @@ class Crops(Dataset[Sample]):
         return {"image": image, "mask": mask}
 
     def rng(self, key: Key) -> np.random.Generator:
-        """Source of a sample's randomness."""
+        """Return the random generator of a sample."""
         return np.random.default_rng([self.seed, self.stream, *key])

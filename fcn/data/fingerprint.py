@@ -1,4 +1,4 @@
-"""Fingerprint of a set of images: tells another list or another edition of the data."""
+"""Fingerprint of a dataset: detects another list of images, or another edition of them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from fcn.data.voc import Pair
 
 
 def fingerprint(pairs: Iterable[Pair]) -> dict[str, Any]:
-    """Number and hash of images: of their names in order and the sizes of their files, wherever they lie.
+    """Return the number of images and a hash of their names, in order, and of the sizes of their files.
 
-    The hash is the sha256 of a line `<name> <bytes of the image> <bytes of the mask>` for each. No file is read: it
-    tells another list or another edition of the set, not a pixel that was changed in place.
+    The hash is the sha256 of a line `<name> <bytes of the image> <bytes of the mask>` per image. It does not depend on
+    the location of the files. No file is read, so a pixel that was changed in place goes unnoticed.
     """
     lines = [f"{pair.name} {pair.image.stat().st_size} {pair.mask.stat().st_size}\n" for pair in pairs]
     return {"images": len(lines), "sha256": hashlib.sha256("".join(lines).encode()).hexdigest()}

@@ -1,9 +1,9 @@
-"""VOCDataModule: which images, in which order, changed how, for which process.
+"""VOCDataModule: the images of a run, their order and augmentation, and the share of each process.
 
-Exactness rests on three functions. The order of an epoch is a function of (seed, epoch). The augmentation of an
-image is a function of (seed, epoch, index). The share of a process is every `world_size`-th image of the global
-batch. So the images of a step do not depend on workers, processes, or on where a resumed run started. Validation deals
-whole batches to the processes, so that which images share one does not depend on their number either.
+Exactness rests on three rules. The order of an epoch is a function of (seed, epoch). The augmentation of an image is a
+function of (seed, epoch, index). The share of a process is every `world_size`-th image of the global batch. So the
+images of a step do not depend on loader processes, on ranks, or on the step from which a run resumed. Validation
+assigns whole batches to the ranks, so that the composition of a batch does not depend on their number either.
 """
 
 from __future__ import annotations
@@ -26,34 +26,35 @@ from torch.utils.data import DataLoader, default_collate
 from fcn.config import Config, ConfigError, Protocol
 from fcn.data import cache, voc
 from fcn.data.datasets import Crops, Sample, WholeImages, collate
+from fcn.data.device_crops import DeviceCrops, DrawnChanges
 from fcn.data.fingerprint import fingerprint
 from fcn.data.image_sets import locate_root, split_images
-from fcn.data.on_device import DeviceCrops, DrawnChanges
-from fcn.data.sampling import AUGMENTATION, CHAPTER_CROPS, EpochBatches
+from fcn.data.sampling import AUGMENTATION, D2L_CROPS, EpochBatches
 from fcn.data.transforms import TrainTransform
 from fcn.data.voc import DataError
 from fcn.runs import STOP_SIGNALS
 
 log = logging.getLogger(__name__)
 
-GPU_BATCH_SIZE = 8  # of validation
+GPU_VAL_BATCH_SIZE = 8
+"""Images validated at once on a GPU, by default; on a CPU it is 1."""
 
 
 class VOCDataModule(pl.LightningDataModule):
-    """Training crops and whole validation images of a VOC tree, or of the embedded set drawn as one.
+    """Training crops and whole validation images of a dataset in VOC's layout.
 
-    Under `data.protocol=d2l` there is a second validation loader, the chapter's: random crops of the validation
-    images in whole batches.
+    Under `data.protocol=d2l` a second validation loader gives random crops of the validation images, in whole batches,
+    as the d2l chapter evaluates.
     """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        # A process may get no validation image at all: metrics are summed over the processes once per epoch.
+        # A rank may have no validation image: metrics are summed over the ranks once per epoch.
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
     def prepare_data(self) -> None:
-        """Draw the embedded set, or download VOC if asked to; decode into the cache what is not there.
+        """Draw the synthetic dataset or, with `data.download=true`, download VOC; write missing caches.
 
         Called in one process of each machine.
         """
@@ -61,7 +62,8 @@ class VOCDataModule(pl.LightningDataModule):
         root = locate_root(data, prepare=True)
         if data.cache:
             sets = {split: voc.read_split(root, split) for split in (data.train_split, data.val_split)}
-            cache.prepare(sets, num_classes=len(data.classes), folders=cache.cache_folders(root, data.cache_dir))
+            folder = cache.cache_folder(root, data.cache_dir)
+            cache.write_missing_caches(sets, num_classes=len(data.classes), folder=folder)
 
     def setup(self, stage: str) -> None:
         data = self.config.data
@@ -70,18 +72,18 @@ class VOCDataModule(pl.LightningDataModule):
         self.val_images = split_images(data, root, data.val_split)
         self.dropped = 0
         if data.protocol is Protocol.d2l:
-            self.chapter_images = self._large_enough(self.val_images)
-            found = len(self.train_images)
+            self.d2l_images = self._large_enough(self.val_images)
+            num_images = len(self.train_images)
             self.train_images = self._large_enough(self.train_images)
-            self.dropped = found - len(self.train_images)
-            self._check_batch_size(self.chapter_images, data.val_split)
+            self.dropped = num_images - len(self.train_images)
+            self._check_batch_size(self.d2l_images, data.val_split)
         self._check_batch_size(self.train_images, data.train_split)
 
     def _check_batch_size(self, images: WholeImages, split: str) -> None:
         if len(images) < self.config.batch_size:
             raise ConfigError(
-                f"batch_size (={self.config.batch_size}) must not exceed the {len(images)} images that "
-                f"{split} gives, because partial batches are dropped; use batch_size={len(images)} or less"
+                f"batch_size (={self.config.batch_size}) must not exceed the {len(images)} images of {split}, because "
+                f"partial batches are dropped; use batch_size={len(images)} or less"
             )
 
     def _large_enough(self, images: WholeImages) -> WholeImages:
@@ -89,14 +91,14 @@ class VOCDataModule(pl.LightningDataModule):
         kept = [index for index, (h, w) in enumerate(images.sizes()) if h >= height and w >= width]
         if not kept:
             raise DataError(
-                f"data.crop_size (={height}x{width}) must fit into some image, because data.protocol=d2l drops "
-                f"smaller ones and all {len(images)} are smaller; use a smaller crop or data.protocol=voc"
+                f"data.crop_size (={height}x{width}) must fit into an image, because data.protocol=d2l drops smaller "
+                f"images, and all {len(images)} are smaller; use a smaller crop or data.protocol=voc"
             )
         return images.select(kept)
 
     @functools.cached_property
     def fingerprint(self) -> dict[str, Any]:
-        """What tells this data from other: number and hash of the images of each set, see `fcn.runs.provenance`."""
+        """Number and hash of the images of each set, see `fcn.data.fingerprint`."""
         sets = {"train": self.train_images, "val": self.val_images}
         return {name: fingerprint(images.pairs) for name, images in sets.items()}
 
@@ -104,22 +106,23 @@ class VOCDataModule(pl.LightningDataModule):
         return {"fingerprint": self.fingerprint, "steps_per_epoch": self.steps_per_epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Check that the images are those of the checkpoint, from which order and augmentation go on.
+        """Check that the images are those of the checkpoint, whose order and augmentation continue.
 
         Raises:
-            ConfigError: if they are others and that is not allowed, or cannot be as an epoch has other steps.
+            ConfigError: if they differ and `allow` does not contain data, or the steps per epoch differ too.
         """
         before = state_dict["fingerprint"]
         if before == self.fingerprint:
             return
         now = self.fingerprint
-        changed = ", ".join(f"{name}: {before[name]['images']}, now {now[name]['images']}" for name in now)
-        found = f"data.root (={self.config.data.root}) holds other images than the run began with ({changed})"
+        counts = ", ".join(f"{name}: {before[name]['images']}, now {now[name]['images']}" for name in now)
+        change = f"data.root (={self.config.data.root}) contains other images than at the start of the run ({counts})"
         if state_dict["steps_per_epoch"] != self.steps_per_epoch:
-            raise ConfigError(f"{found}; bring them back, or begin a new run with model.init_from=<this run>")
+            raise ConfigError(f"{change}; restore them, or start a new run with model.init_from=<this run>")
         if "data" not in self.config.allow:
-            raise ConfigError(f"{found}; bring them back, or add allow=[data] to go on with other bits")
-        log.info("changed  %s", found)
+            remedy = "restore them, or add allow=[data]; the result is then not bit-identical"
+            raise ConfigError(f"{change}; {remedy}")
+        log.info("changed  %s", change)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -128,7 +131,7 @@ class VOCDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Sample]:
         assert self.trainer is not None
         progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress
-        # `processed` counts the finished steps over all epochs; `ready` and current_epoch are one off in places.
+        # `processed` counts the finished steps over all epochs; `ready` and current_epoch are off by one at times.
         return self._crop_loader(
             self.train_images,
             stream=AUGMENTATION,
@@ -138,7 +141,7 @@ class VOCDataModule(pl.LightningDataModule):
         )
 
     def transfer_batch_to_device(self, batch: Sample, device: torch.device, dataloader_idx: int) -> Sample:
-        """The batch on the device; under `data.on_device` the loader only says what to make there."""
+        """Move the batch to the device or, under `data.on_device`, make its crops there."""
         if "nearest_rows" in batch:
             return self.device_crops(batch)
         moved: Sample = super().transfer_batch_to_device(batch, device, dataloader_idx)
@@ -147,15 +150,15 @@ class VOCDataModule(pl.LightningDataModule):
     def val_dataloader(self) -> list[DataLoader[Sample]]:
         trainer = self.trainer
         assert trainer is not None
-        batch_size = self.config.trainer.val_batch_size or (GPU_BATCH_SIZE if self._on_gpu() else 1)
+        batch_size = self.config.trainer.val_batch_size or (GPU_VAL_BATCH_SIZE if self._on_gpu() else 1)
         share = self.val_images.batches(batch_size)[trainer.global_rank :: trainer.world_size]
         loaders = [DataLoader(self.val_images, batch_sampler=share, **self._loader_options())]
         if self.config.data.protocol is Protocol.d2l:
-            steps = len(self.chapter_images) // self.config.batch_size
+            steps = len(self.d2l_images) // self.config.batch_size
             loaders.append(
                 self._crop_loader(
-                    self.chapter_images,
-                    stream=CHAPTER_CROPS,
+                    self.d2l_images,
+                    stream=D2L_CROPS,
                     seed=None,
                     position=lambda: trainer.current_epoch * steps,
                 )
@@ -186,7 +189,7 @@ class VOCDataModule(pl.LightningDataModule):
         if not on_device:
             return DataLoader(crops, batch_sampler=batches, **self._loader_options())
         self.device_crops = DeviceCrops(images, crops.transform, self.trainer.strategy.root_device)
-        log.info("device   %d images, %.1f MB in its memory", len(images), self.device_crops.nbytes / 1e6)
+        log.info("device   %d images, %.1f MB of its memory", len(images), self.device_crops.nbytes / 1e6)
         options = {**self._loader_options(), "collate_fn": default_collate}
         return DataLoader(DrawnChanges(crops), batch_sampler=batches, **options)
 
@@ -196,7 +199,7 @@ class VOCDataModule(pl.LightningDataModule):
 
     @functools.cached_property
     def _ending(self) -> Event:
-        """Set when this process ends, before multiprocessing asks its children to."""
+        """Set when this process ends, before multiprocessing terminates its children."""
         event = multiprocessing.Event()
         atexit.register(event.set)
         return event
@@ -205,7 +208,7 @@ class VOCDataModule(pl.LightningDataModule):
         on_gpu = self._on_gpu()
         workers = self.config.data.num_workers
         if workers is None:
-            # On the CPU a worker would only take a core from the model.
+            # On a CPU, loader processes would only take cores from the network.
             local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
             workers = min(8, max(1, (os.cpu_count() or 1) // local)) if on_gpu else 0
         return {
@@ -213,19 +216,19 @@ class VOCDataModule(pl.LightningDataModule):
             "num_workers": workers,
             "persistent_workers": workers > 0,
             "pin_memory": on_gpu,
-            "worker_init_fn": functools.partial(_leave_signals_to_the_run, ending=self._ending),
+            "worker_init_fn": functools.partial(_ignore_stop_signals, ending=self._ending),
         }
 
 
-def _leave_signals_to_the_run(worker: int, *, ending: Event) -> None:
-    """A cluster signals all processes of a job; a loader process that died of it would fail the last step.
+def _ignore_stop_signals(worker: int, *, ending: Event) -> None:
+    """Ignore stop signals in a loader process: clusters signal all processes of a job, and the last step needs data.
 
-    SIGTERM is also how a process that ends tells its children to end, and waits until they have.
+    SIGTERM ends the loader process if its parent is ending: multiprocessing then sends it to all children and waits.
     """
 
-    def end_if_asked(number: int, frame: FrameType | None) -> None:
+    def exit_with_parent(number: int, frame: FrameType | None) -> None:
         if ending.is_set():
             os._exit(0)
 
     for number in STOP_SIGNALS:
-        signal.signal(number, end_if_asked if number == signal.SIGTERM else signal.SIG_IGN)
+        signal.signal(number, exit_with_parent if number == signal.SIGTERM else signal.SIG_IGN)

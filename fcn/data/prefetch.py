@@ -1,4 +1,4 @@
-"""Reading a few files ahead of whoever works on them."""
+"""Threads that read files ahead of their use."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 THREADS = min(4, os.cpu_count() or 1)
-"""Decoding takes milliseconds and leaves Python's lock; processes would each import torch first."""
+"""Threads suffice because decoders release Python's lock; every process would first import torch."""
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
 def read_ahead(function: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[tuple[Job, Future[Result]]]:
-    """Every job with the future of `function(job)`, in order, run by threads a few jobs ahead of whoever takes them.
+    """Yield every job, in order, with the future of `function(job)`; threads work a few jobs ahead of the consumer.
 
-    Unlike `ThreadPoolExecutor.map`, which would read a whole set into memory, and which ends with the first error.
+    `ThreadPoolExecutor.map` would instead hold the results of all jobs in memory and stop at the first error.
     """
-    waiting: deque[tuple[Job, Future[Result]]] = deque()
+    pending: deque[tuple[Job, Future[Result]]] = deque()
     workers = ThreadPoolExecutor(THREADS)
     try:
         for job in jobs:
-            waiting.append((job, workers.submit(function, job)))
-            if len(waiting) > 2 * THREADS:
-                yield waiting.popleft()
-        while waiting:
-            yield waiting.popleft()
+            pending.append((job, workers.submit(function, job)))
+            if len(pending) > 2 * THREADS:
+                yield pending.popleft()
+        while pending:
+            yield pending.popleft()
     finally:
-        workers.shutdown(cancel_futures=True)  # after an error or Ctrl-C, do not read the rest
+        workers.shutdown(cancel_futures=True)  # after an error or Ctrl-C, skip the remaining files

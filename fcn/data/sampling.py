@@ -1,4 +1,4 @@
-"""The order of the training images, and the share of each process in it."""
+"""Order of the training images, and the share of each process."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch.utils.data import Sampler
 
 from fcn.data.datasets import Key
 
-# First number after the seed: keeps the streams of different purposes apart.
-ORDER, AUGMENTATION, CHAPTER_CROPS = range(3)
+# The number after the seed separates the random streams of different purposes.
+ORDER, AUGMENTATION, D2L_CROPS = range(3)
 
 
 class EpochBatches(Sampler[list[Key]]):
@@ -19,9 +19,10 @@ class EpochBatches(Sampler[list[Key]]):
     Args:
         num_images: size of the set.
         batch_size: images of a step over all processes.
-        position: global steps done so far: says in which epoch, and where in it, the next iteration starts.
-        seed: of the order; None keeps the images in the order of their list.
-        rank: of this process among `world_size`.
+        position: returns the number of global steps done; it decides in which epoch, and at which step of it, the next
+            iteration starts.
+        seed: seed of the order; None keeps the order of the list.
+        rank: rank of this process among `world_size`.
         world_size: number of processes; must divide `batch_size`.
     """
 
@@ -46,7 +47,7 @@ class EpochBatches(Sampler[list[Key]]):
         return self.num_images // self.batch_size
 
     def order(self, epoch: int) -> list[int]:
-        """All image indices in the order of `epoch`."""
+        """Return all image indices in the order of `epoch`."""
         if self.seed is None:
             return list(range(self.num_images))
         rng = np.random.default_rng([self.seed, ORDER, epoch])

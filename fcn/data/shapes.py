@@ -1,12 +1,11 @@
-"""The embedded set: a small dataset of drawn shapes in VOC's layout; nothing to download.
+"""The built-in synthetic dataset: drawn shapes in VOC's layout, without a download.
 
 Facts: 5 shape classes and background; JPEG images with sides of 96 to 160 pixels, landscape and portrait;
-1 to 3 objects an image, turned, scaled and covering each other; palette PNG masks of the image's size, whose
-index is the class, with 255 (void) on the last pixel inside and the first outside of every outline, as in VOC.
+1 to 3 objects per image, rotated, scaled and overlapping; palette PNG masks of the image's size, whose index is the
+class, with 255 (void) on the last pixel inside and the first pixel outside of every outline, as in VOC.
 
-A class has a favourite hue, which some of its objects do not wear: colour is an easy first cue, and only shape
-is a certain one. Corners, tips and arms are finer than a stride of 32, so that finer strides have something to
-gain.
+Most objects of a class, but not all, have its typical hue: colour is an easy first cue, and only the shape is
+reliable. Corners, tips and arms are finer than a stride of 32, so that networks with finer strides score higher.
 """
 
 from __future__ import annotations
@@ -18,30 +17,30 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageDraw, ImageFilter
 
 from fcn.config import IGNORE_INDEX
-from fcn.data.palette import color_map
+from fcn.data.palette import palette_image
 from fcn.data.voc import SPLIT_LISTS, TREE
 from fcn.runs.atomic_files import new_folder
 
 CLASSES: tuple[str, ...] = ("background", "disc", "square", "triangle", "star", "cross")
 
 VERSION: int = 1
-"""Raised whenever the drawing changes: it is in the folder's name, so that no old drawing is read as a new one."""
+"""Raise it whenever the drawing changes: it is part of the folder's name, so that outdated images are not reused."""
 
-SPLITS = ("train", "val")  # the place in this tuple keys the random numbers: append only
+SPLITS = ("train", "val")  # the position in this tuple seeds the random numbers: append only
 MIN_SIDE, MAX_SIDE = 96, 160
 MAX_OBJECTS = 3
-MIN_RADIUS, MAX_RADIUS = 0.28, 0.46  # of the circle round a shape, in shorter sides of the image
-FAVOURITE_HUE_SHARE = 0.9
-HUE_SPREAD = 12  # standard deviation round the favourite hue, in degrees
-BACKGROUND_SATURATION = 0, 35  # range in percent; paler than the objects, as much of what stands in front is
+MIN_RADIUS, MAX_RADIUS = 0.28, 0.46  # of the circumscribed circle, as a fraction of the shorter side of the image
+TYPICAL_HUE_SHARE = 0.9
+HUE_SPREAD = 12  # standard deviation around the typical hue, degrees
+BACKGROUND_SATURATION = 0, 35  # range in percent; paler than the objects, as in many photographs
 OBJECT_SATURATION = 60, 100
-SUPERSAMPLING = 4  # PIL's polygons have no smooth edges, so shapes are drawn this much larger and averaged
+SUPERSAMPLING = 4  # PIL draws polygons without antialiasing: they are drawn this much larger and averaged
 
 FloatArray = NDArray[np.float64]
 
 
 def _round_the_circle(num_rounds: int, *distances: float) -> FloatArray:
-    """Corners at even angles and at `distances` from the centre, over and over: [N, 2] as (x, y)."""
+    """Return corners at equal angles whose distances from the centre repeat `distances`, [N, 2] as (x, y)."""
     radii = np.tile(distances, num_rounds)[:, None]
     angles = np.arange(len(radii)) * (2 * np.pi / len(radii))
     corners: FloatArray = radii * np.stack([np.cos(angles), np.sin(angles)], axis=1)
@@ -60,14 +59,14 @@ OUTLINES: dict[str, FloatArray] = {  # corners in order, [N, 2] as (x, y), in or
 
 
 def ensure_shapes(root: Path, *, num_train: int, num_val: int, seed: int) -> Path:
-    """The folder that contains `VOCdevkit/VOC2012` with the drawn set; draws it first where it is absent.
+    """Return the folder that contains `VOCdevkit/VOC2012` with the dataset, which is drawn unless it exists.
 
-    Other parameters and other versions have other folders. A set appears whole or not at all, so several
-    processes may ask for it at the same time. A sample depends on `seed`, its split and its number in the split
-    alone: a larger set begins with the samples of a smaller one.
+    Every combination of parameters and version has its own folder. A dataset appears complete or not at all, so
+    several processes may call this at the same time. A sample depends only on `seed`, its split and its number in the
+    split: a larger dataset begins with the samples of a smaller one.
 
     Args:
-        root: folder of all drawn sets; it is made where it does not exist.
+        root: folder of all drawn datasets; it is created if necessary.
         num_train: number of training images, at least 1.
         num_val: number of validation images, at least 1.
         seed: at least 0.
@@ -77,7 +76,7 @@ def ensure_shapes(root: Path, *, num_train: int, num_val: int, seed: int) -> Pat
 
     Raises:
         ValueError: if a number is too small.
-        OSError: if the set cannot be written under `root`.
+        OSError: if the dataset cannot be written below `root`.
     """
     _require_at_least(1, "num_train", num_train)
     _require_at_least(1, "num_val", num_val)
@@ -95,7 +94,7 @@ def _require_at_least(minimum: int, name: str, value: int) -> None:
 
 
 def _write_voc(tree: Path, counts: dict[str, int], seed: int) -> None:
-    """Writes images, masks and split lists under `tree`, which must not exist."""
+    """Write images, masks and split lists below `tree`, which must not exist."""
     for name in ("JPEGImages", "SegmentationClass", SPLIT_LISTS):
         (tree / name).mkdir(parents=True)
     names = {split: [f"{split}_{index:05d}" for index in range(count)] for split, count in counts.items()}
@@ -110,13 +109,11 @@ def _write_voc(tree: Path, counts: dict[str, int], seed: int) -> None:
 
 def _write_sample(tree: Path, name: str, image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
     Image.fromarray(image).save(tree / "JPEGImages" / f"{name}.jpg", quality=95)
-    palette_image = Image.fromarray(mask)
-    palette_image.putpalette(color_map().tobytes())  # grey values become indices
-    palette_image.save(tree / "SegmentationClass" / f"{name}.png")
+    palette_image(mask).save(tree / "SegmentationClass" / f"{name}.png")
 
 
 def draw_sample(rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """One image, uint8 [H, W, 3] RGB, and its mask, uint8 [H, W]; `rng` makes every choice in them."""
+    """Draw one image, uint8 [H, W, 3] RGB, and its mask, uint8 [H, W]; `rng` determines both."""
     height, width = rng.integers(MIN_SIDE, MAX_SIDE, size=2, endpoint=True).tolist()
     image = _surface(rng, (height, width), rng.uniform(0, 360), rng.uniform(*BACKGROUND_SATURATION))
     mask = np.zeros((height, width), np.uint8)
@@ -126,27 +123,27 @@ def draw_sample(rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np
         surface = _surface(rng, (height, width), _hue(rng, label), rng.uniform(*OBJECT_SATURATION))
         image += np.asarray(cover)[..., None] / 255 * (surface - image)
         _write_label(mask, cover, label)
-    image += rng.normal(scale=rng.uniform(0, 10), size=(height, width, 1))  # as of a sensor
+    image += rng.normal(scale=rng.uniform(0, 10), size=(height, width, 1))  # sensor noise
     return image.clip(0, 255).astype(np.uint8), mask
 
 
 def _write_label(mask: NDArray[np.uint8], cover: Image.Image, label: int) -> None:
-    """Writes an object into `mask`, in place: its class, and void on both sides of the outline."""
-    # The mean of 3x3 pixels that are each inside or not: 255 only if all nine are inside, 0 only if none is.
+    """Write an object into `mask`, in place: its class, and void on both sides of the outline."""
+    # The mean over 3x3 pixels is 255 only if all nine are inside, and 0 only if all nine are outside.
     share = np.asarray(cover.point([0] * 128 + [255] * 128).filter(ImageFilter.BoxBlur(1)))
     mask[share > 0] = IGNORE_INDEX
     mask[share == 255] = label
 
 
 def _hue(rng: np.random.Generator, label: int) -> float:
-    """The favourite hue of a class give or take, or else any hue; in degrees."""
-    if rng.random() < FAVOURITE_HUE_SHARE:
+    """Draw the hue of an object, degrees: close to that of its class, or any hue for some objects."""
+    if rng.random() < TYPICAL_HUE_SHARE:
         return float(rng.normal(360 * label / (len(CLASSES) - 1), HUE_SPREAD)) % 360
     return float(rng.uniform(0, 360))
 
 
 def _cover(rng: np.random.Generator, name: str, size: tuple[int, int]) -> Image.Image:
-    """A shape somewhere, of some scale and angle: mode L of `size` (H, W), how much of a pixel it covers in 1/255."""
+    """Draw a shape at a random place, scale and angle: mode L, `size` (H, W), covered part of every pixel in 1/255."""
     height, width = size
     radius = min(size) * rng.uniform(MIN_RADIUS, MAX_RADIUS)
     center = np.array([width, height]) * rng.uniform(0.15, 0.85, size=2)
@@ -159,9 +156,9 @@ def _cover(rng: np.random.Generator, name: str, size: tuple[int, int]) -> Image.
 
 
 def _surface(rng: np.random.Generator, size: tuple[int, int], hue: float, saturation: float) -> FloatArray:
-    """A surface of `size` (H, W) with a gradient, stripes or blotches of brightness: [H, W, 3] in about 0..255.
+    """Draw a surface with a gradient, stripes or blotches of brightness: [H, W, 3], about 0 to 255.
 
-    `hue` is in degrees, `saturation` in percent.
+    `size` is (H, W), `hue` is in degrees, `saturation` in percent.
     """
     color = ImageColor.getrgb(f"hsl({hue:.0f}, {saturation:.0f}%, {rng.uniform(30, 70):.0f}%)")
     pattern = (_gradient, _stripes, _blotches)[rng.integers(3)](rng, size)
@@ -185,7 +182,7 @@ def _blotches(rng: np.random.Generator, size: tuple[int, int]) -> FloatArray:
 
 
 def _ramp(rng: np.random.Generator, size: tuple[int, int]) -> FloatArray:
-    """How far each pixel is from the top left corner along a random direction, in pixels: [H, W]."""
+    """Return the distance of each pixel from the top left corner along a random direction, pixels, [H, W]."""
     height, width = size
     angle = rng.uniform(0, 2 * np.pi)
     y, x = np.mgrid[:height, :width]

@@ -1,7 +1,7 @@
 """Joint augmentation of a training image and its mask.
 
-The steps, in this order: random crop, scale, colour jitter, padding, flip. The part that the crop will show
-is cut out of the image before it is scaled, so that no step works on more pixels than the crop needs.
+The steps, in this order: random crop, scale, colour jitter, padding, flip. The part of the image that is visible in
+the crop is cut out before it is scaled, so that no step processes more pixels than the crop needs.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from torchvision.transforms.v2 import functional as F
 
 from fcn.config import IGNORE_INDEX, AugmentationConfig
 
-# The mean of ImageNet, 255 * (0.485, 0.456, 0.406): nearly zero once the image is normalised for the model.
+# The mean of ImageNet, 255 * (0.485, 0.456, 0.406): nearly zero after normalisation.
 PAD_COLOR = (124, 116, 104)
 
 
 @dataclass(frozen=True)
 class TrainTransform:
-    """Random crop of exactly `crop_size` with random changes; by default the chapter's plain random crop.
+    """Random crop of exactly `crop_size` with random augmentation; by default the plain random crop of d2l.
 
-    Scale: uniform in `augmentation.scale`; antialiased bilinear for the image and nearest neighbour for the
-    mask, at the same pixel centres. Whole source pixels are cut out: the scale is met to half a source pixel.
-    Crop: every place inside the image is equally likely. Along an axis where the scaled image is smaller than
-    the crop, all of it is shown, padded to a random place: the two borders are treated alike, and the image
-    meets the strides of the network in every phase. Padding is `PAD_COLOR`, and 255 in the mask.
+    Scale: uniform in `augmentation.scale`; antialiased bilinear for the image and nearest neighbour for the mask, at
+    the same pixel centres. Whole source pixels are cut out, so the scale is exact to half a source pixel.
+    Crop: every position inside the image is equally likely. Along an axis where the scaled image is smaller than
+    the crop, all of it is visible, at a random position between padding: both borders are treated alike, and the
+    image meets the network's strides in every phase. Padding is `PAD_COLOR`, and 255 in the mask.
     Jitter: brightness, contrast, saturation, hue, in this fixed order, before padding, so that the padding
-    neither changes nor takes part in the mean that contrast refers to.
+    keeps its colour and does not enter the mean that contrast refers to.
 
     Attributes:
-        crop_size: height and width of what comes back, pixels.
-        augmentation: ranges and probabilities of the changes.
+        crop_size: height and width of the crop, pixels.
+        augmentation: ranges and probabilities.
     """
 
     crop_size: tuple[int, int]
     augmentation: AugmentationConfig
 
     def __call__(self, image: Tensor, mask: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Image, uint8 [3, h, w] with channels last, and mask, uint8 [h, w], of `crop_size`, in memory of their own.
+        """Return image, uint8 [3, h, w], channels last, and mask, uint8 [h, w], of `crop_size`, in their own memory.
 
         Args:
             image: uint8 [3, H, W], RGB; fastest with channels last in memory.
@@ -58,9 +58,9 @@ class TrainTransform:
         return self._pad(pixels, PAD_COLOR, change).permute(2, 0, 1), self._pad(mask, (IGNORE_INDEX,), change)
 
     def draw(self, size: tuple[int, int], rng: np.random.Generator) -> Change:
-        """What happens to an image of this height and width.
+        """Draw the random parameters for an image of this height and width.
 
-        Eight numbers are drawn whatever the settings, so that switching one change on leaves the others as they were.
+        Eight numbers are drawn independently of the settings, so that enabling one change leaves the others unchanged.
         """
         scale, vertical, horizontal, flip, *jitter = rng.random(8).tolist()
         low, high = self.augmentation.scale
@@ -73,7 +73,7 @@ class TrainTransform:
         )
 
     def jitter(self, image: Tensor, draws: list[float]) -> Tensor:
-        """`image` with every change whose strength is not zero; `draws` are four numbers in [0, 1)."""
+        """Apply every colour change whose strength is not zero; `draws` are four numbers in [0, 1)."""
         strength = self.augmentation
         brightness, contrast, saturation, hue = (2 * draw - 1 for draw in draws)
         if strength.brightness:
@@ -87,9 +87,9 @@ class TrainTransform:
         return image
 
     def _pad(self, pixels: Tensor, color: tuple[int, ...], change: Change) -> Tensor:
-        """Copy of uint8 [H, W, ...] at its place in padding of `crop_size`, flipped if it is to be.
+        """Copy uint8 [H, W, ...] to its place in padding of `crop_size`, flipped if drawn.
 
-        A copy, because what is cut is a view of the caller's image, which many crops may share.
+        A copy, because the pixels are a view of the caller's image, which several crops may share.
         """
         columns = change.columns.target
         if change.flip:
@@ -97,7 +97,7 @@ class TrainTransform:
             columns = slice(width - columns.stop, width - columns.start)
         if pixels.shape[:2] == self.crop_size:
             return pixels.contiguous() if change.flip else pixels.clone(memory_format=torch.contiguous_format)
-        # Row by row, since pixel by pixel takes longer than all the rest.
+        # Repeating whole rows is faster than filling pixel by pixel, which would dominate the transform.
         row = torch.tensor(color, dtype=torch.uint8).repeat(self.crop_size[1])
         padded = row.repeat(self.crop_size[0], 1).view(*self.crop_size, *pixels.shape[2:])
         padded[change.rows.target, columns] = pixels
@@ -106,25 +106,25 @@ class TrainTransform:
 
 @dataclass(frozen=True)
 class Axis:
-    """Along one axis: which pixels are taken from the image, and where in the crop they go."""
+    """Source pixels in the image and target pixels in the crop, along one axis."""
 
     source: slice
     target: slice
 
     @property
     def taken(self) -> int:
-        """Length of the source."""
+        """Number of source pixels."""
         return int(self.source.stop - self.source.start)
 
     @property
     def length(self) -> int:
-        """Length of the target."""
+        """Number of target pixels."""
         return int(self.target.stop - self.target.start)
 
 
 @dataclass(frozen=True)
 class Change:
-    """What was drawn for a sample: where it lies, whether it is flipped last of all, four numbers for the jitter."""
+    """Random parameters of a sample: its place, whether it is flipped at the end, four numbers for the jitter."""
 
     rows: Axis
     columns: Axis
@@ -133,17 +133,17 @@ class Change:
 
 
 def _place(side: int, *, crop: int, factor: float, position: float) -> Axis:
-    """Place of a crop of `crop` pixels in an image of `side`, scaled by `factor`; `position` in [0, 1)."""
-    wanted = max(1, round(crop / factor))
-    taken = min(side, wanted)
-    length = max(1, round(taken * crop / wanted))
+    """Return the place of a crop of `crop` pixels in an image of `side`, scaled by `factor`; `position` in [0, 1)."""
+    needed = max(1, round(crop / factor))
+    taken = min(side, needed)
+    length = max(1, round(taken * crop / needed))
     start = int(position * (side - taken + 1))
     offset = int(position * (crop - length + 1))
     return Axis(slice(start, start + taken), slice(offset, offset + length))
 
 
 def _cut(image: Tensor, mask: Tensor, rows: Axis, columns: Axis) -> tuple[Tensor, Tensor]:
-    """The source pixels of both, scaled to the size of the target."""
+    """Return the source pixels of image and mask, scaled to the size of the target."""
     image = image[:, rows.source, columns.source]
     mask = mask[rows.source, columns.source]
     size = [rows.length, columns.length]
@@ -153,10 +153,10 @@ def _cut(image: Tensor, mask: Tensor, rows: Axis, columns: Axis) -> tuple[Tensor
     return _resample(image, size), torch.from_numpy(chosen.take(nearest_pixels(rows.taken, rows.length), axis=0))
 
 
-# As many as a scale in [0.5, 2] has for a side of 480.
+# Enough for all source lengths of a scale in [0.5, 2] and a side of 480.
 @functools.lru_cache(maxsize=1024)
 def nearest_pixels(taken: int, length: int) -> NDArray[np.int64]:
-    """The pixel among `taken` that each of `length` shows when a mask is scaled: the nearest one, int64 [length]."""
+    """Return the nearest of `taken` source pixels for each of `length` target pixels, int64 [length]."""
     # Bilinear samples at pixel centres; NEAREST_EXACT does too, plain NEAREST is off by up to half a pixel.
     numbers = torch.arange(taken, dtype=torch.float32).view(1, 1, -1)
     table: NDArray[np.int64] = F.resize(numbers, [1, length], InterpolationMode.NEAREST_EXACT).flatten().long().numpy()
@@ -164,7 +164,7 @@ def nearest_pixels(taken: int, length: int) -> NDArray[np.int64]:
 
 
 def _resample(image: Tensor, size: list[int]) -> Tensor:
-    # Twice as fast with channels last in memory, without gaps between the rows.
+    # Twice as fast with channels last in contiguous memory.
     source = image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
     # For an output one pixel wide torch 2.15 is wrong with uint8, and with channels first in memory.
     scaled: Tensor = F.resize(source.float() if size[1] == 1 else source, size, antialias=True)

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from fcn.config import VOC_CLASSES, ConfigError
-from fcn.data.palette import color_map
+from fcn.data.palette import palette_image
 from fcn.data.prefetch import read_ahead
 from fcn.data.voc import SPLIT_LISTS, DataError
 from fcn.inference.image_files import Source, read_upright
@@ -184,13 +184,6 @@ def check_submission(sources: Sequence[Source], classes: Sequence[str] | None = 
             f"voc_submission (=true) needs a run with the {len(VOC_CLASSES)} classes of VOC in their order; this one "
             f"has {len(classes)}: {', '.join(classes[:4])}..."
         )
-
-
-def palette_image(mask: NDArray[np.uint8]) -> Image.Image:
-    """A mask [H, W] as VOC's own are: palette image whose index is the class, in VOC's colours."""
-    image = Image.fromarray(mask)
-    image.putpalette(color_map().tobytes())  # makes the grey image one of mode P, its pixels untouched
-    return image
 
 
 def predict(predictor: Predictor, sources: Iterable[Source], folder: OutputFolder) -> Iterator[DataError | None]:

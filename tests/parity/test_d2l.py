@@ -17,7 +17,7 @@ from fcn.cli.train import compose
 from fcn.config import Config
 from fcn.data.datasets import Crops
 from fcn.data.module import VOCDataModule
-from fcn.data.sampling import AUGMENTATION, CHAPTER_CROPS, EpochBatches
+from fcn.data.sampling import AUGMENTATION, D2L_CROPS, EpochBatches
 from fcn.data.transforms import TrainTransform
 from fcn.inference.predictor import load_network
 from fcn.models.network import IMAGENET_MEAN, IMAGENET_STD, memory_layout
@@ -132,7 +132,7 @@ def test_losses_weights_and_accuracies_are_the_chapters(config, tmp_path):
     for epoch in range(EPOCHS):
         train = batches_of(data.train_images, epoch=epoch, seed=config.seed, stream=AUGMENTATION, config=config)
         results.append([chapter.step(*batch) for batch in train])
-        test = batches_of(data.chapter_images, epoch=epoch, seed=None, stream=CHAPTER_CROPS, config=config)
+        test = batches_of(data.d2l_images, epoch=epoch, seed=None, stream=D2L_CROPS, config=config)
         tests.append(chapter.accuracy(test))
 
     events = EventAccumulator(str(tmp_path / "run"))

@@ -1,4 +1,4 @@
-"""Fetching and unpacking VOC's archive, from a server on this machine."""
+"""Downloading and extracting VOC's archive, from a local server."""
 
 import functools
 import hashlib
@@ -30,7 +30,7 @@ LIST = "VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt"
 
 @pytest.fixture
 def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the download would put its archive. Nothing listens at the address."""
+    """Path of an archive that is already downloaded; nothing listens at its URL."""
     monkeypatch.setenv("no_proxy", "*")
     (tmp_path / "root").mkdir()
     path = tmp_path / "root" / "voc.tar"
@@ -40,14 +40,14 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def publish(path: Path, monkeypatch: pytest.MonkeyPatch, *, url: str) -> None:
-    """Makes torchvision's table say that `path` is the archive, to be had at `url`."""
+    """Register `path` in torchvision's table as the archive at `url`."""
     md5 = hashlib.md5(path.read_bytes()).hexdigest()
     monkeypatch.setitem(DATASET_YEAR_DICT, "2012", {"url": url, "filename": "voc.tar", "md5": md5})
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
-    """Address of a web server on this machine for the folder `web`."""
+    """URL of a local web server for the folder `web`."""
     (tmp_path / "web").mkdir()
 
     class Handler(http.server.SimpleHTTPRequestHandler):
@@ -65,14 +65,14 @@ def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_an_archive_that_is_there_is_unpacked_and_not_fetched(archive: Path) -> None:
+def test_existing_archive_is_extracted_without_download(archive: Path) -> None:
     archives.download(archive.parent)
     assert (archive.parent / LIST).read_text() == "a\n"
     assert names_in(archive.parent) == ["VOCdevkit", "voc.tar"]
     assert names_in(archive.parent / "VOCdevkit") == ["VOC2012"]
 
 
-def test_a_complete_tree_is_left_alone(archive: Path) -> None:
+def test_existing_tree_is_not_replaced(archive: Path) -> None:
     list_of = archive.parent / LIST
     list_of.parent.mkdir(parents=True)
     list_of.write_text("mine\n")
@@ -81,7 +81,7 @@ def test_a_complete_tree_is_left_alone(archive: Path) -> None:
     assert (archive.parent / LIST).read_text() == "mine\n"
 
 
-def test_a_damaged_archive_is_fetched_anew(
+def test_damaged_archive_is_downloaded_again(
     archive: Path, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(archive, monkeypatch, url=f"{server}/voc.tar")
@@ -91,47 +91,47 @@ def test_a_damaged_archive_is_fetched_anew(
     assert (archive.parent / LIST).read_text() == "a\n"
 
 
-def test_an_archive_with_the_wrong_sum_is_not_unpacked(
+def test_archive_with_wrong_md5_is_not_extracted(
     archive: Path, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(archive, monkeypatch, url=f"{server}/voc.tar")
     archive.unlink()
     make_archive(tmp_path / "web" / "voc.tar", {LIST: b"forged\n"})
-    with pytest.raises(DataError, match=r"must be fetched to .*voc\.tar, which failed: .*corrupted"):
+    with pytest.raises(DataError, match=r"downloading .* to .*voc\.tar failed: .*corrupted"):
         archives.download(archive.parent)
     assert not (archive.parent / "VOCdevkit").exists()
 
 
-def test_without_network_the_error_says_what_to_bring_where(archive: Path) -> None:
+def test_failed_download_names_the_file_to_copy(archive: Path) -> None:
     archive.unlink()
-    with pytest.raises(DataError, match=rf"must be fetched to {archive}.*; check network .* \(md5 [0-9a-f]{{32}}\)"):
+    with pytest.raises(
+        DataError, match=rf"downloading .* to {archive} failed.*; check network .* \(md5 [0-9a-f]{{32}}\)"
+    ):
         archives.download(archive.parent)
 
 
-def test_a_half_unpacked_tree_is_not_taken_for_a_whole_one(archive: Path) -> None:
+def test_incomplete_tree_is_an_error(archive: Path) -> None:
     (archive.parent / "VOCdevkit" / "VOC2012" / "JPEGImages").mkdir(parents=True)
-    with pytest.raises(DataError, match=r"VOC2012 must hold .*; move the half unpacked tree away"):
+    with pytest.raises(DataError, match=r"VOC2012 must contain .*; move the incomplete tree away"):
         archives.download(archive.parent)
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt(), OSError("No space left on device")])
-def test_an_interrupted_extraction_leaves_nothing_and_can_be_repeated(
-    archive: Path, interruption: BaseException
-) -> None:
-    def stop_half_way(self: tarfile.TarFile, path: Path, **_: object) -> None:
+def test_interrupted_extraction_leaves_nothing_and_can_be_repeated(archive: Path, interruption: BaseException) -> None:
+    def interrupt_extraction(self: tarfile.TarFile, path: Path, **_: object) -> None:
         (path / LIST).parent.mkdir(parents=True)
         raise interruption
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tarfile.TarFile, "extractall", stop_half_way)
-        with pytest.raises((KeyboardInterrupt, DataError), match=r"^$|must unpack into .*No space left .*; make room"):
+        patch.setattr(tarfile.TarFile, "extractall", interrupt_extraction)
+        with pytest.raises((KeyboardInterrupt, DataError), match=r"^$|extracting .*No space left .*; make room"):
             archives.download(archive.parent)
     assert not (archive.parent / "VOCdevkit").exists()
     archives.download(archive.parent)
     assert (archive.parent / LIST).is_file()
 
 
-def test_the_tree_appears_all_at_once(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tree_appears_complete_or_not_at_all(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def see_both(source: Path, target: Path) -> None:
         assert (source / "ImageSets" / "Segmentation" / "train.txt").read_text() == "a\n"
         assert not target.exists()
@@ -143,16 +143,16 @@ def test_the_tree_appears_all_at_once(archive: Path, monkeypatch: pytest.MonkeyP
     assert not (archive.parent / "VOCdevkit").exists()
 
 
-def test_a_member_cannot_leave_the_folder(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_archive_member_cannot_leave_the_folder(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_archive(archive, {LIST: b"a\n", "../../evil.txt": b"x"})
     publish(archive, monkeypatch, url="http://127.0.0.1:9/voc.tar")
-    with pytest.raises(DataError, match=r"must unpack into .*evil\.txt"):
+    with pytest.raises(DataError, match=r"extracting .*evil\.txt"):
         archives.download(archive.parent)
     assert not list(archive.parent.parent.rglob("evil.txt"))
     assert not (archive.parent / "VOCdevkit" / "VOC2012").exists()
 
 
-def test_a_python_that_cannot_unpack_safely_does_not_unpack(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_without_safe_extraction_is_an_error(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(tarfile, "data_filter")
-    with pytest.raises(DataError, match=r"Python must be at least 3\.10\.12.*; update it, or unpack by hand into"):
+    with pytest.raises(DataError, match=r"Python must be at least 3\.10\.12.*; update it, or extract by hand into"):
         archives.download(archive.parent)

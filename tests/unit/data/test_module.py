@@ -1,4 +1,4 @@
-"""Which images, in which order, changed how, for which process."""
+"""Order, augmentation and sharing of the images of a run."""
 
 from collections import Counter
 from dataclasses import replace
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from fcn import config as configuration
 from fcn.config import AugmentationConfig, Config, ConfigError, DataConfig, Protocol, ShapesConfig
 from fcn.data import shapes
-from fcn.data.cache import Decoded
+from fcn.data.cache import DecodedImages
 from fcn.data.datasets import Crops, WholeImages
 from fcn.data.image_sets import locate_root
 from fcn.data.module import VOCDataModule
@@ -38,7 +38,7 @@ sizes = st.tuples(st.integers(1, 40), st.integers(1, 5), st.integers(1, 4))  # i
 
 
 @given(sizes, st.integers(0, 3), st.integers(0, 5))
-def test_the_processes_share_every_global_batch(size, seed, epoch):
+def test_ranks_share_every_global_batch(size, seed, epoch):
     num_images, share, world = size
     batch_size = share * world
     if num_images < batch_size:
@@ -59,7 +59,7 @@ def test_the_processes_share_every_global_batch(size, seed, epoch):
 
 
 @given(st.integers(2, 30), st.integers(1, 4), st.integers(0, 60))
-def test_a_resumed_order_is_the_rest_of_the_uninterrupted_one(num_images, batch_size, done):
+def test_resumed_order_is_the_rest_of_the_uninterrupted_order(num_images, batch_size, done):
     if num_images < batch_size:
         return
     batches = EpochBatches(num_images, batch_size=batch_size, position=lambda: 0, seed=7)
@@ -72,7 +72,7 @@ def test_a_resumed_order_is_the_rest_of_the_uninterrupted_one(num_images, batch_
     assert list(batches) == uninterrupted[done:]
 
 
-def test_epochs_differ_and_seeds_differ():
+def test_order_is_a_function_of_seed_and_epoch():
     def order(seed, epoch):
         return EpochBatches(50, batch_size=5, position=lambda: 0, seed=seed).order(epoch)
 
@@ -83,9 +83,9 @@ def test_epochs_differ_and_seeds_differ():
 
 
 @given(st.lists(st.tuples(st.integers(1, 2), st.integers(1, 2)), min_size=1, max_size=30), st.integers(1, 9))
-def test_validation_batches_hold_each_image_once_and_images_of_one_size(sizes, batch_size):
+def test_validation_batches_contain_every_image_once_and_one_size_each(sizes, batch_size):
     starts = list(accumulate((4 * height * width for height, width in sizes), initial=0))
-    decoded = Decoded(Path("absent"), sizes, starts[:-1])
+    decoded = DecodedImages(Path("absent"), sizes, starts[:-1])
     batches = WholeImages([Pair("x", Path("x"), Path("x"))] * len(sizes), num_classes=2, decoded=decoded).batches(
         batch_size
     )
@@ -97,11 +97,11 @@ def test_validation_batches_hold_each_image_once_and_images_of_one_size(sizes, b
 
 
 @pytest.mark.parametrize("val_batch_size", [None, 3])
-def test_processes_share_the_validation_batches_of_the_whole_set(module, val_batch_size):
-    """Which images are rounded together does not depend on the number of processes; one of them may get none."""
+def test_ranks_share_the_validation_batches(module, val_batch_size):
+    """The composition of a batch does not depend on the number of ranks; a rank may have no batch."""
 
     def shares(world):
-        found = []
+        batches = []
         for rank in range(world):
             config = replace(module.config, trainer=replace(module.config.trainer, val_batch_size=val_batch_size))
             data = VOCDataModule(config)
@@ -111,9 +111,9 @@ def test_processes_share_the_validation_batches_of_the_whole_set(module, val_bat
             )
             data.setup("fit")
             (loader,) = data.val_dataloader()
-            found.append(list(loader.batch_sampler))
-            assert [len(batch["image"]) for batch in loader] == [len(indices) for indices in found[-1]]
-        return found
+            batches.append(list(loader.batch_sampler))
+            assert [len(batch["image"]) for batch in loader] == [len(indices) for indices in batches[-1]]
+        return batches
 
     (alone,) = shares(1)
     for world in (2, 7):
@@ -134,7 +134,7 @@ def crops(module, seed=0):
     return Crops(module.train_images, TrainTransform((64, 64), augmentation), seed=seed, stream=AUGMENTATION)
 
 
-def test_a_sample_depends_on_seed_epoch_and_index_alone(module):
+def test_sample_is_a_function_of_seed_epoch_and_index(module):
     first = crops(module)[1, 3]
     torch.manual_seed(123)
     np.random.seed(5)  # noqa: NPY002 - the global generator must not matter
@@ -145,22 +145,22 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone(module):
         assert not torch.equal(first["image"], other["image"])
 
 
-@pytest.mark.parametrize("switch", [True, False])
-def test_the_cache_can_be_switched_off(shapes_root, tmp_path, switch):
-    data = VOCDataModule(shapes_config(shapes_root, cache=switch, cache_dir=str(tmp_path)))
+@pytest.mark.parametrize("enabled", [True, False])
+def test_cache_can_be_disabled(shapes_root, tmp_path, enabled):
+    data = VOCDataModule(shapes_config(shapes_root, cache=enabled, cache_dir=str(tmp_path)))
     data.prepare_data()
     data.setup("fit")
-    assert len(list(tmp_path.iterdir())) == (2 if switch else 0)
-    assert (data.train_images.decoded is not None) == (data.val_images.decoded is not None) == switch
+    assert len(list(tmp_path.iterdir())) == (2 if enabled else 0)
+    assert (data.train_images.decoded is not None) == (data.val_images.decoded is not None) == enabled
 
 
-def test_images_leave_as_uint8(module):
+def test_samples_are_uint8(module):
     for sample in (crops(module)[0, 0], module.val_images[0]):
         assert sample["image"].dtype == sample["mask"].dtype == torch.uint8
         assert sample["image"].shape[1:] == sample["mask"].shape
 
 
-def test_the_chapters_protocol_drops_images_below_the_crop(shapes_root):
+def test_d2l_protocol_drops_images_smaller_than_the_crop(shapes_root):
     config = shapes_config(shapes_root, protocol=Protocol.d2l, crop_size=[110, 110], batch_size=1)
     data = VOCDataModule(config)
     data.prepare_data()
@@ -171,16 +171,16 @@ def test_the_chapters_protocol_drops_images_below_the_crop(shapes_root):
     assert len(data.train_images) == sum(fitting)
     assert data.dropped == len(fitting) - sum(fitting)
     assert 0 < data.dropped < 8
-    assert len(data.val_images) == 5  # VOC's protocol keeps them all
+    assert len(data.val_images) == 5  # validation keeps all images
 
 
-def test_a_crop_larger_than_every_image_is_an_error_in_the_chapters_protocol(shapes_root):
+def test_d2l_protocol_needs_an_image_as_large_as_the_crop(shapes_root):
     config = shapes_config(shapes_root, protocol=Protocol.d2l, crop_size=[400, 400])
-    with pytest.raises(DataError, match=r"data.crop_size \(=400x400\) must fit into some image"):
+    with pytest.raises(DataError, match=r"data.crop_size \(=400x400\) must fit into an image"):
         VOCDataModule(config).setup("fit")
 
 
-def test_a_batch_larger_than_the_set_is_an_error(shapes_root):
+def test_batch_size_must_not_exceed_the_dataset(shapes_root):
     config = shapes_config(shapes_root, batch_size=16)
     data = VOCDataModule(config)
     data.prepare_data()
@@ -188,22 +188,22 @@ def test_a_batch_larger_than_the_set_is_an_error(shapes_root):
         data.setup("fit")
 
 
-def test_the_embedded_set_has_its_own_classes(shapes_root):
+def test_synthetic_dataset_has_its_own_classes(shapes_root):
     config = shapes_config(shapes_root, classes=list(configuration.VOC_CLASSES))
-    with pytest.raises(ConfigError, match=r"data\.classes must be the embedded set's own"):
+    with pytest.raises(ConfigError, match=r"data\.classes must be those of the synthetic dataset"):
         locate_root(config.data, prepare=True)
 
 
-def test_a_run_does_not_go_on_with_other_images_unasked(module):
+def test_resume_with_other_images_needs_permission(module):
     state = module.state_dict()
     module.load_state_dict(state)
     other = {"images": len(module.val_images), "sha256": "0" * 64}
     changed = {**state, "fingerprint": {**state["fingerprint"], "val": other}}
-    with pytest.raises(ConfigError, match=r"data.root \(=.*\) holds other images .*; .* add allow=\[data\]"):
+    with pytest.raises(ConfigError, match=r"data.root \(=.*\) contains other images .*; .* add allow=\[data\]"):
         module.load_state_dict(changed)
     allowing = VOCDataModule(replace(module.config, allow=["data"]))
     allowing.setup("fit")
     allowing.trainer = module.trainer
     allowing.load_state_dict(changed)
-    with pytest.raises(ConfigError, match=r"holds other images .* begin a new run with model.init_from"):
+    with pytest.raises(ConfigError, match=r"contains other images .* start a new run with model.init_from"):
         allowing.load_state_dict({**changed, "steps_per_epoch": module.steps_per_epoch + 1})

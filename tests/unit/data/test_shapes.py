@@ -1,4 +1,4 @@
-"""What a user of the embedded set relies on: VOC's layout, the same pixels everywhere, and a set that is whole."""
+"""The synthetic dataset: VOC's layout, reproducible pixels, complete or missing as a whole."""
 
 import multiprocessing
 from multiprocessing.synchronize import Barrier
@@ -24,7 +24,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """The bytes of every file below `folder`, by relative path."""
+    """Return the bytes of every file below `folder` by relative path."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -58,7 +58,7 @@ def test_folder_holds_the_listed_files_and_no_others(root: Path) -> None:
     assert {path.name for path in (tree / "SegmentationClass").iterdir()} == {f"{name}.png" for name in names}
 
 
-def test_images_are_rgb_and_masks_wear_the_colours_of_voc(root: Path) -> None:
+def test_images_are_rgb_and_masks_have_the_colours_of_voc(root: Path) -> None:
     for pair in read_split(root, "val"):
         with Image.open(pair.image) as image, Image.open(pair.mask) as mask:
             assert (image.format, image.mode) == ("JPEG", "RGB")
@@ -66,7 +66,7 @@ def test_images_are_rgb_and_masks_wear_the_colours_of_voc(root: Path) -> None:
             np.testing.assert_array_equal(np.asarray(mask.convert("RGB")), color_map()[np.asarray(mask)])
 
 
-# What is drawn
+# Content
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -97,7 +97,7 @@ def test_void_is_a_thin_border(masks: Masks) -> None:
 
 
 def test_objects_are_filled_where_the_mask_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Red objects without texture on a grey background: image and mask must tell the same story."""
+    """Red objects without texture on a grey background: image and mask must agree."""
 
     def plain(_rng: np.random.Generator, size: tuple[int, int], _hue: float, saturation: float) -> np.ndarray:
         color = (200, 50, 50) if saturation >= shapes.OBJECT_SATURATION[0] else (90, 90, 90)
@@ -138,7 +138,9 @@ def test_seeds_and_splits_differ(root: Path, tmp_path: Path) -> None:
     assert len(set(images)) == len(images)
 
 
-def test_parameters_and_version_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_combination_of_parameters_and_version_has_its_own_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for parameters in ((1, 2, 0), (2, 1, 0), (1, 2, 1)):
         ensure_shapes(tmp_path, num_train=parameters[0], num_val=parameters[1], seed=parameters[2])
     monkeypatch.setattr(shapes, "VERSION", 999)
@@ -147,10 +149,10 @@ def test_parameters_and_version_have_folders_of_their_own(tmp_path: Path, monkey
     assert (tmp_path / "v999-1-2-seed0").is_dir()
 
 
-# All at once or not at all
+# Complete or not at all
 
 
-def test_present_set_is_not_drawn_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_existing_dataset_is_not_drawn_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shapes, "draw_sample", lambda _rng: pytest.fail("drew again"))
     assert ensure_shapes(root.parent, num_train=NUM_TRAIN, num_val=NUM_VAL, seed=0) == root
 
@@ -160,7 +162,7 @@ def draw_together(root: Path, barrier: Barrier) -> None:
     ensure_shapes(root, num_train=6, num_val=4, seed=0)
 
 
-def test_processes_at_the_same_time_leave_one_whole_set(tmp_path: Path) -> None:
+def test_simultaneous_processes_leave_one_complete_dataset(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     barrier = context.Barrier(2)
     processes = [context.Process(target=draw_together, args=(tmp_path, barrier)) for _ in range(2)]
@@ -174,7 +176,7 @@ def test_processes_at_the_same_time_leave_one_whole_set(tmp_path: Path) -> None:
     assert contents(tmp_path / alone.name) == contents(alone)
 
 
-def test_set_of_a_faster_process_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dataset_of_a_faster_process_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw, overtaken = shapes.draw_sample, False
 
     def overtake(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -217,7 +219,7 @@ def test_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monke
         ({"seed": -1}, r"seed \(=-1\) must be at least 0; use seed=0"),
     ],
 )
-def test_too_small_a_number_is_named(tmp_path: Path, parameters: dict[str, int], message: str) -> None:
+def test_numbers_below_their_minimum_are_errors(tmp_path: Path, parameters: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ensure_shapes(tmp_path, **{"num_train": 1, "num_val": 1, "seed": 0, **parameters})
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""What training relies on: image and mask stay aligned, sizes are exact, the generator decides everything."""
+"""Training transform: image and mask stay aligned, sizes are exact, all randomness comes from the generator."""
 
 import collections
 import pickle
@@ -31,7 +31,7 @@ def rng(seed: int) -> np.random.Generator:
 
 
 def coded(height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Image and mask in which every pixel tells its place: column + 7 * row, modulo 97, in all channels."""
+    """Return image and mask whose values encode the position: column + 7 * row, modulo 97, in all channels."""
     mask = ((torch.arange(width) + 7 * torch.arange(height)[:, None]) % 97).to(torch.uint8)
     return mask.expand(3, -1, -1).clone(), mask
 
@@ -49,7 +49,7 @@ def random_pair(height: int, width: int) -> tuple[Tensor, Tensor]:
     scale=st.tuples(st.floats(0.1, 10), st.floats(0.1, 10)).map(sorted),
     seed=seeds,
 )
-def test_any_image_gives_exactly_the_crop_size_and_no_new_label(
+def test_crop_has_exact_size_and_no_new_label(
     size: tuple[int, int], crop: tuple[int, int], scale: list[float], seed: int
 ) -> None:
     image, mask = random_pair(*size)
@@ -87,8 +87,8 @@ def test_image_and_mask_stay_aligned_and_padding_is_exact(
 
 @examples
 @given(size=st.tuples(st.integers(8, 40), st.integers(8, 40)), seed=seeds)
-def test_by_default_it_is_the_chapters_crop(size: tuple[int, int], seed: int) -> None:
-    """The output is one of all the windows, the same for image and mask, bit for bit."""
+def test_default_is_the_random_crop_of_d2l(size: tuple[int, int], seed: int) -> None:
+    """The output is one window of image and mask, bit for bit."""
     image, mask = random_pair(*size)
     out_image, out_mask = TrainTransform((8, 8), PLAIN)(image, mask, rng(seed))
     windows = [
@@ -99,7 +99,7 @@ def test_by_default_it_is_the_chapters_crop(size: tuple[int, int], seed: int) ->
     assert any(torch.equal(out_image, i) and torch.equal(out_mask, m) for i, m in windows)
 
 
-def test_a_flip_is_exact_and_leaves_the_crop_where_it_was() -> None:
+def test_flip_is_exact_and_keeps_the_crop() -> None:
     image, mask = coded(30, 40)
     for seed in range(5):
         straight = TrainTransform((16, 24), AugmentationConfig(flip=0.0))(image, mask, rng(seed))
@@ -108,7 +108,7 @@ def test_a_flip_is_exact_and_leaves_the_crop_where_it_was() -> None:
         assert torch.equal(flipped[1], torch.flip(straight[1], [1]))
 
 
-def test_flips_come_with_their_probability() -> None:
+def test_flip_probability() -> None:
     image, mask = coded(1, 2)
     transform = TrainTransform((1, 2), AugmentationConfig(flip=0.3))
     generator = rng(0)
@@ -121,7 +121,7 @@ def test_flips_come_with_their_probability() -> None:
     [((7, 9), (5, 6), 3 * 4), ((5, 6), (7, 9), 3 * 4), ((7, 6), (5, 9), 3 * 4), ((5, 6), (5, 6), 1)],
     ids=["crop", "pad", "crop and pad", "exact"],
 )
-def test_every_place_is_equally_likely(size: tuple[int, int], crop: tuple[int, int], places: int) -> None:
+def test_crop_positions_are_uniform(size: tuple[int, int], crop: tuple[int, int], places: int) -> None:
     image, mask = coded(*size)
     transform = TrainTransform(crop, PLAIN)
     generator = rng(0)
@@ -132,8 +132,8 @@ def test_every_place_is_equally_likely(size: tuple[int, int], crop: tuple[int, i
     assert chi_square < 31.3  # the 99.9 % point for 11 degrees of freedom
 
 
-def test_scales_fill_their_range() -> None:
-    """A ramp over columns tells the scale: the labels of a crop span crop / scale columns."""
+def test_scales_are_uniform_in_their_range() -> None:
+    """A ramp over columns reveals the scale: the labels of a crop span crop / scale columns."""
     mask = torch.arange(200, dtype=torch.uint8).expand(200, -1)
     transform = TrainTransform((50, 50), AugmentationConfig(scale=[0.5, 2.0]))
     generator = rng(0)
@@ -148,22 +148,22 @@ def test_scales_fill_their_range() -> None:
 
 
 @pytest.mark.parametrize("scale", [0.25, 0.5, 0.7, 1.5, 2.0, 4.0])
-def test_scaled_image_and_mask_have_the_same_geometry(scale: float) -> None:
-    """On a ramp, bilinear gives the very place of a sample and nearest its pixel: half a pixel apart at most,
-    and without the constant shift that nearest neighbour at pixel corners has."""
+def test_scaled_image_and_mask_are_aligned(scale: float) -> None:
+    """On a ramp, bilinear gives the position of a sample and nearest its pixel: at most half a pixel apart, without the
+    constant shift of nearest neighbour at pixel corners."""
     ramp = torch.arange(200, dtype=torch.uint8).expand(160, -1)
     image, mask = TrainTransform((48, 48), AugmentationConfig(scale=[scale, scale]))(
         ramp.expand(3, -1, -1), ramp, rng(1)
     )
     shown = mask != 255
-    # Antialiasing at the rim of what is cut out is one-sided: leave out one sample on each side.
+    # Antialiasing at the border of the cut is one-sided: ignore one sample on each side.
     difference = (image[0].double() - mask.double())[:, 2:-2][shown[:, 2:-2]]
     assert difference.abs().max() <= 1
     assert abs(difference.mean()) < 0.26  # rounding of half pixels up adds 0.25 at scale 0.5
 
 
 def triangles(side: int, length: int) -> np.ndarray:
-    """What each of `length` pixels takes of `side`: triangles as wide as the larger kind of pixel, [length, side]."""
+    """Return the weights of `side` source pixels in `length` target pixels: triangles as wide as the larger pixel."""
     scale = side / length
     distances = np.arange(side) + 0.5 - scale * (np.arange(length)[:, None] + 0.5)
     weights = np.maximum(0, 1 - np.abs(distances) / max(scale, 1))
@@ -174,8 +174,8 @@ def triangles(side: int, length: int) -> np.ndarray:
 @given(crop=st.tuples(sides, sides), scale=st.floats(0.2, 5))
 @example(crop=(1, 1), scale=0.5)  # torch's uint8 kernel fails here
 @example(crop=(7, 1), scale=0.5)  # and is wrong here, as it is in floating point with channels first
-def test_scaling_is_the_antialiased_bilinear_of_floating_point(crop: tuple[int, int], scale: float) -> None:
-    """Where the part cut out is the whole image, the crop is that image resized."""
+def test_scaling_is_antialiased_bilinear(crop: tuple[int, int], scale: float) -> None:
+    """If the cut is the whole image, the crop is the resized image."""
     size = max(1, round(crop[0] / scale)), max(1, round(crop[1] / scale))
     image, mask = random_pair(*size)
     out, _ = TrainTransform(crop, AugmentationConfig(scale=[scale, scale]))(image, mask, rng(0))
@@ -185,7 +185,7 @@ def test_scaling_is_the_antialiased_bilinear_of_floating_point(crop: tuple[int, 
     assert np.abs(out.numpy() - reference).max() < 1.1
 
 
-def test_a_scaled_image_smaller_than_the_crop_keeps_its_shape() -> None:
+def test_image_smaller_than_the_crop_keeps_its_aspect_ratio() -> None:
     mask = torch.ones(40, 80, dtype=torch.uint8)
     transform = TrainTransform((100, 100), AugmentationConfig(scale=[0.5, 0.5]))
     image, out = transform(torch.full((3, 40, 80), 9, dtype=torch.uint8), mask, rng(0))
@@ -196,7 +196,7 @@ def test_a_scaled_image_smaller_than_the_crop_keeps_its_shape() -> None:
 
 @settings(deadline=None, max_examples=20)
 @given(seed=seeds)
-def test_the_generator_decides_everything(seed: int) -> None:
+def test_output_depends_only_on_the_generator(seed: int) -> None:
     image, mask = random_pair(50, 60)
     transform = TrainTransform((32, 40), EVERYTHING)
     torch.manual_seed(0)
@@ -211,7 +211,7 @@ def test_the_generator_decides_everything(seed: int) -> None:
 
 @settings(deadline=None, max_examples=20)
 @given(seed=seeds)
-def test_jitter_changes_colours_only(seed: int) -> None:
+def test_jitter_changes_only_the_image(seed: int) -> None:
     image, mask = random_pair(20, 30)
     plain_image, plain_mask = TrainTransform((24, 24), PLAIN)(image, mask, rng(seed))
     image, mask = TrainTransform((24, 24), JITTER)(image, mask, rng(seed))
@@ -222,7 +222,7 @@ def test_jitter_changes_colours_only(seed: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "hue"])
-def test_each_jitter_is_torchvisions_within_its_range(name: str) -> None:
+def test_jitter_is_torchvisions_with_a_factor_in_range(name: str) -> None:
     image, mask = random_pair(8, 8)
     strength = 0.3
     adjust = getattr(F, f"adjust_{name}")
@@ -235,7 +235,7 @@ def test_each_jitter_is_torchvisions_within_its_range(name: str) -> None:
 
 
 @pytest.mark.parametrize("crop", [(8, 8), (4, 4), (12, 12)])
-def test_the_output_shares_no_memory_with_the_image(crop: tuple[int, int]) -> None:
+def test_output_shares_no_memory_with_the_input(crop: tuple[int, int]) -> None:
     image, mask = random_pair(8, 8)
     before = image.clone(), mask.clone()
     out_image, out_mask = TrainTransform(crop, PLAIN)(image, mask, rng(0))
@@ -245,6 +245,6 @@ def test_the_output_shares_no_memory_with_the_image(crop: tuple[int, int]) -> No
     assert torch.equal(mask, before[1])
 
 
-def test_image_and_mask_of_different_size_are_a_mistake_of_ours() -> None:
+def test_image_and_mask_must_have_one_size() -> None:
     with pytest.raises(AssertionError, match=r"\[3, 4, 4\]"):
         TrainTransform((2, 2), PLAIN)(torch.zeros(3, 4, 4), torch.zeros(4, 5), rng(0))

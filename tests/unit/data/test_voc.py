@@ -1,4 +1,4 @@
-"""What a user of a VOC tree relies on: the right pairs, the right indices, and errors that say what to do."""
+"""Reading of VOC trees: split lists, images, masks, and errors for invalid files."""
 
 import functools
 import io
@@ -26,7 +26,7 @@ needs_sample = pytest.mark.skipif(not SAMPLE.is_dir(), reason="no genuine VOC sa
 
 
 def make_tree(root: Path, lists: dict[str, str], *, aug: bool = False) -> Path:
-    """A small VOC tree below `root` with 4 x 6 pairs a and b; gives the folder VOC2012."""
+    """Create a VOC tree below `root` with 4 x 6 pairs a and b; return the folder VOC2012."""
     masks = {"a": np.zeros((4, 6), np.uint8), "b": np.ones((4, 6), np.uint8)}
     tree = make_voc_tree(root, masks, {}, mask_folder="SegmentationClassAug" if aug else "SegmentationClass")
     (tree / "ImageSets" / "Segmentation").mkdir(parents=True)
@@ -48,7 +48,7 @@ def save_image(path: Path, pixels: np.ndarray, mode: str) -> Path:
 # Colours
 
 
-def test_color_map_has_the_colours_of_the_devkit() -> None:
+def test_color_map_is_that_of_the_devkit() -> None:
     known = {
         0: (0, 0, 0),
         1: (128, 0, 0),
@@ -81,7 +81,7 @@ def test_color_map_is_the_palette_of_genuine_masks() -> None:
 
 
 @pytest.mark.parametrize("text", ["b\na\n", "\n  b \n\na", "\ufeffb\r\na\r\n"])
-def test_a_split_has_the_pairs_of_its_list_in_its_order(tmp_path: Path, text: str) -> None:
+def test_split_keeps_the_order_of_its_list(tmp_path: Path, text: str) -> None:
     tree = make_tree(tmp_path, {"train": text})
     assert voc.read_split(tmp_path, "train") == [
         Pair(name, tree / "JPEGImages" / f"{name}.jpg", tree / "SegmentationClass" / f"{name}.png") for name in "ba"
@@ -96,93 +96,95 @@ def test_a_split_has_the_pairs_of_its_list_in_its_order(tmp_path: Path, text: st
         "JPEGImages/b.jpg SegmentationClassAug/b.png",
     ],
 )
-def test_train_aug_takes_its_own_masks_and_either_form_of_line(tmp_path: Path, line: str) -> None:
+def test_train_aug_uses_its_own_masks_and_both_line_formats(tmp_path: Path, line: str) -> None:
     tree = make_tree(tmp_path, {"train_aug": f"a\n{line}\n"}, aug=True)
     pairs = voc.read_split(tmp_path, "train_aug")
     assert pairs[1] == Pair("b", tree / "JPEGImages" / "b.jpg", tree / "SegmentationClassAug" / "b.png")
 
 
-def test_an_absent_tree_says_where_it_was_looked_for_and_every_way_out(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="must hold VOC2012") as caught:
+def test_missing_tree_names_the_folder_and_all_remedies(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="must contain VOC2012") as caught:
         voc.read_split(tmp_path / "x", "train")
     message = str(caught.value)
     assert str(tmp_path / "x" / "VOCdevkit" / "VOC2012") in message
-    for remedy in ("data.download=true", "scripts/prepare_voc.py", "data.root=...", "bare `python train.py`"):
+    for remedy in ("data.download=true", "scripts/prepare_voc.py", "data.root=<its folder>", "synthetic dataset"):
         assert remedy in message
 
 
-def test_a_root_that_is_too_deep_is_told_the_right_one(tmp_path: Path) -> None:
+def test_root_that_is_too_deep_is_an_error_with_the_right_folder(tmp_path: Path) -> None:
     make_tree(tmp_path, {"train": "a\n"})
-    with pytest.raises(DataError, match=f"must be the folder that holds .*; use {tmp_path}$"):
+    with pytest.raises(DataError, match=f"must be the folder that contains .*; use {tmp_path}$"):
         voc.read_split(tmp_path / "VOCdevkit", "train")
 
 
-def test_a_root_may_be_the_folder_of_the_images_itself(tmp_path: Path) -> None:
+def test_root_may_be_the_folder_voc2012(tmp_path: Path) -> None:
     tree = make_tree(tmp_path, {"train": "a\n"})
     assert voc.read_split(tree, "train") == voc.read_split(tmp_path, "train")
 
 
 @pytest.mark.parametrize("root", ["VOCdevkit/VOC2012", "."])
-def test_images_without_lists_are_told_to_write_them(tmp_path: Path, root: str) -> None:
+def test_missing_split_lists_are_an_error(tmp_path: Path, root: str) -> None:
     tree = make_tree(tmp_path, {})
     (tree / "ImageSets" / "Segmentation").rmdir()
     with pytest.raises(
-        DataError, match=r"VOC2012 must hold .*/train\.txt and val\.txt beside JPEGImages; write the names"
+        DataError, match=r"VOC2012 must contain .*/train\.txt and val\.txt beside JPEGImages; list the images"
     ):
         voc.read_split(tmp_path / root, "train")
 
 
 @pytest.mark.parametrize("suffix", [".JPG", ".jpeg", ".png"])
-def test_images_of_ones_own_may_have_other_suffixes(tmp_path: Path, suffix: str) -> None:
+def test_images_may_have_other_suffixes(tmp_path: Path, suffix: str) -> None:
     tree = make_tree(tmp_path, {"train": "a\nb\n"})
     (tree / "JPEGImages" / "a.jpg").rename(tree / "JPEGImages" / f"a{suffix}")
     assert [pair.image.name for pair in voc.read_split(tmp_path, "train")] == [f"a{suffix}", "b.jpg"]
 
 
 @pytest.mark.parametrize("split", ["trian", "train_aug", "train.txt"])
-def test_an_unknown_split_lists_the_known_ones_and_the_nearest(tmp_path: Path, split: str) -> None:
+def test_unknown_split_suggests_the_nearest(tmp_path: Path, split: str) -> None:
     make_tree(tmp_path, {"train": "a\n", "val": "b\n"})
     with pytest.raises(DataError, match=r"split \(=.*must be a list in .*: train, val; did you mean train\?"):
         voc.read_split(tmp_path, split)
 
 
-def test_a_split_cannot_leave_the_folder_of_lists(tmp_path: Path) -> None:
+def test_split_cannot_leave_its_folder(tmp_path: Path) -> None:
     make_tree(tmp_path, {"train": "a\n"})
     (tmp_path / "secret.txt").write_text("a\n")
     with pytest.raises(DataError, match=r"must be a list in .*: train$"):
         voc.read_split(tmp_path, "../../../../secret")
 
 
-def test_a_tree_without_lists_says_so(tmp_path: Path) -> None:
+def test_tree_without_any_list_is_an_error(tmp_path: Path) -> None:
     make_tree(tmp_path, {})
-    with pytest.raises(DataError, match="none are there"):
+    with pytest.raises(DataError, match="it contains none"):
         voc.read_split(tmp_path, "train")
 
 
 @pytest.mark.parametrize("text", ["", "\n  \n"])
-def test_an_empty_list_is_an_error(tmp_path: Path, text: str) -> None:
+def test_empty_list_is_an_error(tmp_path: Path, text: str) -> None:
     make_tree(tmp_path, {"val": text})
     with pytest.raises(DataError, match=r"val\.txt must list at least one image; "):
         voc.read_split(tmp_path, "val")
 
 
-@pytest.mark.parametrize("absent", ["JPEGImages/b.jpg", "SegmentationClass/b.png"])
-def test_an_absent_file_is_named_with_list_and_line(tmp_path: Path, absent: str) -> None:
+@pytest.mark.parametrize("missing", ["JPEGImages/b.jpg", "SegmentationClass/b.png"])
+def test_missing_file_is_named_with_list_and_line(tmp_path: Path, missing: str) -> None:
     tree = make_tree(tmp_path, {"val": "a\n\nb\n"})
-    (tree / absent).unlink()
-    with pytest.raises(DataError, match=rf"val\.txt line 3 \(=b\) must name a pair, but .*{absent} is absent"):
+    (tree / missing).unlink()
+    with pytest.raises(
+        DataError, match=rf"val\.txt line 3 \(=b\) must name an image and a mask, but .*{missing} does not"
+    ):
         voc.read_split(tmp_path, "val")
 
 
-def test_a_name_with_its_suffix_is_told_apart_from_an_absent_image(tmp_path: Path) -> None:
+def test_name_with_suffix_is_an_error(tmp_path: Path) -> None:
     make_tree(tmp_path, {"val": "a.jpg\n"})
-    with pytest.raises(DataError, match=r"line 1 \(=a\.jpg\) must name a pair, .*; leave out the suffix$"):
+    with pytest.raises(DataError, match=r"line 1 \(=a\.jpg\) must name an image and a mask, .*; remove the suffix$"):
         voc.read_split(tmp_path, "val")
 
 
-def test_absent_augmented_masks_say_how_to_do_without(tmp_path: Path) -> None:
+def test_missing_augmented_masks_name_both_remedies(tmp_path: Path) -> None:
     make_tree(tmp_path, {"train_aug": "a\n"})
-    with pytest.raises(DataError, match=r"is absent; put the augmented masks .* or use data\.train_split=train"):
+    with pytest.raises(DataError, match=r"does not exist; copy the augmented masks .* or use data\.train_split=train"):
         voc.read_split(tmp_path, "train_aug")
 
 
@@ -203,7 +205,7 @@ def test_absent_augmented_masks_say_how_to_do_without(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("split", ["val", "train_aug"])
-def test_an_id_cannot_leave_its_folder(tmp_path: Path, split: str, line: str) -> None:
+def test_image_id_cannot_leave_its_folder(tmp_path: Path, split: str, line: str) -> None:
     make_tree(tmp_path, {split: f"a\n{line}\n"}, aug=split == "train_aug")
     with pytest.raises(DataError, match=rf"{split}\.txt line 2 \(=.*\) must be an image id"):
         voc.read_split(tmp_path, split)
@@ -212,7 +214,7 @@ def test_an_id_cannot_leave_its_folder(tmp_path: Path, split: str, line: str) ->
 # Images
 
 
-def test_an_image_is_rgb_in_channel_height_width_order(tmp_path: Path) -> None:
+def test_image_is_rgb_in_chw_order(tmp_path: Path) -> None:
     pixels = np.arange(2 * 5 * 3, dtype=np.uint8).reshape(2, 5, 3)
     image = voc.read_image(save_image(tmp_path / "x.png", pixels, "RGB"))
     assert image.dtype == torch.uint8
@@ -221,14 +223,14 @@ def test_an_image_is_rgb_in_channel_height_width_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "LA", "RGBA", "CMYK"])
-def test_every_kind_of_image_comes_as_rgb(tmp_path: Path, mode: str) -> None:
+def test_images_of_all_modes_become_rgb(tmp_path: Path, mode: str) -> None:
     pixels = np.full((2, 3, 3), 255, np.uint8)
     suffix = "jpg" if mode == "CMYK" else "png"
     image = voc.read_image(save_image(tmp_path / f"x.{suffix}", pixels, mode))
     assert image.tolist() == [[[255] * 3] * 2] * 3
 
 
-def test_a_transparent_palette_gives_its_colours_without_a_warning(tmp_path: Path) -> None:
+def test_transparent_palette_is_read_without_a_warning(tmp_path: Path) -> None:
     image = Image.new("P", (1, 1), 1)
     image.putpalette([0, 0, 0, 9, 8, 7])
     image.save(tmp_path / "x.png", transparency=b"\xff\x80")
@@ -236,20 +238,20 @@ def test_a_transparent_palette_gives_its_colours_without_a_warning(tmp_path: Pat
 
 
 @pytest.mark.parametrize(("stored", "seen"), [(0, 0), (255, 0), (256, 1), (32768, 128), (65535, 255)])
-def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path, stored: int, seen: int) -> None:
+def test_16_bit_images_are_scaled(tmp_path: Path, stored: int, seen: int) -> None:
     Image.fromarray(np.full((2, 2), stored, np.uint16)).save(tmp_path / "x.png")
     assert voc.read_image(tmp_path / "x.png").unique().tolist() == [seen]
 
 
-def test_floating_point_pixels_are_refused(tmp_path: Path) -> None:
+def test_floating_point_pixels_are_an_error(tmp_path: Path) -> None:
     Image.fromarray(np.ones((2, 2), np.float32)).save(tmp_path / "x.tiff")
-    with pytest.raises(DataError, match=r"x\.tiff \(mode F\) must hold integer pixels; save it as 8-bit RGB"):
+    with pytest.raises(DataError, match=r"x\.tiff \(mode F\) must contain integer pixels; save it as 8-bit RGB"):
         voc.read_image(tmp_path / "x.tiff")
 
 
-def test_the_exif_orientation_is_ignored(tmp_path: Path) -> None:
+def test_exif_orientation_is_ignored(tmp_path: Path) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # a viewer turns it by 90 degrees
+    exif[0x0112] = 6  # viewers rotate the image by 90 degrees
     Image.new("RGB", (6, 4)).save(tmp_path / "x.jpg", exif=exif)
     assert voc.read_image(tmp_path / "x.jpg").shape == (3, 4, 6)
     assert voc.image_size(tmp_path / "x.jpg") == (4, 6)
@@ -257,7 +259,7 @@ def test_the_exif_orientation_is_ignored(tmp_path: Path) -> None:
 
 @examples
 @given(data=st.binary(max_size=40), kept=st.floats(0.0, 0.9), suffix=st.sampled_from(["jpg", "png"]))
-def test_a_damaged_file_is_an_error_that_names_it(
+def test_damaged_file_is_an_error(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, kept: float, suffix: str
 ) -> None:
     path = tmp_path_factory.getbasetemp() / f"broken.{suffix}"
@@ -272,12 +274,12 @@ def test_a_damaged_file_is_an_error_that_names_it(
 
 
 @pytest.mark.parametrize("read", [voc.read_image, functools.partial(voc.read_mask, num_classes=21), voc.image_size])
-def test_an_absent_file_is_an_error_that_names_it(tmp_path: Path, read: Callable[[Path], object]) -> None:
+def test_missing_file_is_an_error(tmp_path: Path, read: Callable[[Path], object]) -> None:
     with pytest.raises(DataError, match=r"x\.png must be a readable image: .*No such file"):
         read(tmp_path / "x.png")
 
 
-def test_the_size_is_height_then_width_and_needs_no_pixels(tmp_path: Path) -> None:
+def test_image_size_is_height_and_width_from_the_header(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.effect_noise((60, 40), 50).save(buffer, "PNG")
     (tmp_path / "x.png").write_bytes(buffer.getvalue()[:100])
@@ -296,7 +298,7 @@ def test_the_size_is_height_then_width_and_needs_no_pixels(tmp_path: Path) -> No
     ),
     palette=st.binary(min_size=768, max_size=768),
 )
-def test_a_mask_is_its_indices_whatever_the_palette(
+def test_mask_is_read_as_palette_indices(
     tmp_path_factory: pytest.TempPathFactory, indices: np.ndarray, palette: bytes
 ) -> None:
     path = save_mask(tmp_path_factory.getbasetemp() / "indices.png", indices, palette)
@@ -306,20 +308,20 @@ def test_a_mask_is_its_indices_whatever_the_palette(
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
-def test_a_mask_of_few_bits_a_pixel_is_its_indices_too(tmp_path: Path, bits: int) -> None:
+def test_mask_with_fewer_bits_is_read_as_palette_indices(tmp_path: Path, bits: int) -> None:
     indices = np.array([[0, 1, 1], [1, 0, 0]], np.uint8)
     path = save_mask(tmp_path / "x.png", indices, color_map()[: 2**bits].tobytes(), bits=bits)
     np.testing.assert_array_equal(voc.read_mask(path, 21).numpy(), indices)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
-def test_a_mask_without_palette_is_refused(tmp_path: Path, mode: str) -> None:
+def test_mask_without_palette_is_an_error(tmp_path: Path, mode: str) -> None:
     path = save_image(tmp_path / "x.png", np.zeros((2, 2, 3), np.uint8), mode)
     with pytest.raises(DataError, match=rf"x\.png \(mode {mode}\) must be a palette PNG"):
         voc.read_mask(path, 21)
 
 
-def test_augmented_masks_may_hold_their_indices_as_greys_but_not_as_colours(tmp_path: Path) -> None:
+def test_augmented_masks_may_be_grey_but_not_rgb(tmp_path: Path) -> None:
     folder = tmp_path / "SegmentationClassAug"
     folder.mkdir()
     indices = np.array([[0, 7, 255]], np.uint8)
@@ -330,9 +332,9 @@ def test_augmented_masks_may_hold_their_indices_as_greys_but_not_as_colours(tmp_
         voc.read_mask(folder / "rgb.png", 21)
 
 
-def test_a_value_that_is_no_class_is_named_with_its_file(tmp_path: Path) -> None:
+def test_mask_value_that_is_not_a_class_is_an_error(tmp_path: Path) -> None:
     path = save_mask(tmp_path / "x.png", np.array([[0, 20, 21, 254, 255]], np.uint8))
-    with pytest.raises(DataError, match=r"x\.png \(values 21, 254\) must hold only 0 to 20 and 255; name every"):
+    with pytest.raises(DataError, match=r"x\.png \(values 21, 254\) must contain only 0 to 20 and 255; list every"):
         voc.read_mask(path, 21)
     assert voc.read_mask(path, 255).tolist() == [[0, 20, 21, 254, 255]]
 
@@ -340,28 +342,28 @@ def test_a_value_that_is_no_class_is_named_with_its_file(tmp_path: Path) -> None
 # Pairs and the error itself
 
 
-def test_a_pair_has_image_and_mask_of_one_size(tmp_path: Path) -> None:
+def test_image_and_mask_must_have_one_size(tmp_path: Path) -> None:
     tree = make_tree(tmp_path, {"val": "a\nb\n"})
     pair = voc.read_split(tmp_path, "val")[1]
     image, mask = voc.read_pair(pair, 21)
     assert image.shape == (3, 4, 6)
     assert mask.tolist() == [[1] * 6] * 4
     save_mask(tree / "SegmentationClass" / "b.png", np.zeros((6, 4), np.uint8))
-    with pytest.raises(DataError, match=r"b\.jpg \(4, 6\) must be as large as .*b\.png \(6, 4\)"):
+    with pytest.raises(DataError, match=r"b\.jpg \(4, 6\) must have the size of .*b\.png \(6, 4\)"):
         voc.read_pair(pair, 21)
 
 
-def test_the_error_survives_the_way_out_of_another_process() -> None:
+def test_data_error_can_be_pickled_and_rebuilt() -> None:
     error = DataError("x must be y", "do z")
     assert isinstance(error, ValueError)
     assert str(error) == str(pickle.loads(pickle.dumps(error))) == "x must be y; do z"
-    # torch's loader rebuilds it from one message.
+    # torch's loader rebuilds it from its message.
     assert str(DataError(str(error))) == "x must be y; do z"
 
 
 @pytest.mark.realdata
 @needs_sample
-def test_genuine_pairs_read_as_torchvision_reads_them() -> None:
+def test_genuine_pairs_equal_torchvisions() -> None:
     from torchvision.datasets import VOCSegmentation
 
     reference = VOCSegmentation(str(SAMPLE), year="2012", image_set="val")
@@ -373,6 +375,3 @@ def test_genuine_pairs_read_as_torchvision_reads_them() -> None:
         np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), np.asarray(expected_image))
         np.testing.assert_array_equal(mask.numpy(), np.asarray(expected_mask))
         assert voc.image_size(pairs[index].image) == mask.shape
-
-
-# Download

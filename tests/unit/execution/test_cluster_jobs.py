@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from fcn import runs
 from fcn.cli.train import compose
-from fcn.data.module import _leave_signals_to_the_run
+from fcn.data.module import _ignore_stop_signals
 from fcn.execution import cluster_jobs
 from fcn.execution.jobs import Job
 from fcn.training import train
@@ -21,7 +21,7 @@ from fcn.training import train
 def test_loader_processes_ignore_stop_signals():
     """A cluster sends the signals to them too; the loader would then raise that a worker was killed."""
     ending = multiprocessing.Event()
-    leave = functools.partial(_leave_signals_to_the_run, ending=ending)
+    leave = functools.partial(_ignore_stop_signals, ending=ending)
     loader = iter(DataLoader(range(40), num_workers=1, worker_init_fn=leave, persistent_workers=True))
     first = next(loader)
     for number in runs.STOP_SIGNALS:

@@ -1,8 +1,8 @@
-"""Crops that are cut, scaled and changed on the device, a batch at a time, out of images that all lie there.
+"""Training crops made on the GPU, one batch at a time, from images that are kept in its memory (`data.on_device`).
 
-The processor only draws what is to be done, from the same numbers as `TrainTransform`. Scaling does the arithmetic of
-torch's uint8 kernel for processors with AVX2, in the same integers, so that the pixels are the same too. What may
-differ is crops one pixel wide, by a level, and the jitter, whose floating-point sums a GPU adds up in another order.
+The CPU only draws the random parameters, from the same numbers as `TrainTransform`. Scaling repeats the integer
+arithmetic of torch's uint8 kernel for CPUs with AVX2, so that the pixels are identical. Exceptions: crops one pixel
+wide may differ by one level, and colour jitter by rounding, because a GPU adds floating-point numbers in another order.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ Changes = dict[str, Tensor]
 
 
 class DrawnChanges(Dataset[Changes]):
-    """What `crops` does to the image of a key (epoch, index), to be done by `DeviceCrops`.
+    """Random parameters that `crops` draws for a key (epoch, index), to be applied by `DeviceCrops`.
 
-    A sample has `index`, `flip`, `jitter` [4]; for both axes `rows` and `columns` [4], which are start and length of
-    what is taken from the image, start and length of where it goes; and for every pixel of the crop the one of the
-    image that is nearest, or -1 for padding, `nearest_rows` [h] and `nearest_columns` [w].
+    A sample has `index`, `flip`, `jitter` [4]; `rows` and `columns` [4]: start and length in the image, start and
+    length in the crop; `nearest_rows` [h] and `nearest_columns` [w]: for every pixel of the crop the nearest pixel of
+    the image, or -1 for padding.
     """
 
     def __init__(self, crops: Crops) -> None:
@@ -65,22 +65,22 @@ def _nearest(axis: Axis, size: int) -> Tensor:
 
 
 class DeviceCrops:
-    """Turns drawn changes into the samples that `Crops` gives.
+    """Computes the samples of `Crops` from the parameters of `DrawnChanges`.
 
     Args:
-        images: copied to the device, 4 bytes a pixel.
-        transform: of the crops.
-        device: on which they are made.
+        images: images that are copied to the device, 4 bytes per pixel.
+        transform: transform of the crops.
+        device: device on which crops are made.
 
     Raises:
-        ConfigError: if the device's free memory does not hold the images.
+        ConfigError: if the images do not fit into the device's free memory.
         DataError: if an image cannot be read.
     """
 
     def __init__(self, images: WholeImages, transform: TrainTransform, device: torch.device) -> None:
         areas = [height * width for height, width in images.sizes()]
         total = sum(areas)
-        require_room(4 * total, num_images=len(images), device=device)
+        require_memory(4 * total, num_images=len(images), device=device)
         self.transform = transform
         self.device = device
         self.pixels = torch.empty((total, 3), dtype=torch.uint8, device=device)
@@ -98,44 +98,44 @@ class DeviceCrops:
 
     @property
     def nbytes(self) -> int:
-        """Memory that the images take."""
+        """Memory of the images, bytes."""
         return self.pixels.nbytes + self.labels.nbytes
 
     def __call__(self, drawn: Changes) -> Sample:
-        """`image` uint8 [N, 3, h, w] with channels last, and `mask` uint8 [N, h, w].
+        """Return `image`, uint8 [N, 3, h, w] with channels last, and `mask`, uint8 [N, h, w].
 
         Args:
-            drawn: batch of samples of `DrawnChanges`, in the memory of the processor.
+            drawn: batch of samples of `DrawnChanges`, in CPU memory.
         """
         here = {name: values.to(self.device, non_blocking=True) for name, values in drawn.items()}
         rows, columns = here["nearest_rows"], here["nearest_columns"]
-        shown = (rows >= 0)[:, :, None] & (columns >= 0)[:, None]
+        visible = (rows >= 0)[:, :, None] & (columns >= 0)[:, None]
         places = self._places(here["index"], rows.clamp(min=0), columns.clamp(min=0))
-        mask = torch.where(shown, self.labels[places], IGNORE_INDEX)
+        mask = torch.where(visible, self.labels[places], IGNORE_INDEX)
         sizes = torch.stack([drawn["rows"], drawn["columns"]])
         image = self.pixels[places] if torch.equal(sizes[..., 1], sizes[..., 3]) else self._scaled(drawn, here)
         self._jitter(image, drawn)
-        image = torch.where(shown[..., None], image, self.padding)
+        image = torch.where(visible[..., None], image, self.padding)
         flip = here["flip"][:, None, None]
         mask = torch.where(flip, mask.flip(2), mask)
         return {"image": torch.where(flip[..., None], image.flip(2), image).permute(0, 3, 1, 2), "mask": mask}
 
     def _places(self, index: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """Where the pixels in these rows [N, H] and columns [N, W] of images [N] lie, int64 [N, H, W]."""
+        """Return the positions in memory of rows [N, H] and columns [N, W] of images [N], int64 [N, H, W]."""
         first = self.starts[index, None] + rows * self.widths[index, None]
         return first[:, :, None] + columns[:, None]
 
     def _scaled(self, drawn: Changes, here: Changes) -> Tensor:
-        """Scaled parts of the images at their places in the crops, uint8 [N, h, w, 3]; anything in the padding."""
+        """Return the scaled images at their places in the crops, uint8 [N, h, w, 3]; padding is undefined."""
         cut = self._places(here["index"], *(_taken(drawn[axis], here[axis]) for axis in ("rows", "columns")))
         pixels = self.pixels[cut]
-        # torch scales along rows first, and rounds to whole values in between.
+        # torch scales along rows first, and rounds to integers in between.
         for axis, dim, size in (("columns", 2, self.transform.crop_size[1]), ("rows", 1, self.transform.crop_size[0])):
             pixels = _resample(pixels, dim, here[axis], size=size, taps=_num_taps(drawn[axis]))
         return pixels
 
     def _jitter(self, image: Tensor, drawn: Changes) -> None:
-        """Change the colours of each of the images [N, h, w, 3], where it is not padding."""
+        """Apply colour jitter to the images [N, h, w, 3], in place, outside of the padding."""
         strength = self.transform.augmentation
         if not (strength.brightness or strength.contrast or strength.saturation or strength.hue):
             return
@@ -145,11 +145,11 @@ class DeviceCrops:
             part.copy_(self.transform.jitter(part.permute(2, 0, 1), draws).permute(1, 2, 0))
 
 
-def require_room(needed: int, *, num_images: int, device: torch.device) -> None:
-    """Check that a GPU has `needed` bytes left.
+def require_memory(needed: int, *, num_images: int, device: torch.device) -> None:
+    """Check that a GPU has `needed` bytes of free memory.
 
     Raises:
-        ConfigError: if it has not.
+        ConfigError: if it does not.
     """
     if device.type != "cuda":
         return
@@ -162,18 +162,18 @@ def require_room(needed: int, *, num_images: int, device: torch.device) -> None:
 
 
 def _taken(drawn: Tensor, here: Tensor) -> Tensor:
-    """Numbers of the pixels that are taken along an axis, the last repeated up to the longest, int64 [N, longest]."""
+    """Return the indices of the source pixels along an axis, the last repeated as padding, int64 [N, longest]."""
     steps = torch.arange(int(drawn[:, 1].max()), device=here.device)
     return here[:, :1] + torch.minimum(steps, here[:, 1:2] - 1)
 
 
 def _num_taps(drawn: Tensor) -> int:
-    """How many pixels of the images one of the crops is made of along an axis, at most."""
+    """Return the maximal number of source pixels of a target pixel along an axis."""
     return 2 * math.ceil(max(1.0, float((drawn[:, 1] / drawn[:, 3]).max()))) + 1
 
 
 def _resample(pixels: Tensor, dim: int, axis: Tensor, *, size: int, taps: int) -> Tensor:
-    """Antialiased bilinear resampling of uint8 [N, ..., 3] along `dim` to `size`, as torch's kernel for processors."""
+    """Resample uint8 [N, ..., 3] along `dim` to `size`: antialiased bilinear, in the integers of torch's CPU kernel."""
     first, weights, bits = _taps(axis, size=size, taps=taps)
     shape: Sequence[int] = [-1, *(size if other == dim else 1 for other in range(1, 4))]
     expanded = [len(pixels), *(size if other == dim else pixels.shape[other] for other in range(1, 4))]
@@ -186,9 +186,12 @@ def _resample(pixels: Tensor, dim: int, axis: Tensor, *, size: int, taps: int) -
 
 
 def _taps(axis: Tensor, *, size: int, taps: int) -> tuple[Tensor, Tensor, Tensor]:
-    """First pixel of each of `size`, int64 [N, size]; weights, int32 [N, size, taps]; their binary places, int32 [N].
+    """Return the taps of `size` target pixels as fixed-point numbers.
 
-    A triangle over the pixels around the centre, which is as wide as a pixel of the result if that is the wider one.
+    The weights form a triangle around the centre, as wide as the larger of a source and a target pixel.
+
+    Returns:
+        First source pixel, int64 [N, size]; weights, int32 [N, size, taps]; their binary places, int32 [N].
     """
     taken, offset, length = axis[:, 1:].double().unbind(1)
     scale = (taken / length)[:, None]
@@ -200,9 +203,9 @@ def _taps(axis: Tensor, *, size: int, taps: int) -> tuple[Tensor, Tensor, Tensor
     numbers = first[..., None] + torch.arange(taps, device=axis.device)
     weights = (1 - ((numbers - centre[..., None] + 0.5) * (1 / reach)[..., None]).abs()).clamp(min=0)
     weights = torch.where(numbers < end[..., None], weights, 0)
-    # Added up one by one, as `sum` may not, so that not even the rounding differs.
+    # In sequence, which `sum` does not guarantee, so that rounding is identical too.
     weights = weights / functools.reduce(torch.add, weights.unbind(2))[..., None]
-    # As many binary places as keep the largest weight within 16 bits with the sign, at most 22.
+    # The most binary places for which the largest weight fits into a signed 16-bit integer, at most 22.
     enlarged = weights.amax(dim=(1, 2))[:, None] * (1 << torch.arange(1, 23, device=axis.device))
     bits = ((enlarged + 0.5).floor() < 2**15).sum(dim=1)
     return first, (weights * (1 << bits)[:, None, None] + 0.5).int(), bits.int()

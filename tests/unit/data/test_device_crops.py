@@ -1,4 +1,4 @@
-"""Crops made on the device are those of the loader."""
+"""Crops made on the device equal those of the loader."""
 
 from types import SimpleNamespace
 
@@ -13,8 +13,8 @@ from torch.utils.data import default_collate
 from fcn.config import AugmentationConfig, Config, ConfigError, DataConfig, ShapesConfig
 from fcn.data import shapes
 from fcn.data.datasets import Crops, WholeImages, collate
+from fcn.data.device_crops import DeviceCrops, DrawnChanges, require_memory
 from fcn.data.module import VOCDataModule
-from fcn.data.on_device import DeviceCrops, DrawnChanges, require_room
 from fcn.data.transforms import TrainTransform
 
 CPU = torch.device("cpu")
@@ -23,7 +23,7 @@ JITTER = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
 
 
 class Noise(WholeImages):
-    """Images of these heights and widths in memory."""
+    """Random images of the given heights and widths, in memory."""
 
     def __init__(self, sizes):
         rng = np.random.default_rng(sizes)
@@ -40,8 +40,8 @@ class Noise(WholeImages):
         return [tuple(pixels.shape[:2]) for pixels in self.pixels]
 
 
-def both_ways(sizes, crop, augmentation, *, seed=0, device=CPU) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """A batch with every image twice, from the loader and from the device."""
+def batches_of_both(sizes, crop, augmentation, *, seed=0, device=CPU) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return a batch with every image twice, from the loader and from the device."""
     crops = Crops(Noise(sizes), TrainTransform(crop, augmentation), seed=seed, stream=1)
     keys = [(epoch, index) for index in range(len(sizes)) for epoch in range(2)]
     drawn = DrawnChanges(crops)
@@ -59,46 +59,46 @@ scales = st.one_of(
 @settings(deadline=None, max_examples=40)
 @given(sizes, st.tuples(sides, sides), scales, st.booleans(), st.integers(0, 2**32))
 @example([(30, 40)], (8, 1), [0.5, 0.5], False, 0)
-def test_they_are_the_loaders_pixel_for_pixel(sizes, crop, scale, jitter, seed):
+def test_device_crops_equal_loader_crops(sizes, crop, scale, jitter, seed):
     augmentation = AugmentationConfig(scale=scale, flip=0.5, **(JITTER if jitter else {}))
-    expected, found = both_ways(sizes, crop, augmentation, seed=seed)
-    assert torch.equal(found["mask"], expected["mask"])
-    assert found["image"].stride() == expected["image"].stride()
+    expected, actual = batches_of_both(sizes, crop, augmentation, seed=seed)
+    assert torch.equal(actual["mask"], expected["mask"])
+    assert actual["image"].stride() == expected["image"].stride()
     # A part of an image that is one pixel wide in the crop is scaled in floating point by the loader, see _resample.
     narrow = 1 in expected["mask"].shape[2:] or ((expected["mask"] != 255).any(1).sum(1) == 1).any()
     if not narrow:
-        assert torch.equal(found["image"], expected["image"])
+        assert torch.equal(actual["image"], expected["image"])
     elif not jitter:
-        assert (found["image"].int() - expected["image"].int()).abs().max() <= 1
+        assert (actual["image"].int() - expected["image"].int()).abs().max() <= 1
 
 
-def test_they_are_the_loaders_at_the_size_of_voc():
+def test_device_crops_equal_loader_crops_at_voc_size():
     for augmentation in (PLAIN, AugmentationConfig(scale=[0.5, 2.0], flip=0.5, contrast=0.4)):
-        expected, found = both_ways([(375, 500), (500, 333)], (320, 480), augmentation)
-        assert all(torch.equal(found[name], expected[name]) for name in ("image", "mask"))
+        expected, actual = batches_of_both([(375, 500), (500, 333)], (320, 480), augmentation)
+        assert all(torch.equal(actual[name], expected[name]) for name in ("image", "mask"))
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("scale", [[1.0, 1.0], [0.5, 2.0], [0.1, 10.0]])
-def test_a_gpu_makes_the_same_pixels(scale):
+def test_gpu_crops_equal_loader_crops(scale):
     options = {"sizes": [(375, 500), (500, 333), (90, 70), (1, 7)], "crop": (320, 480), "device": torch.device("cuda")}
-    expected, found = both_ways(augmentation=AugmentationConfig(scale=scale, flip=0.5), **options)
-    assert torch.equal(found["mask"], expected["mask"])
-    assert torch.equal(found["image"], expected["image"])
-    expected, found = both_ways(augmentation=AugmentationConfig(scale=scale, flip=0.5, **JITTER), **options)
-    assert torch.equal(found["mask"], expected["mask"])
-    difference = (found["image"].int() - expected["image"].int()).abs()
-    assert (difference > 2).double().mean() < 1e-3  # a level more or less before a hue is turned can be several after
+    expected, actual = batches_of_both(augmentation=AugmentationConfig(scale=scale, flip=0.5), **options)
+    assert torch.equal(actual["mask"], expected["mask"])
+    assert torch.equal(actual["image"], expected["image"])
+    expected, actual = batches_of_both(augmentation=AugmentationConfig(scale=scale, flip=0.5, **JITTER), **options)
+    assert torch.equal(actual["mask"], expected["mask"])
+    difference = (actual["image"].int() - expected["image"].int()).abs()
+    assert (difference > 2).double().mean() < 1e-3  # one level before a hue shift can become several
 
 
-def test_images_beyond_the_free_memory_are_an_error(monkeypatch):
+def test_images_must_fit_into_free_memory(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3_000_000, 80_000_000))
-    require_room(3_000_000, num_images=7, device=torch.device("cuda", 0))
+    require_memory(3_000_000, num_images=7, device=torch.device("cuda", 0))
     with pytest.raises(
         ConfigError, match=r"data\.on_device \(=true\) needs 4 MB on cuda:0 for 7 images, and 3 MB are free; use"
     ):
-        require_room(4_000_000, num_images=7, device=torch.device("cuda", 0))
+        require_memory(4_000_000, num_images=7, device=torch.device("cuda", 0))
 
 
 def module_of(root, **changes) -> VOCDataModule:
@@ -108,14 +108,14 @@ def module_of(root, **changes) -> VOCDataModule:
 
 
 def trainer_on(device: str) -> SimpleNamespace:
-    """The part of a trainer that the data module asks, at the start of a run."""
+    """Return the attributes of a trainer that the data module reads, at the start of a run."""
     progress = SimpleNamespace(total=SimpleNamespace(processed=0))
     fit_loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
     strategy = SimpleNamespace(root_device=torch.device(device))
     return SimpleNamespace(global_rank=0, world_size=1, strategy=strategy, fit_loop=fit_loop)
 
 
-def test_the_data_module_makes_the_same_batches_either_way(shapes_root):
+def test_data_module_gives_identical_batches_with_on_device(shapes_root):
     data = module_of(shapes_root, augmentation=AugmentationConfig(scale=[0.5, 2.0], flip=0.5))
     data.trainer = trainer_on("cpu")
     data.prepare_data()
