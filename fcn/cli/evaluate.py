@@ -194,10 +194,10 @@ def facts(job: Job) -> dict[str, Any]:
 
 def report(console: Console, job: Job, evaluation: Evaluation) -> None:
     """Print the tables, of which checkpoint they are, and, last, the folder of the files."""
-    from fcn.evaluation.metrics import scores
+    from fcn.evaluation.metrics import segmentation_scores
 
     images = f"{len(evaluation.names)} images of {job.split}"
-    values = scores(evaluation.confusion)
+    values = segmentation_scores(evaluation.confusion)
     console.print(_table(["score", images], [[title, _share(values[key])] for key, title in SCORES.items()]))
     rows = [
         [row["class"], _share(row["iou"]), _share(row["accuracy"]), f"{row['target_pixels']:,}"]

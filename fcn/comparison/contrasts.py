@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from fcn.comparison.bootstrap import Floats
 from fcn.comparison.run_collection import BEST, SPEED, Broken, ComparisonError, Run, collect
 from fcn.comparison.score_differences import STALE, Difference, common_split, differences, kinds_of_checkpoints
 from fcn.comparison.seed_groups import Group, all_names, different_keys, fold
 from fcn.config import nearest
+from fcn.evaluation.scores import Floats
 
 METRIC = "val/mean_iou"
 CLASS_IOU = "val/iou/"

@@ -13,17 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcn import runs
-from fcn.comparison.bootstrap import (
-    RESAMPLES,
-    Counts,
-    Floats,
-    class_iou,
-    counts_of,
-    interval,
-    mean_iou,
-    resampled_class_iou,
-)
+from fcn.comparison.bootstrap import RESAMPLES, interval, resampled_class_iou
 from fcn.comparison.seed_groups import Group
+from fcn.evaluation.scores import ClassCounts, Floats, class_counts, mean_iou
 from fcn.runs.atomic_files import sha256_of
 
 STALE = "evaluated before its best checkpoint changed"
@@ -49,7 +41,7 @@ class Evaluation:
     classes: Sequence[str]
     settings: Mapping[str, Any]
     targets: NDArray[np.int64]
-    counts: Counts
+    counts: ClassCounts
     checkpoint: str
     stale: bool
 
@@ -110,7 +102,7 @@ def read(run_dir: Path, split: str) -> Evaluation | None:
     with np.load(folder / runs.CONFUSIONS, allow_pickle=False) as arrays:
         names, confusions = arrays["names"].tolist(), arrays["confusions"]
     settings = {key: value for key, value in summary["settings"].items() if key not in _ROUNDING}
-    counts, targets = counts_of(confusions), confusions.sum(axis=2)
+    counts, targets = class_counts(confusions), confusions.sum(axis=2)
     checkpoint, stale = Path(summary["checkpoint"]).stem, _is_stale(run_dir, folder / runs.SCORES, summary)
     return Evaluation(names, list(summary["iou"]), settings, targets, counts, checkpoint, stale)
 
@@ -188,7 +180,7 @@ def _problem(loaded: _Loaded, reference: Evaluation | None, baseline: Group, mis
 
 def _difference(side: Sequence[tuple[Evaluation, Floats]], other: Sequence[tuple[Evaluation, Floats]]) -> Difference:
     sides = (side, other)
-    ious = [[class_iou(evaluation.counts) for evaluation, _ in part] for part in sides]
+    ious = [[evaluation.counts.total().iou() for evaluation, _ in part] for part in sides]
     per_class = np.stack([_over_runs(part) for part in ious])
     values = [_over_runs([mean_iou(one) for one in part]) for part in ious]
     resampled = [_over_runs([mean_iou(ious) for _, ious in part]) for part in sides]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fcn.evaluation.evaluator import Evaluation
-from fcn.evaluation.metrics import scores
+from fcn.evaluation.metrics import segmentation_scores
 from fcn.runs import CONFUSIONS, SCORES
 from fcn.runs.atomic_files import replacing_files
 from fcn.visualization.boundary_curve import draw_boundary_curve
@@ -55,7 +55,7 @@ def _summary(evaluation: Evaluation) -> dict[str, Any]:
     """A score that does not exist is null, since JSON has no NaN."""
     return {
         "num_images": len(evaluation.names),
-        "scores": _or(None, scores(evaluation.confusion)),
+        "scores": _or(None, segmentation_scores(evaluation.confusion)),
         "iou": {row["class"]: row["iou"] for row in (_or(None, row) for row in evaluation.class_rows())},
         "boundary": [_or(None, row) for row in evaluation.boundary_rows()],
     }
@@ -79,7 +79,7 @@ def _write_pictures(folder: Path, evaluation: Evaluation) -> None:
     save_png(draw_confusion_matrix(evaluation.confusion.numpy(), classes), folder / "confusion_matrix.png")
     if evaluation.widths:
         mean_ious = [row["mean_iou"] for row in evaluation.boundary_rows()]
-        whole = scores(evaluation.confusion)["mean_iou"]
+        whole = segmentation_scores(evaluation.confusion)["mean_iou"]
         save_png(draw_boundary_curve(evaluation.widths, mean_ious, whole=whole), folder / "boundary.png")
     if evaluation.worst:
         samples = [(one.image, one.target, one.prediction) for one in evaluation.worst]

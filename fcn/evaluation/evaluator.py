@@ -17,7 +17,8 @@ from fcn.data.datasets import WholeImages
 from fcn.data.image_sets import locate_root, split_images
 from fcn.data.prefetch import read_ahead
 from fcn.evaluation.boundary_metrics import boundary_confusions
-from fcn.evaluation.metrics import class_iou, confusion_matrix, predicted_classes, scores
+from fcn.evaluation.metrics import confusion_matrix, predicted_classes, segmentation_scores
+from fcn.evaluation.scores import class_counts
 from fcn.inference.predictor import Predictor
 
 
@@ -69,7 +70,7 @@ class Evaluation:
         accuracy = self.confusion.diagonal().double() / targets
         columns = {
             "class": self.classes,
-            "iou": class_iou(self.confusion).tolist(),
+            "iou": class_counts(self.confusion.numpy()).iou().tolist(),
             "accuracy": accuracy.tolist(),
             "target_pixels": targets.tolist(),
             "predicted_pixels": predicted.tolist(),
@@ -92,7 +93,7 @@ class Evaluation:
 
 
 def _two_scores(confusion: Tensor) -> dict[str, Any]:
-    values = scores(confusion)
+    values = segmentation_scores(confusion)
     return {
         "mean_iou": values["mean_iou"],
         "pixel_accuracy": values["pixel_accuracy"],
@@ -185,6 +186,6 @@ def _worst(
     kept: list[tuple[float, int, Judged]], found: list[Judged], confusions: Tensor, *, number: int
 ) -> list[tuple[float, int, Judged]]:
     """The `number` lowest of both lists by mean IoU, then by place, so that the order of batches does not matter."""
-    ranked = [(scores(confusions[one.index])["mean_iou"], one.index, one) for one in found]
+    ranked = [(segmentation_scores(confusions[one.index])["mean_iou"], one.index, one) for one in found]
     known = [entry for entry in ranked if not np.isnan(entry[0])]
     return heapq.nsmallest(number, [*kept, *known], key=lambda entry: entry[:2])

@@ -10,6 +10,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from fcn.config import IGNORE_INDEX
+from fcn.evaluation.scores import class_counts
 
 NUM_TARGETS = 256
 """Values that a mask of uint8 can hold: classes, void, and what the dataset refuses to read."""
@@ -74,10 +75,10 @@ class SegmentationMetrics(Metric):
         """Scores of everything counted so far, over all processes.
 
         Returns:
-            `loss` and the keys of `scores`. What nothing was counted for (a set that is all void, a loss
+            `loss` and the keys of `segmentation_scores`. What nothing was counted for (a set that is all void, a loss
             that was never given) is NaN: there is no score, and 0 would be read as a bad one.
         """
-        return {"loss": (self.loss_sum / self.loss_divisor).item(), **scores(self.confusion)}
+        return {"loss": (self.loss_sum / self.loss_divisor).item(), **segmentation_scores(self.confusion)}
 
     def state(self) -> dict[str, Tensor]:
         """Copy of this process's counts on the CPU, to go on from with `load_state`."""
@@ -169,17 +170,17 @@ def _count_in_lanes(cells: Tensor, *, num_cells: int) -> Tensor:
     return counts.scatter_add_(0, index, one.expand_as(index)).view(NUM_LANES, num_cells).sum(dim=0)
 
 
-def scores(confusion: Tensor) -> dict[str, float]:
-    """Pixel accuracy, mean accuracy, mean IoU and frequency-weighted IoU, fractions of 1, in float64.
+def segmentation_scores(confusion: Tensor) -> dict[str, float]:
+    """Return pixel accuracy, mean accuracy, mean IoU and frequency-weighted IoU, fractions of 1 in float64.
 
     With n_ij the pixels of class i predicted as j and t_i = sum_j n_ij (Long et al. 2015, section 5):
 
     - pixel_accuracy: sum_i n_ii / sum_i t_i
-    - mean_accuracy: mean of n_ii / t_i over the classes that occur in the target; others have no accuracy
-    - mean_iou: mean of `class_iou` over the classes that occur in target or prediction
-    - fw_iou: mean of `class_iou` weighted by t_i
+    - mean_accuracy: mean of n_ii / t_i over the classes that occur in the target
+    - mean_iou: mean of the IoU over the classes that occur in target or prediction
+    - fw_iou: mean of the IoU weighted by t_i
 
-    The paper divides both means by the number of classes: the same where every class occurs, as in VOC's val.
+    The paper divides both means by the number of classes, which is equivalent if every class occurs, as in VOC's val.
 
     Args:
         confusion: int64 [C, C], rows are the target. All zeros give NaN throughout.
@@ -187,21 +188,10 @@ def scores(confusion: Tensor) -> dict[str, float]:
     counts = confusion.detach().cpu().double()
     in_target, total = counts.sum(dim=1), counts.sum()
     occurs = in_target > 0
-    iou = class_iou(confusion)
+    iou = torch.from_numpy(class_counts(confusion.detach().cpu().numpy()).iou())
     return {
         "pixel_accuracy": (counts.diagonal().sum() / total).item(),
         "mean_accuracy": (counts.diagonal()[occurs] / in_target[occurs]).mean().item(),
         "mean_iou": iou.nanmean().item(),
         "fw_iou": ((in_target * iou)[occurs].sum() / total).item(),
     }
-
-
-def class_iou(confusion: Tensor) -> Tensor:
-    """Intersection over union of each class, float64 [C] on the CPU; NaN where target and prediction lack it.
-
-    Args:
-        confusion: int64 [C, C], rows are the target.
-    """
-    counts = confusion.detach().cpu().double()
-    intersection = counts.diagonal()
-    return intersection / (counts.sum(dim=0) + counts.sum(dim=1) - intersection)

@@ -18,7 +18,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from fcn import config as configuration
 from fcn.config import IGNORE_INDEX, Config, Protocol, Reduction
 from fcn.errors import UserError
-from fcn.evaluation.metrics import SegmentationMetrics, class_iou, predicted_classes, scores
+from fcn.evaluation.metrics import SegmentationMetrics, predicted_classes, segmentation_scores
+from fcn.evaluation.scores import class_counts
 from fcn.models.network import SegmentationNetwork
 from fcn.runs.checkpoints import not_finite
 from fcn.training.compute import choose_upsampling, compile_network
@@ -261,11 +262,11 @@ def void_as_background(mask: Tensor) -> Tensor:
 
 
 def _named(prefix: str, confusion: Tensor, loss: float, classes: list[str]) -> dict[str, float]:
-    values = scores(confusion)
+    values = segmentation_scores(confusion)
     if prefix.startswith("d2l/"):
         return {f"{prefix}loss": loss, f"{prefix}acc": values["pixel_accuracy"]}
     if prefix == "train/":
         return {"train/loss": loss, "train/pixel_accuracy": values["pixel_accuracy"]}
-    ious = zip(classes, class_iou(confusion).tolist(), strict=True)
+    ious = zip(classes, class_counts(confusion.numpy()).iou().tolist(), strict=True)
     per_class = {f"val/iou/{label}": iou for label, iou in ious}
     return {"val/loss": loss, **{f"val/{key}": value for key, value in values.items()}, **per_class}

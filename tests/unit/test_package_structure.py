@@ -57,8 +57,6 @@ def test_imports_go_one_way(module):
     own = module.split(".")[1]
     others = imported_packages(modules()[module]) - {own}
     upward = {other for other in others if LEVEL[other] >= LEVEL[own]}
-    if module in ("fcn.inference.export", "fcn.inference.predictor") and upward == {"training"}:
-        pytest.xfail("loading a network still needs the task")
     assert not upward
 
 

@@ -10,18 +10,19 @@ import torch
 
 from fcn import runs
 from fcn.comparison import ComparisonError, compare, contrast
-from fcn.comparison.bootstrap import counts_of, interval, mean_iou, resampled_class_iou
+from fcn.comparison.bootstrap import interval, resampled_class_iou
 from fcn.comparison.tables import markdown
-from fcn.evaluation import metrics
+from fcn.evaluation.metrics import segmentation_scores
+from fcn.evaluation.scores import class_counts, mean_iou
 from tests.comparisons import CLASSES, make_evaluation, make_run, random_confusions
 
 
 def mean_iou_of(confusions):
-    return metrics.scores(torch.from_numpy(confusions.sum(axis=0)))["mean_iou"]
+    return segmentation_scores(torch.from_numpy(confusions.sum(axis=0)))["mean_iou"]
 
 
 def class_iou_of(confusions):
-    return metrics.class_iou(torch.from_numpy(confusions.sum(axis=0))).numpy()
+    return class_counts(confusions).total().iou()
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def test_a_difference_is_between_means_over_seeds_on_the_same_images(sweep):
     _, difference = compare([folder]).differences
     first = np.mean([mean_iou_of(matrices[0]), mean_iou_of(matrices[1])])
     assert difference.value == pytest.approx(mean_iou_of(matrices[2]) - first)
-    resampled = resampled_class_iou([counts_of(matrices[number]) for number in range(3)])
+    resampled = resampled_class_iou([class_counts(matrices[number]) for number in range(3)])
     scores = [mean_iou(one) for one in resampled]
     low, high = interval(scores[2] - (scores[0] + scores[1]) / 2)
     assert (difference.low, difference.high) == (pytest.approx(low), pytest.approx(high))
