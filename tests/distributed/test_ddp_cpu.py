@@ -1,4 +1,4 @@
-"""`trainer=ddp_cpu`: two gloo processes are one run."""
+"""`trainer=ddp_cpu`: two gloo processes execute one run."""
 
 import json
 import os
@@ -10,19 +10,20 @@ import torch
 
 from fcn import runs
 from tests.commands import TINY, interrupt, wait_for, workers_of
+from tests.identical_runs import assert_identical
 from tests.voc_tree import shapes_as_voc, truncate
 
 
 @pytest.fixture(scope="module")
 def pair(module_command):
-    """A finished run of two processes and what the command printed."""
+    """Directory of a finished run of two processes, and the completed command."""
     done = module_command(*TINY, f"data.root={module_command.data}", "name=pair", "trainer=ddp_cpu")
     assert done.returncode == 0, done.stderr + done.stdout
     return module_command.run_of("pair"), done
 
 
 @pytest.mark.slow
-def test_two_processes_are_one_run(pair, module_command):
+def test_two_processes_write_one_run(pair, module_command):
     run, done = pair
     assert [path.name for path in (module_command.folder / "outputs").iterdir()] == ["pair"]
     summary = json.loads((run / "summary.json").read_text())
@@ -36,8 +37,8 @@ def test_two_processes_are_one_run(pair, module_command):
 
 
 @pytest.mark.exhaustive
-def test_a_failing_rank_gives_one_line_with_its_root_cause(command):
-    """Rank 1 alone reads the second validation image, and that one is broken, which a cache would find before."""
+def test_failing_rank_is_reported_in_one_line(command):
+    """Only rank 1 reads the second validation image, which is truncated; a cache would detect it before."""
     tree, data = shapes_as_voc(command.folder / "voc")
     broken = (tree / "ImageSets/Segmentation/val.txt").read_text().split()[1]
     truncate(tree / f"JPEGImages/{broken}.jpg")
@@ -55,7 +56,7 @@ LONG = ("epochs=200", "trainer.val_every=200", "trainer=ddp_cpu")
 
 
 def started(command, name):
-    """A long run of two processes that has made its first steps."""
+    """Start a long run of two processes and wait for its first checkpoint."""
     process = command.start(*TINY, *LONG, f"data.root={command.data}", f"name={name}")
     folder = command.folder / "outputs" / name
     wait_for(lambda: any((run / runs.LAST).exists() for run in folder.glob("*")), process=process)
@@ -65,7 +66,7 @@ def started(command, name):
 
 
 @pytest.mark.exhaustive
-def test_ctrl_c_leaves_a_usable_run_and_no_orphan(command):
+def test_ctrl_c_saves_and_leaves_no_orphan(command):
     process, run = started(command, "stopped")
     done = interrupt(process, signal.SIGINT)
     assert done.returncode == 130, done.stderr
@@ -76,8 +77,8 @@ def test_ctrl_c_leaves_a_usable_run_and_no_orphan(command):
 
 
 @pytest.mark.exhaustive
-def test_a_signal_to_one_rank_stops_all_of_them(command):
-    """As a cluster does that takes a machine back: the ranks agree, save, and the run is interrupted, not failed."""
+def test_signal_to_one_rank_stops_all_ranks(command):
+    """A cluster preempts a machine: the ranks agree on a step and save; the run is interrupted, not failed."""
     process, run = started(command, "signalled")
     os.kill(max(workers_of(run)), signal.SIGTERM)
     process.communicate(timeout=120)
@@ -87,7 +88,7 @@ def test_a_signal_to_one_rank_stops_all_of_them(command):
 
 
 @pytest.mark.exhaustive
-def test_killing_the_command_leaves_no_orphan(command):
+def test_killed_command_leaves_no_orphan(command):
     process, run = started(command, "killed")
     process.kill()
     process.wait()
@@ -104,7 +105,7 @@ def test_killing_the_command_leaves_no_orphan(command):
     ],
 )
 def test_resume_is_exact_with_two_processes(command, number, status):
-    """Stopped somewhere and resumed, against the same run left alone."""
+    """Compare a run that was stopped and resumed with one that was not."""
     options = ("data.shapes.num_train=16", "batch_size=4", "epochs=3", "trainer=ddp_cpu", "trainer.checkpoint_steps=1")
     alone = command.train(*options, name="alone")
     process = command.start(*TINY, *options, f"data.root={command.data}", "name=resumed")
@@ -118,12 +119,4 @@ def test_resume_is_exact_with_two_processes(command, number, status):
     assert 0 < stopped_at < 12
     resumed = command(f"resume={run}")
     assert resumed.returncode == 0, resumed.stderr
-    ours, theirs = (torch.load(path / runs.LAST, weights_only=True) for path in (run, alone))
-    for name, weight in theirs["state_dict"].items():
-        assert torch.equal(ours["state_dict"][name], weight), name
-    metrics = [json.loads((path / "summary.json").read_text())["metrics"] for path in (run, alone)]
-    assert metrics[0] == metrics[1]
-    rows = [
-        [(row["epoch"], row["step"], row["train/loss"]) for row in runs.read_metrics(path)] for path in (run, alone)
-    ]
-    assert rows[0] == rows[1]
+    assert_identical(run, alone)

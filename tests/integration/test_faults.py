@@ -15,6 +15,7 @@ from torchvision.models import squeezenet1_0
 
 from fcn import errors, runs
 from tests.commands import TINY, type_in, wait_for, workers_of
+from tests.identical_runs import assert_identical
 from tests.matrix import FAULTS, read_messages
 from tests.voc_tree import shapes_as_voc
 
@@ -31,15 +32,6 @@ def message_pattern(fault: str) -> str:
 def assert_message(fault: str, err: str) -> None:
     (line,) = err.splitlines()
     assert re.fullmatch(message_pattern(fault), line), line
-
-
-def assert_same_weights(run: Path, other: Path) -> None:
-    ours, theirs = (torch.load(path / runs.LAST, weights_only=True) for path in (run, other))
-    assert ours["global_step"] == theirs["global_step"]
-    assert all(torch.equal(ours["state_dict"][name], weight) for name, weight in theirs["state_dict"].items())
-    summaries = [runs.read_summary(path) for path in (run, other)]
-    assert summaries[0]["metrics"] == summaries[1]["metrics"]
-    assert [summary["status"] for summary in summaries] == ["finished", "finished"]
 
 
 @pytest.fixture
@@ -138,7 +130,7 @@ def test_a_disk_that_fills_during_a_checkpoint_loses_nothing(typed, disk, tmp_pa
     assert status == 0, err
     assert typed("name=alone", "epochs=3") == (0, "")
     (alone,) = (tmp_path / "outputs" / "alone").iterdir()
-    assert_same_weights(run, alone)
+    assert_identical(run, alone)
 
 
 @pytest.mark.exhaustive

@@ -1,4 +1,4 @@
-"""What looks after the project runs what CONTRIBUTING.md says, and that is what it is."""
+"""CI runs the commands of CONTRIBUTING.md."""
 
 import os
 import re
@@ -23,7 +23,7 @@ def lines(job: dict) -> list[str]:
     return [step["run"] for step in job["steps"] if "run" in step]
 
 
-def test_a_pull_request_runs_what_everybody_can_run(workflow):
+def test_pull_request_runs_the_ci_script(workflow):
     assert {"push", "pull_request", "schedule"} <= set(workflow[True])  # YAML takes `on` for true
     assert lines(workflow["jobs"]["run"]) == [".ci/run"]
     assert "if" not in workflow["jobs"]["run"]
@@ -31,16 +31,24 @@ def test_a_pull_request_runs_what_everybody_can_run(workflow):
     subprocess.run(["bash", "-n", CI], check=True)
 
 
-def test_the_weekly_job_runs_the_commands_of_the_page(workflow):
+def test_weekly_job_runs_commands_of_contributing(workflow):
     install, *others = lines(workflow["jobs"]["weekly"])
     assert install == 'pip install -e ".[dev]" pip-audit'
     assert set(others) <= COMMANDS
     assert len(others) == 3
 
 
-def test_ci_runs_the_first_commands_of_the_page():
+def test_ci_script_runs_first_commands_of_contributing():
     steps = CI.read_text()
     setup, linters, ci = re.findall(r"^    (\S.*)$", CONTRIBUTING, re.M)[:3]
     assert setup in (ROOT / "README.md").read_text()  # from where .ci/run takes it
     assert f'"{linters}"' in steps
     assert ci == ".ci/run"
+
+
+def test_tests_named_in_the_ci_script_exist():
+    named = re.findall(r"tests/[\w/]+\.py(?:::\w+)?", CI.read_text())
+    assert len(named) > 10
+    for name in named:
+        path, _, function = name.partition("::")
+        assert f"def {function}" in (ROOT / path).read_text(), name
