@@ -1,4 +1,4 @@
-"""Search spaces: what conf/search holds, checked, and how its values are typed as overrides."""
+"""Search spaces, as in conf/search: their entries, checks, and the values of a trial as text of overrides."""
 
 from __future__ import annotations
 
@@ -9,37 +9,31 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from fcn.config import Choice, Config, ConfigError, setting, typed
+from fcn.config import Config, ConfigError, setting, typed
 from fcn.config.overrides import dotted_key, format_value, parse_overrides
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
 
-class PrunerName(Choice):
-    median = "median"
-    hyperband = "hyperband"
-    none = "none"
-
-
 @dataclass(kw_only=True, slots=True)
 class Entry:
-    """What one key or group of a run may be: one of `choices`, or a number from `low` to `high`."""
+    """Values of one key or group of a run: one of `choices`, or a number from `low` to `high`."""
 
     choices: list[Any] = setting([], "values of the key, or options of the group")
     low: float | None = setting(None, "smallest number")
     high: float | None = setting(None, "largest number")
     log: bool = setting(False, "whether orders of magnitude are equally likely")
-    step: float | None = setting(None, "distance of the numbers from one another, counted from low")
+    step: float | None = setting(None, "distance between the numbers, counted from low")
     integer: bool = setting(False, "whether the numbers are whole")
-    when: dict[str, Any] = setting({}, "entry above: its choice with which this key is searched over, else left alone")
+    when: dict[str, Any] = setting({}, "an entry above and its choice; with other choices this key keeps its default")
 
     def ends(self) -> list[str]:
-        """Every choice, or the smallest and the largest number, as they are typed."""
+        """Return every choice, or the smallest and the largest number, as text of an override."""
         return [format_value(value) for value in self.choices or (self._number(self.low), self._number(self.largest()))]
 
     def largest(self) -> float:
-        """`high`, or the last step below it."""
+        """Return `high`, or the last step below it."""
         assert self.low is not None
         assert self.high is not None
         if self.step is None:
@@ -48,11 +42,11 @@ class Entry:
         return float(low + (high - low) // step * step)
 
     def applies(self, values: Mapping[str, Any]) -> bool:
-        """Whether these values of other keys, as they are or as they are typed, fulfil `when`."""
+        """Whether these values of other keys, as Python values or as text, fulfil `when`."""
         return all(values.get(dotted_key(key)) in (value, format_value(value)) for key, value in self.when.items())
 
     def suggest(self, trial: BaseTrial, key: str) -> str:
-        """A trial's value as it is typed; the one that it has already, if it has."""
+        """Return the value of a trial as text of an override; the same value if the trial has one already."""
         if self.choices:
             return trial.suggest_categorical(key, self.ends())
         assert self.low is not None
@@ -62,7 +56,7 @@ class Entry:
         return repr(trial.suggest_float(key, low, high, step=self.step, log=self.log))
 
     def rounded(self, text: str) -> str:
-        """A value for people, and for names of directories."""
+        """Round a value for display and for directory names."""
         return text if self.choices else f"{float(text):.3g}"
 
     def _number(self, value: float | None) -> float | int | None:
@@ -73,18 +67,18 @@ FIELDS = {field.name for field in fields(Entry)}
 RANGE = FIELDS - {"choices", "when"}
 
 
-def parse(search: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str, Entry]:
-    """The entries of a search space by the keys that they are about.
+def parse_space(search: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str, Entry]:
+    """Return the entries of a search space by key.
 
     Args:
-        search: entries by key, which may be nested: Hydra makes {optim: {momentum: ...}} of search.optim.momentum=...
-        overrides: that were typed; a range in place of choices replaces them, and choices a range.
+        search: entries by key, possibly nested: Hydra turns search.optim.momentum=... into {optim: {momentum: ...}}.
+        overrides: of the command line; a range replaces the choices of an entry, and choices replace a range.
 
     Raises:
-        ConfigError: naming entry, rule and remedy of the first one that is wrong.
+        ConfigError: if an entry is invalid.
     """
     space: dict[str, Entry] = {}
-    for key, value in _of_the_kind_typed(_by_key(search), overrides).items():
+    for key, value in _resolve_mixed(_entries_by_key(search), overrides).items():
         if not isinstance(value, Mapping):
             raise ConfigError(
                 f"search.{key} (={value}) must be choices or a range; use {{choices: [a,b]}} or {{low: 0.1, high: 1}}"
@@ -100,39 +94,42 @@ def parse(search: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str,
     return space
 
 
-def _by_key(search: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Entries by dotted key; those of the same key are one, in which what comes later counts."""
-    found: dict[str, Any] = {}
+def _entries_by_key(search: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return entries by dotted key; a later entry of the same key updates the earlier one."""
+    entries: dict[str, Any] = {}
     for key, value in search.items():
         name, mapping = f"{prefix}{key}", dict(value) if isinstance(value, Mapping) else {}
-        below = {inner: one for inner, one in mapping.items() if inner not in FIELDS and isinstance(one, Mapping)}
-        own = {inner: one for inner, one in mapping.items() if inner not in below}
-        if own or not below:
-            found[name] = {**(found.get(name) or {}), **own} if isinstance(value, Mapping) else value
-        for inner, one in _by_key(below, f"{name}.").items():
-            found[inner] = {**(found.get(inner) or {}), **one}
-    return found
+        nested = {inner: each for inner, each in mapping.items() if inner not in FIELDS and isinstance(each, Mapping)}
+        own = {inner: each for inner, each in mapping.items() if inner not in nested}
+        if own or not nested:
+            entries[name] = {**(entries.get(name) or {}), **own} if isinstance(value, Mapping) else value
+        for inner, each in _entries_by_key(nested, f"{name}.").items():
+            entries[inner] = {**(entries.get(inner) or {}), **each}
+    return entries
 
 
-def _of_the_kind_typed(entries: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Hydra merges what is typed into what is there, which makes both choices and a range of two kinds."""
-    given = [one for one in parse_overrides(overrides) if isinstance(one.value(), dict)]
-    typed_ = _by_key({str(one.key_or_group): one.value() for one in given if not one.is_delete()})
-    typed_ = {key.removeprefix("search."): entry for key, entry in typed_.items() if not _is_mixed(entry)}
-    return {key: typed_.get(key, entry) if _is_mixed(entry) else entry for key, entry in entries.items()}
+def _resolve_mixed(entries: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Replace entries with both choices and a range, which Hydra has merged, by those of the command line."""
+    parsed = [each for each in parse_overrides(overrides) if isinstance(each.value(), dict) and not each.is_delete()]
+    overridden = {
+        key.removeprefix("search."): entry
+        for key, entry in _entries_by_key({str(each.key_or_group): each.value() for each in parsed}).items()
+        if not _is_mixed(entry)
+    }
+    return {key: overridden.get(key, entry) if _is_mixed(entry) else entry for key, entry in entries.items()}
 
 
 def _is_mixed(entry: Any) -> bool:
     return isinstance(entry, Mapping) and "choices" in entry and bool(RANGE & set(entry))
 
 
-def suggest(trial: BaseTrial, space: Mapping[str, Entry], fixed: Mapping[str, Any]) -> dict[str, str]:
-    """A trial's value of every entry that applies, as it is typed.
+def suggest_values(trial: BaseTrial, space: Mapping[str, Entry], fixed: Mapping[str, Any]) -> dict[str, str]:
+    """Return a trial's value, as text of an override, for every entry whose condition is fulfilled.
 
     Args:
         trial: of an Optuna study.
         space: entries by key.
-        fixed: values of other keys, on which entries may depend.
+        fixed: values of other keys, which conditions may refer to.
     """
     texts: dict[str, str] = {}
     for key, entry in space.items():
@@ -174,12 +171,13 @@ def _check_when(name: str, space: Mapping[str, Entry]) -> None:
             raise ConfigError(f"{name}.when ({key}={value}) must name a choice of an entry above{known}")
 
 
-def probe(space: Mapping[str, Entry], compose: Callable[[Sequence[str]], Config]) -> list[Config]:
-    """Compose all choices and both ends of all ranges, in as few configurations as that takes.
+def check_composition(space: Mapping[str, Entry], compose: Callable[[Sequence[str]], Config]) -> list[Config]:
+    """Compose all choices and both ends of all ranges, in as few configurations as possible, and return these.
+
+    Combinations of values that are invalid only together are not detected; their trials fail.
 
     Raises:
-        ConfigError: if a key does not exist, or a value is wrong by itself. That some do not go together is found by
-            the trials that have them.
+        ConfigError: if a key does not exist, or a value alone is invalid.
     """
     ends = {key: entry.ends() for key, entry in space.items()}
     configs = []
@@ -188,11 +186,11 @@ def probe(space: Mapping[str, Entry], compose: Callable[[Sequence[str]], Config]
         try:
             configs.append(compose([f"{key}={text}" for key, text in values.items()]))
         except ConfigError:
-            configs += [_alone(key, text, space[key], compose) for key, text in values.items()]
+            configs += [_compose_value(key, text, space[key], compose) for key, text in values.items()]
     return configs
 
 
-def _alone(key: str, text: str, entry: Entry, compose: Callable[[Sequence[str]], Config]) -> Config:
+def _compose_value(key: str, text: str, entry: Entry, compose: Callable[[Sequence[str]], Config]) -> Config:
     conditions = [f"{other}={format_value(value)}" for other, value in entry.when.items()]
     try:
         return compose([*conditions, f"{key}={text}"])

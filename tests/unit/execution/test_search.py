@@ -16,9 +16,10 @@ from fcn import runs
 from fcn.config import Config, ConfigError, Init, ModelConfig
 from fcn.config.overrides import values_by_key
 from fcn.execution.jobs import Job
+from fcn.execution.optuna_study import latest_trials, parameter_importances
 from fcn.execution.search import Search
-from fcn.execution.search_space import PrunerName, parse
-from fcn.execution.search_study import Plan, importances, latest
+from fcn.execution.search_plan import PrunerName, SearchPlan
+from fcn.execution.search_space import parse_space
 from fcn.runs import Status
 
 SPACE = {"lr": {"low": 1e-4, "high": 1e-1, "log": True}, "model.init": {"choices": ["bilinear", "xavier"]}}
@@ -31,9 +32,14 @@ def compose(overrides) -> Config:
     return Config(name="x", epochs=3, lr=float(values["lr"]), batch_size=int(values["batch_size"]), model=model)
 
 
-def plan(folder: Path, **changes) -> Plan:
-    facts = {"folder": folder, "space": parse(SPACE), "fixed": ["batch_size=4"], "config": compose(["batch_size=4"])}
-    return Plan(**{**facts, "compose": compose, "trials": 4, **changes})
+def plan(folder: Path, **changes) -> SearchPlan:
+    facts = {
+        "folder": folder,
+        "space": parse_space(SPACE),
+        "fixed": ["batch_size=4"],
+        "config": compose(["batch_size=4"]),
+    }
+    return SearchPlan(**{**facts, "config": compose(["batch_size=4"]), "compose": compose, "trials": 4, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +67,11 @@ def write(job: Job, *scores: float, status: str = "interrupted") -> None:
 def finish(search: Search, job: Job, *scores: float) -> None:
     write(job, *scores, status="finished")
     job.state = Status.finished
-    search.watch(job)
+    search.update(job)
 
 
 def drawn(search: Search, count: int) -> list[Job]:
-    jobs = search.draw(search.watch)
+    jobs = search.next_jobs(search.update)
     return [next(jobs) for _ in range(count)]
 
 
@@ -80,7 +86,7 @@ def states(search: Search) -> list[TrialState]:
 def test_a_trial_is_a_run_directory(folder):
     search = Search.open(plan(folder, trials=2))
     jobs = []
-    for job in search.draw(search.watch):
+    for job in search.next_jobs(search.update):
         jobs.append(job)
         finish(search, job, 0.1, 0.3 + len(jobs), 0.2)
     assert numbers(jobs) == [0, 1]
@@ -98,8 +104,8 @@ def _killed_amid_two_trials(folder: Path) -> None:
     search = Search.open(plan(folder))
     first, _ = drawn(search, 2)
     write(first, 0.1, 0.2)
-    search.watch(first)
-    search._ask()  # a third one, of which nothing is known yet
+    search.update(first)
+    search._next_trial()  # a third one, of which nothing is known yet
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -112,7 +118,7 @@ def test_after_sigkill_every_trial_goes_on_in_its_directory_and_is_told_once(fol
     assert len(before) == 2
     search = Search.open(plan(folder))
     assert states(search) == [TrialState.RUNNING] * 3
-    jobs = list(search.draw(search.watch))
+    jobs = list(search.next_jobs(search.update))
     assert numbers(jobs) == [0, 1, 2, 3]
     assert {job.run_dir.name for job in jobs[:2]} == before
     for job in jobs:
@@ -120,13 +126,13 @@ def test_after_sigkill_every_trial_goes_on_in_its_directory_and_is_told_once(fol
     assert states(search) == [TrialState.COMPLETE] * 4
     assert all(trial.intermediate_values == {1: 0.1, 2: 0.2, 3: 0.3} for trial in search.study.trials)
     assert all(set(trial.params) == set(SPACE) for trial in search.study.trials)
-    assert list(search.draw(search.watch)) == []
+    assert list(search.next_jobs(search.update)) == []
 
 
 def test_two_processes_share_the_trials(folder):
     """Locks belong to open files: two searches of one process are to each other as those of two."""
     one, other = Search.open(plan(folder)), Search.open(plan(folder))
-    mine, theirs = one.draw(one.watch), other.draw(other.watch)
+    mine, theirs = one.next_jobs(one.update), other.next_jobs(other.update)
     jobs = [next(mine), next(theirs), next(mine)]
     finish(one, jobs[0], 0.1)
     jobs.append(next(theirs))
@@ -140,9 +146,9 @@ def test_a_run_that_finished_untold_is_told_and_not_executed(folder):
     first = Search.open(plan(folder, trials=1))
     (job,) = drawn(first, 1)
     write(job, 0.5, status="finished")
-    first._executions[job].owner.close()  # its process ends
+    first._owned[job].owner.close()  # its process ends
     second, seen = Search.open(plan(folder, trials=1)), []
-    assert list(second.draw(seen.append)) == []
+    assert list(second.next_jobs(seen.append)) == []
     assert [job.state for job in seen] == [Status.finished]
     assert [(trial.state, trial.value) for trial in second.study.trials] == [(TrialState.COMPLETE, 0.5)]
 
@@ -151,7 +157,7 @@ def test_a_stopped_trial_stays_running_and_goes_on(folder):
     search = Search.open(plan(folder))
     (job,) = drawn(search, 1)
     job.state = Status.interrupted
-    search.watch(job)
+    search.update(job)
     assert states(search) == [TrialState.RUNNING]
     (again,) = drawn(search, 1)
     assert again.run_dir == job.run_dir
@@ -214,19 +220,19 @@ def test_a_trial_below_the_median_is_stopped(folder, running):
     search = five_finished(folder)
     job = running(drawn(search, 1)[0])
     write(job, 0.31)
-    search.watch(job)
+    search.update(job)
     assert job._process.poll() is None
     write(job, 0.29)  # the same epoch: what was reported counts
-    search.watch(job)
+    search.update(job)
     assert job._process.poll() is None
     write(job, 0.31, 0.8)
-    search.watch(job)
+    search.update(job)
     assert job._process.wait(10) == -signal.SIGTERM
     assert job.poll()
-    search.watch(job)
+    search.update(job)
     trial = search.study.trials[5]
     assert (job.state, trial.state, trial.value) == (Status.pruned, TrialState.PRUNED, 0.8)
-    assert list(search.draw(search.watch)) == []
+    assert list(search.next_jobs(search.update)) == []
 
 
 @pytest.mark.parametrize(
@@ -238,7 +244,7 @@ def test_what_is_not_stopped(folder, running, scores, pruner):
     search = five_finished(folder, pruner=pruner)
     job = running(drawn(search, 1)[0])
     write(job, *scores)
-    search.watch(job)
+    search.update(job)
     with pytest.raises(subprocess.TimeoutExpired):
         job._process.wait(0.1)
 
@@ -252,7 +258,7 @@ def test_a_trial_that_is_killed(folder, running, by_us, state):
     job.kill() if by_us else job._process.kill()
     job._process.wait()
     assert job.poll()
-    search.watch(job)
+    search.update(job)
     assert states(search) == [state]
 
 
@@ -272,10 +278,10 @@ def test_a_failed_trial_has_its_reason_and_the_search_goes_on(folder):
     search = Search.open(plan(folder))
     first, second = drawn(search, 2)
     first.state, first.reason = Status.failed, "train/loss became nan"
-    search.watch(first)
+    search.update(first)
     write(second, status="finished")
     second.state = Status.finished
-    search.watch(second)
+    search.update(second)
     assert states(search) == [TrialState.FAIL] * 2
     reasons = [trial.user_attrs["reason"] for trial in search.study.trials]
     assert reasons == ["train/loss became nan", "the run has no validation mean IoU"]
@@ -284,31 +290,31 @@ def test_a_failed_trial_has_its_reason_and_the_search_goes_on(folder):
 
 def fail(search: Search, job: Job, reason: str = "no space left on device") -> None:
     job.state, job.reason = Status.failed, reason
-    search.watch(job)
+    search.update(job)
 
 
 def test_what_failed_is_done_again_by_the_same_command(folder):
     search = Search.open(plan(folder, trials=2))
-    jobs = search.draw(search.watch)
+    jobs = search.next_jobs(search.update)
     bad = next(jobs)
     fail(search, bad)
     for job in jobs:  # not within one go
         assert job.run_dir != bad.run_dir
         finish(search, job, 0.5)
     search, other = Search.open(plan(folder, trials=2)), Search.open(plan(folder, trials=2))
-    for job in search.draw(search.watch):
+    for job in search.next_jobs(search.update):
         assert job.run_dir == bad.run_dir
         finish(search, job, 0.2, 0.7)
-    trials = latest(search.study)
+    trials = latest_trials(search.study)
     assert [trial.value for trial in trials] == [0.5, 0.7]
     assert trials[-1].params == search.study.trials[0].params
     assert trials[-1].intermediate_values == {1: 0.2, 2: 0.7}
-    assert list(other.draw(other.watch)) == []  # a second process knew of the failure too
+    assert list(other.next_jobs(other.update)) == []  # a second process knew of the failure too
 
 
 def test_a_search_all_of_whose_trials_fail_stops_and_goes_on_when_the_reason_is_gone(folder):
     search = Search.open(plan(folder, trials=4))
-    for job in search.draw(search.watch):
+    for job in search.next_jobs(search.update):
         fail(search, job)
     assert numbers(search.jobs) == [0, 1, 2]
     assert search.given_up == f"the first 3 trials failed, {search.jobs[0].run_dir}: no space left on device"
@@ -322,7 +328,7 @@ def test_values_that_do_not_go_together_fail_their_trial_alone(folder):
         return compose(overrides)
 
     search, seen = Search.open(plan(folder, compose=picky, trials=5)), []
-    jobs = list(search.draw(seen.append))
+    jobs = list(search.next_jobs(seen.append))
     assert 0 < len(jobs) < 5
     assert {job.reason for job in seen} == {"model.init (=xavier) must not be; use another"}
     assert states(search).count(TrialState.FAIL) == len(seen) == 5 - len(jobs)
@@ -336,7 +342,7 @@ def test_another_search_in_the_folder(folder):
     ):
         Search.open(plan(folder, config=compose(["batch_size=4", "lr=0.5"])))
     with pytest.raises(ConfigError, match=r"holds a search that differs in search;"):
-        Search.open(plan(folder, space=parse({"lr": SPACE["lr"]})))
+        Search.open(plan(folder, space=parse_space({"lr": SPACE["lr"]})))
 
 
 def test_another_run_in_the_way(folder):
@@ -373,12 +379,12 @@ def test_a_storage_with_the_search_of_another_folder(folder):
 
 def test_importances_name_what_matters(folder):
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
-    assert importances(study) == {}
+    assert parameter_importances(study) == {}
     for _ in range(50):
         trial = study.ask()
         lr, _ = trial.suggest_float("lr", 0, 1), trial.suggest_float("x", 0, 1)
         study.tell(trial, -abs(lr - 0.5))
-    shares = importances(study)
+    shares = parameter_importances(study)
     assert next(iter(shares)) == "lr"
     assert shares["lr"] > 0.8
     assert sum(shares.values()) == pytest.approx(1)

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 import fcn
 from fcn.cli.hydra_entry import CONF
 from fcn.config import Config, ConfigError
-from fcn.execution.search_space import Entry, parse, probe, suggest
+from fcn.execution.search_space import Entry, check_composition, parse_space, suggest_values
 
 SPACES = sorted(path.stem for path in (CONF / "search").glob("*.yaml"))
 
@@ -39,7 +39,7 @@ def ranges(draw):
 @settings(max_examples=30, deadline=None)
 @given(ranges())
 def test_suggestions_lie_in_the_range(values):
-    entry = parse({"lr": values})["lr"]
+    entry = parse_space({"lr": values})["lr"]
     for trial in trials(3):
         text = entry.suggest(trial, "lr")
         number = float(text)
@@ -52,7 +52,7 @@ def test_suggestions_lie_in_the_range(values):
 
 
 def test_choices_are_all_suggested_as_they_are_typed():
-    entry = parse({"x": {"choices": ["sgd", 8, 0.5, None, True, [0.5, 2.0], "a b"]}})["x"]
+    entry = parse_space({"x": {"choices": ["sgd", 8, 0.5, None, True, [0.5, 2.0], "a b"]}})["x"]
     found = {entry.suggest(trial, "x") for trial in trials(200)}
     assert found == {"sgd", "8", "0.5", "null", "true", "[0.5,2.0]", "'a b'"}
 
@@ -82,16 +82,16 @@ def test_choices_are_all_suggested_as_they_are_typed():
 )
 def test_mistakes(entry, message):
     with pytest.raises(ConfigError, match=message):
-        parse({"optim": {"choices": ["sgd", "adamw"]}, "lr": entry})
+        parse_space({"optim": {"choices": ["sgd", "adamw"]}, "lr": entry})
 
 
 def test_an_empty_space():
     with pytest.raises(ConfigError, match=r"search \(=\{\}\) must have an entry; use search=default"):
-        parse({})
+        parse_space({})
 
 
 def test_entries_may_be_nested():
-    space = parse(
+    space = parse_space(
         {
             "optim.momentum": {"low": 0, "high": 1},
             "schedule": {"choices": ["poly"], "poly_power": {"low": 1, "high": 2}},
@@ -105,7 +105,7 @@ def test_entries_may_be_nested():
 def test_a_range_that_is_typed_replaces_choices():
     """Hydra has merged it into them."""
     merged = {"optim.momentum": {"choices": [0, 0.9]}, "optim": {"momentum": {"low": 0.5, "high": 0.9}}}
-    space = parse(merged, ["search.optim.momentum={low: 0.5, high: 0.9}"])
+    space = parse_space(merged, ["search.optim.momentum={low: 0.5, high: 0.9}"])
     assert space == {"optim.momentum": Entry(low=0.5, high=0.9)}
 
 
@@ -115,27 +115,27 @@ def test_a_range_ends_at_its_last_step():
 
 
 def test_an_entry_with_a_condition_is_searched_over_where_it_holds():
-    space = parse(
+    space = parse_space(
         {"optim": {"choices": ["sgd", "adamw"]}, "optim.momentum": {"low": 0, "high": 1, "when": {"optim": "sgd"}}}
     )
-    found = [suggest(trial, space, {}) for trial in trials(30)]
+    found = [suggest_values(trial, space, {}) for trial in trials(30)]
     assert {tuple(one) for one in found} == {("optim", "optim.momentum"), ("optim",)}
     assert all((one["optim"] == "sgd") == ("optim.momentum" in one) for one in found)
     del space["optim"]  # typed for all trials
-    assert list(suggest(trials(1)[0], space, {"optim": "sgd"})) == ["optim.momentum"]
-    assert suggest(trials(1)[0], space, {"optim": "adamw"}) == {}
+    assert list(suggest_values(trials(1)[0], space, {"optim": "sgd"})) == ["optim.momentum"]
+    assert suggest_values(trials(1)[0], space, {"optim": "adamw"}) == {}
 
 
 def test_a_condition_may_name_a_group_with_a_slash_or_with_a_dot():
     entry = {"low": 0, "high": 1, "when": {"model.init": "xavier"}}
-    space = parse({"model/init": {"choices": ["bilinear", "xavier"]}, "lr": entry})
-    assert {len(suggest(trial, space, {})) for trial in trials(30)} == {1, 2}
+    space = parse_space({"model/init": {"choices": ["bilinear", "xavier"]}, "lr": entry})
+    assert {len(suggest_values(trial, space, {})) for trial in trials(30)} == {1, 2}
 
 
 def test_a_probe_has_every_choice_and_both_ends_of_every_range():
-    space = parse({"a": {"choices": [1, 2, 3]}, "b": {"low": 4, "high": 5, "integer": True}})
+    space = parse_space({"a": {"choices": [1, 2, 3]}, "b": {"low": 4, "high": 5, "integer": True}})
     seen: list[str] = []
-    probe(space, lambda overrides: (seen.extend(overrides), Config())[1])
+    check_composition(space, lambda overrides: (seen.extend(overrides), Config())[1])
     assert set(seen) == {"a=1", "a=2", "a=3", "b=4", "b=5"}
 
 
@@ -145,14 +145,14 @@ def test_values_that_do_not_go_together_are_no_mistake_of_the_space():
             raise ConfigError("no")
         return Config()
 
-    probe(parse({"a": {"choices": [1, 2]}, "b": {"choices": [1, 2]}}), compose)
+    check_composition(parse_space({"a": {"choices": [1, 2]}, "b": {"choices": [1, 2]}}), compose)
     with pytest.raises(ConfigError, match=r"search\.c \(=1\): no"):
-        probe(parse({"a": {"choices": [1, 2]}, "c": {"choices": [2, 1]}}), compose)
+        check_composition(parse_space({"a": {"choices": [1, 2]}, "c": {"choices": [2, 1]}}), compose)
 
 
 @pytest.mark.parametrize("option", SPACES)
 def test_the_spaces_of_conf(option):
     """Every entry is a key or a group of the main job, and takes its values."""
-    space = parse(OmegaConf.to_container(OmegaConf.load(CONF / "search" / f"{option}.yaml")))
+    space = parse_space(OmegaConf.to_container(OmegaConf.load(CONF / "search" / f"{option}.yaml")))
     fixed = ["experiment=d2l"] if option == "d2l" else []
-    probe(space, lambda overrides: fcn.compose(*fixed, *overrides))
+    check_composition(space, lambda overrides: fcn.compose(*fixed, *overrides))

@@ -1,0 +1,142 @@
+"""Results of a search: table of the best trials, trials.csv, figures, and the command that repeats the best trial."""
+
+from __future__ import annotations
+
+import csv
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from optuna import Study
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+from rich.table import Table
+
+from fcn.errors import UserError
+from fcn.execution.optuna_study import REASON, RUN, latest_trials, parameter_importances, select_trials
+from fcn.execution.search_plan import SearchPlan
+from fcn.execution.search_space import suggest_values
+from fcn.runs.atomic_files import replacing
+from fcn.visualization.png_files import save_png
+from fcn.visualization.search_figures import EndedTrial, draw_importances, draw_trial_history
+
+TABLE_ROWS = 10
+STATE_LABELS = {
+    TrialState.COMPLETE: "finished",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running or stopped",
+}
+
+
+class SearchFailed(UserError):
+    """All trials of a search failed: the reason of the first one."""
+
+
+def report_search(plan: SearchPlan, study: Study, console: Console) -> None:
+    """Write trials.csv and the figures, print the best trials and the command that repeats the best one."""
+    trials, importances = latest_trials(study), parameter_importances(study)
+    _write_csv(plan.folder / "trials.csv", trials, list(plan.space))
+    _draw_figures(plan.folder, trials, importances)
+    finished = sorted(select_trials(trials, TrialState.COMPLETE), key=_score, reverse=True)
+    counts = {label: len(select_trials(trials, state)) for state, label in STATE_LABELS.items()}
+    caption = ", ".join(f"{count} {label}" for label, count in counts.items() if count)
+    console.print(_build_table(plan, finished[:TABLE_ROWS], caption))
+    lines = [f"choices  {line}" for line in scores_by_choice(plan, trials)]
+    lines.append(f"written  {plan.folder}: study, trials.csv, pictures, a run directory per trial")
+    if finished:
+        if importances:
+            shares = (f"{key} {100 * share:.0f} %" for key, share in importances.items())
+            lines.append(f"matters  {', '.join(shares)}")
+        best = finished[0]
+        run_dir = plan.folder / best.user_attrs[RUN]
+        lines += [f"best     {run_dir}, val mIoU {best.value:.3f}; trained again by", _train_command(plan, best)]
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def scores_by_choice(plan: SearchPlan, trials: Sequence[FrozenTrial]) -> list[str]:
+    """Return a line per entry with choices: best score of each choice, and its number of finished and pruned trials."""
+    ended = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    lines = []
+    for key, entry in plan.space.items():
+        by_choice = {text: [trial for trial in ended if trial.params.get(key) == text] for text in entry.ends()}
+        scores = [f"{text} {_best_score_text(chosen)} in {len(chosen)}" for text, chosen in by_choice.items()]
+        if entry.choices and ended:
+            lines.append(f"{key}: {', '.join(scores)} trials")
+    return lines
+
+
+def check_search_succeeded(study: Study, *, given_up: str = "") -> None:
+    """Check that not all trials failed.
+
+    Args:
+        study: of the search.
+        given_up: reason for which the search has ended early, if it has.
+
+    Raises:
+        SearchFailed: with the reason of the first trial, or with `given_up`.
+    """
+    if given_up:
+        raise SearchFailed(f"{given_up}; the same command goes on, and does failed trials again")
+    trials = latest_trials(study)
+    failed = select_trials(trials, TrialState.FAIL)
+    if trials and len(failed) == len(trials):
+        raise SearchFailed(f"all {len(failed)} trials failed, the first one: {failed[0].user_attrs[REASON]}")
+
+
+def _train_command(plan: SearchPlan, trial: FrozenTrial) -> str:
+    """Return the command, quoted for a shell, that trains with the settings of a trial."""
+    values = suggest_values(trial, plan.space, plan.fixed_values())
+    return f"python train.py {shlex.join([*plan.fixed, *(f'{key}={text}' for key, text in values.items())])}"
+
+
+def _score(trial: FrozenTrial) -> float:
+    return -math.inf if trial.value is None else trial.value
+
+
+def _best_score_text(trials: Sequence[FrozenTrial]) -> str:
+    finished = select_trials(trials, TrialState.COMPLETE)
+    return f"{max(map(_score, finished)):.3f}" if finished else "-"
+
+
+def _build_table(plan: SearchPlan, trials: Sequence[FrozenTrial], caption: str) -> Table:
+    table = Table("trial", title=str(plan.folder), caption=caption, title_justify="left", caption_justify="left")
+    for key in plan.space:
+        table.add_column(key, overflow="fold")
+    table.add_column("best val mIoU", justify="right")
+    for trial in trials:
+        values = (plan.space[key].rounded(str(trial.params[key])) if key in trial.params else "-" for key in plan.space)
+        table.add_row(str(trial.number), *values, f"{trial.value:.3f}")
+    return table
+
+
+def _write_csv(path: Path, trials: Sequence[FrozenTrial], keys: Sequence[str]) -> None:
+    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["trial", "state", "val/mean_iou", *keys, "seconds", RUN, REASON])
+        writer.writeheader()
+        writer.writerows(_csv_row(trial) for trial in trials)
+
+
+def _csv_row(trial: FrozenTrial) -> Mapping[str, Any]:
+    return {
+        "trial": trial.number,
+        "state": trial.state.name.lower(),
+        "val/mean_iou": trial.value,
+        **trial.params,
+        "seconds": round(trial.duration.total_seconds(), 1) if trial.duration else None,
+        RUN: trial.user_attrs.get(RUN),
+        REASON: trial.user_attrs.get(REASON),
+    }
+
+
+def _draw_figures(folder: Path, trials: Sequence[FrozenTrial], importances: Mapping[str, float]) -> None:
+    ended = [trial for trial in trials if trial.state.is_finished()]
+    if ended:
+        points = [EndedTrial(trial.number, trial.value, trial.state is TrialState.PRUNED) for trial in ended]
+        save_png(draw_trial_history(points), folder / "history.png")
+    if importances:
+        num_trials = len(select_trials(trials, TrialState.COMPLETE))
+        save_png(draw_importances(importances, num_trials=num_trials), folder / "importance.png")
