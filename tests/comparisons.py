@@ -1,4 +1,4 @@
-"""Run directories as train.py and scripts/evaluate.py leave them, written in milliseconds."""
+"""Synthetic run directories with the files that train.py and scripts/evaluate.py write."""
 
 import copy
 import functools
@@ -29,13 +29,13 @@ def _default_config() -> dict:
 def make_run(
     path: Path, *, status: str | None = "finished", mean_iou: float = 0.5, epochs: int = 3, **settings: object
 ) -> Path:
-    """A run directory; settings by dotted key with `__` for the dot. Without a status it has no summary."""
+    """Write a run directory; settings are dotted keys with `__` for the dot. Without a status there is no summary."""
     config = default_config()
     for key, value in settings.items():
         *sections, last = key.split("__")
         functools.reduce(dict.__getitem__, sections, config)[last] = value
     path.mkdir(parents=True)
-    (path / runs.CONFIG).write_text(json.dumps(config))  # JSON is YAML, and quickly written
+    (path / runs.CONFIG).write_text(json.dumps(config))  # JSON is YAML, and faster to write
     rows = [
         {"epoch": epoch, "step": epoch, "train/loss": 2 / (epoch + 1), "val/mean_iou": mean_iou * (epoch + 1) / epochs}
         for epoch in range(epochs)
@@ -51,7 +51,7 @@ def make_run(
 
 
 def random_confusions(num_images: int, *, seed: int, classes: int = 3, targets_seed: int = 0) -> np.ndarray:
-    """Matrices [N, C, C] of images of 1000 pixels; `seed` is that of the predictions."""
+    """Return matrices [N, C, C] of images of 1000 pixels; `seed` is that of the predictions."""
     targets = np.random.default_rng(targets_seed).multinomial(1000, [1 / classes] * classes, size=num_images)
     rng = np.random.default_rng(seed)
     shares = rng.dirichlet(np.ones(classes), size=(num_images, classes))
@@ -59,7 +59,7 @@ def random_confusions(num_images: int, *, seed: int, classes: int = 3, targets_s
 
 
 def make_evaluation(run: Path, confusions: np.ndarray, *, split: str = "val", **changes: object) -> None:
-    """What scripts/evaluate.py writes; `changes` are `names`, `classes`, `checkpoint`, `sha256` and settings."""
+    """Write an evaluation; `changes` are `names`, `classes`, `checkpoint`, `sha256` and settings."""
     folder = run / "evaluation" / split
     folder.mkdir(parents=True, exist_ok=True)
     names = changes.pop("names", [f"image_{place}" for place in range(len(confusions))])

@@ -26,7 +26,7 @@ from rich.table import Table
 
 from fcn import errors, runs
 from fcn.cli.hydra_entry import run_command
-from fcn.comparison.run_collection import find_runs
+from fcn.comparison.run_records import find_runs
 from fcn.config import ConfigError, DataConfig, InferenceConfig, setting, to_container, typed
 from fcn.config.overrides import values_by_key
 from fcn.runs.atomic_files import sha256_of

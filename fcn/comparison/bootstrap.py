@@ -1,4 +1,4 @@
-"""Bootstrap over images: IoU on resampled sets of images, and intervals of differences."""
+"""Confidence intervals: the bootstrap of IoU over the evaluated images."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from fcn.evaluation.scores import ClassCounts, Floats
 
 RESAMPLES = 2000
 SEED = 0
-_CHUNK = 2**22  # numbers of a chunk of resamples: 32 MiB
+_CHUNK = 2**22  # numbers in a chunk of resamples: 32 MiB
 
-COVERS = (
-    "The interval covers the choice of the evaluated images (they are drawn anew, with replacement, the same ones for "
-    "both sides) for the networks as they were trained. It does not cover what another seed would train, nor that "
-    "best.ckpt was chosen on these images."
+INTERVAL_MEANING = (
+    "The interval covers the choice of the evaluated images (resampled with replacement, the same images for both "
+    "rows) for the networks as trained. It does not cover the variation over seeds, nor the selection of best.ckpt on "
+    "these images."
 )
 
 
-def resampled_class_iou(runs: Sequence[ClassCounts], *, resamples: int = RESAMPLES, seed: int = SEED) -> list[Floats]:
-    """IoU per class of every run on resampled sets of images, float64 [resamples, C] each.
+def resample_class_iou(runs: Sequence[ClassCounts], *, resamples: int = RESAMPLES, seed: int = SEED) -> list[Floats]:
+    """Return the IoU per class of every run on resampled sets of images, float64 [resamples, C] each.
 
-    A resample draws as many images as there are, with replacement, and adds their counts up. Resample r holds the
-    same images in all runs: differences between runs are paired.
+    A resample draws N of the N images with replacement and sums their counts. Resample r holds the same images for all
+    runs, so that differences between runs are paired.
 
     Args:
-        runs: counts on the same N images.
+        runs: counts of every run on the same N images.
         resamples: number of resampled sets.
-        seed: of the draws.
+        seed: seed of the draws.
     """
     num_images = len(runs[0].hits)
     rng = np.random.default_rng(seed)
-    share = np.full(num_images, 1 / num_images)
+    shares = np.full(num_images, 1 / num_images)
     step = max(1, _CHUNK // num_images)
     chunks: list[list[Floats]] = [[] for _ in runs]
     for start in range(0, resamples, step):
-        times = rng.multinomial(num_images, share, size=min(step, resamples - start)).astype(np.float64)
-        for found, counts in zip(chunks, runs, strict=True):
-            found.append(ClassCounts(times @ counts.hits, times @ counts.unions).iou())
-    return [np.concatenate(found) for found in chunks]
+        times = rng.multinomial(num_images, shares, size=min(step, resamples - start)).astype(np.float64)
+        for ious, counts in zip(chunks, runs, strict=True):
+            ious.append(ClassCounts(times @ counts.hits, times @ counts.unions).iou())
+    return [np.concatenate(ious) for ious in chunks]
 
 
-def interval(differences: Floats) -> tuple[Floats, Floats]:
-    """Low and high end of the percentile 95 % interval over the first axis, NaN left out."""
+def percentile_interval(differences: Floats) -> tuple[Floats, Floats]:
+    """Return low and high end of the 95 % percentile interval over the first axis, without NaN."""
     known = np.isfinite(differences).any(axis=0)
     low, high = np.nanquantile(np.where(known, differences, 0), [0.025, 0.975], axis=0)
     return np.where(known, low, np.nan), np.where(known, high, np.nan)

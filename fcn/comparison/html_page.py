@@ -1,4 +1,4 @@
-"""The comparison as one HTML page that needs no other file: light, readable, printable."""
+"""The comparison as one self-contained HTML page: readable, sortable and printable."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from fcn.comparison.contrasts import Comparison, Contrast
-from fcn.comparison.run_collection import BEST
-from fcn.comparison.tables import Table, class_table, main_table, number, remarks, settings_table
+from fcn.comparison.remarks import write_remarks
+from fcn.comparison.row_contrast import RowContrast
+from fcn.comparison.run_comparison import RunComparison
+from fcn.comparison.tables import Table, class_table, main_table, runs_table, settings_table
 
 
 class Picture(NamedTuple):
-    """A part of the page: a picture, or why there is none.
+    """A figure of the comparison, or the reason why it could not be drawn.
 
     Attributes:
-        title: of the section.
+        title: heading of the section.
         image: None if it could not be drawn.
-        caption: what is in it, or what went wrong.
+        caption: description of the figure, or the reason why there is none.
     """
 
     title: str
@@ -77,28 +78,29 @@ for (const table of document.querySelectorAll("table.sortable")) {
 """
 
 
-def page(
-    comparison: Comparison, *, title: str, contrast: Contrast | None = None, bars: Picture | None = None,
+def to_html(
+    comparison: RunComparison, *, title: str, contrast: RowContrast | None = None, bars: Picture | None = None,
     pictures: Sequence[Picture] = (),
 ) -> str:  # fmt: skip
-    """The page as text.
+    """Return the page as text.
 
     Args:
-        comparison: the table and its remarks.
+        comparison: shown as the main table with its remarks.
         title: heading of the page.
-        contrast: two rows whose settings and classes are set against each other.
-        bars: the differences per class of `contrast`.
+        contrast: two rows whose settings and classes are set side by side.
+        bars: figure of the differences per class of `contrast`.
         pictures: further sections.
     """
     num_runs = sum(len(group.runs) for group in comparison.groups)
+    baseline = comparison.groups.index(comparison.baseline) if len(comparison.groups) > 1 else None
     parts = [
         f"<h1>{escape(title)}</h1>",
-        f'<p class="muted">{num_runs} runs in {len(comparison.groups)} rows, by {escape(comparison.metric)}</p>',
-        _main(comparison),
-        _list(remarks(comparison)),
+        f'<p class="muted">{num_runs} runs in {len(comparison.groups)} rows, sorted by {escape(comparison.metric)}</p>',
+        _html_table(main_table(comparison), sortable=True, highlighted=baseline),
+        _html_list(write_remarks(comparison)),
         *(_section(picture.title, _figure(picture)) for picture in pictures),
-        *([_contrast(contrast, bars)] if contrast else []),
-        _section("Runs", _html_table(_runs_table(comparison))),
+        *([_contrast_sections(contrast, bars)] if contrast else []),
+        _section("Runs", _html_table(runs_table(comparison))),
     ]
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
     return (
@@ -108,41 +110,21 @@ def page(
     )
 
 
-def _main(comparison: Comparison) -> str:
-    baseline = comparison.groups.index(comparison.baseline) if len(comparison.groups) > 1 else None
-    return _html_table(main_table(comparison), sortable=True, marked=baseline)
-
-
-def _contrast(contrast: Contrast, bars: Picture | None) -> str:
-    named = f"<p>A: {escape(contrast.names[0])}<br>B: {escape(contrast.names[1])}</p>"
-    settings = named + _html_table(settings_table(contrast))
+def _contrast_sections(contrast: RowContrast, bars: Picture | None) -> str:
+    names = f"<p>A: {escape(contrast.names[0])}<br>B: {escape(contrast.names[1])}</p>"
     classes = _html_table(class_table(contrast), sortable=True) if len(contrast.classes) else ""
-    shown = f'<div class="pair">{classes}{_figure(bars) if bars else ""}</div>'
+    pair = f'<div class="pair">{classes}{_figure(bars) if bars else ""}</div>'
     rows = f"row {contrast.first.number} and row {contrast.second.number}"
     source = f'<p class="muted">{escape(contrast.source)}</p>'
-    return _section(f"Settings of {rows}", settings) + _section(f"IoU per class, {rows}", source + shown)
-
-
-def _runs_table(comparison: Comparison) -> Table:
-    rows = [
-        [
-            str(group.number),
-            str(run.config["seed"]),
-            run.state,
-            number(run.metrics.get(BEST, float("nan"))),
-            str(run.path),
-        ]
-        for group in comparison.groups
-        for run in group.runs
-    ]
-    return Table(["#", "seed", "state", "best mIoU", "directory"], rows, [True, True, False, True, False])
+    settings = _section(f"Settings of {rows}", names + _html_table(settings_table(contrast)))
+    return settings + _section(f"IoU per class, {rows}", source + pair)
 
 
 def _section(title: str, content: str) -> str:
     return f"<section><h2>{escape(title)}</h2>{content}</section>"
 
 
-def _list(lines: Sequence[str]) -> str:
+def _html_list(lines: Sequence[str]) -> str:
     return f'<ul class="remarks">{"".join(f"<li>{escape(line)}</li>" for line in lines)}</ul>' if lines else ""
 
 
@@ -156,12 +138,12 @@ def _figure(picture: Picture) -> str:
     return f"<figure>{image}<figcaption>{escape(picture.caption)}</figcaption></figure>"
 
 
-def _html_table(table: Table, *, sortable: bool = False, marked: int | None = None) -> str:
+def _html_table(table: Table, *, sortable: bool = False, highlighted: int | None = None) -> str:
     kinds = [' class="n"' if numeric else "" for numeric in table.numeric]
     head = "".join(f"<th{kind}>{escape(text)}</th>" for kind, text in zip(kinds, table.heads, strict=True))
-    body, mark = "", ' class="baseline"'
+    body, baseline = "", ' class="baseline"'
     for place, row in enumerate(table.rows):
         cells = "".join(f"<td{kind}>{escape(text)}</td>" for kind, text in zip(kinds, row, strict=True))
-        body += f"<tr{mark if place == marked else ''}>{cells}</tr>\n"
+        body += f"<tr{baseline if place == highlighted else ''}>{cells}</tr>\n"
     name = ' class="sortable"' if sortable else ""
     return f'<div class="wide"><table{name}><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>'

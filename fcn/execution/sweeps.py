@@ -114,10 +114,11 @@ class Sweep:
 
     def _compare(self) -> None:
         """Print a comparison of the jobs and write it to the folder."""
-        from fcn.comparison import ComparisonError, write_comparison  # imports NumPy, which --help does not need
+        from fcn.comparison.output_files import summarize_sweep  # imports NumPy, which --help does not need
+        from fcn.comparison.run_records import ComparisonError
 
         try:
-            Console().print(write_comparison(self.folder))
+            Console().print(summarize_sweep(self.folder))
         except ComparisonError as error:  # for example without any validation
             print(f"not compared: {error}")
         else:

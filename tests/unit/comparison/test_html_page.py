@@ -1,4 +1,4 @@
-"""The page: nothing from outside, nothing of a run's text taken for HTML, every part in its place."""
+"""HTML page of a comparison: self-contained, escaped and complete."""
 
 import base64
 import io
@@ -8,15 +8,16 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
-from fcn.comparison import compare, contrast
-from fcn.comparison.html_page import Picture, page
+from fcn.comparison.html_page import Picture, to_html
+from fcn.comparison.row_contrast import contrast_rows
+from fcn.comparison.run_comparison import compare_runs
 from tests.comparisons import make_evaluation, make_run, random_confusions
 
 EVIL = "<script>alert(1)</script> & a|b $x$ \"q\" 'q'"
 
 
 class Reader(HTMLParser):
-    """Tags with their attributes, and text; complains of tags that are not closed."""
+    """Collects tags with their attributes, and text; fails if a tag is not closed."""
 
     def __init__(self, text):
         super().__init__()
@@ -39,40 +40,41 @@ class Reader(HTMLParser):
 
 @pytest.fixture(scope="module")
 def html(tmp_path_factory):
-    """Of two rows with names that want to be HTML."""
+    """Page of two rows whose names are HTML."""
     tmp_path = tmp_path_factory.mktemp("runs")
     classes = [EVIL, "cat", "dog"]
     for place, init in enumerate((EVIL, "xavier")):
         path = make_run(tmp_path / f"<b>&{place}", model__init=init, mean_iou=0.5 - 0.1 * place, data__classes=classes)
         make_evaluation(path, random_confusions(5, seed=place), classes=classes)
-    (make_run(tmp_path / "torn<i>") / "summary.json").write_text("{")
-    found = compare([tmp_path])
+    (make_run(tmp_path / "damaged<i>") / "summary.json").write_text("{")
+    comparison = compare_runs([tmp_path])
+    contrast = contrast_rows(comparison, *comparison.groups)
     pictures = [Picture("Curves", Image.new("RGB", (8, 6), "red"), f"of {EVIL}"), Picture("None", None, f"no {EVIL}")]
-    return page(found, title=f"Runs {EVIL}", contrast=contrast(found, *found.groups), pictures=pictures)
+    return to_html(comparison, title=f"Runs {EVIL}", contrast=contrast, pictures=pictures)
 
 
-def test_the_page_needs_no_other_file(html):
+def test_page_is_self_contained(html):
     assert not re.search(r"https?:|//www|@import|url\(", html)
     reader = Reader(html)
     references = [value for _, attributes in reader.tags for key, value in attributes.items() if key in ("src", "href")]
-    (picture,) = references
-    kind, _, data = picture.partition(",")
+    (source,) = references
+    kind, _, data = source.partition(",")
     assert kind == "data:image/png;base64"
     assert Image.open(io.BytesIO(base64.b64decode(data))).size == (8, 6)
     assert not {"link", "iframe", "object"} & {tag for tag, _ in reader.tags}
 
 
-def test_text_of_runs_is_never_html(html):
+def test_text_of_runs_is_escaped(html):
     reader = Reader(html)
-    assert [tag for tag, _ in reader.tags].count("script") == 1  # our own
+    assert [tag for tag, _ in reader.tags].count("script") == 1  # for sorting
     assert not {"b", "i"} & {tag for tag, _ in reader.tags}
     text = " ".join(reader.text)
-    for wanted in (f"Runs {EVIL}", f"of {EVIL}", f"no {EVIL}", "<b>&0", "torn<i> is left out"):
-        assert wanted in text
+    for part in (f"Runs {EVIL}", f"of {EVIL}", f"no {EVIL}", "<b>&0", "damaged<i> is left out"):
+        assert part in text
     assert text.count(EVIL) >= 6  # title, heading, cell of the table, captions, settings, class
 
 
-def test_tables_are_whole(html):
+def test_tables_are_complete(html):
     rows = re.findall(r"<tr.*?</tr>", html, re.DOTALL)
     tables = re.findall(r"<table.*?</table>", html, re.DOTALL)
     assert len(tables) == 4  # rows, settings, classes, runs

@@ -1,41 +1,41 @@
-"""Which directories are runs, and what is made of those that cannot be read."""
+"""Finding run directories and reading their files."""
 
 import json
 
 import pytest
 from omegaconf import OmegaConf
 
-from fcn.comparison.run_collection import BEST, SPEED, ComparisonError, collect, find_runs
+from fcn.comparison.run_records import BEST, SPEED, ComparisonError, find_runs, read_runs
 from tests.comparisons import make_run
 
 
-def test_runs_are_found_at_any_depth_and_each_once(tmp_path):
+def test_runs_are_found_at_any_depth_once(tmp_path):
     first, second = make_run(tmp_path / "a"), make_run(tmp_path / "b" / "2026" / "0_lr-1")
     (first / ".hydra").mkdir()
     (first / ".hydra" / "config.yaml").write_text("seed: 0\ndata: {name: x}\n")
     (tmp_path / ".trash").mkdir()
     make_run(tmp_path / ".trash" / "c")
-    runs, broken = collect([tmp_path, tmp_path / "b", second])
+    runs, unreadable = read_runs([tmp_path, tmp_path / "b", second])
     assert [run.path for run in runs] == [first, second]
-    assert not broken
-    assert [run.path for run in collect([second])[0]] == [second]
+    assert not unreadable
+    assert [run.path for run in read_runs([second])[0]] == [second]
 
 
-def test_links_are_followed_and_each_real_directory_is_taken_once(tmp_path):
+def test_links_are_followed_and_directories_visited_once(tmp_path):
     first = make_run(tmp_path / "outputs" / "a")
     make_run(tmp_path / "scratch" / "0")
     for link, target in [("sweep", "scratch"), ("twin", "outputs/a"), ("sweep/up", "outputs"), ("gone", "nowhere")]:
         (tmp_path / "outputs" / link).symlink_to(tmp_path / target)
-    found = [first, tmp_path / "outputs" / "sweep" / "0"]
-    assert find_runs([tmp_path / "outputs"]) == found
-    assert find_runs([tmp_path / "outputs", tmp_path]) == found
+    expected = [first, tmp_path / "outputs" / "sweep" / "0"]
+    assert find_runs([tmp_path / "outputs"]) == expected
+    assert find_runs([tmp_path / "outputs", tmp_path]) == expected
     assert find_runs([tmp_path / "outputs" / "twin"]) == [tmp_path / "outputs" / "twin"]
 
 
 @pytest.mark.parametrize("status", ["finished", "interrupted", "failed", None])
-def test_a_run_in_any_state_is_kept(tmp_path, status):
+def test_run_in_any_state_is_read(tmp_path, status):
     make_run(tmp_path / "a", status=status, mean_iou=0.25)
-    (run,), _ = collect([tmp_path])
+    (run,), _ = read_runs([tmp_path])
     assert run.state == (status or "unfinished")
     assert run.finished == (status == "finished")
     assert run.config["model.init"] == "bilinear"
@@ -45,24 +45,24 @@ def test_a_run_in_any_state_is_kept(tmp_path, status):
         assert not run.metrics
 
 
-def test_a_score_that_does_not_exist_is_nan(tmp_path):
+def test_undefined_score_is_nan(tmp_path):
     path = make_run(tmp_path / "a") / "summary.json"
     summary = json.loads(path.read_text())
     summary["metrics"]["val/iou/dog"] = None
     del summary["best"], summary["images_per_second"]
     path.write_text(json.dumps(summary))
-    ((run,), _) = collect([tmp_path])
+    ((run,), _) = read_runs([tmp_path])
     assert run.finished
     assert all(run.metrics[name] != run.metrics[name] for name in ("val/iou/dog", BEST, SPEED))
 
 
-def test_a_run_of_another_version_is_read(tmp_path):
+def test_run_of_another_version_is_read(tmp_path):
     path = make_run(tmp_path / "a") / "config.yaml"
     config = OmegaConf.load(path)
     del config.optim, config.name
     config.model.depth = 7
     OmegaConf.save(config, path)
-    ((run,), _) = collect([tmp_path])
+    ((run,), _) = read_runs([tmp_path])
     assert run.config["model.depth"] == 7
     assert run.config["optim.name"] == "adamw"
     assert "name" not in run.config
@@ -83,22 +83,22 @@ def test_a_run_of_another_version_is_read(tmp_path):
         ("summary.json", "\xff"),
     ],
 )
-def test_a_broken_run_is_named_in_one_line_and_the_others_stay(tmp_path, file, content):
-    make_run(tmp_path / "sound")
-    (make_run(tmp_path / "torn") / file).write_bytes(content.encode("latin-1"))
-    runs, broken = collect([tmp_path])
-    assert [run.path.name for run in runs] == ["sound"]
-    ((path, problem),) = [(one.path, one.problem) for one in broken]
-    assert path == tmp_path / "torn"
+def test_unreadable_run_is_reported_and_the_others_are_read(tmp_path, file, content):
+    make_run(tmp_path / "intact")
+    (make_run(tmp_path / "damaged") / file).write_bytes(content.encode("latin-1"))
+    runs, unreadable = read_runs([tmp_path])
+    assert [run.path.name for run in runs] == ["intact"]
+    ((path, problem),) = [(one.path, one.problem) for one in unreadable]
+    assert path == tmp_path / "damaged"
     assert problem
     assert "\n" not in problem
 
 
-def test_nothing_to_compare_is_an_error(tmp_path):
-    with pytest.raises(ComparisonError, match=r"folder \(=.*nowhere\) must be a directory"):
-        collect([tmp_path / "nowhere"])
+def test_missing_folder_or_run_is_an_error(tmp_path):
+    with pytest.raises(ComparisonError, match=r"folder \(=.*nowhere\) must be an existing directory"):
+        read_runs([tmp_path / "nowhere"])
     with pytest.raises(ComparisonError, match=r"folders \(=.*\) must hold a run directory, with a config.yaml; use"):
-        collect([tmp_path])
-    (make_run(tmp_path / "torn") / "summary.json").write_text("{")
-    with pytest.raises(ComparisonError, match=r"torn cannot be read as a run: "):
-        collect([tmp_path])
+        read_runs([tmp_path])
+    (make_run(tmp_path / "damaged") / "summary.json").write_text("{")
+    with pytest.raises(ComparisonError, match=r"damaged cannot be read as a run: "):
+        read_runs([tmp_path])

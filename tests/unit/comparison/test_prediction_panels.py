@@ -1,4 +1,4 @@
-"""The same images under the best run of every row, by real networks that were not trained."""
+"""Predictions of the best run of every row, by untrained networks."""
 
 import numpy as np
 import pytest
@@ -8,8 +8,9 @@ from PIL import Image
 
 from fcn import config as configuration
 from fcn import runs
-from fcn.comparison import ComparisonError, compare
-from fcn.comparison.image_panels import panel_groups, panel_sheet
+from fcn.comparison.prediction_panels import choose_runs, draw_prediction_panels
+from fcn.comparison.run_comparison import compare_runs
+from fcn.comparison.run_records import ComparisonError
 from fcn.config import VOC_CLASSES
 from fcn.data.voc import DataError
 from fcn.models.network import SegmentationNetwork
@@ -29,12 +30,12 @@ def folder(tmp_path_factory):
     save(make_run(folder / "runs" / "0", lr=0.1, seed=0, mean_iou=0.5, **keys))
     save(make_run(folder / "runs" / "1", lr=0.1, seed=1, mean_iou=0.6, **keys))
     save(make_run(folder / "runs" / "2", lr=0.2, seed=0, mean_iou=0.3, status="interrupted", **keys))
-    make_run(folder / "runs" / "3", lr=0.3, mean_iou=0.9, **keys)  # its checkpoint is gone
+    make_run(folder / "runs" / "3", lr=0.3, mean_iou=0.9, **keys)  # without a checkpoint
     return folder
 
 
 def save(run):
-    """The checkpoint of a network as it is initialised by the run's seed."""
+    """Save a checkpoint of a network initialised from the run's seed."""
     config = configuration.from_composed(OmegaConf.load(run / "config.yaml"))
     torch.manual_seed(config.seed + int(config.lr * 100))
     network = SegmentationNetwork(config)
@@ -44,19 +45,22 @@ def save(run):
     return run
 
 
-def test_every_row_with_a_checkpoint_has_a_column_of_its_best_run(folder):
-    found = compare([folder / "runs"])
-    assert [(group.label, run.path.name) for group, run in panel_groups(found)] == [("lr=0.1", "1"), ("lr=0.2", "2")]
+def test_column_per_row_shows_its_best_run_with_a_checkpoint(folder):
+    comparison = compare_runs([folder / "runs"])
+    assert [(group.label, run.path.name) for group, run in choose_runs(comparison)] == [
+        ("lr=0.1", "1"),
+        ("lr=0.2", "2"),
+    ]
 
 
-def test_columns_are_what_the_runs_predict(folder):
+def test_columns_show_the_predictions_of_the_runs(folder):
     from fcn.inference.predictor import load
 
     advanced = []
-    sheet, line = panel_sheet(compare([folder / "runs"]), 2, advance=lambda: advanced.append(1))
+    sheet, line = draw_prediction_panels(compare_runs([folder / "runs"]), 2, advance=lambda: advanced.append(1))
     assert len(advanced) == 2
     assert line == (
-        "images evenly spread over val; of every row the run of best mean IoU: "
+        "images evenly spread over val; the run of best mean IoU of each row: "
         "row 2 1 (0.610), row 3 2 (0.310); 1 more rows are not drawn"
     )
     tree = folder / "data" / "VOCdevkit" / "VOC2012"
@@ -73,24 +77,24 @@ def test_columns_are_what_the_runs_predict(folder):
     np.testing.assert_array_equal(np.asarray(sheet), np.asarray(expected))
 
 
-def test_a_set_with_fewer_images_is_drawn_whole(folder):
-    few, _ = panel_sheet(compare([folder / "runs" / "0"]), 50)
-    five, _ = panel_sheet(compare([folder / "runs" / "0"]), 5)
+def test_number_of_images_is_limited_by_the_split(folder):
+    few, _ = draw_prediction_panels(compare_runs([folder / "runs" / "0"]), 50)
+    five, _ = draw_prediction_panels(compare_runs([folder / "runs" / "0"]), 5)
     assert few.size == five.size
 
 
-def test_runs_on_other_images_are_left_out(folder, tmp_path):
+def test_runs_validated_on_other_images_are_left_out(folder, tmp_path):
     other = make_run(tmp_path / "x", lr=0.5, mean_iou=0.01, data__classes=list(VOC_CLASSES))
     (other / "checkpoints").mkdir()
     (other / runs.BEST).touch()
-    found = compare([folder / "runs" / "0", other])
-    assert [run.path.name for _, run in panel_groups(found)] == ["0"]
+    comparison = compare_runs([folder / "runs" / "0", other])
+    assert [run.path.name for _, run in choose_runs(comparison)] == ["0"]
 
 
-def test_without_checkpoint_or_data_it_is_said(folder, tmp_path):
-    with pytest.raises(ComparisonError, match=r"need a run with checkpoints/best.ckpt, and none has it; compare"):
-        panel_groups(compare([folder / "runs" / "3"]))
+def test_missing_checkpoint_or_data_is_an_error(folder, tmp_path):
+    with pytest.raises(ComparisonError, match=r"need a run with checkpoints/best.ckpt; compare"):
+        choose_runs(compare_runs([folder / "runs" / "3"]))
     keys = {"data__name": "voc", "data__root": str(tmp_path / "gone"), "data__download": True}
     save(make_run(tmp_path / "run", backbone__name="squeezenet1_0", **keys))
-    with pytest.raises(DataError, match="gone"):  # and is not fetched
-        panel_sheet(compare([tmp_path / "run"]), 1)
+    with pytest.raises(DataError, match="gone"):  # and is not downloaded
+        draw_prediction_panels(compare_runs([tmp_path / "run"]), 1)

@@ -1,0 +1,93 @@
+"""Predictions of every row's best run on the same images, side by side. Imports torch when panels are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fcn import runs
+from fcn.comparison.grouping import RunGroup
+from fcn.comparison.key_labels import differing_keys
+from fcn.comparison.row_contrast import validation_keys
+from fcn.comparison.run_comparison import RunComparison
+from fcn.comparison.run_records import BEST, ComparisonError, RunRecord
+from fcn.comparison.tables import format_number
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MAX_COLUMNS = 6
+"""Maximum number of groups drawn: more could not be read side by side."""
+
+
+def choose_runs(comparison: RunComparison) -> list[tuple[RunGroup, RunRecord]]:
+    """Return the groups to draw, each with its run of highest best mean IoU.
+
+    Groups validated on other images than the first are left out.
+
+    Raises:
+        ComparisonError: if no run has a checkpoint of a validated epoch.
+    """
+    candidates = []
+    for group in comparison.groups:
+        usable = [run for run in group.runs if (run.path / runs.BEST).is_file() and BEST in run.metrics]
+        if usable:
+            candidates.append((group, max(usable, key=lambda run: run.metrics[BEST])))
+    if not candidates:
+        raise ComparisonError(f"panels need a run with {runs.BEST}; compare runs that were validated")
+    reference = validation_keys(candidates[0][1])
+    same = [(group, run) for group, run in candidates if not differing_keys([reference, validation_keys(run)])]
+    return same[:MAX_COLUMNS]
+
+
+def draw_prediction_panels(
+    comparison: RunComparison, num_images: int, *, advance: Callable[[], object] = lambda: None
+) -> tuple[Image.Image, str]:
+    """Draw input, target, and the prediction of every group's best run for images evenly spread over the split.
+
+    Args:
+        comparison: the groups, drawn in the order of their rows.
+        num_images: number of images, limited by the size of the split.
+        advance: called after every run.
+
+    Returns:
+        The image, and a caption that names its runs.
+
+    Raises:
+        ComparisonError: as `choose_runs`.
+        DataError: if the dataset is missing.
+        CheckpointError: if a checkpoint cannot be loaded.
+    """
+    from fcn.evaluation.evaluator import evaluation_images
+    from fcn.inference import predictor as inference
+    from fcn.visualization.panels import Sample, draw_side_by_side
+
+    chosen = choose_runs(comparison)
+    data = runs.load_config(chosen[0][1].path).data
+    images = evaluation_images(replace(data, download=False), data.val_split, classes=data.classes)
+    count = min(num_images, len(images))
+    places = [place * len(images) // count for place in range(count)]
+    samples = [_to_arrays(images[place]) for place in places]
+    columns: dict[str, list[Sample]] = {}
+    for group, run in chosen:
+        predictor = inference.load(run.path)
+        columns[group.title] = [(image, target, predictor.predict(image)) for image, target in samples]
+        advance()
+    names = [images.pairs[place].name for place in places]
+    return draw_side_by_side(columns, data.classes, names=names), _caption(comparison, chosen, data.val_split)
+
+
+def _to_arrays(sample: Mapping[str, Tensor]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    return sample["image"].permute(1, 2, 0).contiguous().numpy(), sample["mask"].numpy()
+
+
+def _caption(comparison: RunComparison, chosen: Sequence[tuple[RunGroup, RunRecord]], split: str) -> str:
+    names = (f"row {group.number} {run.path.name} ({format_number(run.metrics[BEST])})" for group, run in chosen)
+    omitted = len(comparison.groups) - len(chosen)
+    note = f"; {omitted} more rows are not drawn" if omitted else ""
+    return f"images evenly spread over {split}; the run of best mean IoU of each row: {', '.join(names)}{note}"
