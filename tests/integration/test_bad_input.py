@@ -28,9 +28,9 @@ from tests.matrix.case import OWN, own_data
 
 SECTIONS = {**configuration.SECTIONS, **data.SECTIONS, **checkpoints.SECTIONS, **prediction.SECTIONS}
 MARKS = [[], *3 * [[pytest.mark.slow]], [pytest.mark.exhaustive]]
-# One of every kind by default, four in CI, all before a release and wherever a message changes.
+# One case of every section runs by default, four in CI, all before a release and after a change of messages.
 CASES = [
-    pytest.param(title, case, id=f"{title}: {case.what}", marks=MARKS[min(number, 4)])
+    pytest.param(title, case, id=f"{title}: {case.description}", marks=MARKS[min(number, 4)])
     for title, cases in SECTIONS.items()
     for number, case in enumerate(cases)
 ]
@@ -39,7 +39,7 @@ UPDATES = os.environ.get("UPDATE_MESSAGES") == "1"
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
-    """A run of one step on one's own data."""
+    """Directory of a finished run of one step."""
     folder = tmp_path_factory.mktemp("trained")
     own_data(folder)
     with pytest.MonkeyPatch.context() as patch:
@@ -52,7 +52,7 @@ def trained(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch, trained) -> Path:
-    """Where commands are typed: it holds `run`."""
+    """Working directory of the command; it contains `run`."""
     shutil.copytree(trained, tmp_path / "run")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("fcn.runs.locks.PATIENCE", 0)
@@ -61,7 +61,7 @@ def folder(tmp_path, monkeypatch, trained) -> Path:
 
 @pytest.fixture
 def ordinary_user():
-    """Root may read and write whatever it wants; the user of these tests may not."""
+    """Take the right to ignore file permissions from root while the test runs."""
     if sys.platform != "linux" or os.geteuid():
         yield
         return
@@ -82,13 +82,13 @@ def messages():
     messages = read_messages(MESSAGES)
     yield messages
     if UPDATES:
-        names = [f"{title}: {case.what}" for title, cases in SECTIONS.items() for case in cases]
+        names = [f"{title}: {case.description}" for title, cases in SECTIONS.items() for case in cases]
         write_messages(MESSAGES, {name: messages[name] for name in names if name in messages})
 
 
 def test_every_message_belongs_to_a_case():
     assert set(read_messages(MESSAGES)) == {
-        f"{title}: {case.what}" for title, cases in SECTIONS.items() for case in cases
+        f"{title}: {case.description}" for title, cases in SECTIONS.items() for case in cases
     }
 
 
@@ -105,13 +105,13 @@ def test_invalid_input_produces_a_one_line_error(title, case, folder, ordinary_u
     output = out.splitlines()[-1] if case.accepted else err.rstrip("\n")
     message = f"{without_variable_parts(output, folder)}\nexit status {status}"
     if UPDATES:
-        messages[f"{title}: {case.what}"] = message
-    assert message == messages[f"{title}: {case.what}"]
+        messages[f"{title}: {case.description}"] = message
+    assert message == messages[f"{title}: {case.description}"]
     if case.accepted:
         assert (status, err) == (0, "")
         return
     assert status in (1, 2), out
-    _check_nothing_half_written(folder, before)
+    _check_no_partial_files(folder, before)
     assert not re.search(r"Traceback|Error:|Errno", err), err
     assert len(err) < 600
     assert len(err.splitlines()) == 1 + ("could not be read" in err), err
@@ -137,7 +137,7 @@ def without_variable_parts(output: str, folder: Path) -> str:
 
 
 def _state(folder: Path) -> dict[Path, bytes | None]:
-    """Every file and folder and, if it may be read, what is in it."""
+    """Return the content of every file below a folder; None for folders and unreadable files."""
     state = {}
     for path in sorted(folder.rglob("*")):
         readable = path.is_file() and not path.is_symlink() and os.access(path, os.R_OK, effective_ids=True)
@@ -145,10 +145,10 @@ def _state(folder: Path) -> dict[Path, bytes | None]:
     return state
 
 
-def _check_nothing_half_written(folder: Path, before: dict) -> None:
-    """What was there is as it was, and what is new is a run directory that says that it has failed."""
+def _check_no_partial_files(folder: Path, before: dict) -> None:
+    """Fail if a file has changed, or a new one is not part of a run directory with the status failed."""
     after = _state(folder)
-    logged = (runs.LOG, runs.SUMMARY)  # where a run that goes on notes that it failed
+    logged = (runs.LOG, runs.SUMMARY)  # a resumed run records its failure there
     changed = {path for path in before if after.get(path) != before[path] and path.name not in logged}
     assert not changed
     new = [path for path in after.keys() - before.keys() if path.is_file()]

@@ -1,4 +1,4 @@
-"""A case of the matrix, and the small things that cases are made of."""
+"""A case of the matrix, and functions that prepare invalid files."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from PIL import Image
 from tests.voc_tree import make_voc_tree, noise, palette_mask
 
 CLASSES = "[background,thing]"
-# A run on `own_data`, of which nothing is ever trained.
+# A run on `own_data`; most cases fail before its first step.
 OWN = (
     "data=voc", "data.root=.", f"data.classes={CLASSES}", "data.crop_size=[32,32]", "backbone=squeezenet1_0",
     "batch_size=2", "epochs=1", "trainer=cpu", "data.num_workers=0",
@@ -20,18 +20,17 @@ OWN = (
 
 @dataclass(frozen=True)
 class Case:
-    """Something wrong.
+    """Invalid input of a command.
 
     Attributes:
-        what: for people, as it stands on the page.
-        arguments: that are typed.
-        script: of scripts/, or train.
-        given: makes what lies in the folder in which the command is typed; it gets the folder, in which `run` is the
-            directory of an untrained run of the first two classes, and has become the working directory.
-        accepted: whether it is no mistake at all: the command must succeed.
+        description: name of the case in messages.txt.
+        arguments: of the command.
+        script: name of the command: train, or one of scripts/.
+        given: prepares the working directory, its argument; it contains `run`, a finished run with two classes.
+        accepted: whether the input is unusual but valid, so that the command must succeed.
     """
 
-    what: str
+    description: str
     arguments: Sequence[str]
     script: str = "train"
     given: Callable[[Path], object] = lambda folder: None
@@ -39,14 +38,14 @@ class Case:
 
 
 def own_data(folder: Path) -> Path:
-    """A set of two classes in VOC's layout: a, b and c to train on, d to validate with; the tree's folder."""
+    """Write a dataset of two classes in VOC's layout (train: a, b, c; val: d) and return its folder VOC2012."""
     half = np.zeros((40, 48), np.uint8)
     half[:20] = 1
     return make_voc_tree(folder, dict.fromkeys("abcd", half), {"train": "abc", "val": "d"})
 
 
 def save_image(tree: Path, name: str, *, size: tuple[int, int] = (40, 48), mode: str = "RGB", **options) -> Path:
-    """Noise of height and width `size` as JPEGImages/<name>.jpg, in a format that has the mode."""
+    """Save noise of height and width `size` as JPEGImages/<name>.jpg, in a format that supports the mode."""
     image = Image.fromarray(noise(*size)).convert("L" if mode in ("I;16", "F") else mode)
     if mode == "I;16":
         image = Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
@@ -57,7 +56,7 @@ def save_image(tree: Path, name: str, *, size: tuple[int, int] = (40, 48), mode:
 
 
 def save_mask(tree: Path, name: str, *, size: tuple[int, int] = (40, 48), mode: str = "P", value: int = 1) -> Path:
-    """A mask whose upper half is `value`, as SegmentationClass/<name>.png."""
+    """Save a mask whose upper half is `value` as SegmentationClass/<name>.png."""
     mask = np.zeros(size, np.uint8)
     mask[: (size[0] + 1) // 2] = value
     image = palette_mask(mask)
@@ -71,7 +70,7 @@ def save_mask(tree: Path, name: str, *, size: tuple[int, int] = (40, 48), mode: 
 
 
 class Malicious:
-    """Pickled, it is a call that leaves a file behind when it is unpickled."""
+    """Creates a file named `executed` when it is unpickled."""
 
     def __reduce__(self):
         return (Path.touch, (Path("executed"),))

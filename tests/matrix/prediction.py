@@ -1,4 +1,4 @@
-"""What the other commands are given wrong."""
+"""Invalid input of predict.py and the other commands."""
 
 from pathlib import Path
 
@@ -8,14 +8,14 @@ from tests.matrix.case import Case, own_data
 from tests.voc_tree import truncate
 
 
-def predict(what: str, given, *typed: str) -> Case:
-    """scripts/predict.py on `photos`, a folder with what `given` puts there."""
+def predict(description: str, given, *arguments: str) -> Case:
+    """Return a case of scripts/predict.py on the folder `photos`, which `given` fills."""
 
     def make(folder: Path) -> None:
         (folder / "photos").mkdir()
         given(folder / "photos")
 
-    return Case(what, ("run=run", "input=photos", *typed), script="predict", given=make)
+    return Case(description, ("run=run", "input=photos", *arguments), script="predict", given=make)
 
 
 def photo(folder: Path, name: str = "a.png", **options) -> Path:
@@ -26,7 +26,7 @@ def photo(folder: Path, name: str = "a.png", **options) -> Path:
 
 
 def huge(folder: Path) -> None:
-    """An image of 225 million pixels, which a file of 30 kB can be."""
+    """Save an image of 225 million pixels in a file of 30 kB."""
     Image.new("1", (15_000, 15_000)).save(folder / "a.png")
 
 
@@ -36,31 +36,31 @@ def read_only(folder: Path) -> None:
 
 
 PREDICTED = [
-    Case("no run named", ("input=photos",), script="predict"),
-    Case("no input named", ("run=run",), script="predict"),
+    Case("`run` is missing", ("input=photos",), script="predict"),
+    Case("`input` is missing", ("run=run",), script="predict"),
     Case("no such run", ("run=nowhere", "input=run/curves.png"), script="predict"),
     Case("no such input", ("run=run", "input=photos"), script="predict"),
     Case("a glob that matches nothing", ("run=run", "input='photos/*.jpg'"), script="predict"),
     predict("a folder without images", lambda photos: (photos / "a.txt").touch()),
-    predict("a file that is no image", lambda photos: (photos / "a.jpg").write_text("no image")),
+    predict("a file that is not an image", lambda photos: (photos / "a.jpg").write_text("no image")),
     predict("a truncated image", lambda photos: truncate(photo(photos, "a.jpg"))),
-    predict("an image of zero bytes", lambda photos: (photos / "a.jpg").touch()),
-    predict("a huge image", huge),
-    predict("an output of no name", lambda photos: photo(photos), "output="),
+    predict("an empty image file", lambda photos: (photos / "a.jpg").touch()),
+    predict("an image with 225 million pixels", huge),
+    predict("an empty `output`", lambda photos: photo(photos), "output="),
     predict("an output that is a file", lambda photos: photo(photos), "output=run/config.yaml"),
-    predict("an output that may not be written", read_only),
+    predict("an output folder without write permission", read_only),
     predict(
-        "an output among the masks of a set",
+        "an output folder with the masks of a dataset",
         lambda photos: (own_data(photos.parent), photo(photos)),
         "output=VOCdevkit/VOC2012/SegmentationClass",
     ),
-    predict("two images of one name", lambda photos: (photo(photos), photo(photos, "a.jpg"))),
-    predict("masks that would replace the images", lambda photos: photo(photos), "output=photos"),
-    predict("a tile that is no multiple of the stride", lambda photos: photo(photos), "tile_size=[100,100]"),
-    predict("no scale", lambda photos: photo(photos), "scales=[]"),
+    predict("two images with the same name", lambda photos: (photo(photos), photo(photos, "a.jpg"))),
+    predict("predicted masks that would overwrite the images", lambda photos: photo(photos), "output=photos"),
+    predict("a tile size that is not a multiple of the stride", lambda photos: photo(photos), "tile_size=[100,100]"),
+    predict("an empty list of scales", lambda photos: photo(photos), "scales=[]"),
     predict("a scale of zero", lambda photos: photo(photos), "scales=[0]"),
-    predict("an archive for VOC's server from other classes", lambda photos: photo(photos), "voc_submission=true"),
-    predict("a GPU where there is none", lambda photos: photo(photos), "accelerator=gpu"),
+    predict("a VOC submission with other classes", lambda photos: photo(photos), "voc_submission=true"),
+    predict("`accelerator=gpu` without a GPU", lambda photos: photo(photos), "accelerator=gpu"),
     predict("a key of another command", lambda photos: photo(photos), "split=val"),
 ]
 
@@ -68,15 +68,15 @@ OTHERS = [
     Case("compare.py: no such folder", ("nowhere",), script="compare"),
     Case("compare.py: a folder without runs", ("VOCdevkit",), script="compare", given=own_data),
     Case("prepare_voc.py: no such folder", ("root=nowhere",), script="prepare_voc"),
-    Case("prepare_voc.py: no split", ("root=.", "splits=[]"), script="prepare_voc", given=own_data),
-    Case("upsample.py: no input", (), script="upsample"),
-    Case("upsample.py: an input that is no image", ("input=run/config.yaml",), script="upsample"),
+    Case("prepare_voc.py: an empty list of splits", ("root=.", "splits=[]"), script="prepare_voc", given=own_data),
+    Case("upsample.py: `input` is missing", (), script="upsample"),
+    Case("upsample.py: an input that is not an image", ("input=run/config.yaml",), script="upsample"),
     Case("upsample.py: a factor of zero", ("input=run/curves.png", "factor=0"), script="upsample"),
-    Case("tune.py: no such search", ("search=bayes",), script="tune"),
-    Case("tune.py: no trial", ("search=default", "trials=0"), script="tune"),
-    Case("tune.py: a distribution that is none", ("search=default", "search.space={lr:guess}"), script="tune"),
-    Case("compare.py: an option that is none", ("run", "--htlm=x"), script="compare"),
-    Case("benchmark.py: no such benchmark", ("stepp",), script="benchmark"),
+    Case("tune.py: an unknown search", ("search=bayes",), script="tune"),
+    Case("tune.py: zero trials", ("search=default", "trials=0"), script="tune"),
+    Case("tune.py: an unknown distribution", ("search=default", "search.space={lr:guess}"), script="tune"),
+    Case("compare.py: an unknown option", ("run", "--htlm=x"), script="compare"),
+    Case("benchmark.py: an unknown benchmark", ("stepp",), script="benchmark"),
 ]
 
 SECTIONS = {"predict.py": PREDICTED, "Other commands": OTHERS}
