@@ -22,7 +22,7 @@ from benchmarks.settings import VOC_SIZE, Settings, make_tree
 from fcn.config import Config
 from fcn.data import voc
 from fcn.data.module import VOCDataModule
-from fcn.training.train import build_trainer
+from fcn.training.trainer import build_trainer
 
 VOID = 255
 REFERENCE = "torchvision: VOCSegmentation, v2 transforms"

@@ -15,7 +15,8 @@ from fcn.config import Config
 from fcn.training.compute import choose_upsampling, compile_network
 from fcn.training.losses import cross_entropy, step_loss
 from fcn.training.optim import build_optimizer
-from fcn.training.train import build_task, build_trainer
+from fcn.training.train import build_task
+from fcn.training.trainer import build_trainer
 
 Batch = tuple[Tensor, Tensor]
 

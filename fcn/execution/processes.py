@@ -25,7 +25,7 @@ from fcn.runs import rerun
 SHUTDOWN_SECONDS = 300
 """Time for the ranks to finish their step and save after a signal; the agent's default is 30 s."""
 
-HANGS = "RankHangs: "
+STALLED = "RankStalled: "
 """Start of a rank's error message after fcn.training.watchdog has ended it."""
 
 PARENT = "FCN_PARENT"
@@ -108,8 +108,8 @@ def _root_cause(error: Any, run_dir: Path, values: Mapping[str, Any]) -> str:
     """Return the message of the rank that failed first, from a ChildFailedError."""
     messages = {rank: _failure_message(failure) for rank, failure in error.failures.items()}
     for message in messages.values():
-        if message.startswith(HANGS):
-            return message.removeprefix(HANGS)
+        if message.startswith(STALLED):
+            return message.removeprefix(STALLED)
     # A rank that waited for the failed one may itself fail within the same second.
     order = {
         rank: (bool(errors.LOST_CONNECTION.search(messages[rank])), error.failures[rank].timestamp, rank)

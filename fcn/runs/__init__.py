@@ -19,6 +19,7 @@ from fcn.runs.run_directory import (
     change,
     checkpoint_of,
     create,
+    is_rank_zero,
     load_config,
     load_overrides,
 )
@@ -28,6 +29,6 @@ from fcn.runs.summary import SUMMARY, Status, final_metrics, read_status, read_s
 __all__ = [
     "BEST", "CONFIG", "CONFUSIONS", "CONSOLE", "CURVES", "EVALUATION", "LAST", "LOCK", "LOG", "METRICS", "OVERRIDES",
     "PREVIOUS", "SAMPLES", "SCORES", "STOP_SIGNALS", "SUMMARY", "Status", "change", "checkpoint_of", "copy_file",
-    "create", "final_metrics", "load_config", "load_overrides", "locked", "read_metrics", "read_status",
+    "create", "final_metrics", "is_rank_zero", "load_config", "load_overrides", "locked", "read_metrics", "read_status",
     "read_summary", "set_status", "write_metrics", "write_summary", "write_text",
 ]  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -103,7 +102,7 @@ def newest(run_dir: Path) -> Path | None:
     Raises:
         ConfigError: if there are checkpoints, and all of them are damaged.
     """
-    last, is_first = run_dir / runs.LAST, int(os.environ.get("RANK", "0")) == 0
+    last, is_first = run_dir / runs.LAST, runs.is_rank_zero()
     if is_first:
         for folder in (run_dir, last.parent, run_dir / runs.SAMPLES):  # not those where others may be writing
             for half in folder.glob(TEMPORARY):  # of an execution that was killed

@@ -6,6 +6,7 @@ All files of a run are inside its directory, so that evaluating, resuming and co
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -83,6 +84,11 @@ def load_overrides(run_dir: Path) -> list[str]:
     """Return the overrides of a run; an empty list if it was created from Python."""
     path = run_dir / OVERRIDES
     return [str(item) for item in OmegaConf.load(path)] if path.is_file() else []
+
+
+def is_rank_zero() -> bool:
+    """Whether this process is rank 0 of its run, which is the only one that writes the files of the run."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def checkpoint_of(run_dir: Path) -> Path | None:

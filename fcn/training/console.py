@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sys
 import threading
 import warnings
@@ -16,6 +15,7 @@ import numpy as np
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
 
+from fcn import runs
 from fcn.training.task import SegmentationTask
 
 
@@ -61,7 +61,7 @@ def logging_to(path: Path) -> Iterator[None]:
     """Send this package's log to the console and to `path`; rank 0 only. Quiets what Lightning says of itself."""
     logger = logging.getLogger("fcn")
     handlers: list[logging.Handler] = []
-    if int(os.environ.get("RANK", "0")) == 0:
+    if runs.is_rank_zero():
         file = _LogFile(path, encoding="utf-8")
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         handlers = [_Console(), file]

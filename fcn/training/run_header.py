@@ -1,4 +1,4 @@
-"""The first lines of a run: what is trained on what, how it is computed, and what the learning rate amounts to."""
+"""The first lines of a run: model, data, loss and learning rate, device, folder."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from fcn.training.task import SegmentationTask
 log = logging.getLogger(__name__)
 
 
-class Announcement(pl.Callback):
-    """The first lines of a run: what is trained on what, and what the learning rate amounts to."""
+class RunHeader(pl.Callback):
+    """Logs the first lines of a run when training starts."""
 
     def __init__(self, config: Config, run_dir: Path) -> None:
         self.config = config
@@ -27,35 +27,36 @@ class Announcement(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, SegmentationTask)
         data = trainer.datamodule  # type: ignore[attr-defined]
-        for line in header(self.config, data, pl_module):
+        for line in header_lines(self.config, data, pl_module):
             log.info(line)
         devices = f"{trainer.world_size} x {device_name(trainer.strategy.root_device)}"
         log.info("compute  %s", describe(self.config, pl_module.network.model, pl_module.device))
         log.info("run      %s on %s, seed %d", self.run_dir, devices, self.config.seed)
 
 
-def header(config: Config, data: VOCDataModule, task: pl.LightningModule) -> list[str]:
-    """Lines that say what is trained on what."""
+def header_lines(config: Config, data: VOCDataModule, task: pl.LightningModule) -> list[str]:
+    """Return lines that describe model, data, number of steps and loss."""
     millions = sum(parameter.numel() for parameter in task.parameters()) / 1e6
     height, width = config.data.crop_size
     sets = f"{len(data.train_images)} training and {len(data.val_images)} validation images"
-    dropped = f" ({data.dropped} too small for the crop left out)" if data.dropped else ""
+    dropped = f" ({data.dropped} smaller than the crop are not used)" if data.dropped else ""
     lines = [
         f"model    {model_line(config)}, {millions:.1f} M parameters",
         f"data     {config.data.name}: {sets}{dropped}, {len(config.data.classes)} classes, crops of {height}x{width}",
-        f"steps    {config.epochs} epochs of {data.steps_per_epoch} steps, {config.batch_size} images a step in all",
+        f"steps    {config.epochs} epochs of {data.steps_per_epoch} steps, {config.batch_size} images per step",
         f"loss     {loss_line(config)}",
     ]
     if config.data.name is DatasetName.shapes:
         voc = "python train.py experiment=d2l"
-        lines.append(f"         This is the embedded set of drawn shapes. For Pascal VOC: {voc}")
+        lines.append(f"         This is the built-in synthetic dataset. For Pascal VOC: {voc}")
     return lines
 
 
 def model_line(config: Config) -> str:
+    """Return network, backbone, weights and upsampling in one line."""
     model, backbone = config.model, config.backbone
     if model.name.trunk:
-        weights = f"trunk: {backbone.weights}" if model.weights is PublishedWeights.none else str(model.weights)
+        weights = f"backbone: {backbone.weights}" if model.weights is PublishedWeights.none else str(model.weights)
         return f"torchvision's {model.name} (weights: {weights})"
     stride = f", output stride {backbone.output_stride}" if backbone.output_stride else ""
     extras = ["" if model.upsample_trainable else ", frozen", f", {model.alignment}", f", border {model.border}"]
@@ -64,9 +65,10 @@ def model_line(config: Config) -> str:
 
 
 def loss_line(config: Config) -> str:
+    """Return loss, optimiser, learning rate and schedule in one line."""
     reduction = config.loss.reduction
     line = f"{reduction}, {config.optim.name} with lr {config.lr:g}, {config.schedule.name} schedule"
     if reduction is Reduction.pixel_mean:
         return line
-    same = comparable_lr(config.lr, reduction, batch_size=config.batch_size, crop_size=config.data.crop_size)
-    return f"{line}; acts like lr {same:.3g} on pixel_mean"
+    lr = comparable_lr(config.lr, reduction, batch_size=config.batch_size, crop_size=config.data.crop_size)
+    return f"{line}; acts like lr {lr:.3g} on pixel_mean"

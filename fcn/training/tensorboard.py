@@ -1,23 +1,30 @@
-"""What TensorBoard shows of a run: scalars, pictures, the charts of CUSTOM SCALARS, a row in HPARAMS."""
+"""TensorBoard files of a run: scalars, pictures, the charts of CUSTOM SCALARS, and the row of the run in HPARAMS."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api_pb2
 from tensorboard.plugins.hparams.metadata import PLUGIN_DATA_VERSION
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from fcn import config as configuration
+from fcn.config import Config
+from fcn.config.overrides import values_by_key
 from fcn.runs import Status
 from fcn.runs.atomic_files import named_in_errors
+
+HPARAMS = (
+    "model.name", "model.init", "backbone.name", "backbone.weights", "data.name", "loss.reduction",
+    "optim.name", "schedule.name", "lr", "batch_size", "epochs", "seed",
+)  # fmt: skip
+"""Keys that the HPARAMS tab shows of every run, besides the keys of its overrides."""
 
 LAYOUT = {
     "learning": {
@@ -41,47 +48,52 @@ LAYOUT = {
         "peak memory, MiB": ["memory_mib$"],
     },
 }
-"""Categories of the CUSTOM SCALARS tab, their charts, and regular expressions that tags begin with.
+"""Categories of the CUSTOM SCALARS tab, their charts, and regular expressions of the tags in a chart.
 
-The same for all runs, whatever they measure: TensorBoard unites the runs' layouts chart by chart, and charts of one
-title that are not equal stand there twice.
+All runs have the same layout: TensorBoard merges the layouts of runs, and shows charts of one title that differ twice.
 """
 
 EVENTS = "events.out.tfevents"
-"""Begins the names of event files; the second at which they were begun follows."""
+"""Start of the name of every event file."""
 
 UNFINISHED = ".unfinished"
-"""Ends the name of the event file that says how a run failed."""
+"""End of the name of the event file that records the failure of a run."""
+
+
+def hyperparameters(config: Config, overrides: Sequence[str]) -> dict[str, bool | int | float | str]:
+    """Return the values that the HPARAMS tab shows of a run, by dotted key."""
+    flat = configuration.flatten(configuration.to_container(config))
+    values = {key: flat[key] for key in [*HPARAMS, *values_by_key(overrides)] if key in flat}
+    return {key: v if isinstance(v, (bool, int, float, str)) else str(v) for key, v in values.items()}
 
 
 class EventFiles:
-    """The event files of a run. One that goes on drops the points after its checkpoint: they come again.
+    """Writer of the event files of a run. In a resumed run, points after its checkpoint are replaced.
 
     Args:
-        run_dir: where the files lie.
-        step: optimiser steps already made.
-        hyperparameters: of the run's row in HPARAMS; bool, int, float or str.
+        run_dir: of the run.
+        step: number of optimiser steps already made.
+        hyperparameters: values for HPARAMS.
     """
 
     def __init__(self, run_dir: Path, *, step: int, hyperparameters: Mapping[str, Any]) -> None:
         self.run_dir = run_dir
-        # TensorBoard believes the first end of a run that it reads. That of a failure is dropped when the run goes on.
+        # TensorBoard shows the first recorded end of a run: a failure is forgotten when the run is resumed.
         for path in run_dir.glob(f"events.*{UNFINISHED}"):
             path.unlink()
-        _let_come_before(run_dir, int(time.time()))
         self._file = run_dir / EVENTS
         with named_in_errors(self._file):
             self._writer = SummaryWriter(str(run_dir), purge_step=step + 1, flush_secs=10)
-            self._begin(hyperparameters)
-
-    def _begin(self, hyperparameters: Mapping[str, Any]) -> None:
-        charts = {
-            category: {title: ["Multiline", tags] for title, tags in LAYOUT[category].items()} for category in LAYOUT
-        }
-        self._writer.add_custom_scalars(charts)
-        # Without the experiment record, whose columns the first run would fix for all, TensorBoard unites the runs'.
-        _, start, _ = hparams(dict(hyperparameters), {})  # type: ignore[no-untyped-call]
-        _add(self._writer, start)
+            self._writer.add_custom_scalars(
+                {
+                    category: {title: ["Multiline", tags] for title, tags in charts.items()}
+                    for category, charts in LAYOUT.items()
+                }
+            )
+            # Without the first record, the experiment, whose columns would hold for all runs, TensorBoard shows the
+            # hyperparameters of all runs. SummaryWriter.add_hparams would write it, into a run of its own.
+            _, session_start, _ = hparams(dict(hyperparameters), {})  # type: ignore[no-untyped-call]
+            _add_record(self._writer, session_start)
 
     def add_scalars(self, values: Mapping[str, float], step: int) -> None:
         with named_in_errors(self._file):
@@ -98,36 +110,29 @@ class EventFiles:
             self._writer.flush()
 
     def close(self, status: Status) -> None:
-        """Write how the run ended, `finished` or `failed`; of an interrupted run the end is open."""
+        """Close the files, and record the end of a run that has finished or failed."""
         with named_in_errors(self._file):
             if status is Status.finished:
-                _add(self._writer, _session_end("STATUS_SUCCESS"))
+                _add_record(self._writer, _session_end("STATUS_SUCCESS"))
             self._writer.close()
             if status is Status.failed:
                 writer = SummaryWriter(str(self.run_dir), filename_suffix=UNFINISHED)
-                _add(writer, _session_end("STATUS_FAILURE"))
+                _add_record(writer, _session_end("STATUS_FAILURE"))
                 writer.close()
 
 
-def _let_come_before(run_dir: Path, now: int) -> None:
-    """Rename event files of a clock that was ahead: TensorBoard reads a run's files in the order of their names."""
-    names = sorted(path.name for path in run_dir.glob(f"{EVENTS}.*"))
-    if not names or names[-1] < f"{EVENTS}.{now:010d}":
-        return
-    for place, name in enumerate(names, start=now - len(names)):
-        rest = name.removeprefix(f"{EVENTS}.").partition(".")[2]
-        (run_dir / name).rename(run_dir / f"{EVENTS}.{place:010d}.{rest}")
+# TensorBoard has no public function for the end of a session without TensorFlow, and that of torch only records
+# success: the rest of this file uses TensorBoard's protocol buffers (tested with TensorBoard 2.21 and torch 2.15).
 
 
-def _session_end(status: str) -> Summary:
-    """The record of a run's end. That of torch knows no status but success."""
-    _, _, end = hparams({}, {})  # type: ignore[no-untyped-call]
+def _session_end(status: str) -> Any:
+    _, _, record = hparams({}, {})  # type: ignore[no-untyped-call]
     info = SessionEndInfo(status=api_pb2.Status.Value(status))
     content = HParamsPluginData(session_end_info=info, version=PLUGIN_DATA_VERSION)
-    end.value[0].metadata.plugin_data.content = content.SerializeToString()
-    assert isinstance(end, Summary)
-    return end
+    record.value[0].metadata.plugin_data.content = content.SerializeToString()
+    return record
 
 
-def _add(writer: SummaryWriter, record: Summary) -> None:
-    writer._get_file_writer().add_summary(record)  # type: ignore[no-untyped-call]
+def _add_record(writer: SummaryWriter, record: Any) -> None:
+    assert writer.file_writer is not None
+    writer.file_writer.add_summary(record)

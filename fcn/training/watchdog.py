@@ -1,8 +1,8 @@
-"""A run of several processes that hangs: it ends, and says which process did not come along.
+"""Watchdog of a run of several processes: ends it if no rank makes progress, and names the stalled ranks.
 
-Processes wait for each other at every step, so that one that hangs holds up all. In each a thread publishes where the
-process stands in the store through which they found each other, and looks at the others. Once nobody has moved for the
-timeout, every process comes to the same conclusion and ends. Between two looks the cost of it is that of counting.
+Ranks wait for each other in every step, so that one stalled rank stops all. A thread in every rank publishes the
+progress of its rank in a store of torch.distributed and reads that of the others. When no rank has made progress for
+the timeout, every thread comes to the same result and ends its process. The training itself only counts.
 """
 
 from __future__ import annotations
@@ -17,50 +17,50 @@ import time
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
 from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
-LOOKS = 10
-"""In the time of a timeout."""
-LONGEST = 30.0
-"""Seconds between two looks."""
+CHECKS_PER_TIMEOUT = 10
+MAX_CHECK_SECONDS = 30.0
 
-WAITING = "waiting for the others"
-DOING = (
-    ("fcn/runs/checkpoints.py", "writing a checkpoint"),
-    ("fcn/training/recording.py", "recording an epoch"),
-    ("torch/utils/data/", "loading data"),
-    ("loops/evaluation_loop.py", "validating"),
-    ("torch/autograd/", "computing gradients, or waiting for those of others"),
-)
-"""What a process does, by part of the path of a file that its main thread is in; the first that fits."""
+WAITING = "waiting for other ranks"
+LOADING = "loading data"
+TRAINING = "computing a training step"
+VALIDATING = "validating"
+RECORDING = "recording the epoch"
+SAVING = "writing a checkpoint"
 
 
-class RankHangs(Exception):
-    """No process of a run moves any more: which one holds up the others."""
+class RankStalled(Exception):
+    """No rank makes progress; the message names the ranks for which the others wait."""
 
 
-class Watch(pl.Callback):
-    """Watches the processes of a run from its first step to its last; see above. Has no part in a run of one process.
+class Watchdog(pl.Callback):
+    """Ends a stalled run of several processes. It must be the last callback, see `activity`.
 
-    Time in which this process is itself stopped, as by a cluster that suspends jobs, does not count.
+    Time in which this process is itself stopped, such as on a cluster that suspends jobs, does not count.
 
     Args:
-        minutes: without any process's progress until the run is ended; None: for ever.
+        minutes: without progress of any rank after which the run is ended; None: no limit.
         run_dir: of the run, for messages.
+
+    Attributes:
+        activity: of this rank, for messages. Hooks of this last callback follow those of the others, so that
+            recording and saving are over when it enters the next activity.
+        position: number of steps made, and 1 if the data of the next step are loaded, else 0.
+        moves: number of hooks called, which shows progress.
     """
 
     def __init__(self, minutes: float | None, run_dir: Path) -> None:
         self.timeout = None if minutes is None else 60 * minutes
         self.run_dir = run_dir
-        self.moves = 0
+        self.activity = LOADING
         self.position = (0, 0)
-        """Steps made, and whether the data of the next one are there."""
-        self._over = threading.Event()
+        self.moves = 0
+        self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -68,31 +68,33 @@ class Watch(pl.Callback):
             return
         self.position = (trainer.global_step, 0)
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        # A connection of its own: the main thread may hold that of the process group while it waits.
+        # A connection of its own: while the main thread waits, it may hold that of the process group.
         store = TCPStore(host, port, is_master=False, timeout=timedelta(seconds=max(60, self.timeout)))
-        names = [f"fcn/watch/{rank}" for rank in range(trainer.world_size)]
-        arguments = (store, names, trainer.global_rank, self.timeout)
+        keys = [f"fcn/watchdog/{rank}" for rank in range(trainer.world_size)]
+        arguments = (store, keys, trainer.global_rank, self.timeout)
         self._thread = threading.Thread(target=self._watch, args=arguments, daemon=True)
         self._thread.start()
 
     def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
-        self._move((trainer.global_step, 1))
+        self._move(TRAINING, (trainer.global_step, 1))
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        self._move((trainer.global_step, 0))
+        self._move(RECORDING if trainer.is_last_batch else LOADING, (trainer.global_step, 0))
+
+    def on_validation_start(self, *args: Any) -> None:
+        self._move(VALIDATING)
 
     def on_validation_batch_start(self, *args: Any) -> None:
-        self._move(self.position)
+        self._move(VALIDATING)
 
-    def on_train_epoch_end(self, *args: Any) -> None:
-        self._move(self.position)
+    def on_validation_end(self, *args: Any) -> None:
+        self._move(RECORDING)
 
     def on_save_checkpoint(self, *args: Any) -> None:
-        self._move(self.position)
+        self._move(SAVING)
 
-    def _move(self, position: tuple[int, int]) -> None:
-        self.moves += 1
-        self.position = position
+    def on_train_epoch_end(self, *args: Any) -> None:
+        self._move(LOADING)
 
     def on_exception(self, *args: Any) -> None:
         self._stop()
@@ -100,96 +102,100 @@ class Watch(pl.Callback):
     def on_train_end(self, *args: Any) -> None:
         self._stop()
 
+    def _move(self, activity: str, position: tuple[int, int] | None = None) -> None:
+        self.moves += 1
+        self.activity = activity
+        self.position = position or self.position
+
     def _stop(self) -> None:
-        self._over.set()
+        self._ended.set()
         if self._thread is not None:
-            self._thread.join(timeout=1)  # it is at the store for a moment at most
+            self._thread.join(timeout=1)
 
-    def _watch(self, store: Store, names: list[str], rank: int, timeout: float) -> None:
-        pause = min(timeout / LOOKS, LONGEST)
-        idle, beat, before = 0.0, 0, time.monotonic()
-        moves: list[int] = []
-        heard = [(-1, 0)] * len(names)  # newest beat of each process, and the beat of ours at which it came
-        while not self._over.wait(pause):
+    def _watch(self, store: Store, keys: list[str], rank: int, timeout: float) -> None:
+        """Check the progress of all ranks until training ends; end this process if there is none."""
+        pause = min(timeout / CHECKS_PER_TIMEOUT, MAX_CHECK_SECONDS)
+        idle_seconds, check, previous_time = 0.0, 0, time.monotonic()
+        previous_moves: list[int] = []
+        latest = [(-1, 0)] * len(keys)  # last check published by each rank, and our check at which it was read first
+        while not self._ended.wait(pause):
             now = time.monotonic()
-            idle, beat, before = idle + min(now - before, 2 * pause), beat + 1, now
+            idle_seconds += min(now - previous_time, 2 * pause)
+            previous_time, check = now, check + 1
             try:
-                store.set(names[rank], json.dumps(self._standing(beat)))
-                if not store.check(names):
-                    continue  # somebody has not begun
-                found = [json.loads(store.get(name)) for name in names]
+                store.set(keys[rank], json.dumps(self._progress(check)))
+                if not store.check(keys):
+                    continue  # a rank has not started yet
+                progress = [json.loads(store.get(key)) for key in keys]
             except RuntimeError:
-                return  # the store has gone with its process, as at the end of a run
-            counts = [each["moves"] for each in found]
-            if counts != moves:
-                idle, moves = 0.0, counts
-            heard = [
-                old if old[0] == each["beat"] else (each["beat"], beat) for old, each in zip(heard, found, strict=True)
+                return  # the process that holds the store has ended, as at the end of a run
+            moves = [each["moves"] for each in progress]
+            if moves != previous_moves:
+                idle_seconds, previous_moves = 0.0, moves
+            latest = [
+                old if old[0] == each["check"] else (each["check"], check)
+                for old, each in zip(latest, progress, strict=True)
             ]
-            if idle >= timeout and not self._over.is_set():
-                silent = [number for number, (_, at) in enumerate(heard) if beat - at > LOOKS // 2]
-                self._end(found, silent, timeout)
+            if idle_seconds >= timeout and not self._ended.is_set():
+                silent = [number for number, (_, at) in enumerate(latest) if check - at > CHECKS_PER_TIMEOUT // 2]
+                self._end_process(progress, silent, timeout)
 
-    def _standing(self, beat: int) -> dict[str, Any]:
-        main = threading.main_thread().ident or 0
-        doing = what_is_done(sys._current_frames()[main])
-        return {"beat": beat, "moves": self.moves, "at": self.position, "doing": doing, "pid": os.getpid()}
+    def _progress(self, check: int) -> dict[str, Any]:
+        activity = describe_activity(self.activity)
+        return {
+            "check": check, "moves": self.moves, "position": self.position, "activity": activity, "pid": os.getpid()
+        }  # fmt: skip
 
-    def _end(self, found: Sequence[dict[str, Any]], silent: Sequence[int], timeout: float) -> None:
-        """End this process, its loader processes, and those that are stopped and would not see the agent's signal."""
-        line = f"{who_hangs(found, silent, timeout)}; then resume={self.run_dir} goes on"
+    def _end_process(self, progress: Sequence[dict[str, Any]], silent: Sequence[int], timeout: float) -> None:
+        """End this process, its loader processes, and stopped ranks, which torchrun's SIGTERM would not end."""
+        line = f"{describe_stalled_ranks(progress, silent, timeout)}; then continue with resume={self.run_dir}"
         try:
-            get_error_handler().record_exception(RankHangs(line))  # where the agent that started us finds it
+            get_error_handler().record_exception(RankStalled(line))  # torchrun and our command read it there
             for child in multiprocessing.active_children():
                 child.kill()
             for number in silent:
-                if _is_sibling(pid := found[number]["pid"]):
+                if _is_sibling(pid := progress[number]["pid"]):
                     os.kill(pid, signal.SIGKILL)
         finally:
-            os._exit(1)  # the main thread cannot be asked
+            os._exit(1)  # the main thread is blocked
 
 
-def what_is_done(frame: FrameType | None) -> str:
-    """What a thread does whose innermost frame this is, and where it stands in the code."""
-    assert frame is not None
-    where = f"{Path(frame.f_code.co_filename).name}, line {frame.f_lineno}"
-    if "torch/distributed/" in frame.f_code.co_filename:
+def describe_activity(activity: str) -> str:
+    """Return `WAITING` if the main thread is inside torch.distributed, else the activity and the line of code."""
+    frame = sys._current_frames()[threading.main_thread().ident or 0]
+    if frame.f_globals.get("__name__", "").startswith("torch.distributed"):
         return WAITING
-    files = []
-    while frame is not None:
-        files.append(frame.f_code.co_filename)
-        frame = frame.f_back
-    words = (words for part, words in DOING if any(part in file for file in files))
-    return f"{next(words, 'computing')} ({where})"
+    return f"{activity} ({Path(frame.f_code.co_filename).name}, line {frame.f_lineno})"
 
 
-def who_hangs(found: Sequence[dict[str, Any]], silent: Sequence[int], timeout: float) -> str:
-    """One line that names the processes for which the others wait.
+def describe_stalled_ranks(progress: Sequence[dict[str, Any]], silent: Sequence[int], timeout: float) -> str:
+    """Return one line that names the ranks for which the others wait.
 
     Args:
-        found: of every process the position `at` (steps made, whether the next one's data are there), and `doing`.
-        silent: those that have not been heard of.
+        progress: of every rank its `position` and `activity`.
+        silent: ranks that no longer publish their progress.
         timeout: seconds without progress.
     """
     minutes = f"{timeout / 60:g} minutes"
     remedy = f"raise trainer.timeout_minutes (={timeout / 60:g}) if they were only slow"
-    busy = [number for number, each in enumerate(found) if each["doing"] != WAITING]
-    last = min((tuple(found[number]["at"]) for number in busy), default=None)
-    held = silent or [number for number in busy if tuple(found[number]["at"]) == last]
-    if not held:
-        return f"all ranks have waited for each other for {minutes}: see whether the network is up; {remedy}"
-    who = f"rank{'s' * (len(held) > 1)} {', '.join(map(str, held))}"
+    busy = [rank for rank, each in enumerate(progress) if each["activity"] != WAITING]
+    last = min((tuple(progress[rank]["position"]) for rank in busy), default=None)
+    stalled = silent or [rank for rank in busy if tuple(progress[rank]["position"]) == last]
+    if not stalled:
+        return f"all ranks have waited for each other for {minutes}: check the network between them; {remedy}"
+    ranks = f"rank{'s' * (len(stalled) > 1)} {', '.join(map(str, stalled))}"
+    step = progress[stalled[0]]["position"][0] + 1
     if silent:
-        what = "its process is stopped, or its machine does not answer"
+        cause = "the process is stopped or its machine does not respond"
     else:
-        what = "; ".join(sorted({found[number]["doing"] for number in held}))
-    step = found[held[0]]["at"][0] + 1
-    cause = "" if silent else ": see whether disk, file server and GPU answer"
-    return f"{who} hung at step {step} for {minutes}, all others waiting ({what}){cause}; {remedy}"
+        cause = (
+            f"{'; '.join(sorted({progress[rank]['activity'] for rank in stalled}))}: check disk, file server and GPU"
+        )
+    return f"{ranks} stalled at step {step} for {minutes} while the others waited, {cause}; {remedy}"
 
 
 def _is_sibling(pid: int) -> bool:
-    """Whether a process of this machine was started by the one that started this one."""
+    """Whether a process on this machine has the same parent as this one."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1] == str(os.getppid())
     except OSError:

@@ -11,8 +11,8 @@ import torch
 
 from fcn.cli.train import compose
 from fcn.data.module import VOCDataModule
-from fcn.training import train
 from fcn.training.task import SegmentationTask
+from fcn.training.trainer import build_trainer
 from tests.commands import TINY
 
 SQUEEZENET = "backbone=squeezenet1_0"  # has no batch norm
@@ -42,7 +42,7 @@ def first_step(data: Path, *overrides: str) -> dict:
     config = compose(*TINY, "trainer=cpu", "epochs=1", "optim=sgd", "lr=0", void, f"data.root={data}", *overrides)
     pl.seed_everything(0, verbose=False)
     task, step = SegmentationTask(config), FirstStep()
-    trainer = train.build_trainer(config, callbacks=[step])
+    trainer = build_trainer(config, callbacks=[step])
     trainer.limit_train_batches = 1
     trainer.fit(task, datamodule=VOCDataModule(config))
     return {**step.found, "scores": task.epoch_scores(), "confusion": task.confusion}

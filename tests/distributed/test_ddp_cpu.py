@@ -73,7 +73,7 @@ def test_ctrl_c_saves_and_leaves_no_orphan(command):
     assert not workers_of(run)
     assert json.loads((run / "summary.json").read_text())["status"] == "interrupted"
     stopped_at = torch.load(run / runs.LAST, weights_only=True)["global_step"]
-    assert f"interrupted at step {stopped_at}; go on with resume=" in done.stdout
+    assert f"interrupted at step {stopped_at}; continue with resume=" in done.stdout
 
 
 @pytest.mark.exhaustive

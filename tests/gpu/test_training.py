@@ -11,9 +11,9 @@ from fcn import runs
 from fcn.cli.train import compose
 from fcn.config import Algorithm
 from fcn.data.module import VOCDataModule
-from fcn.training import train as experiment
 from fcn.training.diagnostics import upsampling_layers
 from fcn.training.task import SegmentationTask
+from fcn.training.trainer import build_trainer
 from tests.commands import TINY
 
 pytestmark = [
@@ -59,7 +59,7 @@ def test_a_step_does_not_wait_for_the_gpu(shapes_root, parts):
     )
     watch = NoWaiting()
     try:
-        experiment.build_trainer(config, callbacks=[watch]).fit(SegmentationTask(config), VOCDataModule(config))
+        build_trainer(config, callbacks=[watch]).fit(SegmentationTask(config), VOCDataModule(config))
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert watch.steps == 4

@@ -143,7 +143,8 @@ def test_signalled_command_saves_and_its_run_resumes_bit_for_bit(module_command,
     assert done.stderr == ""
     stopped = torch.load(run / runs.LAST, weights_only=True)["global_step"]
     assert step <= stopped < 12
-    assert f"interrupted at step {stopped}; go on with resume={run.relative_to(module_command.folder)}" in done.stdout
+    run_dir = run.relative_to(module_command.folder)
+    assert f"interrupted at step {stopped}; continue with resume={run_dir}" in done.stdout
     assert json.loads((run / "summary.json").read_text())["status"] == "interrupted"
 
     first = json.loads((run / "summary.json").read_text())["started"]

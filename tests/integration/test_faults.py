@@ -59,7 +59,7 @@ def test_a_file_that_cannot_be_written_whole_is_named_and_leaves_no_half(typed, 
     (run,) = (tmp_path / "outputs" / "full").iterdir()
     run = run.relative_to(tmp_path)
     assert line.startswith(f"error: {run}/checkpoints/best.ckpt: File too large; ")
-    assert line.endswith(f"; then resume={run} begins anew, as nothing was saved yet")
+    assert line.endswith(f"; then resume={run} starts from the beginning, since nothing was saved")
     assert not list((tmp_path / run / "checkpoints").iterdir())
     assert "Traceback" in (tmp_path / run / runs.LOG).read_text()
     # Nothing is in the summary that is in no checkpoint: else the run would be taken for one whose checkpoint is lost.

@@ -42,7 +42,7 @@ def test_the_first_lines_say_what_is_trained_on_and_how_to_switch_to_voc(tiny):
     head = "\n".join(tiny[1].stdout.splitlines()[:6])
     assert "fcn32s on resnet18 (weights: none), xavier upsampling" in head
     assert "shapes: 16 training and 5 validation images, 6 classes" in head
-    assert "embedded set of drawn shapes. For Pascal VOC: python train.py experiment=d2l" in head
+    assert "built-in synthetic dataset. For Pascal VOC: python train.py experiment=d2l" in head
 
 
 def test_the_last_line_has_the_final_numbers(tiny):

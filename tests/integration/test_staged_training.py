@@ -51,10 +51,10 @@ def test_a_finer_network_goes_on_from_a_coarser_one(train, monkeypatch, capsys):
     kept = ["model.upscore.weight", *(f"model.{name}" for name in SKIPS)]
     copied, total = len(trained), len(trained) + len(kept)
     assert f"weights  {copied} of {total} tensors copied from {coarse}" in lines
-    (as_initialised,) = [line for line in lines.splitlines() if "as initialised: " in line]
-    names = as_initialised.partition("as initialised: ")[2].split(", ")
+    (initialised,) = [line for line in lines.splitlines() if "initialised: " in line]
+    names = initialised.partition("initialised: ")[2].split(", ")
     assert sorted(names) == sorted(name.removeprefix("model.") for name in kept)
-    assert "not taken over: upscore.weight" in lines
+    assert "not used: upscore.weight" in lines
     assert out.count("tensors copied") == 1
 
     # Executed again from its checkpoint it goes on with its own weights.

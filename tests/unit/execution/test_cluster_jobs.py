@@ -15,7 +15,7 @@ from fcn.cli.train import compose
 from fcn.data.module import _ignore_stop_signals
 from fcn.execution import cluster_jobs
 from fcn.execution.jobs import Job
-from fcn.training import train
+from fcn.training.trainer import build_trainer
 
 
 def test_loader_processes_ignore_stop_signals():
@@ -39,7 +39,7 @@ def test_process_of_a_slurm_job_is_a_run_of_its_own(monkeypatch):
     for name, value in {**slurm, "PROCID": "3", "LOCALID": "1", "NODEID": "1"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    trainer = train.build_trainer(compose("trainer=cpu"), callbacks=[])
+    trainer = build_trainer(compose("trainer=cpu"), callbacks=[])
     assert (trainer.world_size, trainer.global_rank, trainer.num_nodes) == (1, 0, 1)
     assert isinstance(trainer._accelerator_connector.cluster_environment, LightningEnvironment)
     default = pl.Trainer(accelerator="cpu", devices=2, num_nodes=2, logger=False)

@@ -8,7 +8,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from fcn.config import Config, flatten, to_container
 from fcn.errors import RunFailure
 from fcn.execution import processes
-from fcn.training.watchdog import RankHangs
+from fcn.training.watchdog import RankStalled
 
 GONE = RuntimeError("[pair.cc:534] Connection closed by peer [::1]:1")
 
@@ -42,5 +42,5 @@ def test_the_rank_that_was_killed_and_not_the_one_that_lost_it(told):
 
 
 def test_what_hangs_is_told_of_before_what_was_killed_for_it(told):
-    assert told(-9, RankHangs("rank 0 hung at step 4")) == "rank 0 hung at step 4"
-    assert processes.HANGS.startswith(RankHangs.__name__)
+    assert told(-9, RankStalled("rank 0 stalled at step 4")) == "rank 0 stalled at step 4"
+    assert processes.STALLED.startswith(RankStalled.__name__)

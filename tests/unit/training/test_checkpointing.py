@@ -9,7 +9,7 @@ import pytest
 
 from fcn import runs
 from fcn.training import checkpointing
-from fcn.training.checkpointing import SavePoints
+from fcn.training.checkpointing import Checkpointing
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def handled(number: int, handler):
 
 
 class Trainer(SimpleNamespace):
-    """What SavePoints uses of one; `saved` has the checkpoints."""
+    """What Checkpointing uses of one; `saved` has the checkpoints."""
 
     world_size = 1
     is_last_batch = False
@@ -42,7 +42,7 @@ def trainer():
 @contextmanager
 def begun(run_dir, trainer):
     """The save points of a run that is about to make its first step."""
-    with SavePoints(run_dir) as points:
+    with Checkpointing(run_dir) as points:
         points.on_train_start(trainer, None)
         yield points
 
@@ -97,20 +97,20 @@ def test_a_second_ctrl_c_ends_at_once(trainer, tmp_path):
 @pytest.mark.parametrize("number", runs.STOP_SIGNALS)
 def test_before_the_first_step_a_signal_ends_at_once(number, tmp_path):
     """There is nothing to save, and decoding a set may take minutes."""
-    with SavePoints(tmp_path), pytest.raises(SystemExit) as end:
+    with Checkpointing(tmp_path), pytest.raises(SystemExit) as end:
         os.kill(os.getpid(), number)
     assert end.value.code == 128 + number
 
 
 def test_one_of_several_processes_does_not_leave_the_others_before_the_first_step(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with SavePoints(tmp_path) as stop:
+    with Checkpointing(tmp_path) as stop:
         os.kill(os.getpid(), signal.SIGTERM)
     assert stop.signals.received == [signal.SIGTERM]
 
 
 def test_checkpoints_every_so_many_steps(trainer, tmp_path):
-    points = SavePoints(tmp_path, steps=3)
+    points = Checkpointing(tmp_path, steps=3)
     for trainer.global_step in range(1, 9):
         points.on_train_batch_end(trainer, None)
         assert len(trainer.saved) == trainer.global_step // 3
@@ -122,7 +122,7 @@ def test_checkpoints_every_so_many_steps(trainer, tmp_path):
 def test_checkpoints_every_so_many_minutes_since_the_last_one_whatever_asked_for_it(trainer, tmp_path, monkeypatch):
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(checkpointing.time, "monotonic", lambda: clock.now)
-    points = SavePoints(tmp_path, minutes=2)
+    points = Checkpointing(tmp_path, minutes=2)
     saved_at = []
     for clock.now in range(0, 600, 50):
         before = len(trainer.saved)

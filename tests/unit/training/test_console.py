@@ -1,11 +1,16 @@
-"""The log of a run is the run's only while it runs."""
+"""Log and progress bar of a run."""
 
 import logging
 
-from fcn.training.console import logging_to
+import pytest
+import pytorch_lightning as pl
+
+from fcn.cli.train import compose
+from fcn.training.console import ProgressBar, logging_to
+from fcn.training.task import SegmentationTask
 
 
-def test_after_a_run_whoever_listens_hears_the_package_again(tmp_path, caplog):
+def test_log_file_holds_the_messages_of_the_run_only(tmp_path, caplog):
     log = logging.getLogger("fcn.anything")
     with logging_to(tmp_path / "train.log"):
         log.warning("within")
@@ -13,3 +18,25 @@ def test_after_a_run_whoever_listens_hears_the_package_again(tmp_path, caplog):
     assert [record.message for record in caplog.records] == ["after"]
     assert "within" in (tmp_path / "train.log").read_text()
     assert "after" not in (tmp_path / "train.log").read_text()
+
+
+def test_progress_bar_shows_the_latest_loss():
+    trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    task, bar = SegmentationTask(compose("backbone=squeezenet1_0")), ProgressBar()
+    assert bar.get_metrics(trainer, task) == {}
+    task.last_loss = 0.1234
+    assert bar.get_metrics(trainer, task) == {"loss": "0.123"}
+
+
+@pytest.mark.parametrize(("epoch", "label"), [(0, "Epoch 1/3"), (2, "Epoch 3/3")])
+def test_progress_bar_counts_epochs_from_1(epoch, label):
+    bar, task = ProgressBar(leave=False), pl.LightningModule()
+    trainer = pl.Trainer(max_epochs=3, accelerator="cpu", callbacks=[bar], logger=False, enable_checkpointing=False)
+    trainer.fit_loop.epoch_progress.current.completed = epoch
+    bar.setup(trainer, task, "fit")
+    bar.on_train_start(trainer, task)
+    try:
+        bar.on_train_epoch_start(trainer, task)
+        assert bar.train_progress_bar.description.endswith(label.ljust(len("Validation")))
+    finally:
+        bar.teardown(trainer, task, "fit")

@@ -1,4 +1,4 @@
-"""What the end of a run leaves behind, without a run."""
+"""Files at the end of a run, written without training."""
 
 import json
 import logging
@@ -9,45 +9,46 @@ import torch
 from PIL import Image
 
 from fcn import runs
-from fcn.training import recording
-from fcn.training.recording import RunRecorder
+from fcn.config import Config
+from fcn.training.checkpointing import Checkpointing
+from fcn.training.recording import Recording
 
 ROWS = [{"epoch": 0, "step": 2, "train/loss": 1.5, "lr": 0.1}, {"epoch": 1, "step": 4, "train/loss": 1.2, "lr": 0.0}]
 TRAINER = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu")), world_size=1)
 
 
 @pytest.fixture
-def recorder(tmp_path):
-    """The recorder of a run that ends before it begins to train: it writes no TensorBoard file."""
-    return RunRecorder(tmp_path, savepoints=SimpleNamespace(), hyperparameters={})
+def recording(tmp_path):
+    """Recording of a run that ends before training starts, and so writes no TensorBoard file."""
+    return Recording(tmp_path, Config(), Checkpointing(tmp_path))
 
 
-def test_a_run_that_stops_after_an_epoch_ends_with_its_curves(recorder, tmp_path):
+def test_interrupted_run_has_curves(recording, tmp_path):
     runs.write_metrics(tmp_path, ROWS)
-    recorder.finish(TRAINER, "interrupted")
+    recording.finish(TRAINER, runs.Status.interrupted)
     with Image.open(tmp_path / "curves.png") as picture:
         assert picture.size == (1000, 700)
     assert {path.name for path in tmp_path.iterdir()} == {"summary.json", "metrics.csv", "curves.png"}
 
 
-def test_a_run_without_an_epoch_has_no_curves(recorder, tmp_path):
-    recorder.finish(TRAINER, "failed")
+def test_run_without_an_epoch_has_no_curves(recording, tmp_path):
+    recording.finish(TRAINER, runs.Status.failed)
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
 
 
-def test_an_error_in_drawing_does_not_hide_what_ended_the_run(recorder, tmp_path, monkeypatch, caplog):
+def test_error_in_drawing_does_not_hide_the_failure(recording, tmp_path, monkeypatch, caplog):
     def fail(rows):
         raise ZeroDivisionError("in the picture")
 
     runs.write_metrics(tmp_path, ROWS)
-    monkeypatch.setattr(recording, "draw_learning_curves", fail)
+    monkeypatch.setattr("fcn.training.recording.draw_learning_curves", fail)
     monkeypatch.setattr(logging.getLogger("fcn"), "propagate", True)
 
     def train():
         try:
             raise RuntimeError("of the run")
         finally:
-            recorder.finish(TRAINER, "failed")
+            recording.finish(TRAINER, runs.Status.failed)
 
     with pytest.raises(RuntimeError, match="of the run"):
         train()
@@ -55,30 +56,30 @@ def test_an_error_in_drawing_does_not_hide_what_ended_the_run(recorder, tmp_path
     assert runs.read_summary(tmp_path)["status"] == "failed"
 
 
-def test_metrics_that_cannot_be_read_do_not_hide_it_either(recorder, tmp_path, monkeypatch, caplog):
+def test_unreadable_metrics_do_not_hide_the_failure(recording, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(logging.getLogger("fcn"), "propagate", True)
     (tmp_path / "metrics.csv").write_text("epoch,step,lr\n0,2,1e-3\n1,4,half a")
-    recorder.finish(TRAINER, "interrupted")
+    recording.finish(TRAINER, runs.Status.interrupted)
     assert "curves.png could not be drawn" in caplog.text
     assert runs.read_summary(tmp_path)["status"] == "interrupted"
 
 
-def test_a_run_that_could_not_go_on_keeps_what_it_had(recorder, tmp_path):
-    """As when the data are not where they were: it fails before its checkpoint is read."""
+def test_failed_resume_changes_the_status_only(recording, tmp_path):
+    """For example, the data have been moved: the run fails before its checkpoint is read."""
     had = {"status": "interrupted", "metrics": {"val/mean_iou": 0.5, "val/iou/cat": None}, "best": {"epoch": 1}}
     runs.write_text(tmp_path / runs.SUMMARY, json.dumps(had))
-    recorder.finish(TRAINER, "failed")
+    recording.finish(TRAINER, runs.Status.failed)
     assert runs.read_summary(tmp_path) == {**had, "status": "failed"}
 
 
-def test_a_resumed_run_tells_what_was_different_before(recorder, tmp_path):
-    state = recorder.state_dict()
+def test_resumed_run_records_how_earlier_executions_differed(recording, tmp_path):
+    state = recording.state_dict()
     assert state["history"][-1]["versions"]["torch"]
     before = {**state["history"][-1], "started": "2026-01-02T03:04:05+00:00"}
     older = {**before, "git_commit": "0" * 40, "world_size": 2}
-    resumed = RunRecorder(tmp_path, savepoints=SimpleNamespace(), hyperparameters={})
+    resumed = Recording(tmp_path, Config(), Checkpointing(tmp_path))
     resumed.load_state_dict({**state, "history": [older, before]})
-    resumed.write_summary(TRAINER, "interrupted")
+    resumed.write_summary(TRAINER, runs.Status.interrupted)
     summary = runs.read_summary(tmp_path)
     started = {"started": "2026-01-02T03:04:05+00:00"}
     assert summary["history"] == [{**started, "git_commit": "0" * 40, "world_size": 2}, started]

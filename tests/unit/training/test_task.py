@@ -14,8 +14,8 @@ from fcn.cli.train import compose
 from fcn.config import ConfigError
 from fcn.data.module import VOCDataModule
 from fcn.evaluation import metrics
-from fcn.training import train
 from fcn.training.task import SegmentationTask
+from fcn.training.trainer import build_trainer
 from tests.commands import TINY
 
 # SqueezeNet has no batch norm, whose statistics would be those of a part.
@@ -35,7 +35,7 @@ def first_gradient(shapes_root, *overrides):
     config = compose(*STEP, f"data.root={shapes_root}", *overrides)
     pl.seed_everything(0, verbose=False)
     task, seen = SegmentationTask(config), FirstGradient()
-    trainer = train.build_trainer(config, callbacks=[seen])
+    trainer = build_trainer(config, callbacks=[seen])
     trainer.limit_val_batches = 0
     trainer.limit_train_batches = 1
     trainer.fit(task, datamodule=VOCDataModule(config))
@@ -64,7 +64,7 @@ def test_frozen_batch_norm_neither_trains_nor_counts(shapes_root):
     task = SegmentationTask(config)
     norms = {name: m for name, m in task.network.model.named_modules() if isinstance(m, nn.BatchNorm2d)}
     before = {name: {key: value.clone() for key, value in norm.state_dict().items()} for name, norm in norms.items()}
-    trainer = train.build_trainer(config, callbacks=[])
+    trainer = build_trainer(config, callbacks=[])
     trainer.fit(task, datamodule=VOCDataModule(config))
     assert len(norms) == 20
     assert task.training
@@ -109,7 +109,7 @@ def test_a_step_reads_no_value_but_at_the_points_of_the_curves(shapes_root, monk
     monkeypatch.setattr(metrics, "_count", metrics._count_in_lanes)
     config = compose(*STEP, f"data.root={shapes_root}", "trainer.log_every=2", "batch_size=4", *options)
     watched = Watched(monkeypatch)
-    trainer = train.build_trainer(config, callbacks=[watched])
+    trainer = build_trainer(config, callbacks=[watched])
     trainer.limit_val_batches = 0
     trainer.fit(SegmentationTask(config), datamodule=VOCDataModule(config))
     assert [count > 0 for count in watched.counts] == [False, True, False, True]

@@ -1,7 +1,5 @@
 """The event files of a run, read by TensorBoard's own reader."""
 
-import time
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,13 +8,14 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.api_pb2 import Status as SessionStatus
 
+from fcn.config import Config
 from fcn.runs import Status
-from fcn.training.tensorboard import LAYOUT, EventFiles
+from fcn.training.tensorboard import HPARAMS, LAYOUT, EventFiles, hyperparameters
 
 
-def written(run, *stretches):
-    """Write a run of several stretches: step at its start, values of the steps after it, status at its end."""
-    for step, values, status in stretches:
+def written(run, *executions):
+    """Write the files of executions (first step, values of the steps after it, status) and read all of them."""
+    for step, values, status in executions:
         board = EventFiles(run, step=step, hyperparameters={"lr": 0.1, "model.init": "xavier"})
         for number, value in enumerate(values, start=step + 1):
             board.add_scalars({"train/loss": value}, number)
@@ -29,7 +28,7 @@ def written(run, *stretches):
 
 
 def status_of(events):
-    """Name of the status that HPARAMS shows."""
+    """Return the name of the status in HPARAMS."""
     try:
         record = events.SummaryMetadata(metadata.SESSION_END_INFO_TAG)
     except KeyError:
@@ -39,7 +38,7 @@ def status_of(events):
 
 
 @pytest.mark.parametrize(
-    ("statuses", "shown"),
+    ("statuses", "session_status"),
     [
         (["finished"], "STATUS_SUCCESS"),
         (["failed"], "STATUS_FAILURE"),
@@ -51,13 +50,13 @@ def status_of(events):
         (["failed", "interrupted"], "STATUS_UNKNOWN"),
     ],
 )
-def test_the_status_is_that_of_the_last_stretch(tmp_path, statuses, shown):
+def test_status_is_that_of_the_last_execution(tmp_path, statuses, session_status):
     events = written(tmp_path, *[(number, [1.0], status) for number, status in enumerate(statuses)])
-    assert status_of(events) == shown
+    assert status_of(events) == session_status
 
 
-def test_a_run_that_went_on_is_one_run(tmp_path):
-    """It goes on at step 2, before the points 3 and 4 of the stretch that was killed."""
+def test_resumed_run_replaces_points_after_its_checkpoint(tmp_path):
+    """Resumed at step 2, before the points 3 and 4 of the killed execution."""
     events = written(tmp_path, (0, [9.0, 8.0, 7.0, 6.0], None), (2, [7.5, 6.5], "finished"))
     assert [(point.step, point.tensor_proto.float_val[0]) for point in events.Tensors("train/loss")] == [
         (1, 9.0), (2, 8.0), (3, 7.5), (4, 6.5),
@@ -67,33 +66,18 @@ def test_a_run_that_went_on_is_one_run(tmp_path):
     assert (values["lr"].number_value, values["model.init"].string_value) == (0.1, "xavier")
 
 
-def test_a_clock_that_was_set_back_changes_nothing(tmp_path, monkeypatch):
-    """TensorBoard reads files in the order of their names, which begin with the time."""
-    now = time.time()
-    for offset, stretch in ((10**6, (0, [9.0, 8.0, 7.0], None)), (2 * 10**6, (2, [7.5, 6.5], None))):
-        monkeypatch.setattr(time, "time", lambda offset=offset: now + offset)
-        written(tmp_path, stretch)
-    monkeypatch.setattr(time, "time", lambda: now)
-    events = written(tmp_path, (3, [6.0, 5.0], "finished"))
-    assert [(point.step, point.tensor_proto.float_val[0]) for point in events.Tensors("train/loss")] == [
-        (1, 9.0), (2, 8.0), (3, 7.5), (4, 6.0), (5, 5.0),
-    ]  # fmt: skip
-    assert status_of(events) == "STATUS_SUCCESS"
-    assert len(list(tmp_path.glob("events.*"))) == 3
-
-
-def test_the_layout_is_there_from_the_start(tmp_path):
+def test_layout_is_written_at_the_start(tmp_path):
     events = written(tmp_path, (0, [1.0], None))
     layout = Layout.FromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
-    found = {
+    charts = {
         category.title: {chart.title: list(chart.multiline.tag) for chart in category.chart}
         for category in layout.category
     }
-    assert found == LAYOUT
-    assert {"train/loss$", "val/loss$"} <= set(found["learning"]["loss"])
+    assert charts == LAYOUT
+    assert {"train/loss$", "val/loss$"} <= set(charts["learning"]["loss"])
 
 
-def test_a_picture_keeps_its_pixels(tmp_path):
+def test_picture_keeps_its_pixels(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     board = EventFiles(tmp_path, step=0, hyperparameters={})
     board.add_pictures({"val/samples": Image.fromarray(pixels)}, 1)
@@ -105,3 +89,9 @@ def test_a_picture_keeps_its_pixels(tmp_path):
     (tmp_path / "picture.png").write_bytes(encoded)
     with Image.open(tmp_path / "picture.png") as picture:
         np.testing.assert_array_equal(picture, pixels)
+
+
+def test_hparams_are_the_main_keys_and_the_overridden_ones():
+    values = hyperparameters(Config(lr=0.5), ["data.crop_size=[64,96]", "+trainer.val_every=2", "lr=0.5"])
+    assert set(values) == {*HPARAMS, "data.crop_size", "trainer.val_every"}
+    assert (values["lr"], values["data.crop_size"]) == (0.5, str(Config().data.crop_size))

@@ -1,0 +1,41 @@
+"""Pictures of an epoch: confusion matrix, predictions on sample images, upsampling kernels."""
+
+from __future__ import annotations
+
+import torch
+from PIL import Image
+
+from fcn.data.module import VOCDataModule
+from fcn.inference.predictor import predict_logits
+from fcn.models.upsampling import bilinear_kernel
+from fcn.training.diagnostics import upsampling_layers
+from fcn.training.task import SegmentationTask
+from fcn.visualization.confusion_matrix import draw_confusion_matrix
+from fcn.visualization.panels import Sample, draw_panels
+from fcn.visualization.upsampling_kernels import draw_kernels
+
+SAMPLES_TAG = "val/samples"
+
+
+def draw_epoch_pictures(task: SegmentationTask, data: VOCDataModule) -> dict[str, Image.Image]:
+    """Return the pictures after a validation by their TensorBoard tags; `SAMPLES_TAG` only if there are samples."""
+    classes = task.config.data.classes
+    pictures = {"val/confusion_matrix": draw_confusion_matrix(task.confusion.numpy(), classes)}
+    if samples := predict_samples(task, data):
+        pictures[SAMPLES_TAG] = draw_panels(samples, classes)
+    if layers := upsampling_layers(task.network.model):
+        weights = {name: layer.weight.detach().cpu().numpy() for name, layer in layers.items()}
+        kernels = {name: (w, bilinear_kernel(1, w.shape[-1])[0, 0].numpy()) for name, w in weights.items()}
+        pictures["upsampling/kernels"] = draw_kernels(kernels, classes)
+    return pictures
+
+
+def predict_samples(task: SegmentationTask, data: VOCDataModule) -> list[Sample]:
+    """Return image, target and prediction of `trainer.sample_images` images, evenly spaced in the validation set."""
+    count = min(task.config.trainer.sample_images, len(data.val_images))
+    samples = []
+    for number in range(count):
+        sample = data.val_images[number * len(data.val_images) // count]
+        prediction = predict_logits(task.network, sample["image"]).argmax(dim=0).to(torch.uint8).cpu().numpy()
+        samples.append((sample["image"].permute(1, 2, 0).numpy(), sample["mask"].numpy(), prediction))
+    return samples

@@ -1,0 +1,96 @@
+"""Lightning's Trainer with the arguments of a run: device, precision, processes (DDP), validation intervals."""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import timedelta
+
+import pytorch_lightning as pl
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from pytorch_lightning.strategies import DDPStrategy
+
+from fcn.config import Config, ConfigError, Precision, check_batch_size
+from fcn.models.device import choose_device
+from fcn.training.checkpointing import AtomicCheckpointIO
+from fcn.training.compute import chosen_precision
+from fcn.training.console import ProgressBar
+
+PRECISIONS = {Precision.fp32: "32-true", Precision.bf16: "bf16-mixed", Precision.fp16: "16-mixed"}
+
+
+class LastEpochValidation(pl.Callback):
+    """Validates after the last epoch, even if `trainer.val_every` does not divide the number of epochs."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # In an epoch that is resumed after its first step, Lightning does not call on_train_epoch_start.
+        self.on_train_epoch_start(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch + 1 == trainer.max_epochs:
+            # Lightning has no option for it, and reads this public attribute after every step (tested with 2.6.6).
+            trainer.check_val_every_n_epoch = 1
+
+
+def build_trainer(config: Config, *, callbacks: list[pl.Callback]) -> pl.Trainer:
+    """Return the trainer of this process.
+
+    The environment variables LOCAL_WORLD_SIZE and WORLD_SIZE, set by torchrun, give the number of processes on this
+    machine and on all machines.
+
+    Raises:
+        ConfigError: if the configuration does not fit the number of processes or needs a GPU that is not available.
+    """
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    on_gpu = choose_device(config.trainer.accelerator, key="trainer.accelerator").type == "cuda"
+    check_batch_size(config, world)
+    sync_batchnorm = config.trainer.sync_batchnorm and world > 1
+    if not on_gpu:
+        _check_runs_without_gpu(config, sync_batchnorm=sync_batchnorm)
+    progress = [ProgressBar(leave=False)] if sys.stdout.isatty() else []
+    return pl.Trainer(
+        accelerator="gpu" if on_gpu else "cpu",
+        devices=local,
+        num_nodes=world // local,
+        strategy=_ddp(config, on_gpu=on_gpu) if world > 1 else "auto",
+        precision=PRECISIONS[chosen_precision(config, on_gpu=on_gpu)],  # type: ignore[arg-type]
+        benchmark=on_gpu and not config.deterministic,
+        deterministic=on_gpu and config.deterministic,
+        sync_batchnorm=sync_batchnorm,
+        max_epochs=config.epochs,
+        check_val_every_n_epoch=config.trainer.val_every,
+        callbacks=[LastEpochValidation(), *callbacks, *progress],
+        # The environment is explicit: in a SLURM job Lightning would use SLURM's variables and requeue by itself.
+        plugins=[AtomicCheckpointIO(), TorchElasticEnvironment() if world > 1 else LightningEnvironment()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=bool(progress),
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # the samplers of the data module distribute the images
+        default_root_dir=os.curdir,
+    )
+
+
+def _check_runs_without_gpu(config: Config, *, sync_batchnorm: bool) -> None:
+    if sync_batchnorm:
+        raise ConfigError("trainer.sync_batchnorm (=true) needs GPUs; use model.freeze_batchnorm=true")
+    if config.data.on_device:
+        raise ConfigError("data.on_device (=true) needs a GPU; use data.on_device=false")
+
+
+def _ddp(config: Config, *, on_gpu: bool) -> DDPStrategy:
+    minutes = config.trainer.timeout_minutes
+    return DDPStrategy(
+        process_group_backend="nccl" if on_gpu else "gloo",
+        # The statistics of batch norm are broadcast before validation (see the task): ranks may validate different
+        # numbers of batches, so that a broadcast in every step would never complete.
+        broadcast_buffers=False,
+        gradient_as_bucket_view=True,
+        # The graph of a step never changes; but an accumulated step has more backward passes than DDP expects then.
+        static_graph=config.trainer.accumulate == 1,
+        # The watchdog ends stalled runs earlier; this is for a run whose watchdogs have all failed.
+        timeout=timedelta(days=10_000) if minutes is None else timedelta(minutes=max(4 * minutes, 1)),
+    )
