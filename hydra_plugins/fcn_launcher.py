@@ -1,4 +1,4 @@
-"""`hydra/launcher=runs`, the launcher of sweeps. Hydra accepts launchers from this namespace package only."""
+"""`hydra/launcher=runs`, the default launcher of sweeps. Hydra finds launchers only in this namespace package."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from fcn.runs import Status
 
 
 class RunsLauncher(Launcher):
-    """Hydra's launcher for sweeps: every job is a run directory, executed in processes of its own.
+    """Hydra launcher that makes every job of a sweep a run directory and executes it in processes of its own.
 
     Args:
-        slots: jobs that are executed at a time; null: as many as there are GPUs for, one on the CPU.
+        slots: number of concurrent jobs; None: as many as the GPUs suffice for, or one on the CPU.
     """
 
     def __init__(self, *, slots: int | None = None) -> None:
@@ -41,7 +41,9 @@ class RunsLauncher(Launcher):
         composed = [self._compose(overrides) for overrides in job_overrides]
         folder = Path(self.config.hydra.sweep.dir)
         jobs = train.launch_sweep(composed, job_overrides, folder, first=initial_job_idx, num_slots=self.slots)
-        return [_returned(job, config, sweeps.sweep_failure(jobs)) for job, config in zip(jobs, composed, strict=True)]
+        return [
+            _job_return(job, config, sweeps.sweep_failure(jobs)) for job, config in zip(jobs, composed, strict=True)
+        ]
 
     def _compose(self, overrides: Sequence[str]) -> DictConfig:
         config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
@@ -50,44 +52,46 @@ class RunsLauncher(Launcher):
         return config
 
 
-class _Failed(JobReturn):
-    """Raises what made it fail when its value is asked for; Hydra's own prints a line besides."""
+class _FailedJob(JobReturn):
+    """Job whose value raises its error; Hydra 1.3's own class logs a line before."""
 
-    @property  # type: ignore[misc]  # nobody sets it
+    @property  # type: ignore[misc]  # overrides a property with a setter
     def return_value(self) -> Any:
         raise self._return_value
 
 
-def _returned(job: Job, config: DictConfig, failure: Exception | None) -> JobReturn:
-    """What the sweeper gets of a job: the score, or what raises that the sweep has failed."""
+def _job_return(job: Job, config: DictConfig, failure: Exception | None) -> JobReturn:
+    """Return the result of a job for the sweeper: its score, or the failure of the sweep."""
     facts: dict[str, Any] = {"overrides": job.overrides, "cfg": config, "working_dir": str(job.run_dir)}
     if job.state is Status.finished:
         return JobReturn(**facts, status=JobStatus.COMPLETED, _return_value=sweeps.best_score(job.run_dir))
-    return _Failed(**facts, status=JobStatus.FAILED, _return_value=failure)
+    return _FailedJob(**facts, status=JobStatus.FAILED, _return_value=failure)
 
 
 def _job_directory(number: int, overrides: Sequence[str], folder: str) -> str:
-    """Name of a job's directory where another launcher makes it, one job at a time: as `RunsLauncher` names them.
+    """Return the directory name of a job under another launcher, which starts jobs one by one.
+
+    The name is the one that `RunsLauncher` would give.
 
     Args:
         number: of the job.
-        overrides: its own.
-        folder: of the sweep, where Hydra has left the overrides as typed.
+        overrides: of the job.
+        folder: of the sweep; its multirun.yaml contains the overrides of the command line.
     """
-    typed: list[str] = []
-    if (saved := Path(folder, "multirun.yaml")).is_file():
-        typed = list(OmegaConf.load(saved).hydra.overrides.task)
-    parsed = parse_overrides(typed)
+    command_line: list[str] = []
+    if (multirun := Path(folder, "multirun.yaml")).is_file():
+        command_line = list(OmegaConf.load(multirun).hydra.overrides.task)
+    parsed = parse_overrides(command_line)
     fixed = {
         split_override(text)[0]
-        for text, override in zip(typed, parsed, strict=True)
+        for text, override in zip(command_line, parsed, strict=True)
         if not override.is_sweep_override()
     }
     varied = [override for override in overrides if split_override(override)[0] not in fixed]
     return job_names([varied or list(overrides)], first=number)[0]
 
 
-# Here, because this module is what a process of another launcher imports of us before it makes the directory.
+# Registered here: processes of other launchers import this module before they create the directory.
 OmegaConf.register_new_resolver("job_directory", _job_directory, replace=True)
 ConfigStore.instance().store(
     group="hydra/launcher", name="runs", node={"_target_": f"{__name__}.RunsLauncher", "slots": None}, provider="fcn"

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Executes a run directory in a SLURM job, on one node or several; a process per GPU. Ahead of the end of its time the job
-# saves and requeues itself, and goes on where it was. To be submitted from the folder that the run's path starts in:
+# Executes a run directory in a SLURM job, on one or several nodes, with one process per GPU. Shortly before its time limit
+# the job saves a checkpoint and requeues itself, and then resumes. Submit it from the folder of the command:
 #
 #     run=$(python train.py experiment=d2l trainer=auto execute=false)
 #     sbatch --nodes=2 --gpus-per-node=8 scripts/slurm.sh "$run"
 #
-# What is given to sbatch wins over these:
+# Options of sbatch take precedence over these:
 #SBATCH --job-name=fcn
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
@@ -15,12 +15,13 @@
 #SBATCH --output=slurm-%j.log
 #SBATCH --open-mode=append
 #SBATCH --requeue
-# B: to this script, 120 s ahead. torchrun ends with 1 whatever the signal was, so that only the script can know of it.
+# B: send the signal to this script, 120 s before the limit. torchrun exits with 1 after any signal, so its exit status
+# does not tell the script about the limit.
 #SBATCH --signal=B:USR1@120
 set -uo pipefail
 run=${1:?usage: sbatch scripts/slurm.sh RUN_DIR}
 
-export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=100  # seconds for the last step and saving; torchrun's own 30 may be too few
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=100  # seconds to finish the step and save; torchrun's default of 30 may be too few
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 srun --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --wait=300 torchrun \
   --nnodes="$SLURM_NNODES" \
@@ -32,11 +33,11 @@ srun --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --wait=300 torchrun \
 step=$!
 
 preempted=
-trap 'preempted=yes; kill -TERM "$step"' USR1  # what torchrun of every version passes on to its ranks
-trap 'kill -TERM "$step"' TERM  # scancel, or SLURM that will requeue the job by itself: only save
+trap 'preempted=yes; kill -TERM "$step"' USR1  # every version of torchrun forwards TERM to its ranks
+trap 'kill -TERM "$step"' TERM  # from scancel, or from SLURM, which then requeues the job itself: only save
 wait "$step"
 status=$?
-while kill -0 "$step" 2>/dev/null; do  # a trap ends `wait` before the step has ended
+while kill -0 "$step" 2>/dev/null; do  # a trap ends `wait` early
   wait "$step"
   status=$?
 done

@@ -41,7 +41,7 @@ def _execute(plan: SearchPlan, slots: list[dict[str, str]]) -> None:
     number = search.run(slots)
     report_search(plan, search.study, Console())
     if number:
-        print("stopped: the same command goes on")
+        print("stopped: the same command resumes the search")
         raise SystemExit(128 + number)
     check_search_succeeded(search.study, given_up=search.given_up)
 

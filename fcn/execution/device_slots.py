@@ -52,7 +52,7 @@ def build_slots(configs: Sequence[Config], *, number: int | None = None) -> list
         ConfigError: if the number is invalid, or a run cannot be executed in such a slot.
     """
     if number is not None and (type(number) is not int or number < 1):
-        raise ConfigError(f"slots (={number}) must be a whole number of at least 1; leave it out to use all GPUs")
+        raise ConfigError(f"slots (={number}) must be a whole number of at least 1; omit it to use all GPUs")
     uses_gpus = any(config.trainer.accelerator is not Accelerator.cpu for config in configs)
     gpus = _visible_gpus() if uses_gpus else []
     gpus_per_slot = max(1, len(gpus) // (number or 1))  # for runs that take all GPUs

@@ -101,7 +101,7 @@ def _check_folder(plan: SearchPlan, study: optuna.Study) -> None:
         study.set_user_attr("folder", folder_id)
     elif study.user_attrs["folder"] != folder_id:
         raise ConfigError(
-            f"storage (={plan.storage}) holds the search of another folder; use another name=... or storage=..."
+            f"storage (={plan.storage}) contains the search of another folder; use another name=... or storage=..."
         )
 
 
@@ -114,6 +114,6 @@ def _check_settings(plan: SearchPlan, study: optuna.Study) -> None:
         study.set_user_attr("settings", settings)
     elif keys := [key for key in {**stored, **settings} if stored.get(key) != settings.get(key)]:
         raise ConfigError(
-            f"{plan.folder} holds a search that differs in {', '.join(keys[:4])}; use another name=..., or leave these "
-            "as they were"
+            f"{plan.folder} contains a search with other values of {', '.join(keys[:4])}; use another name=..., or the "
+            "same values"
         )

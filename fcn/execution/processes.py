@@ -118,7 +118,7 @@ def _root_cause(error: Any, run_dir: Path, values: Mapping[str, Any]) -> str:
     rank = min(order, key=lambda rank: order[rank])
     failure = error.failures[rank]
     if failure.exitcode < 0 and not os.path.isfile(failure.error_file):
-        return f"rank {rank} {errors.describe_signal(-failure.exitcode, values)}; then resume={run_dir} goes on"
+        return f"rank {rank} {errors.describe_signal(-failure.exitcode, values)}; then continue with resume={run_dir}"
     return f"rank {rank} failed: {messages[rank].removeprefix('RunFailure: ')}"
 
 

@@ -87,8 +87,8 @@ class Search:
     def run(self, slots: Sequence[Mapping[str, str]]) -> int:
         """Execute trials until the study has enough; return the signal that stopped the search, or 0."""
         num_done = sum(trial.state.is_finished() for trial in latest_trials(self.study)) - len(self._failed)
-        done = f", {num_done} of them done already" if num_done else ""
-        done += f", {len(self._failed)} that failed are done again" if self._failed else ""
+        done = f", {num_done} of them finished already" if num_done else ""
+        done += f", {len(self._failed)} failed ones are repeated" if self._failed else ""
         headline = f"search   {self.plan.folder}: {self.plan.trials} trials{done}, {sweeps.at_a_time(slots)}"
         with SweepTable(self.plan.folder, self.jobs, headline=headline) as table:
 

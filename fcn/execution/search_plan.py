@@ -85,13 +85,13 @@ def plan_search(
         ConfigError: if a key, a value or an entry of the search space is invalid.
     """
     if config.resume is not None:
-        raise ConfigError(f"resume (={config.resume}) must be left out; the same command again goes on with a search")
+        raise ConfigError(f"resume (={config.resume}) must be omitted; the same command resumes a search")
     fixed = [override for override in overrides if split_override(override)[0].partition(".")[0] not in SEARCH_KEYS]
     fixed_keys = values_by_key(fixed)
     entries = parse_space(config.search, overrides)
     space = {key: entry for key, entry in entries.items() if dotted_key(key) not in fixed_keys}
     if not space:
-        raise ConfigError(f"search={option} must have an entry whose key is not typed; leave one out")
+        raise ConfigError(f"search={option} must have an entry whose key is not overridden; omit one override")
     base = compose(fixed)
     configs = check_composition(space, lambda varied: compose([*fixed, *varied]))
     slots = build_slots([base, *configs], number=config.slots)

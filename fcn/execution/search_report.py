@@ -45,14 +45,14 @@ def report_search(plan: SearchPlan, study: Study, console: Console) -> None:
     caption = ", ".join(f"{count} {label}" for label, count in counts.items() if count)
     console.print(_build_table(plan, finished[:TABLE_ROWS], caption))
     lines = [f"choices  {line}" for line in scores_by_choice(plan, trials)]
-    lines.append(f"written  {plan.folder}: study, trials.csv, pictures, a run directory per trial")
+    lines.append(f"written  {plan.folder}: study, trials.csv, figures, a run directory per trial")
     if finished:
         if importances:
             shares = (f"{key} {100 * share:.0f} %" for key, share in importances.items())
-            lines.append(f"matters  {', '.join(shares)}")
+            lines.append(f"impact   {', '.join(shares)}")
         best = finished[0]
         run_dir = plan.folder / best.user_attrs[RUN]
-        lines += [f"best     {run_dir}, val mIoU {best.value:.3f}; trained again by", _train_command(plan, best)]
+        lines += [f"best     {run_dir}, val mIoU {best.value:.3f}; to train it again:", _train_command(plan, best)]
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -80,11 +80,11 @@ def check_search_succeeded(study: Study, *, given_up: str = "") -> None:
         SearchFailed: with the reason of the first trial, or with `given_up`.
     """
     if given_up:
-        raise SearchFailed(f"{given_up}; the same command goes on, and does failed trials again")
+        raise SearchFailed(f"{given_up}; the same command resumes the search and repeats failed trials")
     trials = latest_trials(study)
     failed = select_trials(trials, TrialState.FAIL)
     if trials and len(failed) == len(trials):
-        raise SearchFailed(f"all {len(failed)} trials failed, the first one: {failed[0].user_attrs[REASON]}")
+        raise SearchFailed(f"all {len(failed)} trials failed, the first one with: {failed[0].user_attrs[REASON]}")
 
 
 def _train_command(plan: SearchPlan, trial: FrozenTrial) -> str:

@@ -142,15 +142,17 @@ def _check_entry(name: str, entry: Entry) -> None:
     low, high, step = entry.low, entry.high, entry.step
     if entry.choices:
         if (low, high, step, entry.log, entry.integer) != (None, None, None, False, False):
-            raise ConfigError(f"{name} must be either choices or a range; leave out low, high, log, step and integer")
+            raise ConfigError(f"{name} must be either choices or a range; omit low, high, log, step and integer")
         texts = [format_value(choice) for choice in entry.choices]
         if len(set(texts)) < len(texts):
-            raise ConfigError(f"{name}.choices (={texts}) must differ from one another; name each once")
+            raise ConfigError(f"{name}.choices (={texts}) must be distinct; list each once")
         return
     if low is None or high is None:
         raise ConfigError(f"{name} must have choices, or low and high; use {{low: 0.1, high: 1}}")
     if not low < high:
-        raise ConfigError(f"{name}.low (={low:g}) must be below its high (={high:g}); exchange them, or fix {name[7:]}")
+        raise ConfigError(
+            f"{name}.low (={low:g}) must be below its high (={high:g}); exchange them, or use {name[7:]}=<value>"
+        )
     if entry.log and (low <= 0 or step is not None):
         raise ConfigError(f"{name}.log (=true) must have a low above 0 and no step; use log: false")
     if step is not None and not 0 < step <= high - low:

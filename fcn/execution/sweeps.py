@@ -59,8 +59,8 @@ class Sweep:
             run_dirs = [folder / name for name in json.loads(path.read_text(encoding="utf-8"))["jobs"]]
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(
-                f"{path} must be of a sweep of this version ({type(error).__name__}: {error}); delete it, and type the "
-                f"sweep's command again with hydra.sweep.dir={folder}"
+                f"{path} must be the list of a sweep's jobs ({type(error).__name__}: {error}); delete it, and repeat "
+                f"the sweep's command with hydra.sweep.dir={folder}"
             ) from error
         # A job whose directory has been deleted is created again by the sweep's command.
         return cls(folder, [_load_job(run_dir) for run_dir in run_dirs if (run_dir / runs.CONFIG).is_file()])
@@ -108,7 +108,7 @@ class Sweep:
             number = run_jobs(waiting, slots, watch=table.report)
         if number:
             num_finished = sum(job.state is Status.finished for job in self.jobs)
-            print(f"stopped: {num_finished} of {len(self.jobs)} jobs are finished; go on with resume={self.folder}")
+            print(f"stopped: {num_finished} of {len(self.jobs)} jobs are finished; continue with resume={self.folder}")
             raise SystemExit(128 + number)
         self._compare()
 
@@ -122,7 +122,7 @@ class Sweep:
         except ComparisonError as error:  # for example without any validation
             print(f"not compared: {error}")
         else:
-            print(f"{self.folder}/comparison.md, .csv, .png; more by python scripts/compare.py {self.folder}")
+            print(f"{self.folder}/comparison.md, .csv, .png; more with python scripts/compare.py {self.folder}")
 
 
 def _load_job(run_dir: Path) -> Job:
@@ -147,7 +147,7 @@ def sweep_failure(jobs: Sequence[Job]) -> SweepFailed | None:
         if num_failed
         else f"{len(unfinished)} of {len(jobs)} jobs were stopped"
     )
-    return SweepFailed(f"{outcome}; go on with resume={unfinished[0].run_dir.parent}")
+    return SweepFailed(f"{outcome}; continue with resume={unfinished[0].run_dir.parent}")
 
 
 def is_sweep(folder: str | Path) -> bool:
@@ -199,7 +199,7 @@ def _check_same_config(run_dir: Path, config: Config, *, remedy: str) -> None:
     )
     if keys := [key for key in requested if existing[key] != requested[key]]:
         raise ConfigError(
-            f"{run_dir} holds a run that differs in {', '.join(keys[:4])}; {remedy}, or leave these as they were"
+            f"{run_dir} contains a run with other values of {', '.join(keys[:4])}; {remedy}, or the same values"
         )
 
 

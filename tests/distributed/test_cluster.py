@@ -1,4 +1,4 @@
-"""Runs as a cluster executes them: nodes by torchrun, jobs by SLURM's commands, sweeps by submitit; with preemption."""
+"""Runs on a cluster, with preemption: nodes started by torchrun, SLURM jobs, and sweeps submitted by submitit."""
 
 import os
 import random
@@ -27,7 +27,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def prepared(command, name: str, *overrides: str) -> Path:
-    """Run directory that nobody has executed."""
+    """Return a run directory that has not been executed."""
     done = command(*SMALL, f"data.root={command.data}", f"name={name}", "execute=false", *overrides)
     assert done.returncode == 0, done.stderr
     (printed,) = done.stdout.splitlines()
@@ -36,7 +36,7 @@ def prepared(command, name: str, *overrides: str) -> Path:
 
 
 def assert_same(command, one: Path, other: Path) -> None:
-    """The same bits in weights and metrics."""
+    """Assert that weights and metrics are bit-identical."""
     ours, theirs = (torch.load(command.folder / run / runs.LAST, weights_only=True) for run in (one, other))
     assert ours["global_step"] == theirs["global_step"]
     for name, weight in theirs["state_dict"].items():
@@ -49,7 +49,7 @@ def assert_same(command, one: Path, other: Path) -> None:
 
 @pytest.fixture
 def start(command):
-    """Starts a process in the folder of the test; none outlives it."""
+    """Start a process in the folder of the test; it is terminated after the test."""
     started = []
 
     def start(line: list[object], **variables: str) -> subprocess.Popen:
@@ -73,7 +73,7 @@ def free_port() -> int:
 
 
 @pytest.mark.exhaustive
-def test_two_nodes_make_the_bits_of_one_node(command, start):
+def test_two_nodes_are_bit_identical_to_one_node(command, start):
     together, apart = (prepared(command, name, "trainer=cpu") for name in ("together", "apart"))
     rendezvous = ("--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{free_port()}", "--rdzv-id=1", "--nnodes=2")
     for lines in (
@@ -106,7 +106,7 @@ if [[ $1 == show ]]; then echo localhost; else echo "$@" >> requeued; fi
 
 @pytest.fixture
 def slurm(command, start):
-    """Starts scripts/slurm.sh as SLURM would on a node."""
+    """Start scripts/slurm.sh in the environment of a SLURM job."""
     bin_ = command.folder / "bin"
     bin_.mkdir()
     for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
@@ -120,7 +120,7 @@ def slurm(command, start):
 
 
 @pytest.mark.exhaustive
-def test_a_slurm_job_requeues_itself_when_preempted_and_not_when_finished(command, slurm, start):
+def test_slurm_job_requeues_itself_when_preempted_and_not_when_finished(command, slurm, start):
     run, alone = prepared(command, "run", *LONG, "trainer=cpu"), prepared(command, "alone", *LONG, "trainer=cpu")
     requeued = command.folder / "requeued"
     job = slurm(run)
@@ -142,7 +142,7 @@ def test_a_slurm_job_requeues_itself_when_preempted_and_not_when_finished(comman
 
 
 @pytest.mark.exhaustive
-def test_a_slurm_job_that_fails_is_not_requeued(command, slurm):
+def test_failed_slurm_job_is_not_requeued(command, slurm):
     run = prepared(command, "broken", "data=voc", "data.root=nowhere")
     job = slurm(run)
     out, _ = job.communicate(timeout=280)
@@ -153,8 +153,8 @@ def test_a_slurm_job_that_fails_is_not_requeued(command, slurm):
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("trainer", ["cpu", "ddp_cpu"])
-def test_a_preempted_job_of_a_sweep_is_requeued_and_loses_nothing(command, trainer):
-    """SIGTERM, at which submitit's jobs go on, and at once its own signal: as SLURM preempts."""
+def test_preempted_job_of_a_sweep_is_requeued_and_resumed(command, trainer):
+    """SLURM preempts with SIGTERM, which submitit ignores, and immediately afterwards submitit's own signal."""
     options = (*LONG, f"trainer={trainer}")
     sweep = command.start(
         "-m",

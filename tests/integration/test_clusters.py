@@ -1,4 +1,4 @@
-"""docs/clusters.md, and what of a cluster shows without one; tests/distributed/test_cluster.py executes such runs."""
+"""docs/clusters.md, and cluster jobs up to their submission; tests/distributed/test_cluster.py executes such runs."""
 
 import os
 import re
@@ -20,7 +20,7 @@ TRAINING = [line for line in LINES if "train.py" in line]
 TORCHRUN = [line for line in LINES if line.startswith("torchrun ")]
 
 
-def test_every_command_of_the_page_is_of_a_kind_that_is_tested():
+def test_every_command_of_the_page_is_tested():
     others = set(LINES) - set(TRAINING) - set(TORCHRUN)
     assert others == {
         "python -m fcn.worker outputs/<name>/<time>",
@@ -42,18 +42,18 @@ def test_training_commands_of_the_page_compose(line, monkeypatch, capsys, tmp_pa
 
 
 @pytest.mark.parametrize("line", TORCHRUN)
-def test_torchrun_knows_its_options(line):
+def test_torchrun_accepts_the_options(line):
     options = get_args_parser().parse_args(shlex.split(line.replace("<", "").replace(">", ""))[1:])
     assert options.training_script == "fcn.worker"
     assert options.module
 
 
-def test_the_script_for_slurm_is_sound():
+def test_slurm_script_has_valid_syntax():
     script = ROOT / "scripts" / "slurm.sh"
     subprocess.run(["bash", "-n", script], check=True)
 
 
-def test_without_submitit_one_line_names_the_remedy(monkeypatch, capsys, tmp_path):
+def test_missing_submitit_is_an_error_that_names_the_extra(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     type_in(monkeypatch, capsys, "--cfg", "job")  # Hydra has looked for plugins
     monkeypatch.delitem(ConfigStore.instance().repo["hydra"]["launcher"], "submitit_slurm.yaml")
@@ -69,8 +69,8 @@ exit 1
 """
 
 
-def test_the_jobs_of_a_sweep_are_submitted_to_slurm_as_an_array(monkeypatch, capsys, tmp_path):
-    """An sbatch that refuses: what it was asked for, and what a person is told."""
+def test_sweep_is_submitted_to_slurm_as_an_array(monkeypatch, capsys, tmp_path):
+    """The job script and the error message of an sbatch that fails."""
     for name, text in (("srun", "#!/usr/bin/env bash\n"), ("sbatch", SBATCH)):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
@@ -96,7 +96,7 @@ def test_the_jobs_of_a_sweep_are_submitted_to_slurm_as_an_array(monkeypatch, cap
     assert f"#SBATCH --output={sweep}/.submitit/%A_%a/" in submitted
 
 
-def test_a_run_that_is_only_prepared(monkeypatch, capsys, tmp_path):
+def test_execute_false_only_creates_the_run_directory(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     status, out, err = type_in(monkeypatch, capsys, *TINY, "name=later", "lr=0.5", "trainer=ddp", "execute=false")
     assert status == 0, err
@@ -105,7 +105,7 @@ def test_a_run_that_is_only_prepared(monkeypatch, capsys, tmp_path):
     assert f"python -m fcn.worker {run.relative_to(tmp_path)}" in err
     assert sorted(path.name for path in run.iterdir()) == [".hydra", runs.CONFIG]
     config = runs.load_config(run)
-    assert config.execute  # it means nothing to who executes the run
+    assert config.execute
     assert config.lr == 0.5
     assert runs.load_overrides(run) == [*TINY, "name=later", "lr=0.5", "trainer=ddp"]
 
@@ -117,7 +117,7 @@ def test_a_run_that_is_only_prepared(monkeypatch, capsys, tmp_path):
         (("resume=outputs/x/y", "execute=false"), "error: execute=false makes a new run; leave out resume=..."),
     ],
 )
-def test_what_cannot_be_prepared(arguments, message, monkeypatch, capsys, tmp_path):
+def test_execute_false_is_refused_with(arguments, message, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     status, _, err = type_in(monkeypatch, capsys, *arguments)
     assert status == 1
@@ -126,7 +126,7 @@ def test_what_cannot_be_prepared(arguments, message, monkeypatch, capsys, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("typed", "own", "name"),
+    ("command_line", "overrides", "name"),
     [
         (
             ["name=x", "lr=0.1,0.2", "data.crop_size=[64, 64]"],
@@ -139,11 +139,11 @@ def test_what_cannot_be_prepared(arguments, message, monkeypatch, capsys, tmp_pa
         (None, ["a/b=c d", "lr=0.1"], "3_b-c-d_lr-0.1"),
     ],
 )
-def test_jobs_of_other_launchers_are_named_as_ours(typed, own, name, tmp_path):
-    if typed is not None:
-        OmegaConf.save(OmegaConf.create({"hydra": {"overrides": {"task": typed}}}), tmp_path / "multirun.yaml")
-    assert fcn_launcher._job_directory(3, own, str(tmp_path)) == name
+def test_jobs_of_other_launchers_have_the_same_names(command_line, overrides, name, tmp_path):
+    if command_line is not None:
+        OmegaConf.save(OmegaConf.create({"hydra": {"overrides": {"task": command_line}}}), tmp_path / "multirun.yaml")
+    assert fcn_launcher._job_directory(3, overrides, str(tmp_path)) == name
 
 
-def test_the_name_of_a_job_is_short_whatever_was_typed(tmp_path):
+def test_long_job_name_is_shortened(tmp_path):
     assert len(fcn_launcher._job_directory(3, [f"name={'x' * 300}"], str(tmp_path))) == 80

@@ -1,4 +1,4 @@
-"""`study=...`: the chapter's exercises as sweeps of one word."""
+"""`study=...`: the exercises of the d2l chapter as predefined sweeps."""
 
 import hydra
 import pytest
@@ -16,12 +16,12 @@ SWEPT = {
 }
 
 
-def test_all_studies_are_known():
+def test_every_study_is_tested():
     assert {path.stem for path in (hydra_entry.CONF / "study").glob("*.yaml")} == set(SWEPT)
 
 
 @pytest.mark.parametrize("study", SWEPT)
-def test_what_a_study_sweeps_over(study):
+def test_study_sweeps_over_these_values(study):
     hydra_entry.register()
     with initialize_config_dir(str(hydra_entry.CONF), version_base="1.3"):
         settings = hydra.compose("config", [f"study={study}"], return_hydra_config=True).hydra
@@ -34,5 +34,5 @@ def test_what_a_study_sweeps_over(study):
         assert len({str(config) for config in configs}) == len(configs)
 
 
-def test_a_study_goes_with_a_preset():
+def test_study_can_be_combined_with_a_preset():
     assert compose("experiment=d2l", "study=init").name == "d2l"

@@ -1,4 +1,4 @@
-"""`python train.py -m ...`: jobs side by side, in directories and in TensorBoard."""
+"""`python train.py -m ...`: concurrent jobs, their directories, and their display in TensorBoard."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def sweep(module_command):
     return module_command.run_of("sweep")
 
 
-def test_jobs_are_run_directories_named_by_what_differs(sweep, module_command):
+def test_jobs_are_run_directories_named_by_their_varied_overrides(sweep, module_command):
     assert set(summaries(sweep)) == set(JOBS)
     assert [path.name for path in (module_command.folder / "outputs").iterdir()] == ["sweep"]
     for name, (init, lr) in JOBS.items():
@@ -49,8 +49,8 @@ def test_jobs_are_run_directories_named_by_what_differs(sweep, module_command):
         assert {f"model.init={init}", f"lr={lr}"} <= set(summary["overrides"])
 
 
-def test_a_job_of_a_sweep_is_the_run_alone(sweep, shapes_root, tmp_path):
-    """Nothing of one job leaks into the next: the last one gives what it gives on its own."""
+def test_job_of_a_sweep_equals_a_single_run(sweep, shapes_root, tmp_path):
+    """The last job is unaffected by the earlier ones: its metrics are bit-identical."""
     alone = tmp_path / "run"
     own = ("epochs=1", "model.init=xavier", "lr=0.01", "trainer=cpu")
     fcn.train(fcn.compose(*TINY, f"data.root={shapes_root}", *own), alone)
@@ -93,7 +93,7 @@ def get(url: str, body: object = None):
         return json.load(answer)
 
 
-def test_tensorboard_shows_the_runs_by_what_differs(tensorboard):
+def test_tensorboard_names_runs_by_job(tensorboard):
     assert set(get(f"{tensorboard}/runs")) == set(JOBS)
 
 
@@ -135,7 +135,7 @@ def test_custom_scalars_shows_every_scalar_in_one_chart(tensorboard):
     assert sorted(shown) == sorted(get(f"{tensorboard}/plugin/scalars/tags")[run])
 
 
-def test_the_hparams_tab_compares_the_varied_keys_with_the_final_metrics(tensorboard, sweep):
+def test_hparams_tab_has_varied_keys_and_final_metrics(tensorboard, sweep):
     experiment = get(f"{tensorboard}/plugin/hparams/experiment", {})
     columns = {info["name"]: info for info in experiment["hparamInfos"]}
     assert {"model.init", "lr"} <= set(columns)
@@ -149,36 +149,35 @@ def test_the_hparams_tab_compares_the_varied_keys_with_the_final_metrics(tensorb
     }
     groups = get(f"{tensorboard}/plugin/hparams/session_groups", request)["sessionGroups"]
     assert len(groups) == len(JOBS)
-    shown = {}
+    displayed = {}
     for group in groups:
         values = {
             value["name"]["tag"]: value["value"] for value in group["metricValues"] if not value["name"].get("group")
         }
-        shown[group["hparams"]["model.init"], group["hparams"]["lr"]] = values["val/mean_iou"]
-    assert set(shown) == set(JOBS.values())
+        displayed[group["hparams"]["model.init"], group["hparams"]["lr"]] = values["val/mean_iou"]
+    assert set(displayed) == set(JOBS.values())
     for name, job in JOBS.items():
         metrics = json.loads((sweep / name / "summary.json").read_text())["metrics"]
-        assert shown[job] == pytest.approx(metrics["val/mean_iou"], rel=1e-6)
+        assert displayed[job] == pytest.approx(metrics["val/mean_iou"], rel=1e-6)
 
 
 @pytest.mark.exhaustive
-def test_devices_may_differ_within_a_sweep(command):
-    """One job in this process, one in two of its own; each alone in its directory, each on the whole global batch."""
+def test_jobs_of_a_sweep_may_have_different_numbers_of_processes(command):
     tiny = (*TINY, f"data.root={command.data}", "name=devices", "epochs=1")
     done = command("-m", *tiny, "trainer=ddp_cpu,cpu")
     assert done.returncode == 0, done.stderr
     sweep = command.run_of("devices")
-    found = summaries(sweep)
-    assert {name: summary["world_size"] for name, summary in found.items()} == {
+    by_name = summaries(sweep)
+    assert {name: summary["world_size"] for name, summary in by_name.items()} == {
         "0_trainer-ddp-cpu": 2,
         "1_trainer-cpu": 1,
     }
-    assert all(summary["status"] == "finished" for summary in found.values())
+    assert all(summary["status"] == "finished" for summary in by_name.values())
 
 
 @pytest.fixture
 def extend(sweep, module_command, monkeypatch, capsys, tmp_path):
-    """Types a sweep into a copy of the finished one: status, output, errors and the folder."""
+    """Execute a sweep in a copy of the finished one; return status, output, errors and the folder."""
 
     def run(*swept):
         folder = shutil.copytree(sweep, tmp_path / "outputs" / "copy")
@@ -190,7 +189,7 @@ def extend(sweep, module_command, monkeypatch, capsys, tmp_path):
     return run
 
 
-def test_the_same_sweep_again_executes_nothing(extend):
+def test_repeated_sweep_command_executes_nothing(extend):
     before = datetime.now()
     status, out, err, folder = extend(*SWEEP)
     assert (status, err) == (0, "")
@@ -199,20 +198,20 @@ def test_the_same_sweep_again_executes_nothing(extend):
 
 
 @pytest.mark.exhaustive
-def test_a_sweep_grows_and_goes_on_after_a_job_that_fails(extend):
-    """A job that must fail, and one that is there under another number."""
+def test_sweep_is_extended_and_continues_after_a_failed_job(extend):
+    """One job must fail; the other exists already under another number."""
     status, _, err, folder = extend("model.init=xavier", "lr=1e30,0.01")
     assert status == 1
     failed, end = err.splitlines()
     assert failed.startswith("failed: 0_lr-1e+30: train/loss became ")
-    assert end == "error: 1 of 2 jobs failed; go on with resume=outputs/copy"
+    assert end == "error: 1 of 2 jobs failed; continue with resume=outputs/copy"
     statuses = {name: summary["status"] for name, summary in summaries(folder).items()}
     assert statuses == dict.fromkeys(JOBS, "finished") | {"0_lr-1e+30": "failed"}
     assert json.loads((folder / "sweep.json").read_text())["jobs"] == [*JOBS, "0_lr-1e+30"]
 
 
-def test_a_study_ends_with_its_comparison(extend):
-    """Narrowed to two jobs that are there, so that nothing is trained."""
+def test_study_ends_with_a_comparison(extend):
+    """Reduced to two jobs that exist, so that nothing is trained."""
     status, out, err, folder = extend("study=init", "model/init=bilinear,xavier", "seed=0", "lr=0.01")
     assert (status, err) == (0, "")
     assert "2 jobs, 2 of them finished already" in out
@@ -222,15 +221,15 @@ def test_a_study_ends_with_its_comparison(extend):
     assert {path.name for path in folder.glob("comparison.*")} == {"comparison.md", "comparison.csv", "comparison.png"}
 
 
-def test_another_configuration_under_the_same_name_is_refused(extend):
+def test_name_of_another_configuration_is_refused(extend):
     status, _, err, folder = extend(*SWEEP, "batch_size=4")
     assert status == 1
     (line,) = err.splitlines()
-    assert line.startswith("error: outputs/copy/0_init-bilinear holds a run that differs in batch_size; use ")
+    assert line.startswith("error: outputs/copy/0_init-bilinear contains a run with other values of batch_size; use ")
     assert {path.name for path in folder.iterdir() if path.is_dir()} == set(JOBS)
 
 
-def test_a_wrong_job_is_found_before_the_first_is_executed(monkeypatch, capsys, tmp_path):
+def test_invalid_job_is_an_error_before_any_job_is_executed(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     status, _, err = type_in(monkeypatch, capsys, "-m", "lr=0.1,-1", "name=wrong")
     assert status == 1
@@ -238,7 +237,7 @@ def test_a_wrong_job_is_found_before_the_first_is_executed(monkeypatch, capsys, 
     assert not list(tmp_path.iterdir())
 
 
-def test_resume_of_a_sweep_is_no_sweep(monkeypatch, capsys, tmp_path):
+def test_resume_cannot_be_combined_with_multirun(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     status, _, err = type_in(monkeypatch, capsys, "-m", "resume=a,b")
     assert status == 1
@@ -246,9 +245,9 @@ def test_resume_of_a_sweep_is_no_sweep(monkeypatch, capsys, tmp_path):
 
 
 @pytest.mark.exhaustive
-def test_a_sweep_of_jobs_of_two_processes_survives_sigkill_and_a_failing_rank(command):
-    """2 x 2 jobs. Two of them must fail, in rank 1 only, which alone reads the second validation image."""
-    # Without a cache, which would find the broken image before the first step.
+def test_sweep_of_two_process_jobs_is_resumed_after_sigkill_and_reports_failing_ranks(command):
+    """Two of 2 x 2 jobs must fail, in rank 1 only, which reads the second validation image."""
+    # Without a cache, which would detect the broken image before the first step.
     tree, data = shapes_as_voc(command.folder / "voc")
     images = (tree / "ImageSets/Segmentation/val.txt").read_text().split()
     write_list(tree, "sound", images[0], *images[2:])
@@ -273,7 +272,7 @@ def test_a_sweep_of_jobs_of_two_processes_survives_sigkill_and_a_failing_rank(co
     failed = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
     assert [line.split()[1] for line in failed] == ["1_init-bilinear_val-split-val:", "3_init-xavier_val-split-val:"]
     assert all("rank 1 failed: DataError: " in line for line in failed)
-    assert done.stderr.splitlines()[-1].startswith("error: 2 of 4 jobs failed; go on with resume=")
+    assert done.stderr.splitlines()[-1].startswith("error: 2 of 4 jobs failed; continue with resume=")
     assert not workers_of(sweep)
     assert {path.name for path in sweep.iterdir() if path.is_dir()} == set(names)
     assert [path.name for path in (command.folder / "outputs").iterdir()] == ["two"]

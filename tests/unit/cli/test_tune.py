@@ -28,7 +28,7 @@ def run(monkeypatch, capsys, tmp_path):
         (["search.lr.low=1"], "search.lr.low (=1) must be below its high (=0.1)"),
         (["+search.foo={choices:[1]}", "search=init"], "search.foo (=1): unknown key foo"),
         (["search.lr={choices: [1], low: 0}"], "search.lr must be either choices or a range"),
-        (["resume=x"], "resume (=x) must be left out; the same command again goes on with a search"),
+        (["resume=x"], "resume (=x) must be omitted; the same command resumes a search"),
         (["search=init", "lr=1", "optim.head_lr_multiplier=1", "model/init=xavier"], "search=init must have an entry"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Which of the ranks that failed is told of."""
+"""The root cause that is reported when ranks fail."""
 
 from pathlib import Path
 
@@ -10,12 +10,12 @@ from fcn.errors import RunFailure
 from fcn.execution import processes
 from fcn.training.watchdog import RankStalled
 
-GONE = RuntimeError("[pair.cc:534] Connection closed by peer [::1]:1")
+CONNECTION_LOST = RuntimeError("[pair.cc:534] Connection closed by peer [::1]:1")
 
 
 @pytest.fixture
-def told(tmp_path, monkeypatch):
-    """What is told of ranks that ended with these exceptions or exit statuses, at the same time."""
+def root_cause(tmp_path, monkeypatch):
+    """Return the message for ranks that ended at the same time with these exceptions or exit statuses."""
 
     def failure(rank, end):
         file = tmp_path / f"{rank}.json"
@@ -25,22 +25,31 @@ def told(tmp_path, monkeypatch):
             get_error_handler().record_exception(end)
         return ProcessFailure(rank, 1, end if isinstance(end, int) else 1, str(file))
 
-    def told(*ends):
+    def message(*ends):
         error = ChildFailedError("fcn.worker", {rank: failure(rank, end) for rank, end in enumerate(ends) if end})
         return processes._root_cause(error, Path("a/run"), flatten(to_container(Config())))
 
-    return told
+    return message
 
 
-def test_the_rank_that_was_killed_and_not_the_one_that_lost_it(told):
-    line = told(GONE, -9)
+def test_killed_rank_is_reported_before_the_rank_that_lost_the_connection(root_cause):
+    line = root_cause(CONNECTION_LOST, -9)
     assert line.startswith("rank 1 was killed (SIGKILL), usually because memory ran out")
-    assert line.endswith("; then resume=a/run goes on")
-    assert told(GONE, ValueError("broken image")) == "rank 1 failed: ValueError: broken image"
-    assert told(0, RunFailure("x: disk full; make room")) == "rank 1 failed: x: disk full; make room"
-    assert told(3) == "rank 0 failed: exit status 3"
+    assert line.endswith("; then continue with resume=a/run")
 
 
-def test_what_hangs_is_told_of_before_what_was_killed_for_it(told):
-    assert told(-9, RankStalled("rank 0 stalled at step 4")) == "rank 0 stalled at step 4"
+@pytest.mark.parametrize(
+    ("ends", "message"),
+    [
+        ((CONNECTION_LOST, ValueError("broken image")), "rank 1 failed: ValueError: broken image"),
+        ((0, RunFailure("x: disk full; make room")), "rank 1 failed: x: disk full; make room"),
+        ((3,), "rank 0 failed: exit status 3"),
+    ],
+)
+def test_message_of_the_failed_rank(root_cause, ends, message):
+    assert root_cause(*ends) == message
+
+
+def test_stalled_rank_is_reported_before_the_rank_killed_because_of_it(root_cause):
+    assert root_cause(-9, RankStalled("rank 0 stalled at step 4")) == "rank 0 stalled at step 4"
     assert processes.STALLED.startswith(RankStalled.__name__)

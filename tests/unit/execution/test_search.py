@@ -1,4 +1,4 @@
-"""A search goes on wherever it was stopped, no trial is executed twice, and hopeless ones are stopped."""
+"""Searches are resumed wherever they were stopped, execute no trial twice, and prune trials."""
 
 import multiprocessing
 import os
@@ -26,7 +26,7 @@ SPACE = {"lr": {"low": 1e-4, "high": 1e-1, "log": True}, "model.init": {"choices
 
 
 def compose(overrides) -> Config:
-    """As Hydra does it for these keys, in a hundredth of the time."""
+    """Compose these keys like Hydra, in a hundredth of the time."""
     values = {"lr": "0.001", "batch_size": "16", "model.init": "bilinear", **values_by_key(overrides)}
     model = ModelConfig(init=Init(values["model.init"]))
     return Config(name="x", epochs=3, lr=float(values["lr"]), batch_size=int(values["batch_size"]), model=model)
@@ -44,7 +44,7 @@ def plan(folder: Path, **changes) -> SearchPlan:
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory) -> Path:
-    """An empty one: to make its tables takes longer than most of the tests."""
+    """Return an empty database; creating its tables takes longer than most of the tests."""
     path = tmp_path_factory.mktemp("database") / "study.db"
     optuna.storages.RDBStorage(f"sqlite:///{path}")
     return path
@@ -58,7 +58,7 @@ def folder(tmp_path, database) -> Path:
 
 
 def write(job: Job, *scores: float, status: str = "interrupted") -> None:
-    """What a run leaves behind after validations with these scores."""
+    """Write the files of a run after validations with these scores."""
     runs.write_metrics(job.run_dir, [{"epoch": epoch, "val/mean_iou": score} for epoch, score in enumerate(scores)])
     best = {"epoch": 0, "val/mean_iou": max((score for score in scores if score == score), default=None)}
     runs.write_summary(job.run_dir, {"status": status, "metrics": {}, "best": best})
@@ -70,7 +70,7 @@ def finish(search: Search, job: Job, *scores: float) -> None:
     search.update(job)
 
 
-def drawn(search: Search, count: int) -> list[Job]:
+def next_jobs(search: Search, count: int) -> list[Job]:
     jobs = search.next_jobs(search.update)
     return [next(jobs) for _ in range(count)]
 
@@ -83,7 +83,7 @@ def states(search: Search) -> list[TrialState]:
     return [trial.state for trial in search.study.trials]
 
 
-def test_a_trial_is_a_run_directory(folder):
+def test_each_trial_is_a_run_directory(folder):
     search = Search.open(plan(folder, trials=2))
     jobs = []
     for job in search.next_jobs(search.update):
@@ -102,14 +102,14 @@ def test_a_trial_is_a_run_directory(folder):
 
 def _killed_amid_two_trials(folder: Path) -> None:
     search = Search.open(plan(folder))
-    first, _ = drawn(search, 2)
+    first, _ = next_jobs(search, 2)
     write(first, 0.1, 0.2)
     search.update(first)
     search._next_trial()  # a third one, of which nothing is known yet
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_after_sigkill_every_trial_goes_on_in_its_directory_and_is_told_once(folder):
+def test_after_sigkill_every_trial_is_resumed_in_its_directory_and_reported_once(folder):
     process = multiprocessing.get_context("fork").Process(target=_killed_amid_two_trials, args=(folder,))
     process.start()
     process.join()
@@ -130,7 +130,7 @@ def test_after_sigkill_every_trial_goes_on_in_its_directory_and_is_told_once(fol
 
 
 def test_two_processes_share_the_trials(folder):
-    """Locks belong to open files: two searches of one process are to each other as those of two."""
+    """Locks belong to open files, so two searches of one process behave like those of two processes."""
     one, other = Search.open(plan(folder)), Search.open(plan(folder))
     mine, theirs = one.next_jobs(one.update), other.next_jobs(other.update)
     jobs = [next(mine), next(theirs), next(mine)]
@@ -142,9 +142,9 @@ def test_two_processes_share_the_trials(folder):
     assert len({trial.params["lr"] for trial in one.study.trials}) == 4
 
 
-def test_a_run_that_finished_untold_is_told_and_not_executed(folder):
+def test_finished_run_of_an_abandoned_trial_is_reported_and_not_executed(folder):
     first = Search.open(plan(folder, trials=1))
-    (job,) = drawn(first, 1)
+    (job,) = next_jobs(first, 1)
     write(job, 0.5, status="finished")
     first._owned[job].owner.close()  # its process ends
     second, seen = Search.open(plan(folder, trials=1)), []
@@ -153,18 +153,18 @@ def test_a_run_that_finished_untold_is_told_and_not_executed(folder):
     assert [(trial.state, trial.value) for trial in second.study.trials] == [(TrialState.COMPLETE, 0.5)]
 
 
-def test_a_stopped_trial_stays_running_and_goes_on(folder):
+def test_stopped_trial_stays_running_and_is_resumed(folder):
     search = Search.open(plan(folder))
-    (job,) = drawn(search, 1)
+    (job,) = next_jobs(search, 1)
     job.state = Status.interrupted
     search.update(job)
     assert states(search) == [TrialState.RUNNING]
-    (again,) = drawn(search, 1)
+    (again,) = next_jobs(search, 1)
     assert again.run_dir == job.run_dir
 
 
 def add_finished(search: Search, *scores: float) -> None:
-    """As many finished trials with these scores in the first epoch, after which all are good."""
+    """Add finished trials with these scores in the first epoch and equal scores afterwards."""
     distributions = {
         "lr": optuna.distributions.FloatDistribution(1e-4, 1e-1, log=True),
         "model.init": optuna.distributions.CategoricalDistribution(["bilinear", "xavier"]),
@@ -176,25 +176,25 @@ def add_finished(search: Search, *scores: float) -> None:
         )
 
 
-def test_what_is_suggested_does_not_depend_on_stops(folder, tmp_path):
-    """Of the ten random trials that Optuna's sampler starts with the last one, and two that it learned from them."""
+def test_suggested_values_do_not_depend_on_stops(folder, tmp_path):
+    """The last of the ten random trials of Optuna's sampler, and two that depend on earlier scores."""
     other = tmp_path / "stopped" / folder.name
     shutil.copytree(folder, other)
-    found = []
+    suggestions = []
     for once, place in ((True, folder), (False, other)):
         search = Search.open(plan(place, trials=12))
         add_finished(search, *(0.1 * number for number in range(1, 10)))
         for score in (0.5, 0.7, 0.3):
             search = search if once else Search.open(plan(place, trials=12))
-            finish(search, drawn(search, 1)[0], score)
-        found.append([trial.params for trial in search.study.trials[-3:]])
-    assert found[0] == found[1]
-    assert len({params["lr"] for params in found[0]}) == 3
+            finish(search, next_jobs(search, 1)[0], score)
+        suggestions.append([trial.params for trial in search.study.trials[-3:]])
+    assert suggestions[0] == suggestions[1]
+    assert len({params["lr"] for params in suggestions[0]}) == 3
 
 
 @pytest.fixture
 def running():
-    """Makes a job look started: a process that signals end."""
+    """Give a job a running process that ends after a signal."""
     processes = []
 
     def start(job: Job) -> Job:
@@ -210,15 +210,15 @@ def running():
 
 
 def five_finished(folder: Path, **changes) -> Search:
-    """A search with five trials, whose median in the first epoch is 0.3."""
+    """Return a search with five finished trials, whose median score in the first epoch is 0.3."""
     search = Search.open(plan(folder, trials=6, **changes))
     add_finished(search, 0.1, 0.2, 0.3, 0.4, 0.5)
     return search
 
 
-def test_a_trial_below_the_median_is_stopped(folder, running):
+def test_trial_below_the_median_is_pruned(folder, running):
     search = five_finished(folder)
-    job = running(drawn(search, 1)[0])
+    job = running(next_jobs(search, 1)[0])
     write(job, 0.31)
     search.update(job)
     assert job._process.poll() is None
@@ -240,9 +240,9 @@ def test_a_trial_below_the_median_is_stopped(folder, running):
     [((0.1, 0.1, 0.1), PrunerName.median), ((0.1,), PrunerName.none), ((float("nan"),), PrunerName.median)],
     ids=["the last epoch", "no pruner", "not measured"],
 )
-def test_what_is_not_stopped(folder, running, scores, pruner):
+def test_trial_is_not_pruned_at(folder, running, scores, pruner):
     search = five_finished(folder, pruner=pruner)
-    job = running(drawn(search, 1)[0])
+    job = running(next_jobs(search, 1)[0])
     write(job, *scores)
     search.update(job)
     with pytest.raises(subprocess.TimeoutExpired):
@@ -250,10 +250,10 @@ def test_what_is_not_stopped(folder, running, scores, pruner):
 
 
 @pytest.mark.parametrize(("by_us", "state"), [(True, TrialState.RUNNING), (False, TrialState.FAIL)])
-def test_a_trial_that_is_killed(folder, running, by_us, state):
-    """By a second Ctrl-C it goes on next time; by the system, which has no memory for it, it has failed."""
+def test_killed_trial(folder, running, by_us, state):
+    """After a second Ctrl-C the trial can be resumed; killed by the system, as without memory, it has failed."""
     search = Search.open(plan(folder))
-    job = running(drawn(search, 1)[0])
+    job = running(next_jobs(search, 1)[0])
     (job.run_dir / runs.CONSOLE).touch()
     job.kill() if by_us else job._process.kill()
     job._process.wait()
@@ -262,7 +262,7 @@ def test_a_trial_that_is_killed(folder, running, by_us, state):
     assert states(search) == [state]
 
 
-def test_hyperband_stops_the_worst(folder):
+def test_hyperband_prunes_the_worst_trials(folder):
     study = Search.open(plan(folder, pruner=PrunerName.hyperband)).study
     stopped = []
     for score in range(12, 0, -1):
@@ -274,9 +274,9 @@ def test_hyperband_stops_the_worst(folder):
     assert any(stopped)
 
 
-def test_a_failed_trial_has_its_reason_and_the_search_goes_on(folder):
+def test_failed_trial_has_a_reason_and_the_search_continues(folder):
     search = Search.open(plan(folder))
-    first, second = drawn(search, 2)
+    first, second = next_jobs(search, 2)
     first.state, first.reason = Status.failed, "train/loss became nan"
     search.update(first)
     write(second, status="finished")
@@ -285,7 +285,7 @@ def test_a_failed_trial_has_its_reason_and_the_search_goes_on(folder):
     assert states(search) == [TrialState.FAIL] * 2
     reasons = [trial.user_attrs["reason"] for trial in search.study.trials]
     assert reasons == ["train/loss became nan", "the run has no validation mean IoU"]
-    assert numbers(drawn(search, 1)) == [2]
+    assert numbers(next_jobs(search, 1)) == [2]
 
 
 def fail(search: Search, job: Job, reason: str = "no space left on device") -> None:
@@ -293,12 +293,12 @@ def fail(search: Search, job: Job, reason: str = "no space left on device") -> N
     search.update(job)
 
 
-def test_what_failed_is_done_again_by_the_same_command(folder):
+def test_failed_trial_is_repeated_by_the_same_command(folder):
     search = Search.open(plan(folder, trials=2))
     jobs = search.next_jobs(search.update)
     bad = next(jobs)
     fail(search, bad)
-    for job in jobs:  # not within one go
+    for job in jobs:  # not within the same command
         assert job.run_dir != bad.run_dir
         finish(search, job, 0.5)
     search, other = Search.open(plan(folder, trials=2)), Search.open(plan(folder, trials=2))
@@ -312,16 +312,16 @@ def test_what_failed_is_done_again_by_the_same_command(folder):
     assert list(other.next_jobs(other.update)) == []  # a second process knew of the failure too
 
 
-def test_a_search_all_of_whose_trials_fail_stops_and_goes_on_when_the_reason_is_gone(folder):
+def test_search_gives_up_after_three_failures_and_repeats_them_later(folder):
     search = Search.open(plan(folder, trials=4))
     for job in search.next_jobs(search.update):
         fail(search, job)
     assert numbers(search.jobs) == [0, 1, 2]
     assert search.given_up == f"the first 3 trials failed, {search.jobs[0].run_dir}: no space left on device"
-    assert numbers(drawn(Search.open(plan(folder, trials=3)), 1)) == [0]
+    assert numbers(next_jobs(Search.open(plan(folder, trials=3)), 1)) == [0]
 
 
-def test_values_that_do_not_go_together_fail_their_trial_alone(folder):
+def test_invalid_combination_of_values_fails_its_trial_only(folder):
     def picky(overrides):
         if "model.init=xavier" in overrides:
             raise ConfigError("model.init (=xavier) must not be; use another")
@@ -335,49 +335,49 @@ def test_values_that_do_not_go_together_fail_their_trial_alone(folder):
     assert not any("run" in trial.user_attrs for trial in search.study.trials if trial.state is TrialState.FAIL)
 
 
-def test_another_search_in_the_folder(folder):
+def test_folder_of_another_search_is_refused(folder):
     Search.open(plan(folder))
-    with pytest.raises(
-        ConfigError, match=r"holds a search that differs in lr; use another name=\.\.\., or leave these"
-    ):
+    with pytest.raises(ConfigError, match=r"contains a search with other values of lr; use another name"):
         Search.open(plan(folder, config=compose(["batch_size=4", "lr=0.5"])))
-    with pytest.raises(ConfigError, match=r"holds a search that differs in search;"):
+    with pytest.raises(ConfigError, match=r"contains a search with other values of search;"):
         Search.open(plan(folder, space=parse_space({"lr": SPACE["lr"]})))
 
 
-def test_another_run_in_the_way(folder):
-    runs.create(folder / drawn(Search.open(plan(folder)), 1)[0].run_dir.name / "elsewhere", compose([]))
+def test_run_directory_of_another_configuration_is_refused(folder):
+    runs.create(folder / next_jobs(Search.open(plan(folder)), 1)[0].run_dir.name / "elsewhere", compose([]))
     (folder / "study.db").unlink()
     (run_dir,) = (path for path in folder.iterdir() if path.is_dir())
     (run_dir / "elsewhere" / "config.yaml").replace(run_dir / "config.yaml")
-    with pytest.raises(ConfigError, match=r"holds a run that differs in lr, batch_size.*; use another name=\.\.\."):
-        drawn(Search.open(plan(folder)), 1)
+    with pytest.raises(
+        ConfigError, match=r"contains a run with other values of lr, batch_size.*; use another name=\.\.\."
+    ):
+        next_jobs(Search.open(plan(folder)), 1)
 
 
-def test_a_storage_that_is_none(folder):
+def test_invalid_storage(folder):
     with pytest.raises(ConfigError, match=r"storage \(=foo://x\) must be a database that Optuna can open: Can't load"):
         Search.open(plan(folder, storage="foo://x"))
 
 
-def test_a_folder_may_have_any_name(folder):
+def test_folder_name_may_contain_special_characters(folder):
     odd = folder.rename(folder.with_name("a?b#c%20d"))
     Search.open(plan(odd))
     assert [path.name for path in odd.parent.iterdir()] == [odd.name]
 
 
-def test_a_storage_with_the_search_of_another_folder(folder):
+def test_storage_of_another_folder_is_refused(folder):
     shared = folder.rename(folder.with_name("shared")) / "study.db"
     storage = f"sqlite:///{shared}"
     Search.open(plan(folder, storage=storage))
     other = folder.parent / "elsewhere" / folder.name
     with pytest.raises(
-        ConfigError, match=r"storage \(=sqlite.*\) holds the search of another folder; use another name"
+        ConfigError, match=r"storage \(=sqlite.*\) contains the search of another folder; use another name"
     ):
         Search.open(plan(other, storage=storage))
     Search.open(plan(folder, storage=storage))
 
 
-def test_importances_name_what_matters(folder):
+def test_parameter_importances(folder):
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
     assert parameter_importances(study) == {}
     for _ in range(50):

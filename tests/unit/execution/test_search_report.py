@@ -96,9 +96,9 @@ def test_search_without_any_score_has_failed():
     check_search_succeeded(study)
     study.ask().set_user_attr("reason", "train/loss became nan")
     study.tell(0, state=TrialState.FAIL)
-    with pytest.raises(SearchFailed, match="all 1 trials failed, the first one: train/loss became nan"):
+    with pytest.raises(SearchFailed, match="all 1 trials failed, the first one with: train/loss became nan"):
         check_search_succeeded(study)
     study.tell(study.ask(), 0.5)
     check_search_succeeded(study)
-    with pytest.raises(SearchFailed, match="no space left on device; the same command goes on, and does failed"):
+    with pytest.raises(SearchFailed, match="no space left on device; the same command resumes the search"):
         check_search_succeeded(study, given_up="no space left on device")

@@ -1,4 +1,4 @@
-"""Search spaces: suggestions lie within them, mistakes are one line, and values are typed as Hydra reads them."""
+"""Search spaces: suggested values, conditions, and errors of invalid entries."""
 
 import math
 
@@ -17,7 +17,7 @@ SPACES = sorted(path.stem for path in (CONF / "search").glob("*.yaml"))
 
 
 def trials(count: int):
-    """Trials with values drawn at random."""
+    """Return trials with random values."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     return [study.ask() for _ in range(count)]
@@ -25,7 +25,7 @@ def trials(count: int):
 
 @st.composite
 def ranges(draw):
-    """Entries with low, high and one of: log, step, integer, nothing."""
+    """Generate ranges, some of them with log, step or integer."""
     kind = draw(st.sampled_from(["plain", "log", "step", "integer", "integer log", "integer step"]))
     whole = st.integers(1, 1000)
     low, high = sorted((draw(whole), draw(whole)))
@@ -51,10 +51,10 @@ def test_suggestions_lie_in_the_range(values):
         assert entry.suggest(trial, "lr") == text
 
 
-def test_choices_are_all_suggested_as_they_are_typed():
+def test_choices_are_suggested_as_text_of_overrides():
     entry = parse_space({"x": {"choices": ["sgd", 8, 0.5, None, True, [0.5, 2.0], "a b"]}})["x"]
-    found = {entry.suggest(trial, "x") for trial in trials(200)}
-    assert found == {"sgd", "8", "0.5", "null", "true", "[0.5,2.0]", "'a b'"}
+    texts = {entry.suggest(trial, "x") for trial in trials(200)}
+    assert texts == {"sgd", "8", "0.5", "null", "true", "[0.5,2.0]", "'a b'"}
 
 
 @pytest.mark.parametrize(
@@ -80,12 +80,12 @@ def test_choices_are_all_suggested_as_they_are_typed():
         ({"choices": [1], "when": {"optim": "adam"}}, r"when \(optim=adam\) .* entry above; optim has sgd, adamw"),
     ],
 )
-def test_mistakes(entry, message):
+def test_invalid_entry(entry, message):
     with pytest.raises(ConfigError, match=message):
         parse_space({"optim": {"choices": ["sgd", "adamw"]}, "lr": entry})
 
 
-def test_an_empty_space():
+def test_empty_space():
     with pytest.raises(ConfigError, match=r"search \(=\{\}\) must have an entry; use search=default"):
         parse_space({})
 
@@ -102,44 +102,44 @@ def test_entries_may_be_nested():
     assert space["optim.momentum"] == Entry(low=0, high=0.9)
 
 
-def test_a_range_that_is_typed_replaces_choices():
-    """Hydra has merged it into them."""
+def test_range_of_the_command_line_replaces_choices():
+    """Hydra merges both into one entry."""
     merged = {"optim.momentum": {"choices": [0, 0.9]}, "optim": {"momentum": {"low": 0.5, "high": 0.9}}}
     space = parse_space(merged, ["search.optim.momentum={low: 0.5, high: 0.9}"])
     assert space == {"optim.momentum": Entry(low=0.5, high=0.9)}
 
 
-def test_a_range_ends_at_its_last_step():
+def test_range_ends_at_its_last_step():
     assert Entry(low=0.1, high=1.0, step=0.4).ends() == ["0.1", "0.9"]
     assert Entry(low=1, high=8, step=3, integer=True).ends() == ["1", "7"]
 
 
-def test_an_entry_with_a_condition_is_searched_over_where_it_holds():
+def test_conditional_entry_is_suggested_if_its_condition_is_fulfilled():
     space = parse_space(
         {"optim": {"choices": ["sgd", "adamw"]}, "optim.momentum": {"low": 0, "high": 1, "when": {"optim": "sgd"}}}
     )
-    found = [suggest_values(trial, space, {}) for trial in trials(30)]
-    assert {tuple(one) for one in found} == {("optim", "optim.momentum"), ("optim",)}
-    assert all((one["optim"] == "sgd") == ("optim.momentum" in one) for one in found)
+    suggestions = [suggest_values(trial, space, {}) for trial in trials(30)]
+    assert {tuple(one) for one in suggestions} == {("optim", "optim.momentum"), ("optim",)}
+    assert all((one["optim"] == "sgd") == ("optim.momentum" in one) for one in suggestions)
     del space["optim"]  # typed for all trials
     assert list(suggest_values(trials(1)[0], space, {"optim": "sgd"})) == ["optim.momentum"]
     assert suggest_values(trials(1)[0], space, {"optim": "adamw"}) == {}
 
 
-def test_a_condition_may_name_a_group_with_a_slash_or_with_a_dot():
+def test_condition_may_name_a_group_with_a_slash_or_a_dot():
     entry = {"low": 0, "high": 1, "when": {"model.init": "xavier"}}
     space = parse_space({"model/init": {"choices": ["bilinear", "xavier"]}, "lr": entry})
     assert {len(suggest_values(trial, space, {})) for trial in trials(30)} == {1, 2}
 
 
-def test_a_probe_has_every_choice_and_both_ends_of_every_range():
+def test_every_choice_and_both_ends_of_every_range_are_composed():
     space = parse_space({"a": {"choices": [1, 2, 3]}, "b": {"low": 4, "high": 5, "integer": True}})
     seen: list[str] = []
     check_composition(space, lambda overrides: (seen.extend(overrides), Config())[1])
     assert set(seen) == {"a=1", "a=2", "a=3", "b=4", "b=5"}
 
 
-def test_values_that_do_not_go_together_are_no_mistake_of_the_space():
+def test_values_that_are_invalid_only_together_are_accepted():
     def compose(overrides):
         if {"a=1", "b=1"} <= set(overrides) or "c=1" in overrides:
             raise ConfigError("no")
@@ -151,8 +151,7 @@ def test_values_that_do_not_go_together_are_no_mistake_of_the_space():
 
 
 @pytest.mark.parametrize("option", SPACES)
-def test_the_spaces_of_conf(option):
-    """Every entry is a key or a group of the main job, and takes its values."""
+def test_spaces_of_conf_compose(option):
     space = parse_space(OmegaConf.to_container(OmegaConf.load(CONF / "search" / f"{option}.yaml")))
     fixed = ["experiment=d2l"] if option == "d2l" else []
     check_composition(space, lambda overrides: fcn.compose(*fixed, *overrides))

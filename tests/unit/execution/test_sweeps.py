@@ -62,7 +62,7 @@ def test_run_directory_without_entry_in_sweep_json_is_used(tmp_path):
 
 
 def test_name_of_another_configuration_is_refused_before_any_directory_is_created(sweep, tmp_path):
-    message = r"0_lr-0.1 holds a run that differs in lr, seed; use another hydra.sweep.dir, or leave these as they were"
+    message = r"0_lr-0.1 contains a run with other values of lr, seed; use another hydra.sweep.dir, or the same"
     with pytest.raises(ConfigError, match=message):
         sweep.add([("2_lr-9", Config(lr=9), ["lr=9"]), ("0_lr-0.1", Config(lr=0.4, seed=1, name="mine"), ["lr=0.4"])])
     assert {path.name for path in tmp_path.iterdir()} == {"0_lr-0.1", "1_lr-0.2", SWEEP}
@@ -79,9 +79,7 @@ def test_job_with_a_deleted_directory_is_created_again(sweep, tmp_path):
 @pytest.mark.parametrize("text", ["", '{"jobs": ["0_lr-0.1"', "{}", "[]", '{"jobs": 2}', '{"jobs": [2]}'])
 def test_invalid_sweep_json(sweep, tmp_path, text):
     (tmp_path / SWEEP).write_text(text)
-    with pytest.raises(
-        ConfigError, match=r"sweep.json must be of a sweep of this version \(\w+Error: .*delete it, and type"
-    ):
+    with pytest.raises(ConfigError, match=r"sweep.json must be the list of a sweep's jobs \(\w+Error: .*; delete it"):
         Sweep.load(tmp_path)
 
 
@@ -121,7 +119,7 @@ def test_sweeper_gets_the_score_or_the_failure(sweep):
     done, failed = sweep.jobs
     finish(done.run_dir, 0.25)
     done.state, failed.state = Status.finished, Status.failed
-    first, second = (fcn_launcher._returned(job, OmegaConf.create(), sweep_failure(sweep.jobs)) for job in sweep.jobs)
+    first, second = (fcn_launcher._job_return(job, OmegaConf.create(), sweep_failure(sweep.jobs)) for job in sweep.jobs)
     assert (first.status, first.return_value, first.overrides) == (JobStatus.COMPLETED, 0.25, ["lr=0.1"])
     assert second.status is JobStatus.FAILED
     with pytest.raises(SweepFailed, match="1 of 2 jobs failed"):
@@ -131,9 +129,9 @@ def test_sweeper_gets_the_score_or_the_failure(sweep):
 @pytest.mark.parametrize(
     ("states", "message"),
     [
-        (["finished", "failed", "failed"], "2 of 3 jobs failed; go on with resume=outputs/sweep"),
-        (["interrupted", "failed", "finished"], "1 of 3 jobs failed; go on with resume=outputs/sweep"),
-        (["interrupted", "finished"], "1 of 2 jobs were stopped; go on with resume=outputs/sweep"),
+        (["finished", "failed", "failed"], "2 of 3 jobs failed; continue with resume=outputs/sweep"),
+        (["interrupted", "failed", "finished"], "1 of 3 jobs failed; continue with resume=outputs/sweep"),
+        (["interrupted", "finished"], "1 of 2 jobs were stopped; continue with resume=outputs/sweep"),
     ],
 )
 def test_failure_of_unfinished_jobs(states, message):
