@@ -49,6 +49,6 @@ def test_process_of_a_slurm_job_is_a_run_of_its_own(monkeypatch):
 def test_failed_job_raises_its_reason_and_restores_signal_handlers(tmp_path):
     (tmp_path / runs.CONFIG).write_text("lr: fast\n")
     before = [signal.getsignal(number) for number in runs.STOP_SIGNALS]
-    with pytest.raises(cluster_jobs.JobFailed, match=f"{tmp_path.name}: .*lr.*'fast'"):
+    with pytest.raises(cluster_jobs.JobFailed, match=f"{tmp_path.name}: .*lr \\(=fast\\)"):
         cluster_jobs.execute_until_finished(Job(tmp_path))
     assert [signal.getsignal(number) for number in runs.STOP_SIGNALS] == before
