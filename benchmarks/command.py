@@ -35,7 +35,7 @@ from fcn.cli.argument_parser import Parser, run_script
 NAMES = ("step", "overhead", "breakdown", "roofline", "data", "evaluation", "upsampling", "start", "ddp")
 
 
-def parser() -> argparse.ArgumentParser:
+def benchmark_parser() -> argparse.ArgumentParser:
     description, _, epilog = (__doc__ or "").partition("\n\n")
     found = Parser(description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = found.add_argument
@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    run_script(run, parser().parse_args())
+    run_script(run, benchmark_parser().parse_args())
 
 
 def run(arguments: argparse.Namespace) -> None:

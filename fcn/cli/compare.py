@@ -25,7 +25,7 @@ from fcn.comparison.run_records import ComparisonError
 from fcn.comparison.terminal_tables import to_terminal
 
 
-def build_compare_parser() -> argparse.ArgumentParser:
+def compare_parser() -> argparse.ArgumentParser:
     description, _, examples = (__doc__ or "").partition("\n\n")
     parser = Parser(description=description, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
@@ -47,7 +47,7 @@ def build_compare_parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    run_script(run_comparison, build_compare_parser().parse_args())
+    run_script(run_comparison, compare_parser().parse_args())
 
 
 def run_comparison(arguments: argparse.Namespace) -> None:

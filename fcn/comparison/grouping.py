@@ -97,7 +97,7 @@ def group_runs(runs: Sequence[RunRecord], *, metric: str, ignore: Iterable[str] 
     groups = []
     for group in members.values():
         values = {key: group[0].config.get(key, ...) for key in keys}
-        own_texts = {key: texts[key][key_labels.format_value(value)] for key, value in values.items()}
+        own_texts = {key: texts[key][key_labels.format_setting(value)] for key, value in values.items()}
         label = " ".join(f"{names[key]}={text}" for key, text in own_texts.items())
         groups.append(RunGroup(0, values, own_texts, sorted(group, key=_seed_order), label or _common_path(group)))
     groups.sort(key=lambda group: _rank(group, metric))

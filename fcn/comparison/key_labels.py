@@ -41,7 +41,7 @@ def identity_text(value: Any) -> str:
     return json.dumps(value, default=lambda other: f"\0{other!r}", ensure_ascii=False)
 
 
-def format_value(value: Any) -> str:
+def format_setting(value: Any) -> str:
     """Return a value as written in an override; a dash for a missing key."""
     if value is ...:
         return DASH
@@ -53,7 +53,7 @@ def distinct_texts(values: Sequence[Any]) -> dict[str, str]:
 
     Common beginnings and ends of long values are left out; paths and lists are cut between their parts.
     """
-    full = list(dict.fromkeys(map(format_value, values)))
+    full = list(dict.fromkeys(map(format_setting, values)))
     long = [text for text in full if len(text) > _MAX_LENGTH]
     if not long:
         return dict(zip(full, full, strict=True))

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from fcn.comparison.differences import ScoreDifference
 from fcn.comparison.grouping import SeedStatistic
-from fcn.comparison.key_labels import DASH, MINUS, format_value
+from fcn.comparison.key_labels import DASH, MINUS, format_setting
 from fcn.comparison.remarks import existing_differences
 from fcn.comparison.row_contrast import RowContrast
 from fcn.comparison.run_comparison import METRIC, RunComparison
@@ -64,7 +64,7 @@ def main_table(comparison: RunComparison) -> Table:
 
 def settings_table(contrast: RowContrast) -> Table:
     """Return the keys of the configuration in which two rows differ."""
-    rows = [[key, *(", ".join(map(format_value, values)) for values in both)] for key, *both in contrast.settings]
+    rows = [[key, *(", ".join(map(format_setting, values)) for values in both)] for key, *both in contrast.settings]
     return Table(["key", "A", "B"], rows, [False] * 3)
 
 

@@ -8,7 +8,7 @@ import re
 from dataclasses import astuple
 from typing import Any
 
-from fcn.comparison.key_labels import format_value
+from fcn.comparison.key_labels import format_setting
 from fcn.comparison.remarks import write_remarks
 from fcn.comparison.row_contrast import RowContrast
 from fcn.comparison.run_comparison import RunComparison
@@ -47,7 +47,7 @@ def to_csv(comparison: RunComparison) -> str:
     heads += ["difference", "difference low", "difference high", "finished", "runs", "state", "folders"]
     rows: list[list[Any]] = []
     for group, difference in zip(comparison.groups, comparison.differences, strict=True):
-        settings = [format_value(value) if value is not ... else "" for value in group.values.values()]
+        settings = [format_setting(value) if value is not ... else "" for value in group.values.values()]
         statistics = [value for name in names for value in astuple(group.statistic(name))]
         interval = [difference.value, difference.low, difference.high]
         folders = ";".join(str(run.path) for run in group.runs)

@@ -12,6 +12,7 @@ import numpy as np
 
 from fcn.evaluation.evaluator import Evaluation
 from fcn.evaluation.metrics import segmentation_scores
+from fcn.evaluation.scores import class_counts
 from fcn.runs import CONFUSIONS, SCORES
 from fcn.runs.atomic_files import replacing_files
 from fcn.visualization.boundary_curve import draw_boundary_curve
@@ -76,7 +77,9 @@ def _or(stand_in: str | None, row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _write_pictures(folder: Path, evaluation: Evaluation) -> None:
     classes = evaluation.classes
-    save_png(draw_confusion_matrix(evaluation.confusion.numpy(), classes), folder / "confusion_matrix.png")
+    confusion = evaluation.confusion.numpy()
+    matrix = draw_confusion_matrix(confusion, classes, class_counts(confusion).iou())
+    save_png(matrix, folder / "confusion_matrix.png")
     if evaluation.widths:
         mean_ious = [row["mean_iou"] for row in evaluation.boundary_rows()]
         whole = segmentation_scores(evaluation.confusion)["mean_iou"]

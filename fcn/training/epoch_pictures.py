@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from fcn.data.module import VOCDataModule
+from fcn.evaluation.scores import class_counts
 from fcn.inference.predictor import predict_logits
 from fcn.models.upsampling import bilinear_kernel
 from fcn.training.diagnostics import upsampling_layers
@@ -20,7 +21,8 @@ SAMPLES_TAG = "val/samples"
 def draw_epoch_pictures(task: SegmentationTask, data: VOCDataModule) -> dict[str, Image.Image]:
     """Return the pictures after a validation by their TensorBoard tags; `SAMPLES_TAG` only if there are samples."""
     classes = task.config.data.classes
-    pictures = {"val/confusion_matrix": draw_confusion_matrix(task.confusion.numpy(), classes)}
+    confusion = task.confusion.numpy()
+    pictures = {"val/confusion_matrix": draw_confusion_matrix(confusion, classes, class_counts(confusion).iou())}
     if samples := predict_samples(task, data):
         pictures[SAMPLES_TAG] = draw_panels(samples, classes)
     if layers := upsampling_layers(task.network.model):

@@ -23,12 +23,15 @@ def row_shares(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
     return confusion / np.where(totals > 0, totals, np.nan)
 
 
-def draw_confusion_matrix(confusion: NDArray[np.int64], classes: Sequence[str]) -> Image.Image:
+def draw_confusion_matrix(
+    confusion: NDArray[np.int64], classes: Sequence[str], ious: NDArray[np.float64]
+) -> Image.Image:
     """Draw the confusion matrix in per cent of each target class, and the IoU of each class to the right of it.
 
     Args:
         confusion: int64 [C, C], pixel counts; rows are targets, columns are predictions.
         classes: names of the C classes.
+        ious: IoU of every class, float64 [C]; NaN for a class that never occurs.
     """
     count = len(classes)
     side = max(2.2, (0.62 if count <= 12 else 0.38) * count)  # inches, as all of the layout
@@ -37,7 +40,7 @@ def draw_confusion_matrix(confusion: NDArray[np.int64], classes: Sequence[str]) 
     figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.12)
     matrix, bars = figure.subplots(1, 2, sharey=True, width_ratios=[side, 1.1])
     _draw_shares(matrix, row_shares(confusion), classes)
-    _draw_ious(bars, confusion)
+    _draw_ious(bars, ious)
     return render_figure(figure)
 
 
@@ -64,12 +67,9 @@ def _draw_shares(axes: Axes, shares: NDArray[np.float64], classes: Sequence[str]
         axes.text(column, row, f"{share:.{decimals}f}", color=color, **style)
 
 
-def _draw_ious(axes: Axes, confusion: NDArray[np.int64]) -> None:
+def _draw_ious(axes: Axes, ious: NDArray[np.float64]) -> None:
     """Draw a bar and the IoU per class in line with the matrix's rows; a class that never occurs has a dash."""
-    hits = np.diag(confusion).astype(np.float64)
-    unions = confusion.sum(axis=0) + confusion.sum(axis=1) - hits
-    ious = hits / np.where(unions > 0, unions, np.nan)
-    mean = f"{np.nanmean(ious):.3f}" if unions.any() else DASH
+    mean = DASH if np.isnan(ious).all() else f"{np.nanmean(ious):.3f}"
     rows, thickness = range(len(ious)), min(0.5, 0.14 * len(ious))
     axes.barh(rows, 1, height=thickness, color="0.92")
     axes.barh(rows, np.nan_to_num(ious), height=thickness, color="#4292c6")

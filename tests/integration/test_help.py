@@ -45,7 +45,7 @@ def meanings(command: str, config: str | None) -> dict[str, str]:
     """Return what every key of a command means, from its schema or argument parser."""
     module = load_command(command)
     if config is None:
-        options = [action for action in module.parser()._actions if action.option_strings]
+        options = [action for action in getattr(module, f"{command}_parser")()._actions if action.option_strings]
         return {action.option_strings[-1]: action.help % vars(action) for action in options}
     fields = configuration.schema_fields(getattr(module, config))
     return {key: field.metadata["meaning"] for key, field in fields.items()}

@@ -86,8 +86,8 @@ def test_script_accepts_the_arguments_on_the_pages(name):
     assert lines
     for line in lines:
         words = shlex.split(line)[2:]
-        if hasattr(script, "parser"):
-            arguments = script.parser().parse_args(words)
+        if parser := getattr(script, f"{name}_parser", None):
+            arguments = parser().parse_args(words)
             assert name != "benchmark" or set(arguments.what) <= set(script.NAMES), line
         else:
             check(words, config_name=name, schema=getattr(script, f"{name.partition('_')[0].capitalize()}Config"))

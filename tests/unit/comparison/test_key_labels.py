@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fcn.comparison.key_labels import distinct_texts, format_value, short_names
+from fcn.comparison.key_labels import distinct_texts, format_setting, short_names
 from fcn.comparison.run_records import RunRecord
 from fcn.runs import Status
 
@@ -28,7 +28,7 @@ def test_short_names_are_unambiguous():
     ],
 )  # fmt: skip
 def test_values_are_formatted_as_in_overrides(value, text):
-    assert format_value(value) == text
+    assert format_setting(value) == text
 
 
 def test_common_parts_of_long_values_are_left_out():
