@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fcn.cli.train import compose
 from fcn.config import Config
+from fcn.config.composition import compose
 from fcn.data import palette, shapes, voc
 
 DRAWN = 24

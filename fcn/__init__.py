@@ -9,13 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fcn.cli.train import compose as compose
+    from fcn.config.composition import compose as compose
     from fcn.inference.predictor import load as load
     from fcn.training.train import train as train
 
 __version__ = "0.1.0"
 
-_API = {"compose": "fcn.cli.train", "load": "fcn.inference.predictor", "train": "fcn.training.train"}
+_API = {"compose": "fcn.config.composition", "load": "fcn.inference.predictor", "train": "fcn.training.train"}
 
 
 def __getattr__(name: str) -> Any:

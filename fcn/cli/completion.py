@@ -14,9 +14,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
+from fcn.cli.help_text import group_options
 from fcn.config import schema_fields
+from fcn.config.composition import CONF
 
 # COMP_WORDS are broken at "=" and ":" too, so that a reply begins after the last of them. Only commands of this
 # project answer; for others the function replies nothing, and bash completes files. The fcn-... are there where the
@@ -43,7 +43,7 @@ INSTALL += f"complete -o nospace -o default -F _fcn_complete {COMPLETED}"
 UNINSTALL = f"complete -r {COMPLETED}; unset -f _fcn_complete"
 
 
-def answer(request: str, *, conf: Path, config_name: str, schema: type) -> str:
+def answer(request: str, *, config_name: str, schema: type) -> str:
     """What `-sc REQUEST` prints: the shell's text for install=bash and uninstall=bash, else one candidate a line."""
     if request == "install=bash":
         return INSTALL
@@ -51,10 +51,9 @@ def answer(request: str, *, conf: Path, config_name: str, schema: type) -> str:
         return UNINSTALL
     line = os.environ.get("COMP_LINE", "")
     words = line.split()
-    folders = [conf, *(Path(folder) for folder in _config_dirs(words))]
+    folders = [CONF, *map(Path, _config_dirs(words))]
     word = words[-1] if words and not line[-1].isspace() else ""
-    groups = {group: _options(folders, group) for group in _groups(conf, config_name)}
-    return "\n".join(candidates(word, schema_fields(schema), groups))
+    return "\n".join(candidates(word, schema_fields(schema), group_options(config_name, folders)))
 
 
 def candidates(word: str, keys: Mapping[str, dataclasses.Field[Any]], groups: Mapping[str, Iterable[str]]) -> list[str]:
@@ -105,19 +104,3 @@ def _config_dirs(words: list[str]) -> list[str]:
     pairs = zip(words, [*words[1:], ""], strict=True)
     joined = [word.partition("=")[2] for word in words if word.startswith("--config-dir=")]
     return [*joined, *(after for word, after in pairs if word in ("--config-dir", "-cd"))]
-
-
-def _groups(conf: Path, config_name: str) -> list[str]:
-    """Groups that the defaults list of a configuration names, and those it inherits."""
-    found = []
-    for entry in OmegaConf.load(conf / f"{config_name}.yaml").defaults:
-        if isinstance(entry, Mapping):
-            names = [str(name).removeprefix("override ") for name in entry]
-            found += [name for name in names if (conf / name).is_dir() and name != "hydra/help"]
-        elif (conf / f"{entry}.yaml").is_file():
-            found += _groups(conf, entry)
-    return list(dict.fromkeys(found))
-
-
-def _options(folders: Iterable[Path], group: str) -> list[str]:
-    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
@@ -27,7 +27,7 @@ from rich.table import Table
 from fcn import errors, runs
 from fcn.cli.hydra_entry import run_command
 from fcn.comparison.run_records import find_runs
-from fcn.config import ConfigError, DataConfig, InferenceConfig, setting, to_container, typed
+from fcn.config import ConfigError, DataConfig, InferenceConfig, setting, to_container, validate
 from fcn.config.overrides import values_by_key
 from fcn.runs.atomic_files import sha256_of
 from fcn.runs.provenance import provenance
@@ -141,7 +141,7 @@ def data_of(run: DataConfig, composed: DataConfig, overrides: Sequence[str]) -> 
         group, _, name = key.partition(".")
         if group == "data":
             OmegaConf.update(merged, name, OmegaConf.select(other, name))
-    return typed(merged, DataConfig)
+    return validate(merged, DataConfig)
 
 
 def default_output(run: Path, split: str) -> Path:
@@ -256,8 +256,8 @@ def evaluate_all(configs: Sequence[EvaluateConfig]) -> None:
 
 
 def main() -> None:
-    def task(composed: DictConfig) -> None:
-        configs = each_run(typed(composed, EvaluateConfig))
+    def task(config: EvaluateConfig) -> None:
+        configs = each_run(config)
         if len(configs) == 1:
             evaluate_run(configs[0])
         else:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
 from fcn.cli.hydra_entry import run_command
-from fcn.config import ExportConfig, typed
+from fcn.config import ExportConfig
 
 if TYPE_CHECKING:
     from fcn.inference.export import Agreement
@@ -32,10 +31,10 @@ def _table(found: list[Agreement]) -> Table:
 
 
 def main() -> None:
-    def task(composed: DictConfig) -> None:
-        from fcn.inference.export import export  # imports torch: not for --help and completion
+    def task(config: ExportConfig) -> None:
+        from fcn.inference.export import export  # imports torch
 
-        path, found = export(typed(composed, ExportConfig))
+        path, found = export(config)
         console = Console()
         console.print(_table(found))
         console.print(f"{path.stat().st_size / 1e6:.1f} MB", highlight=False)

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import Progress
 
 from fcn.cli.hydra_entry import run_command
-from fcn.config import ConfigError, InferenceConfig, check_inference, setting, typed
+from fcn.config import ConfigError, InferenceConfig, check_inference, setting
 from fcn.config.choices import Choice
 
 if TYPE_CHECKING:
@@ -112,7 +111,7 @@ def _report(config: PredictConfig, count: int, problems: int, *, seconds: float)
 
 
 def main() -> None:
-    def task(composed: DictConfig) -> None:
-        raise SystemExit(predict(typed(composed, PredictConfig)))
+    def task(config: PredictConfig) -> None:
+        raise SystemExit(predict(config))
 
     run_command(task, config_name="predict", schema=PredictConfig)

@@ -18,14 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from fcn import runs
 from fcn.cli.hydra_entry import run_command
-from fcn.config import VOC_CLASSES, ConfigError, setting, typed
+from fcn.config import VOC_CLASSES, ConfigError, setting
 
 if TYPE_CHECKING:  # it imports torch, at run time where it is used: not for --help and completion
     from fcn.data.voc import DataError
@@ -205,7 +204,7 @@ def _report(console: Console, problems: list[str], *, num_pairs: int) -> int:
 
 
 def main() -> None:
-    def task(composed: DictConfig) -> None:
-        raise SystemExit(prepare(typed(composed, PrepareConfig)))
+    def task(config: PrepareConfig) -> None:
+        raise SystemExit(prepare(config))
 
     run_command(task, config_name="prepare_voc", schema=PrepareConfig)

@@ -8,23 +8,22 @@ The same command resumes the search; executed in two terminals, it shares the wo
 from __future__ import annotations
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
 from rich.console import Console
 
-from fcn.cli import train
 from fcn.cli.hydra_entry import run_command
-from fcn.config import ConfigError, typed
+from fcn.config import ConfigError
+from fcn.config.composition import compose
 from fcn.execution.search_plan import SearchPlan, TuneConfig, plan_search
 
 
-def tune(composed: DictConfig) -> None:
+def tune(config: TuneConfig) -> None:
     """Hydra's task: plan and execute the search, then report its results."""
     settings = HydraConfig.get()
     plan, slots = plan_search(
-        typed(composed, TuneConfig),
+        config,
         settings.overrides.task,
         option=settings.runtime.choices["search"],
-        compose=lambda overrides: train.compose(*overrides),
+        compose=lambda overrides: compose(*overrides),
     )
     try:
         import optuna  # noqa: F401  # an optional dependency

@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from omegaconf import DictConfig
 from PIL import Image, ImageOps
 
 from fcn.cli.hydra_entry import run_command
-from fcn.config import ConfigError, ModelConfig, setting, typed
+from fcn.config import ConfigError, ModelConfig, setting
 
 if TYPE_CHECKING:  # slow to import, so at run time where they are used: not for --help and completion
     from matplotlib.axes import Axes
@@ -254,7 +253,4 @@ def _show(axes: Axes, pixels: Tensor, box: Box) -> AxesImage:
 
 
 def main() -> None:
-    def task(composed: DictConfig) -> None:
-        upsample(typed(composed, UpsampleConfig))
-
-    run_command(task, config_name="upsample", schema=UpsampleConfig)
+    run_command(upsample, config_name="upsample", schema=UpsampleConfig)

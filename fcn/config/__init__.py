@@ -1,4 +1,4 @@
-"""Typed configuration of a run. Imports no torch, so that printing a configuration or its help is quick."""
+"""Typed configuration of a run and of commands. Imports neither torch nor Hydra."""
 
 from __future__ import annotations
 
@@ -94,30 +94,34 @@ __all__ = [
     "check_changes",
     "check_inference",
     "flatten",
-    "from_composed",
-    "from_container",
     "load",
     "nearest",
     "schema_fields",
     "setting",
     "to_container",
-    "typed",
+    "validate",
+    "validate_run",
 ]
 
 
 Schema = TypeVar("Schema")
 
 
-def typed(composed: DictConfig, schema: type[Schema]) -> Schema:
-    """Object of a dataclass schema from composed values, with every key, type and range checked.
+def validate(values: DictConfig | Mapping[str, Any], schema: type[Schema]) -> Schema:
+    """Return an object of a dataclass schema, with every key, type and range of its values checked.
+
+    Args:
+        values: composed by Hydra, loaded from YAML, or a plain dict of `to_container`; missing keys have their default.
+        schema: the dataclass.
 
     Raises:
-        ConfigError: if a key is unknown, or a value of the wrong type or out of its range.
+        ConfigError: if a key is unknown, or a value has the wrong type or is out of range.
     """
+    composed = values if isinstance(values, DictConfig) else OmegaConf.create(dict(values))
     try:
-        values = OmegaConf.to_container(composed, resolve=True)
-        assert isinstance(values, dict)
-        rules.check_keys(values, schema)
+        resolved = OmegaConf.to_container(composed, resolve=True)
+        assert isinstance(resolved, dict)
+        rules.check_keys(resolved, schema)
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), composed))
     except OmegaConfBaseException as error:
         raise ConfigError(messages.explain_value(error, schema)) from error
@@ -126,55 +130,44 @@ def typed(composed: DictConfig, schema: type[Schema]) -> Schema:
     return config
 
 
-def from_composed(composed: DictConfig) -> Config:
-    """Configuration of a run from a composed or loaded one, all rules checked.
+def validate_run(values: DictConfig | Mapping[str, Any]) -> Config:
+    """Return the configuration of a run, with all rules checked.
 
     Raises:
-        ConfigError: if a key is unknown, a value out of range, or two keys contradict each other.
+        ConfigError: if a key is unknown, a value invalid, or two keys contradict each other.
     """
-    config = typed(composed, Config)
+    config = validate(values, Config)
     rules.check_run(config)
     return config
 
 
 def load(path: Path) -> Config:
-    """Configuration of a run from its config.yaml.
+    """Return the configuration of a run from its config.yaml.
 
     Raises:
-        ConfigError: if the file is no configuration of this version of the project.
+        ConfigError: if the file is not a valid configuration of this version of the project.
     """
-    rule = f"{path} must hold the keys of a run's configuration"
-    remedy = "bring back the file as the run's first execution wrote it"
     try:
         loaded = OmegaConf.load(path)
     except Exception as error:  # OmegaConf lets errors of several YAML layers through
-        raise ConfigError(f"{rule}: {messages.yaml_problem(error)}; {remedy}") from error
+        raise ConfigError(f"{path} must be YAML: {messages.yaml_problem(error)}; restore the file") from error
     if not isinstance(loaded, DictConfig) or not loaded:
-        raise ConfigError(f"{rule}, which it does not; {remedy}")
+        raise ConfigError(f"{path} must hold the keys of a run's configuration; restore the file")
     try:
-        return from_composed(loaded)
+        return validate_run(loaded)
     except ConfigError as error:
-        raise ConfigError(f"{path} must be of this version, whose keys it has to keep: {error}") from error
-
-
-def from_container(container: Mapping[str, Any]) -> Config:
-    """Configuration from the plain dict that `to_container` makes.
-
-    Raises:
-        ConfigError: if it is not one of this version.
-    """
-    return from_composed(OmegaConf.create(dict(container)))
+        raise ConfigError(f"{path} must be a configuration of this version: {error}") from error
 
 
 def to_container(config: object) -> dict[str, Any]:
-    """Plain dict of plain values (enums by name): what goes into config.yaml and into checkpoints."""
+    """Return a plain dict of plain values (enums by name), as saved in config.yaml and in checkpoints."""
     container = OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
 
 
 def flatten(container: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dict as one level with dotted keys: {"model": {"init": 1}} gives {"model.init": 1}."""
+    """Flatten a nested dict to dotted keys: {"model": {"init": 1}} gives {"model.init": 1}."""
     flat: dict[str, Any] = {}
     for key, value in container.items():
         if isinstance(value, Mapping):

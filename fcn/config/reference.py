@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from fcn.config import choices, flatten
-from fcn.config.paths import CONF
+from fcn.config.composition import CONF
 from fcn.config.schema import VOC_CLASSES, Config, ExportConfig, InferenceConfig, schema_fields
 
 INTRODUCTION = """\

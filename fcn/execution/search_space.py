@@ -7,9 +7,7 @@ from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
-
-from fcn.config import Config, ConfigError, setting, typed
+from fcn.config import Config, ConfigError, setting, validate
 from fcn.config.overrides import dotted_key, format_value, parse_overrides
 
 if TYPE_CHECKING:
@@ -84,7 +82,7 @@ def parse_space(search: Mapping[str, Any], overrides: Sequence[str] = ()) -> dic
                 f"search.{key} (={value}) must be choices or a range; use {{choices: [a,b]}} or {{low: 0.1, high: 1}}"
             )
         try:
-            space[key] = typed(OmegaConf.create(dict(value)), Entry)
+            space[key] = validate(value, Entry)
         except ConfigError as error:
             raise ConfigError(f"search.{key}: {error}") from error
         _check_entry(f"search.{key}", space[key])

@@ -172,7 +172,7 @@ def load_network(checkpoint: Path) -> SegmentationNetwork:
     content = read_checkpoint(checkpoint)
     check_finite(checkpoint, content["state_dict"])
     try:
-        config = configuration.from_container(content["config"])
+        config = configuration.validate_run(content["config"])
     except ConfigError as error:
         raise CheckpointError(f"{checkpoint} must be a checkpoint of this version: {error}") from error
     # The checkpoint brings all weights: nothing is fetched only to be overwritten.

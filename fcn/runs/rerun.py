@@ -66,7 +66,7 @@ def prepare(composed: Config, overrides: Sequence[str]) -> tuple[Config, list[st
     merged, asked = (OmegaConf.structured(each) for each in (config, composed))
     for key in _typed_keys(run, without_keys(overrides, "rerun")):
         OmegaConf.update(merged, key, OmegaConf.select(asked, key))
-    copy = configuration.from_composed(merged)
+    copy = configuration.validate_run(merged)
     before = without_keys(runs.load_overrides(run), "rerun")
     return replace(copy, rerun=str(run), resume=None), [*before, *overrides]
 

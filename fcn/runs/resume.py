@@ -38,7 +38,7 @@ def prepare(run_dir: Path, composed: Config, overrides: Sequence[str]) -> None:
         # trainer=... says where to compute; the rest of that group stays the run's.
         for each in ("trainer.accelerator", "trainer.devices") if key == "trainer" else (key,):
             OmegaConf.update(merged, each, OmegaConf.select(asked, each))
-    after = configuration.from_composed(merged)
+    after = configuration.validate_run(merged)
     found = changes(*(flatten(to_container(each)) for each in (before, after)))
     check_changes(found, allowed=after.allow, run=str(run_dir))
     # Kept, since the next execution may go on from a checkpoint of before the change.

@@ -50,7 +50,7 @@ def train(config: Config, run_dir: Path | None = None) -> dict[str, float]:
         RunFailure: if the system or another process fails, or because of a bug; saved files are kept.
         SystemExit: with 128 + signal, after one of `runs.STOP_SIGNALS` and with a checkpoint from which to resume.
     """
-    config = configuration.from_container(configuration.to_container(config))  # checks values, resolves references
+    config = configuration.validate_run(configuration.to_container(config))  # checks values, resolves references
     run_dir = run_dir or Path("outputs", config.name, f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
     if not (run_dir / runs.CONFIG).exists():
         runs.create(run_dir, config)

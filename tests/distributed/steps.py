@@ -9,7 +9,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 
-from fcn.cli.train import compose
+from fcn.config.composition import compose
 from fcn.data.module import VOCDataModule
 from fcn.training.task import SegmentationTask
 from fcn.training.trainer import build_trainer

@@ -8,8 +8,8 @@ import torch
 
 import fcn
 from fcn import runs
-from fcn.cli.train import compose
 from fcn.config import Algorithm
+from fcn.config.composition import compose
 from fcn.data.module import VOCDataModule
 from fcn.training.diagnostics import upsampling_layers
 from fcn.training.task import SegmentationTask

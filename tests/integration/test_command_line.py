@@ -11,7 +11,7 @@ import fcn
 from fcn import config as configuration
 from fcn import runs
 from fcn.config import Config
-from fcn.config.paths import CONF
+from fcn.config.composition import CONF
 from tests.commands import ROOT, TINY, type_in
 
 

@@ -14,8 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
 from omegaconf import DictConfig, OmegaConf
 
-from fcn.cli import hydra_entry
-from fcn.config import Config, from_composed, typed
+from fcn.config import Config, composition, validate, validate_run
 from fcn.config.reference import reference
 from tests.commands import ROOT, load_command, type_in
 from tests.pages import (
@@ -42,8 +41,8 @@ def lines_of(pages: Iterable[str], *, program: str) -> list[str]:
 @functools.cache
 def composed(config_name: str, schema: type, groups: tuple[str, ...]) -> DictConfig:
     """Return the configuration of groups alone; most commands share theirs, and composing takes most of the time."""
-    hydra_entry.register(schema)
-    with initialize_config_dir(str(hydra_entry.CONF), version_base="1.3"):
+    composition.register_schema(schema)
+    with initialize_config_dir(str(composition.CONF), version_base="1.3"):
         return hydra.compose(config_name, list(groups))
 
 
@@ -56,12 +55,12 @@ def check(words: Sequence[str], *, config_name: str = "config", schema: type = C
     """Compose the overrides of a command with the first value of each sweep, except those of Hydra itself."""
     task = [word for word in words if "=" in word and not word.startswith(("hydra", "-"))]
     chosen = {str(one.key_or_group): first_value(one) for one in OverridesParser.create().parse_overrides(task)}
-    groups = tuple(f"{key}={value}" for key, value in chosen.items() if (hydra_entry.CONF / key).is_dir())
+    groups = tuple(f"{key}={value}" for key, value in chosen.items() if (composition.CONF / key).is_dir())
     config = copy.deepcopy(composed(config_name, schema, groups))
     for key, value in chosen.items():
-        if not (hydra_entry.CONF / key).is_dir():
+        if not (composition.CONF / key).is_dir():
             OmegaConf.update(config, key, value)
-    (from_composed if schema is Config else functools.partial(typed, schema=schema))(config)
+    (validate_run if schema is Config else functools.partial(validate, schema=schema))(config)
 
 
 @pytest.mark.parametrize("line", lines_of(PAGES.values(), program="train.py"))

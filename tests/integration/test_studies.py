@@ -5,9 +5,8 @@ import pytest
 from hydra import initialize_config_dir
 from hydra.types import RunMode
 
-from fcn.cli import hydra_entry
-from fcn.cli.train import compose
-from fcn.config import flatten, to_container
+from fcn.config import Config, composition, flatten, to_container
+from fcn.config.composition import compose
 
 SWEPT = {
     "init": {"model.init": ["bilinear", "xavier", "bilinear"], "seed": [0, 1, 2]},
@@ -17,13 +16,13 @@ SWEPT = {
 
 
 def test_every_study_is_tested():
-    assert {path.stem for path in (hydra_entry.CONF / "study").glob("*.yaml")} == set(SWEPT)
+    assert {path.stem for path in (composition.CONF / "study").glob("*.yaml")} == set(SWEPT)
 
 
 @pytest.mark.parametrize("study", SWEPT)
 def test_study_sweeps_over_these_values(study):
-    hydra_entry.register()
-    with initialize_config_dir(str(hydra_entry.CONF), version_base="1.3"):
+    composition.register_schema(Config)
+    with initialize_config_dir(str(composition.CONF), version_base="1.3"):
         settings = hydra.compose("config", [f"study={study}"], return_hydra_config=True).hydra
     assert settings.mode is RunMode.MULTIRUN  # -m is not needed
     assert settings.sweep.dir.startswith(f"outputs/shapes/{study}_")

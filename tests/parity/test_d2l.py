@@ -13,8 +13,8 @@ from torch import nn
 
 import fcn
 from fcn import runs
-from fcn.cli.train import compose
 from fcn.config import Config
+from fcn.config.composition import compose
 from fcn.data.datasets import Crops
 from fcn.data.module import VOCDataModule
 from fcn.data.sampling import AUGMENTATION, D2L_CROPS, EpochBatches

@@ -4,8 +4,8 @@ import torch
 
 from benchmarks.evaluation import plain_loop
 from benchmarks.settings import make_tree
-from fcn.cli.train import compose
 from fcn.config import Accelerator, InferenceConfig
+from fcn.config.composition import compose
 from fcn.data import shapes
 from fcn.evaluation.evaluator import evaluate, evaluation_images
 from fcn.inference.predictor import Predictor

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks.loops import BareLoop, Chapter, random_batch
-from fcn.cli.train import compose
+from fcn.config.composition import compose
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
-from fcn.cli import completion, hydra_entry
+from fcn.cli import completion
 from fcn.config import Config, schema_fields
+from fcn.config.composition import CONF
 from tests.commands import ROOT, load_command, type_in
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
@@ -15,7 +16,7 @@ EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("
 
 def complete(line: str, monkeypatch, *, config_name: str = "config", schema: type = Config) -> list[str]:
     monkeypatch.setenv("COMP_LINE", line)
-    return completion.answer("query=bash", conf=hydra_entry.CONF, config_name=config_name, schema=schema).split("\n")
+    return completion.answer("query=bash", config_name=config_name, schema=schema).split("\n")
 
 
 @pytest.mark.parametrize(
@@ -47,7 +48,7 @@ def test_after_a_blank_everything_is_offered_and_nothing_that_is_not_there(monke
     assert {"lr=", "data.", "data=", "experiment=", "study="} <= set(offered)
     assert "search=" not in offered  # of scripts/tune.py
     keys = [f"{key}=" for key in schema_fields(Config)]
-    assert all((hydra_entry.CONF / word[:-1]).is_dir() or any(key.startswith(word) for key in keys) for word in offered)
+    assert all((CONF / word[:-1]).is_dir() or any(key.startswith(word) for key in keys) for word in offered)
 
 
 def test_scripts_have_words_of_their_own(monkeypatch):

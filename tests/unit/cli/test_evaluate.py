@@ -339,7 +339,7 @@ def test_a_failure_while_writing_leaves_the_former_evaluation(run, type_in, monk
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(evaluation_files, "confusion_figure", full)
+    monkeypatch.setattr(evaluation_files, "draw_confusion", full)
     status, _, err = type_in("run=run", "split=val", "flip=true")
     assert (status, err) == (1, "error: No space left on device; free space there, or write to another disk\n")
     assert {path.name: path.read_bytes() for path in (run / "evaluation" / "val").iterdir()} == before

@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
 
 def save(run):
     """Save a checkpoint of a network initialised from the run's seed."""
-    config = configuration.from_composed(OmegaConf.load(run / "config.yaml"))
+    config = configuration.validate_run(OmegaConf.load(run / "config.yaml"))
     torch.manual_seed(config.seed + int(config.lr * 100))
     network = SegmentationNetwork(config)
     (run / "checkpoints").mkdir()

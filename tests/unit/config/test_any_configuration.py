@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 import fcn
 from fcn import config as configuration
-from fcn.config import Choice, Config, ConfigError, flatten, from_container, schema_fields, to_container
+from fcn.config import Choice, Config, ConfigError, flatten, schema_fields, to_container, validate_run
 
 FIELDS = schema_fields(Config)
 TEXTS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12)
@@ -53,12 +53,12 @@ def containers(draw) -> dict:
 @given(container=containers())
 def test_a_valid_configuration_comes_back_from_its_file_and_from_a_checkpoint(tmp_path_factory, container):
     try:
-        config = from_container(container)
+        config = validate_run(container)
     except ConfigError:  # of keys that contradict each other
         reject()
     path = tmp_path_factory.getbasetemp() / "config.yaml"
     path.write_text(OmegaConf.to_yaml(OmegaConf.create(to_container(config))), encoding="utf-8")
-    assert configuration.load(path) == config == from_container(to_container(config))
+    assert configuration.load(path) == config == validate_run(to_container(config))
     flat = flatten(to_container(config))
     assert list(flat) == list(FIELDS)
     assert all(math.isfinite(value) for value in flat.values() if isinstance(value, float))

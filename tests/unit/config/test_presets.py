@@ -2,8 +2,6 @@
 
 import pytest
 
-from fcn.cli.hydra_entry import CONF
-from fcn.cli.train import compose
 from fcn.config import (
     BackboneName,
     ConfigError,
@@ -16,6 +14,7 @@ from fcn.config import (
     ScheduleName,
     ScoreInit,
 )
+from fcn.config.composition import CONF, compose
 
 # From voc-fcn*/solver.prototxt of fcn.berkeleyvision.org: base_lr; at once it is FCN-32s's.
 PAPERS = [

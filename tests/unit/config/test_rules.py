@@ -19,18 +19,18 @@ def composed(**overrides: object):
 
 
 def test_the_defaults_are_a_configuration():
-    assert configuration.from_composed(composed()) == configuration.from_container(configuration.to_container(Config()))
+    assert configuration.validate_run(composed()) == configuration.validate_run(configuration.to_container(Config()))
 
 
 def test_values_are_typed():
-    config = configuration.from_composed(composed(model__init="xavier", lr="1e-2", data__crop_size=[64, 96]))
+    config = configuration.validate_run(composed(model__init="xavier", lr="1e-2", data__crop_size=[64, 96]))
     assert config.model.init is configuration.Init.xavier
     assert config.lr == 0.01
     assert config.data.crop_size == [64, 96]
 
 
 def test_the_name_of_a_run_follows_its_data():
-    assert configuration.from_composed(composed(name="${data.name}", data__name="voc")).name == "voc"
+    assert configuration.validate_run(composed(name="${data.name}", data__name="voc")).name == "voc"
 
 
 def test_every_key_says_what_it_means_and_every_number_has_a_lower_bound():
@@ -51,7 +51,7 @@ def test_every_lower_bound_holds(low):
     with pytest.raises(
         ConfigError, match=rf"^{re.escape(key)} \(=.*\) must be (at least|between) {entry.metadata['low']}"
     ):
-        configuration.from_composed(composed(**{key: value}))
+        configuration.validate_run(composed(**{key: value}))
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_every_lower_bound_holds(low):
 )
 def test_rules(overrides, message):
     with pytest.raises(ConfigError, match=message):
-        configuration.from_composed(composed(**overrides))
+        configuration.validate_run(composed(**overrides))
 
 
 @pytest.mark.parametrize(
@@ -139,11 +139,11 @@ def test_an_unknown_key_is_named_with_its_nearest():
     with pytest.raises(
         ConfigError, match=r"unknown key model\.int; did you mean model\.init\?; known keys: model\.name, model\.init"
     ):
-        configuration.from_composed(node)
+        configuration.validate_run(node)
 
 
 def test_saved_and_loaded_it_is_the_same(tmp_path):
-    config = configuration.from_composed(composed(model__init="xavier", trainer__devices=2))
+    config = configuration.validate_run(composed(model__init="xavier", trainer__devices=2))
     (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(configuration.to_container(config))))
     assert configuration.load(tmp_path / "config.yaml") == config
 

@@ -11,7 +11,7 @@ from lightning_fabric.plugins.environments import LightningEnvironment
 from torch.utils.data import DataLoader
 
 from fcn import runs
-from fcn.cli.train import compose
+from fcn.config.composition import compose
 from fcn.data.module import _ignore_stop_signals
 from fcn.execution import cluster_jobs
 from fcn.execution.jobs import Job

@@ -4,13 +4,13 @@ import os
 
 import pytest
 
-from fcn.config import Config, ConfigError, from_container
+from fcn.config import Config, ConfigError, validate_run
 from fcn.execution import device_slots
 from fcn.execution.device_slots import build_slots
 
 
 def config(accelerator: str, devices: int | None = None, batch_size: int = 16) -> Config:
-    return from_container({"batch_size": batch_size, "trainer": {"accelerator": accelerator, "devices": devices}})
+    return validate_run({"batch_size": batch_size, "trainer": {"accelerator": accelerator, "devices": devices}})
 
 
 @pytest.mark.parametrize(

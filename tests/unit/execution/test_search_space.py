@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 import fcn
-from fcn.cli.hydra_entry import CONF
 from fcn.config import Config, ConfigError
+from fcn.config.composition import CONF
 from fcn.execution.search_space import Entry, check_composition, parse_space, suggest_values
 
 SPACES = sorted(path.stem for path in (CONF / "search").glob("*.yaml"))

@@ -3,7 +3,7 @@
 import pytest
 
 from fcn import runs
-from fcn.cli.train import compose
+from fcn.config.composition import compose
 from tests.commands import type_in
 
 

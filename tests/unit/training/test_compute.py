@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 
-from fcn.cli.train import compose
 from fcn.config import Algorithm, ConfigError, Precision
+from fcn.config.composition import compose
 from fcn.models.network import memory_layout
 from fcn.models.upsampling import Upsampling
 from fcn.training import compute

@@ -5,7 +5,7 @@ import logging
 import pytest
 import pytorch_lightning as pl
 
-from fcn.cli.train import compose
+from fcn.config.composition import compose
 from fcn.training.console import ProgressBar, logging_to
 from fcn.training.task import SegmentationTask
 

@@ -10,8 +10,8 @@ from torch import nn
 
 import fcn
 from fcn import runs
-from fcn.cli.train import compose
 from fcn.config import ConfigError
+from fcn.config.composition import compose
 from fcn.data.module import VOCDataModule
 from fcn.evaluation import metrics
 from fcn.training.task import SegmentationTask

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from fcn.cli.train import compose
 from fcn.config import ConfigError
+from fcn.config.composition import compose
 from fcn.training.trainer import LastEpochValidation, build_trainer
 
 
