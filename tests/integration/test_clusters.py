@@ -113,8 +113,8 @@ def test_execute_false_only_creates_the_run_directory(monkeypatch, capsys, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("-m", "lr=0.1,0.2", "execute=false"), "error: execute=false goes without -m; a sweep is executed by"),
-        (("resume=outputs/x/y", "execute=false"), "error: execute=false makes a new run; leave out resume=..."),
+        (("-m", "lr=0.1,0.2", "execute=false"), "error: execute=false cannot be combined with -m"),
+        (("resume=outputs/x/y", "execute=false"), "error: execute=false cannot be combined with resume=..."),
     ],
 )
 def test_execute_false_is_refused_with(arguments, message, monkeypatch, capsys, tmp_path):
