@@ -1,4 +1,4 @@
-"""Commands of the checkout, run in processes as a user runs them."""
+"""Commands of the checkout, run in another process or in this one."""
 
 import importlib
 import os
@@ -12,7 +12,8 @@ from types import ModuleType
 
 import pytest
 
-from fcn.cli import train as launch
+import fcn
+from fcn.cli import train as train_command
 from tests.forked import Forked
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,12 +31,33 @@ TINY = (
 )
 
 
+def only_entry(folder: Path) -> Path:
+    """Return the only file or folder in a folder."""
+    (entry,) = folder.iterdir()
+    return entry
+
+
+def error_message(err: str) -> str:
+    """Return the message of a command that failed; standard error must be the line `error: MESSAGE`."""
+    (line,) = err.splitlines()
+    assert line.startswith("error: "), line
+    return line.removeprefix("error: ")
+
+
+def train_in_process(run: Path, data: Path, *overrides: str) -> Path:
+    """Execute a tiny run on the CPU by the Python API and return its directory."""
+    fcn.train(fcn.compose(*TINY, f"data.root={data}", "trainer=cpu", *overrides), run)
+    return run
+
+
 @dataclass
 class Command:
-    """A command of the checkout, run in a folder of its own; the embedded set is shared by all tests.
+    """Runs commands of the checkout in a folder.
 
     Attributes:
-        fresh: whether it is an interpreter of its own, which imports everything anew, or forked; see tests/forked.py.
+        folder: working directory of the commands.
+        data: folder of the built-in synthetic dataset, shared by all tests.
+        fresh: whether to start a new interpreter, which imports all libraries; otherwise a fork, see tests/forked.py.
     """
 
     folder: Path
@@ -43,7 +65,7 @@ class Command:
     fresh: bool = False
 
     def start(self, *arguments: str, script: str = "train.py", **environment: str) -> subprocess.Popen | Forked:
-        # One thread: two tests run side by side, and the bits of a run depend on the number of threads.
+        # One thread: two tests run at once, and results depend on the number of threads.
         env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment}
         line = [sys.executable, str(ROOT / script), *arguments]
         if not self.fresh:
@@ -57,15 +79,14 @@ class Command:
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def train(self, *overrides: str, name: str) -> Path:
-        """Run directory of a tiny run that must succeed."""
+        """Execute a tiny run and return its directory."""
         done = self(*TINY, f"data.root={self.data}", f"name={name}", *overrides)
         assert done.returncode == 0, done.stderr + done.stdout
         return self.run_of(name)
 
     def run_of(self, name: str) -> Path:
-        """The one run directory below outputs/<name>."""
-        (found,) = (self.folder / "outputs" / name).iterdir()
-        return found
+        """Return the only run directory below outputs/<name>."""
+        return only_entry(self.folder / "outputs" / name)
 
 
 def wait_for(condition, *, seconds: float = 120, process: subprocess.Popen | Forked | None = None) -> None:
@@ -74,21 +95,22 @@ def wait_for(condition, *, seconds: float = 120, process: subprocess.Popen | For
     while not condition():
         if process is not None and process.poll() is not None:
             out, err = process.communicate()
-            pytest.fail(f"the command ended with {process.returncode}: {out}{err}")
+            pytest.fail(f"the command ended with status {process.returncode}: {out}{err}")
         if time.monotonic() > end:
-            pytest.fail("waited in vain")
+            pytest.fail(f"the condition did not hold within {seconds} s")
         time.sleep(0.02)
 
 
 def interrupt(process: subprocess.Popen | Forked, number: int = signal.SIGINT) -> subprocess.CompletedProcess:
+    """Send a signal and wait for the end of the process."""
     process.send_signal(number)
     out, err = process.communicate(timeout=120)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def processes_of(module: str, part: str) -> list[int]:
-    """Processes that were started by `python -m MODULE`, with `part` in one of their arguments."""
-    found = []
+    """Return the ids of processes of `python -m MODULE` with `part` in one of their arguments."""
+    ids = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
@@ -96,22 +118,22 @@ def processes_of(module: str, part: str) -> list[int]:
             except OSError:
                 continue
             if module in arguments and any(part in argument for argument in arguments):
-                found.append(int(entry.name))
-    return found
+                ids.append(int(entry.name))
+    return ids
 
 
 def workers_of(run: Path) -> list[int]:
-    """Processes that execute the run, or runs in this folder of a sweep."""
+    """Return the ids of the processes that execute a run, or the runs of a sweep."""
     return processes_of("fcn.worker", run.name)
 
 
 def load_command(name: str) -> ModuleType:
-    """Module of the command that scripts/<name>.py runs."""
+    """Return the module of the command scripts/<name>.py."""
     return importlib.import_module("benchmarks.command" if name == "benchmark" else f"fcn.cli.{name}")
 
 
-def type_in(monkeypatch, capsys, *arguments: str, script: ModuleType = launch) -> tuple[int, str, str]:
-    """Exit status, standard output and standard error of `python SCRIPT ARGUMENTS`, in this process for speed."""
+def type_in(monkeypatch, capsys, *arguments: str, script: ModuleType = train_command) -> tuple[int, str, str]:
+    """Run `python SCRIPT ARGUMENTS` in this process; its exit status, standard output and standard error."""
     monkeypatch.setattr("sys.argv", [f"{script.__name__.rpartition('.')[2]}.py", *arguments])
     try:
         script.main()
@@ -119,6 +141,6 @@ def type_in(monkeypatch, capsys, *arguments: str, script: ModuleType = launch) -
     except SystemExit as end:
         status = end.code
     out, err = capsys.readouterr()
-    if isinstance(status, str):  # what the interpreter does with it
+    if isinstance(status, str):  # the interpreter prints it and exits with status 1
         return 1, out, f"{err}{status}\n"
     return int(status or 0), out, err

@@ -1,8 +1,8 @@
-"""Fixtures for all tests: the embedded set, the genuine data, and commands in folders of their own."""
+"""Fixtures for all tests: datasets, and commands in separate folders."""
 
 import os
 
-# Before torch is imported: two test processes run side by side, and more threads would only wait for each other.
+# Set before torch is imported: two test processes run at once, and more threads would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from pathlib import Path
@@ -18,25 +18,26 @@ settings.load_profile("fcn")
 
 @pytest.fixture(scope="session")
 def shapes_root(tmp_path_factory) -> Path:
-    """Folder of the embedded set, drawn once for all test processes."""
+    """Folder of the built-in synthetic dataset, drawn once for all test processes."""
     base = tmp_path_factory.getbasetemp()
     return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "data"
 
 
 @pytest.fixture
 def command(tmp_path, shapes_root) -> Command:
+    """Commands in a new folder."""
     return Command(tmp_path, shapes_root)
 
 
 @pytest.fixture
 def fresh_command(tmp_path, shapes_root) -> Command:
-    """As `command`, but by an interpreter that imports everything anew."""
+    """Like `command`, in a new interpreter that imports all libraries."""
     return Command(tmp_path, shapes_root, fresh=True)
 
 
 @pytest.fixture(scope="module")
 def module_command(tmp_path_factory, shapes_root) -> Command:
-    """As `command`, with a folder shared by the tests of a module."""
+    """Like `command`, with a folder shared by the tests of a module."""
     return Command(tmp_path_factory.mktemp("commands"), shapes_root)
 
 
@@ -45,5 +46,5 @@ def voc_sample() -> Path:
     """Root of the 240 genuine VOC images beside the checkout."""
     root = SHARED / "voc-sample"
     if not root.is_dir():
-        pytest.skip("the genuine VOC sample is not beside the checkout")
+        pytest.skip("needs the genuine VOC sample beside the checkout")
     return root

@@ -1,8 +1,8 @@
-"""Commands in processes of their own that need not import torch and Lightning anew: longer than a tiny run takes.
+"""Commands in forked processes: importing torch and Lightning takes longer than a tiny run.
 
 A server process imports the libraries once and is forked for every command. Nothing of `fcn` is imported before the
 fork, so that environment, working directory and arguments are read as in a process that a user starts. Tests of
-the start itself use fresh processes.
+the start itself use a new interpreter.
 """
 
 import atexit
@@ -20,11 +20,11 @@ LIBRARIES = ["torch", "torch._dynamo", "torchvision", "pytorch_lightning", "matp
 
 
 class Forked:
-    """The part of subprocess.Popen that tests use, for `python SCRIPT ARGUMENTS`; output is text."""
+    """The interface of subprocess.Popen that tests use, for `python SCRIPT ARGUMENTS`; output is text."""
 
     def __init__(self, args: list[str], *, cwd: Path, env: dict[str, str]) -> None:
         self.args = args
-        self._output = [tempfile.TemporaryFile("w+") for _ in range(2)]  # noqa: SIM115 (open until they are read)
+        self._output = [tempfile.TemporaryFile("w+") for _ in range(2)]  # noqa: SIM115 (read by communicate)
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(LIBRARIES)
         names = [f"/proc/{os.getpid()}/fd/{file.fileno()}" for file in self._output]
@@ -60,7 +60,7 @@ class Forked:
 
 
 def _run(args: list[str], cwd: str, env: dict[str, str], output: list[str]) -> None:
-    """Become what `python ARGS` would be."""
+    """Turn this process into `python ARGS`."""
     for number, name in enumerate(output, start=1):
         file = os.open(name, os.O_WRONLY | os.O_APPEND)
         os.dup2(file, number)
@@ -75,7 +75,7 @@ def _run(args: list[str], cwd: str, env: dict[str, str], output: list[str]) -> N
         runpy.run_path(args[0], run_name="__main__")
         status = 0
     except SystemExit as end:
-        if isinstance(end.code, str):  # what the interpreter does with it
+        if isinstance(end.code, str):  # the interpreter prints it and exits with status 1
             print(end.code, file=sys.stderr)
         else:
             status = int(end.code or 0)

@@ -1,4 +1,4 @@
-"""The first step and the validation of several configurations: run alone by tests, and by each rank of torchrun.
+"""First step and validation of several configurations: executed by tests, and by every rank of torchrun.
 
 python -m torch.distributed.run ... tests/distributed/steps.py FILE DATA
 """
@@ -15,40 +15,40 @@ from fcn.training.task import SegmentationTask
 from fcn.training.trainer import build_trainer
 from tests.commands import TINY
 
-SQUEEZENET = "backbone=squeezenet1_0"  # has no batch norm
+SQUEEZENET = "backbone=squeezenet1_0"  # without batch norm
 CASES = {
     "pixel_mean": [SQUEEZENET],
     "image_sum": [SQUEEZENET, "loss=image_sum"],
     "pixel_sum": [SQUEEZENET, "loss=pixel_sum"],
-    # At least 2 images a part: single ones round otherwise, which decides ties of max-pooling in flat drawings.
+    # At least 2 images per part: rounding differs for single images and decides ties of max-pooling in uniform areas.
     "parts": [SQUEEZENET, "trainer.accumulate=2", "batch_size=16"],
-    "one_image": [SQUEEZENET, "data.shapes.num_val=1"],  # of which only one process gets any
+    "one_image": [SQUEEZENET, "data.shapes.num_val=1"],  # only one process gets an image
     "frozen": ["backbone=resnet18", "model.freeze_batchnorm=true"],
     "batch_norm": ["backbone=resnet18"],
 }
 
 
 class FirstStep(pl.Callback):
-    """Keeps loss and gradient of the first step."""
+    """Record loss and gradients of the first step."""
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
         gradients = {name: weight.grad.clone() for name, weight in pl_module.named_parameters() if weight.requires_grad}
-        self.found = {"loss": pl_module.last_loss, "gradients": gradients}
+        self.results = {"loss": pl_module.last_loss, "gradients": gradients}
 
 
 def first_step(data: Path, *overrides: str) -> dict:
-    """Loss, gradients, and then the scores of a validation with the weights before the step."""
-    void = "data.augmentation.scale=[0.4,1.0]"  # which small images are padded with: unequal numbers per process
-    config = compose(*TINY, "trainer=cpu", "epochs=1", "optim=sgd", "lr=0", void, f"data.root={data}", *overrides)
+    """Return loss and gradients of a step of learning rate 0, and the scores of the validation after it."""
+    padded = "data.augmentation.scale=[0.4,1.0]"  # with void, in unequal numbers of pixels per process
+    config = compose(*TINY, "trainer=cpu", "epochs=1", "optim=sgd", "lr=0", padded, f"data.root={data}", *overrides)
     pl.seed_everything(0, verbose=False)
     task, step = SegmentationTask(config), FirstStep()
     trainer = build_trainer(config, callbacks=[step])
     trainer.limit_train_batches = 1
     trainer.fit(task, datamodule=VOCDataModule(config))
-    return {**step.found, "scores": task.epoch_scores(), "confusion": task.confusion}
+    return {**step.results, "scores": task.epoch_scores(), "confusion": task.confusion}
 
 
 if __name__ == "__main__":
-    found = {name: first_step(Path(sys.argv[2]), *overrides) for name, overrides in CASES.items()}
+    results = {name: first_step(Path(sys.argv[2]), *overrides) for name, overrides in CASES.items()}
     if torch.distributed.get_rank() == 0:
-        torch.save(found, sys.argv[1])
+        torch.save(results, sys.argv[1])

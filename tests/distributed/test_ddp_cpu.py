@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fcn import runs
-from tests.commands import TINY, interrupt, wait_for, workers_of
+from tests.commands import TINY, error_message, interrupt, wait_for, workers_of
 from tests.identical_runs import assert_identical
 from tests.voc_tree import shapes_as_voc, truncate
 
@@ -31,7 +31,7 @@ def test_two_processes_write_one_run(pair, module_command):
     assert summary["world_size"] == 2
     assert " on 2 x CPU " in done.stdout.splitlines()[-1]
     assert len(list(run.glob("events.*"))) == 1
-    # 16 images in global batches of 8: two steps an epoch, whatever the number of processes.
+    # 16 images in global batches of 8: two steps per epoch for any number of processes.
     assert torch.load(run / runs.LAST, weights_only=True)["global_step"] == 4
     assert done.stderr == ""
 
@@ -44,9 +44,9 @@ def test_failing_rank_is_reported_in_one_line(command):
     truncate(tree / f"JPEGImages/{broken}.jpg")
     done = command(*TINY, *data, "name=broken", "trainer=ddp_cpu")
     assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("error: rank 1 failed: DataError: ")
-    assert f"{broken}.jpg" in line
+    message = error_message(done.stderr)
+    assert message.startswith("rank 1 failed: DataError: ")
+    assert f"{broken}.jpg" in message
     run = command.run_of("broken")
     assert json.loads((run / "summary.json").read_text())["status"] == "failed"
     assert not workers_of(run)

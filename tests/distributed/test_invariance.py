@@ -1,4 +1,4 @@
-"""One process or several: the same gradients up to the rounding of sums, the same counts to the last pixel."""
+"""The number of processes changes gradients only by rounding, and counts not at all."""
 
 import os
 import subprocess
@@ -15,8 +15,8 @@ from tests.distributed.steps import CASES, first_step
     scope="module", params=[pytest.param(2, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.exhaustive)]
 )
 def together(request, tmp_path_factory, shapes_root):
-    """What the processes of one gloo group found."""
-    path = tmp_path_factory.mktemp("steps") / "found.pt"
+    """Results of the cases of tests/distributed/steps.py in one group of gloo processes."""
+    path = tmp_path_factory.mktemp("steps") / "results.pt"
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={request.param}"]
     done = subprocess.run(
         [*launcher, ROOT / "tests/distributed/steps.py", path, shapes_root],
@@ -30,15 +30,15 @@ def together(request, tmp_path_factory, shapes_root):
 
 
 def distance(ours, theirs) -> float:
-    """Between gradients, relative to their norm, over all weights."""
+    """Return the norm of the difference of two gradients over all weights, relative to the norm of the second."""
     ours, theirs = (torch.cat([gradient.flatten() for gradient in each.values()]) for each in (ours, theirs))
     return float((ours - theirs).norm() / theirs.norm())
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_step_and_a_validation_do_not_depend_on_the_number_of_processes(together, shapes_root, case):
+def test_step_and_validation_do_not_depend_on_number_of_processes(together, shapes_root, case):
     ours, alone = together[case], first_step(shapes_root, *CASES[case])
-    if case == "batch_norm":  # sees the images of its process by themselves, unless trainer.sync_batchnorm on GPUs
+    if case == "batch_norm":  # normalises the images of each process separately, without trainer.sync_batchnorm on GPUs
         assert distance(ours["gradients"], alone["gradients"]) > 0.01
         return
     assert ours["loss"] == pytest.approx(alone["loss"], rel=1e-5)

@@ -23,7 +23,7 @@ SMALL = ("backbone=squeezenet1_0", "trainer=cpu", "trainer.sample_images=1", "da
 
 
 def family(pid: int) -> list[int]:
-    """A process and all that it started."""
+    """Return the ids of a process and its descendants."""
     children = [
         int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in _read(task / "children").split()
     ]
@@ -38,7 +38,7 @@ def _read(path: Path) -> str:
 
 
 def measure(pid: int) -> dict[str, float]:
-    """Resident memory in MiB, open files and threads of a process; processes that it started."""
+    """Return resident memory in MiB, open files, threads and descendants of a process."""
     status = dict(line.split(":", 1) for line in _read(Path(f"/proc/{pid}/status")).splitlines() if ":" in line)
     return {
         "memory": int(status["VmRSS"].split()[0]) / 1024,
@@ -49,18 +49,18 @@ def measure(pid: int) -> dict[str, float]:
 
 
 def sampled(process, *, every: float) -> list[dict[str, float]]:
-    found = []
+    samples = []
     while process.poll() is None:
         try:
-            found.append(measure(process.pid))
+            samples.append(measure(process.pid))
         except (OSError, KeyError):
             break
         time.sleep(every)
-    return found
+    return samples
 
 
 def check_flat(samples: list[dict[str, float]], what: str) -> None:
-    """The last fifth takes what the second fifth took."""
+    """Fail if the medians of the last fifth exceed those of the second fifth."""
     fifth = len(samples) // 5
     early, late = samples[fifth : 2 * fifth], samples[-fifth - 1 : -1]
     for name, allowed in {"memory": 1.05, "files": 1, "threads": 1, "processes": 1}.items():
@@ -69,14 +69,14 @@ def check_flat(samples: list[dict[str, float]], what: str) -> None:
         assert after <= before * allowed, (what, name)
 
 
-def test_a_run_of_many_short_epochs(fresh_command: Command):
+def test_resources_of_a_run_of_many_epochs_do_not_grow(fresh_command: Command):
     process = fresh_command.start(*TINY, *SMALL, f"data.root={fresh_command.data}", "name=long", "epochs=300")
     samples = sampled(process, every=0.5)
     assert process.wait() == 0
     check_flat(samples, "300 epochs")
 
 
-def test_a_sweep_of_fifty_jobs(fresh_command: Command):
+def test_resources_of_a_sweep_of_fifty_jobs_do_not_grow(fresh_command: Command):
     data = f"data.root={fresh_command.data}"
     process = fresh_command.start("-m", *TINY, *SMALL, data, "name=sweep", "epochs=1", "seed=range(50)")
     samples = sampled(process, every=1)

@@ -17,10 +17,10 @@ import fcn
 from fcn import runs
 from fcn.execution import processes
 from fcn.training.task import SegmentationTask
-from tests.commands import TINY, Command, interrupt, wait_for
+from tests.commands import TINY, Command, interrupt, train_in_process, wait_for
 from tests.identical_runs import assert_identical, scalar_columns
 
-# More steps than TINY has, to be stopped in the middle of an epoch; validation every other epoch.
+# Four steps per epoch, so that a run can be stopped within an epoch; validation every second epoch.
 LONGER = (
     "data.shapes.num_train=16",
     "batch_size=4",
@@ -32,12 +32,10 @@ LONGER = (
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, shapes_root):
-    """Run directory of a run made in this process, by the Python API."""
+    """Directory of a run with these overrides, executed in this process."""
 
     def train(*overrides: str):
-        run = tmp_path_factory.mktemp("runs") / "run"
-        fcn.train(fcn.compose(*TINY, *LONGER, f"data.root={shapes_root}", "trainer=cpu", *overrides), run)
-        return run
+        return train_in_process(tmp_path_factory.mktemp("runs") / "run", shapes_root, *LONGER, *overrides)
 
     return train
 
@@ -116,7 +114,7 @@ def test_interrupted_run_resumes_bit_for_bit(situation, tmp_path, shapes_root, m
 
 
 def stop_at(command: Command, name: str, step: int, number: int):
-    """Start a run and send it a signal once `step` has been logged; what it printed, and its directory."""
+    """Start a run and send it a signal after `step`; the completed command and the run directory."""
     process = command.start(*TINY, *LONGER, f"data.root={command.data}", f"name={name}")
     folder = command.folder / "outputs" / name
 
@@ -156,13 +154,13 @@ def test_signalled_command_saves_and_its_run_resumes_bit_for_bit(module_command,
 
 
 def kill(process, folder: Path, *, half_written: bool) -> None:
-    """By SIGKILL, while a checkpoint is being written, or at any time after one."""
-    seen = {path: path.stat().st_mtime_ns for path in folder.glob("*/checkpoints/last.ckpt")}
+    """Send SIGKILL while a checkpoint is being written, or at a random time after one."""
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*/checkpoints/last.ckpt")}
 
     def reached() -> bool:
         if half_written:
             return any(folder.glob("*/checkpoints/.*.tmp"))
-        return any(path.stat().st_mtime_ns != seen.get(path) for path in folder.glob("*/checkpoints/last.ckpt"))
+        return any(path.stat().st_mtime_ns != before.get(path) for path in folder.glob("*/checkpoints/last.ckpt"))
 
     wait_for(lambda: reached() or process.poll() is not None)
     if not half_written:
@@ -172,21 +170,21 @@ def kill(process, folder: Path, *, half_written: bool) -> None:
 
 @pytest.mark.parametrize("kills", [1, pytest.param(24, marks=pytest.mark.exhaustive)])
 def test_killed_run_resumes_bit_for_bit(module_command, uninterrupted, kills):
-    """Killed again and again, its newest checkpoint cut off; a run that ends in spite of it is followed by another."""
+    """Kill a run repeatedly and truncate its newest checkpoint; after a run that finishes, start the next one."""
     name = f"killed_{kills}"
     folder = module_command.folder / "outputs" / name
     begin = [*TINY, *LONGER, "trainer.checkpoint_steps=1", f"data.root={module_command.data}", f"name={name}"]
-    command, torn, finished = begin, 0, 0
+    command, partial, finished = begin, 0, 0
     for number in range(kills + 100):
         process = module_command.start(*command)
         if number < kills:
             kill(process, folder, half_written=number % 2 == 0)
         process.communicate(timeout=280)
         run = module_command.run_of(name)
-        torn += any(run.glob("checkpoints/.*.tmp"))
-        if number % 3 == 2 and (run / runs.PREVIOUS).exists():  # as a power cut may leave it
+        partial += any(run.glob("checkpoints/.*.tmp"))
+        if number % 3 == 2 and (run / runs.PREVIOUS).exists():  # as a power failure may leave it
             half = (run / runs.LAST).read_bytes()[: random.SystemRandom().randint(0, 10**6)]
-            (run / runs.LAST).unlink()  # whose content other names may share
+            (run / runs.LAST).unlink()  # a hard link to other checkpoints
             (run / runs.LAST).write_bytes(half)
         command = [f"resume={run}"]
         if process.returncode == 0:
@@ -196,13 +194,13 @@ def test_killed_run_resumes_bit_for_bit(module_command, uninterrupted, kills):
             shutil.rmtree(run)
             if number >= kills:
                 break
-    assert torn >= kills // 4
+    assert partial >= kills // 4
     assert finished
 
 
 @pytest.mark.exhaustive
 def test_run_directory_is_executed_as_a_job(uninterrupted, tmp_path):
-    """The agent executes what train.py has only begun: here, a configuration and nothing else."""
+    """A run directory with nothing but config.yaml can be executed."""
     run = tmp_path / "job"
     run.mkdir()
     (run / "config.yaml").write_text((uninterrupted / "config.yaml").read_text())

@@ -14,10 +14,10 @@ import torch
 from torchvision.models import squeezenet1_0
 
 from fcn import errors, runs
-from tests.commands import TINY, type_in, wait_for, workers_of
+from tests.commands import TINY, error_message, type_in, wait_for, workers_of
 from tests.identical_runs import assert_identical
 from tests.matrix import FAULTS, read_messages
-from tests.voc_tree import shapes_as_voc
+from tests.voc_tree import shapes_as_voc, truncate
 
 MESSAGES = read_messages(FAULTS)
 SMALL = (*TINY, "backbone=squeezenet1_0", "trainer.sample_images=0")
@@ -30,28 +30,29 @@ def message_pattern(fault: str) -> str:
 
 
 def assert_message(fault: str, err: str) -> None:
+    """Fail unless standard error is the one line of the fault."""
     (line,) = err.splitlines()
     assert re.fullmatch(message_pattern(fault), line), line
 
 
 @pytest.fixture
-def typed(monkeypatch, capsys, tmp_path, shapes_root):
-    """Status and standard error of a small training typed in, in this process."""
+def train_command(monkeypatch, capsys, tmp_path, shapes_root):
+    """Run a small training in this process; its status and standard error."""
     monkeypatch.chdir(tmp_path)
 
-    def train(*overrides):
+    def run(*overrides):
         status, _, err = type_in(monkeypatch, capsys, *SMALL, f"data.root={shapes_root}", "trainer=cpu", *overrides)
         return status, err
 
-    return train
+    return run
 
 
-def test_a_file_that_cannot_be_written_whole_is_named_and_leaves_no_half(typed, tmp_path):
-    """Files may grow to 2 MB: a checkpoint needs more, everything else less."""
+def test_file_too_large_is_named_and_leaves_no_partial_file(train_command, tmp_path):
+    """Files are limited to 2 MB: only checkpoints are larger."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2 * 10**6, before[1]))
     try:
-        status, err = typed("name=full", "epochs=1")
+        status, err = train_command("name=full", "epochs=1")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert status == 1
@@ -62,46 +63,46 @@ def test_a_file_that_cannot_be_written_whole_is_named_and_leaves_no_half(typed, 
     assert line.endswith(f"; then resume={run} starts from the beginning, since nothing was saved")
     assert not list((tmp_path / run / "checkpoints").iterdir())
     assert "Traceback" in (tmp_path / run / runs.LOG).read_text()
-    # Nothing is in the summary that is in no checkpoint: else the run would be taken for one whose checkpoint is lost.
+    # The summary has no metrics without a checkpoint: resume would take the checkpoint for lost.
     summary = runs.read_summary(tmp_path / run)
     assert (summary["status"], summary["metrics"], summary["best"]) == ("failed", {}, {})
 
 
-def test_memory_that_is_not_there_is_one_line(typed):
-    status, err = typed("name=large", "data.crop_size=[131072,131072]", "epochs=1")
+def test_out_of_memory_is_one_line(train_command):
+    status, err = train_command("name=large", "data.crop_size=[131072,131072]", "epochs=1")
     assert status == 1
     assert_message("memory", err)
 
 
 @pytest.mark.slow
-def test_weights_that_an_update_makes_infinite_are_not_saved(typed, tmp_path):
-    """The only step of the run, whose loss is that of the weights before it."""
-    status, err = typed("name=huge", "epochs=1", "data.shapes.num_train=8", "lr=1e39", "schedule=constant")
+def test_infinite_weights_are_not_saved(train_command, tmp_path):
+    """After the only step of the run, whose loss is still finite."""
+    status, err = train_command("name=huge", "epochs=1", "data.shapes.num_train=8", "lr=1e39", "schedule=constant")
     assert status == 1
     assert_message("weights not finite", err)
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
-def test_a_weights_file_with_a_value_that_is_none_is_refused(typed, tmp_path):
+def test_weights_file_with_nan_is_refused(train_command, tmp_path):
     state = squeezenet1_0(num_classes=1000).state_dict()
     state["features.3.squeeze.bias"][1] = torch.nan
     torch.save(state, tmp_path / "broken.pth")
-    status, err = typed("backbone.weights=broken.pth")
+    status, err = train_command("backbone.weights=broken.pth")
     assert status == 1
     assert_message("weights file damaged", err)
     assert "features.3.squeeze.bias" in err
 
 
-def test_a_file_in_place_of_a_folder_is_one_line(typed, tmp_path):
+def test_file_in_place_of_a_folder_is_one_line(train_command, tmp_path):
     (tmp_path / "outputs").touch()
-    status, err = typed("name=run")
+    status, err = train_command("name=run")
     assert status == 1
     assert_message("output is a file", err)
 
 
 @pytest.fixture
 def disk(tmp_path):
-    """A file system of its own for outputs/, whose size can be set; skipped where none can be mounted."""
+    """Mount a tmpfs at outputs/, whose size can be changed; skip the test without the right to mount."""
     folder = tmp_path / "outputs"
     folder.mkdir()
 
@@ -116,10 +117,10 @@ def disk(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_disk_that_fills_during_a_checkpoint_loses_nothing(typed, disk, tmp_path, monkeypatch, capsys):
-    """Room for one checkpoint and no second one."""
+def test_disk_full_during_a_checkpoint_keeps_the_previous_one(train_command, disk, tmp_path, monkeypatch, capsys):
+    """The disk has room for one checkpoint only."""
     disk("size=15m")
-    status, err = typed("name=full", "epochs=3")
+    status, err = train_command("name=full", "epochs=3")
     assert status == 1
     assert_message("disk full: checkpoint", err)
     (run,) = (tmp_path / "outputs" / "full").iterdir()
@@ -128,14 +129,14 @@ def test_a_disk_that_fills_during_a_checkpoint_loses_nothing(typed, disk, tmp_pa
     disk("size=200m")
     status, _, err = type_in(monkeypatch, capsys, f"resume={run}")
     assert status == 0, err
-    assert typed("name=alone", "epochs=3") == (0, "")
+    assert train_command("name=alone", "epochs=3") == (0, "")
     (alone,) = (tmp_path / "outputs" / "alone").iterdir()
     assert_identical(run, alone)
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(("size", "fault"), [("4k", "first files"), ("200k", "TensorBoard")])
-def test_a_disk_that_fills_elsewhere_is_one_line(command, disk, size, fault):
+def test_disk_full_elsewhere_is_one_line(command, disk, size, fault):
     disk(f"size={size}")
     done = command(*TINY, "backbone=squeezenet1_0", f"data.root={command.data}", "name=full")
     assert done.returncode == 1
@@ -146,7 +147,7 @@ def test_a_disk_that_fills_elsewhere_is_one_line(command, disk, size, fault):
 
 
 @pytest.mark.exhaustive
-def test_a_disk_that_is_full_for_the_cache_only_makes_the_run_slower(command, disk):
+def test_disk_full_for_the_cache_is_a_warning(command, disk):
     disk("size=100k")
     done = command(*SMALL, f"data.root={command.data}", "data.cache_dir=outputs", "epochs=1", "hydra.run.dir=elsewhere")
     assert done.returncode == 0, done.stderr
@@ -155,7 +156,7 @@ def test_a_disk_that_is_full_for_the_cache_only_makes_the_run_slower(command, di
 
 
 @pytest.mark.exhaustive
-def test_outputs_that_are_read_only_are_one_line(command, disk):
+def test_read_only_outputs_are_one_line(command, disk):
     disk("ro")
     done = command(*SMALL, f"data.root={command.data}", "name=run")
     assert done.returncode == 1
@@ -163,7 +164,7 @@ def test_outputs_that_are_read_only_are_one_line(command, disk):
 
 
 def started(command, *overrides: str, name: str):
-    """A long run that has saved."""
+    """Start a long run and wait for its first checkpoint; the process and the run directory."""
     process = command.start(*SMALL, *LONG, f"data.root={command.data}", f"name={name}", *overrides)
     folder = command.folder / "outputs" / name
     wait_for(lambda: any((run / runs.LAST).exists() for run in folder.glob("*")), process=process)
@@ -171,21 +172,22 @@ def started(command, *overrides: str, name: str):
 
 
 def rank_of(process: int) -> int:
+    """Return the rank of a process from its environment."""
     entries = Path(f"/proc/{process}/environ").read_text().split("\0")
     return next(int(entry.removeprefix("RANK=")) for entry in entries if entry.startswith("RANK="))
 
 
 def ranks(run: Path) -> dict[int, int]:
-    """Process of every rank."""
-    found = {}
+    """Return the process id of every rank."""
+    processes = {}
     for process in workers_of(run):
         with contextlib.suppress(OSError, StopIteration):
-            found.setdefault(rank_of(process), process)
-    return found
+            processes.setdefault(rank_of(process), process)
+    return processes
 
 
-def goes_on(command, run: Path) -> None:
-    """Resumed with one more epoch than it had, from its last checkpoint."""
+def assert_resumes(command, run: Path) -> None:
+    """Resume a run for one more epoch and check that it starts at its last checkpoint."""
     checkpoint = torch.load(run / runs.LAST, weights_only=True)
     step, epoch = checkpoint["global_step"], checkpoint["epoch"]
     done = command(f"resume={run}", f"epochs={epoch + 2}", "allow=[epochs]")
@@ -194,7 +196,7 @@ def goes_on(command, run: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_rank_that_is_stopped_is_named_and_ends(command):
+def test_stopped_rank_is_named_and_the_run_ends(command):
     process, run = started(command, "trainer=ddp_cpu", "trainer.timeout_minutes=0.05", name="stopped")
     os.kill(ranks(run)[1], signal.SIGSTOP)
     begun = time.monotonic()
@@ -208,12 +210,12 @@ def test_a_rank_that_is_stopped_is_named_and_ends(command):
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_rank_that_waits_for_its_data_is_named(command, workers):
-    """A named pipe takes the place of an image after the first epoch: whoever opens it waits for ever."""
+def test_rank_that_waits_for_its_data_is_named(command, workers):
+    """After the first epoch a named pipe replaces an image; opening it blocks."""
     tree, data = shapes_as_voc(command.folder / "voc")
     os.mkfifo(pipe := command.folder / "pipe")
     options = [*data, f"data.num_workers={workers}", "trainer=ddp_cpu", "trainer.timeout_minutes=0.05"]
-    process, run = started(command, *options, name="hangs")
+    process, run = started(command, *options, name="stalled")
     pipe.replace(next((tree / "JPEGImages").glob("train_00003.jpg")))
     _, err = process.communicate(timeout=120)
     assert process.returncode == 1
@@ -222,28 +224,38 @@ def test_a_rank_that_waits_for_its_data_is_named(command, workers):
 
 
 @pytest.mark.exhaustive
-def test_a_rank_that_is_killed_is_named(command):
+def test_killed_rank_is_named(command):
     process, run = started(command, "trainer=ddp_cpu", name="killed")
     os.kill(ranks(run)[1], signal.SIGKILL)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 1
     assert_message("rank killed", err)
     assert not workers_of(run)
-    goes_on(command, run)
+    assert_resumes(command, run)
 
 
 @pytest.mark.exhaustive
-def test_a_loader_process_that_is_killed_is_told_of(fresh_command):
+def test_killed_loader_process_is_named(fresh_command):
     process, run = started(fresh_command, "trainer=cpu", "data.num_workers=1", name="loader")
     (loader,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(loader), signal.SIGKILL)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 1
     assert_message("loader process killed", err)
-    goes_on(fresh_command, run)
+    assert_resumes(fresh_command, run)
 
 
 def test_memory_error_on_one_image_suggests_tiles():
     tiles = {"inference": "whole", "tile_size": [320, 480]}  # as scripts/predict.py and evaluate.py have them
     memory_error = MemoryError("Unable to allocate 9 GiB")
     assert_message("memory, on one image", f"error: {errors.describe_failure(memory_error, tiles)}")
+
+
+def test_error_in_a_loader_process_ends_the_command(command):
+    """multiprocessing ends and joins the other loader processes."""
+    tree, data = shapes_as_voc(command.folder / "voc")
+    name = (tree / "ImageSets/Segmentation/val.txt").read_text().split()[1]
+    truncate(tree / f"SegmentationClass/{name}.png")
+    done = command(*TINY, *data, "epochs=1", "name=broken", "trainer=cpu", "data.num_workers=1")
+    assert done.returncode == 1
+    assert f"{name}.png must be a readable image" in error_message(done.stderr)

@@ -1,4 +1,4 @@
-"""Networks that are not trained here from nothing: torchvision's, and those that are kept as initialised."""
+"""Runs of torchvision's segmentation networks, and runs without training."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from torchvision.models import segmentation
 import fcn
 from fcn import runs
 from fcn.models.network import IMAGENET_MEAN, IMAGENET_STD
-from tests.commands import TINY, type_in
+from tests.commands import TINY, only_entry, type_in
 
 
 @pytest.fixture
@@ -20,11 +20,10 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 
 def run_of(folder: Path, name: str) -> Path:
-    (found,) = (folder / "outputs" / name).iterdir()
-    return found
+    return only_entry(folder / "outputs" / name)
 
 
-def test_a_network_of_torchvision_is_trained_and_used_like_ours(folder, shapes_root, monkeypatch, capsys):
+def test_torchvision_network_trains_and_predicts(folder, shapes_root, monkeypatch, capsys):
     network = ("model=torchvision", "model.name=lraspp_mobilenet_v3_large")
     small = ("epochs=1", "data.crop_size=[32,32]", f"data.root={shapes_root}")
     status, out, err = type_in(monkeypatch, capsys, *TINY, *network, *small, "name=baseline")
@@ -41,7 +40,7 @@ def test_a_network_of_torchvision_is_trained_and_used_like_ours(folder, shapes_r
     torch.testing.assert_close(predictor.logits(image), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_no_epochs_keep_the_network_as_initialised(folder, shapes_root, monkeypatch, capsys):
+def test_zero_epochs_save_the_initialised_network(folder, shapes_root, monkeypatch, capsys):
     options = ("backbone=squeezenet1_0", "model=fcn8s", "epochs=0", f"data.root={shapes_root}", "name=kept")
     status, out, err = type_in(monkeypatch, capsys, *options)
     assert status == 0, err

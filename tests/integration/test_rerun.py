@@ -1,4 +1,4 @@
-"""`python train.py rerun=<run>`: the same bits again, or what became different."""
+"""`python train.py rerun=<run>`: a bit-identical repetition, or a report of the differences."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ SMALL = ("data.shapes.num_train=8", "batch_size=4", "trainer.sample_images=0", "
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, shapes_root):
-    """A folder to type in, where outputs/mine/run is a finished run."""
+    """Working directory in which outputs/mine/run is a finished run."""
     folder = tmp_path_factory.mktemp("reruns")
     config = fcn.compose(*TINY, *SMALL, f"data.root={shapes_root}", "name=mine")
     fcn.train(config, folder / "outputs" / "mine" / "run")
@@ -21,11 +21,11 @@ def folder(tmp_path_factory, shapes_root):
 
 
 def only_new(folder, *known):
-    (found,) = {path for path in folder.iterdir() if path.name not in known}
-    return found
+    (path,) = {path for path in folder.iterdir() if path.name not in known}
+    return path
 
 
-def test_a_rerun_is_the_same_bit_for_bit(folder, monkeypatch, capsys):
+def test_rerun_is_bit_identical(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     run = folder / "outputs" / "mine" / "run"
     status, out, err = type_in(monkeypatch, capsys, "rerun=outputs/mine/run")
@@ -41,11 +41,11 @@ def test_a_rerun_is_the_same_bit_for_bit(folder, monkeypatch, capsys):
     before = (again / "checkpoints" / "last.ckpt").read_bytes()
     status, out, _ = type_in(monkeypatch, capsys, f"resume={again.relative_to(folder)}")
     assert status == 0
-    assert "same     all " in out  # going on with a copy ends with the verdict too
+    assert "same     all " in out  # a resumed repetition ends with the comparison too
     assert (again / "checkpoints" / "last.ckpt").read_bytes() == before
 
 
-def test_a_run_that_was_tampered_with_is_not(folder, monkeypatch, capsys):
+def test_rerun_of_changed_run_reports_the_difference(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     edited = folder / "outputs" / "edited"
     shutil.copytree(folder / "outputs" / "mine" / "run", edited)
@@ -62,7 +62,7 @@ def test_a_run_that_was_tampered_with_is_not(folder, monkeypatch, capsys):
     assert json.loads((again / "summary.json").read_text())["status"] == "finished"
 
 
-def test_what_cannot_be_repeated_leaves_nothing_behind(monkeypatch, capsys, tmp_path):
+def test_rerun_without_a_run_writes_nothing(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     status, _, err = type_in(monkeypatch, capsys, "rerun=outputs/none")
     assert (status, err) == (1, "error: outputs/none must be a run directory, but it holds no config.yaml\n")

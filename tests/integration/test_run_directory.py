@@ -1,4 +1,4 @@
-"""What one tiny run of `python train.py` leaves behind and prints."""
+"""Files and output of one tiny run of `python train.py`."""
 
 import csv
 import json
@@ -21,7 +21,7 @@ from tests.commands import TINY
 
 @pytest.fixture(scope="module")
 def tiny(module_command):
-    """A finished run: its directory and what it printed."""
+    """Directory of a finished run, and the completed command."""
     done = module_command(*TINY, f"data.root={module_command.data}", "name=tiny", "model.init=xavier")
     assert done.returncode == 0, done.stderr
     return module_command.run_of("tiny"), done
@@ -34,18 +34,18 @@ def events(tiny):
     return accumulator
 
 
-def test_nothing_is_on_standard_error(tiny):
+def test_standard_error_is_empty(tiny):
     assert tiny[1].stderr == ""
 
 
-def test_the_first_lines_say_what_is_trained_on_and_how_to_switch_to_voc(tiny):
+def test_run_header_names_network_and_data_and_how_to_switch_to_voc(tiny):
     head = "\n".join(tiny[1].stdout.splitlines()[:6])
     assert "fcn32s on resnet18 (weights: none), xavier upsampling" in head
     assert "shapes: 16 training and 5 validation images, 6 classes" in head
     assert "built-in synthetic dataset. For Pascal VOC: python train.py experiment=d2l" in head
 
 
-def test_the_last_line_has_the_final_numbers(tiny):
+def test_last_line_has_final_metrics(tiny):
     run, done = tiny
     metrics = json.loads((run / "summary.json").read_text())["metrics"]
     last = done.stdout.splitlines()[-1]
@@ -57,11 +57,11 @@ def test_the_last_line_has_the_final_numbers(tiny):
     assert f"val mIoU {metrics['val/mean_iou']:.3f}" in last
 
 
-def test_the_directory_is_complete(tiny):
+def test_run_directory_has_all_files(tiny):
     run, _ = tiny
-    found = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
-    (event_file,) = {name for name in found if name.startswith("events.out.tfevents")}
-    assert found - {event_file, "code.diff"} == {  # the diff is there if this checkout has changes
+    files = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    (event_file,) = {name for name in files if name.startswith("events.out.tfevents")}
+    assert files - {event_file, "code.diff"} == {  # code.diff is written if this checkout has changes
         "config.yaml",
         ".hydra/overrides.yaml",
         ".lock",
@@ -77,13 +77,13 @@ def test_the_directory_is_complete(tiny):
     }
 
 
-def test_the_configuration_is_the_resolved_one(tiny):
+def test_config_is_resolved(tiny):
     config = configuration.load(tiny[0] / "config.yaml")
     assert (config.name, config.model.init, config.batch_size) == ("tiny", configuration.Init.xavier, 8)
     assert "model.init=xavier" in (tiny[0] / ".hydra/overrides.yaml").read_text()
 
 
-def test_the_summary(tiny):
+def test_summary_has_results_and_provenance(tiny):
     summary = json.loads((tiny[0] / "summary.json").read_text())
     assert summary["status"] == "finished"
     assert {
@@ -102,7 +102,7 @@ def test_the_summary(tiny):
     assert summary["history"] == []
 
 
-def test_csv_tensorboard_and_summary_agree(tiny, events):
+def test_metrics_csv_tensorboard_and_summary_agree(tiny, events):
     run, _ = tiny
     with open(run / "metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -117,23 +117,19 @@ def test_csv_tensorboard_and_summary_agree(tiny, events):
         assert (name in metrics) == name.startswith(("train/", "val/")), name
 
 
-def test_there_is_a_score_per_class(tiny, events):
+def test_tensorboard_has_diagnostics(tiny, events):
     tags = set(events.Tags()["scalars"])
     assert {f"val/iou/{name}" for name in CLASSES} <= tags
-
-
-def test_the_training_is_diagnosed(tiny, events):
-    tags = set(events.Tags()["scalars"])
     assert {"lr", "gradient_norm", "upsampling/drift/upscore", "best/mean_iou", "images_per_second"} <= tags
     assert 100 < events.Scalars("memory_mib")[-1].value < 100_000
     best = json.loads((tiny[0] / "summary.json").read_text())["best"]
     assert events.Scalars("best/mean_iou")[-1].value == pytest.approx(best["val/mean_iou"], rel=1e-6)
-    # Xavier's kernels are small: what is missing of the bilinear ones is nearly all of them.
+    # Xavier kernels are small, so their distance to the bilinear kernels is about the norm of the latter.
     assert events.Scalars("upsampling/drift/upscore")[0].value == pytest.approx(1, abs=0.1)
 
 
-def test_the_gradient_norm_is_the_steps(shapes_root, tmp_path):
-    """Plain gradient descent of one step moves the weights by lr times the gradient."""
+def test_gradient_norm_is_that_of_the_step(shapes_root, tmp_path):
+    """One step of plain gradient descent moves the weights by lr times the gradient."""
     plain = ("optim=sgd", "optim.momentum=0", "optim.weight_decay=0", "schedule=constant", "schedule.warmup_steps=0")
     one_step = ("backbone=squeezenet1_0", "data.shapes.num_train=8", "data.shapes.num_val=1", "epochs=1", "lr=0.5")
     config = fcn.compose(*TINY, f"data.root={shapes_root}", *plain, *one_step, "trainer=cpu", "trainer.log_every=10")
@@ -141,17 +137,17 @@ def test_the_gradient_norm_is_the_steps(shapes_root, tmp_path):
     before = SegmentationTask(config).state_dict()
     fcn.train(config, tmp_path / "run")
     after = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["state_dict"]
-    way = sum((after[name].double() - before[name].double()).square().sum() for name in before) ** 0.5
+    distance = sum((after[name].double() - before[name].double()).square().sum() for name in before) ** 0.5
     (row,) = runs.read_metrics(tmp_path / "run")
-    assert float(row["gradient_norm"]) == pytest.approx(float(way) / 0.5, rel=1e-4)
+    assert float(row["gradient_norm"]) == pytest.approx(float(distance) / 0.5, rel=1e-4)
 
 
-def test_step_curves_have_a_point_per_log_every_steps(events):
+def test_step_curves_have_a_point_every_log_every_steps(events):
     for tag in ("train/loss_step", "images_per_second_step", "gradient_norm", "lr"):
         assert [point.step for point in events.Scalars(tag)] == [1, 2, 3, 4]
 
 
-def test_pictures_are_logged_at_every_validation(tiny, events):
+def test_images_are_logged_at_every_validation(tiny, events):
     assert set(events.Tags()["images"]) == {"val/samples", "val/confusion_matrix", "upsampling/kernels"}
     for tag in events.Tags()["images"]:
         assert [picture.step for picture in events.Images(tag)] == [2, 4]
@@ -166,7 +162,7 @@ def test_checkpoints_are_plain_data(tiny):
         assert "model.upscore.weight" in content["state_dict"]
 
 
-def test_a_run_predicts_from_its_path_alone(tiny, tmp_path):
+def test_predictor_loads_from_run_directory_or_checkpoint(tiny, tmp_path):
     moved = tmp_path / "elsewhere.ckpt"
     moved.write_bytes((tiny[0] / "checkpoints/best.ckpt").read_bytes())
     image = Image.effect_noise((47, 33), 60).convert("RGB")
@@ -178,7 +174,7 @@ def test_a_run_predicts_from_its_path_alone(tiny, tmp_path):
     np.testing.assert_array_equal(mask, fcn.load(moved).predict(image))
 
 
-def test_a_finished_run_is_left_alone(tiny, module_command):
+def test_resume_of_finished_run_changes_nothing(tiny, module_command):
     run, _ = tiny
     before = (run / "checkpoints/last.ckpt").stat().st_mtime_ns
     again = module_command(f"resume={run}")

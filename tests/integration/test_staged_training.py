@@ -1,4 +1,4 @@
-"""FCN-16s goes on from a run of FCN-32s, as in the papers, and says what it took over."""
+"""FCN-16s starts from the weights of FCN-32s, as in the papers, and logs the copied tensors."""
 
 import json
 
@@ -21,15 +21,15 @@ SKIPS = [f"skip_{layer}.0.{kind}" for layer in ("scores", "upscores") for kind i
 
 @pytest.fixture
 def train(monkeypatch, capsys, tmp_path, shapes_root):
-    """Exit status, output and the new run directory of a command."""
+    """Run a training; its exit status, output and run directory."""
     monkeypatch.chdir(tmp_path)
 
-    def typed(name, *overrides):
+    def run(name, *overrides):
         arguments = (*SMALL, f"data.root={shapes_root}", f"name={name}", "backbone=squeezenet1_0", *overrides)
         status, out, err = type_in(monkeypatch, capsys, *arguments)
         return status, out + err, next((tmp_path / "outputs" / name).iterdir())
 
-    return typed
+    return run
 
 
 def weights(run):
@@ -37,10 +37,10 @@ def weights(run):
 
 
 @pytest.mark.slow
-def test_a_finer_network_goes_on_from_a_coarser_one(train, monkeypatch, capsys):
+def test_finer_network_starts_from_a_coarser_one(train, monkeypatch, capsys):
     status, out, coarse = train("coarse", "model=fcn32s")
     assert status == 0, out
-    # With a learning rate of zero what is saved is what was copied.
+    # With a learning rate of zero the checkpoint holds the copied weights.
     status, out, fine = train("fine", "model=fcn16s", f"model.init_from={coarse}", "lr=0", "optim.weight_decay=0")
     assert status == 0, out
     before, after = weights(coarse), weights(fine)
@@ -57,7 +57,7 @@ def test_a_finer_network_goes_on_from_a_coarser_one(train, monkeypatch, capsys):
     assert "not used: upscore.weight" in lines
     assert out.count("tensors copied") == 1
 
-    # Executed again from its checkpoint it goes on with its own weights.
+    # A resumed run keeps its own weights.
     summary = json.loads((fine / "summary.json").read_text())
     (fine / "summary.json").write_text(json.dumps({**summary, "status": "interrupted"}))
     status, out, _ = (*type_in(monkeypatch, capsys, f"resume={fine}")[:2], None)
@@ -65,14 +65,14 @@ def test_a_finer_network_goes_on_from_a_coarser_one(train, monkeypatch, capsys):
     assert "tensors copied" not in out
     assert (fine / "train.log").read_text().count("tensors copied") == 1
 
-    # Both trunks' coarsest maps have 512 channels; a score layer alone is nothing to go on with.
+    # The coarsest maps of both backbones have 512 channels, but a matching score layer alone is not enough.
     status, out, _ = train("other", "backbone=resnet18", f"model.init_from={coarse}")
     assert status == 1
     assert f"error: model.init_from (={coarse}) must fit the network somewhere; use a run of the same backbone" in out
 
 
 @pytest.mark.parametrize("run", ["<run of fcn32s_vgg16>", "outputs/absent"])
-def test_what_is_no_run_is_one_line(train, run):
+def test_init_from_without_a_run_is_one_line(train, run):
     status, out, _ = train("fine", "model=fcn16s", f"model.init_from='{run}'")
     assert status == 1
     (line,) = [line for line in out.splitlines() if line.startswith("error: ")]

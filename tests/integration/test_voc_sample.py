@@ -1,4 +1,4 @@
-"""Genuine VOC images and genuine ImageNet weights through the command that a user types."""
+"""`experiment=voc_sample` on genuine VOC images with genuine ImageNet weights."""
 
 import json
 
@@ -12,11 +12,11 @@ WEIGHTS = SHARED / "weights" / "squeezenet1_0-imagenet.pth"
 @pytest.mark.slow
 @pytest.mark.realdata
 @pytest.mark.skipif(not WEIGHTS.is_file(), reason="the genuine weights are not beside the checkout")
-def test_the_preset_trains_on_genuine_images(voc_sample, monkeypatch, capsys, tmp_path):
+def test_voc_sample_preset_trains(voc_sample, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     own = (
         f"data.root={voc_sample}",
-        "data.cache_dir=cache",  # nothing is written beside the sample
+        "data.cache_dir=cache",  # keeps the sample unchanged
         f"backbone.weights={WEIGHTS}",
         "epochs=1",
         "data.crop_size=[64,64]",

@@ -1,4 +1,4 @@
-"""The chapter's loop in plain PyTorch against `experiment=d2l`: the same batches give the same losses and weights."""
+"""`experiment=d2l` against the loop of the d2l chapter in plain PyTorch: same batches, same losses and weights."""
 
 from pathlib import Path
 
@@ -32,9 +32,9 @@ EPOCHS = 2
 
 @pytest.fixture
 def voc_tree(tmp_path) -> Path:
-    """A VOC2012 tree of noise: no two pixels are equal, so that max-pooling meets no ties, which rounding would break.
+    """VOC tree of noise images: max-pooling then meets no ties, which rounding would decide.
 
-    Some images are smaller than the crop; masks hold all 21 classes and void.
+    Some images are smaller than the crop; the masks contain all 21 classes and void.
     """
     rng = np.random.default_rng(0)
     lists = {split: [f"{split}_{number}" for number in range(count)] for split, count in (("train", 18), ("val", 9))}
@@ -50,7 +50,7 @@ def voc_tree(tmp_path) -> Path:
 
 @pytest.fixture
 def config(voc_tree) -> Config:
-    """`experiment=d2l` on small crops and without ImageNet's weights."""
+    """`experiment=d2l` with small crops and without ImageNet weights."""
     return compose(
         "experiment=d2l",
         f"data.root={voc_tree}",
@@ -65,12 +65,12 @@ def config(voc_tree) -> Config:
     )
 
 
-class Chapter:
-    """d2l 14.11, written out: its network, its loss, its optimiser, its training loop."""
+class ChapterLoop:
+    """Network, loss, optimiser and training loop of d2l, section 14.11."""
 
     def __init__(self, num_classes: int) -> None:
-        trunk = torchvision.models.resnet18()
-        self.net = nn.Sequential(*list(trunk.children())[:-2])
+        backbone = torchvision.models.resnet18()
+        self.net = nn.Sequential(*list(backbone.children())[:-2])
         self.net.add_module("final_conv", nn.Conv2d(512, num_classes, kernel_size=1))
         transposed = nn.ConvTranspose2d(num_classes, num_classes, kernel_size=64, padding=16, stride=32)
         self.net.add_module("transpose_conv", transposed)
@@ -80,11 +80,11 @@ class Chapter:
         ours, theirs = task.network.model.state_dict(), self.net.state_dict()
         assert len(ours) == len(theirs)
         self.net.load_state_dict(dict(zip(theirs, ours.values(), strict=True)))
-        # The memory layout of ours: the same mathematics, and rounding that a few steps do not blow up.
+        # The memory layout of our network, so that rounding differs as little as possible.
         self.net.to(memory_format=task.network.layout)
 
     def step(self, images, masks) -> tuple[float, float]:
-        """One step; the mean loss per image and the accuracy of the batch, as the chapter prints them."""
+        """Make one step; the mean loss per image and the accuracy of the batch, as the chapter prints them."""
         self.net.train()
         self.optimizer.zero_grad()
         prediction = self.net(images)
@@ -101,8 +101,8 @@ class Chapter:
         return sum(hits) / len(hits)
 
 
-def as_the_chapter_reads(samples, layout):
-    """Float images normalised by ImageNet's statistics; void is background, as every unknown colour is there."""
+def chapter_batch(samples, layout):
+    """Return float images normalised with ImageNet statistics, and masks in which void is background."""
     normalise = torchvision.transforms.Normalize(mean=IMAGENET_MEAN, std=IMAGENET_STD)
     images = normalise(torch.stack([sample["image"] for sample in samples]).float() / 255)
     masks = torch.stack([sample["mask"] for sample in samples]).long()
@@ -114,13 +114,13 @@ def batches_of(images, *, epoch, seed, stream, config):
     order = EpochBatches(len(images), batch_size=BATCH, position=lambda: 0, seed=seed)
     steps = len(order)
     order.position = lambda: epoch * steps
-    return [as_the_chapter_reads([crops[key] for key in keys], memory_layout(config)) for keys in order]
+    return [chapter_batch([crops[key] for key in keys], memory_layout(config)) for keys in order]
 
 
-def test_losses_weights_and_accuracies_are_the_chapters(config, tmp_path):
+def test_losses_weights_and_accuracies_equal_the_chapters(config, tmp_path):
     torch.set_num_threads(2)
     pl.seed_everything(config.seed, verbose=False)
-    chapter = Chapter(len(config.data.classes))
+    chapter = ChapterLoop(len(config.data.classes))
     pl.seed_everything(config.seed, verbose=False)
     chapter.take_weights(SegmentationTask(config))
 
@@ -152,6 +152,6 @@ def test_losses_weights_and_accuracies_are_the_chapters(config, tmp_path):
         torch.testing.assert_close(weight, expected_weight, rtol=1e-3, atol=2e-5, msg=lambda m, n=name: f"{n}: {m}")
 
 
-def test_the_learning_rate_line_compares_to_pixel_mean(config):
-    # 1e-3 times the batch of 4 that this test uses; 0.032 at the chapter's 32.
+def test_run_header_gives_the_equivalent_lr_of_pixel_mean(config):
+    # 1e-3 times the batch size of 4 in this test; 0.032 with the chapter's 32.
     assert loss_line(config) == "image_sum, sgd with lr 0.001, constant schedule; acts like lr 0.004 on pixel_mean"
