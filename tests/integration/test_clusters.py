@@ -111,21 +111,6 @@ def test_execute_false_only_creates_the_run_directory(monkeypatch, capsys, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("-m", "lr=0.1,0.2", "execute=false"), "error: execute=false cannot be combined with -m"),
-        (("resume=outputs/x/y", "execute=false"), "error: execute=false cannot be combined with resume=..."),
-    ],
-)
-def test_execute_false_is_refused_with(arguments, message, monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    status, _, err = type_in(monkeypatch, capsys, *arguments)
-    assert status == 1
-    assert message in err
-    assert not list(tmp_path.rglob(runs.CONFIG))
-
-
-@pytest.mark.parametrize(
     ("command_line", "overrides", "name"),
     [
         (
