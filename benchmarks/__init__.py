@@ -1,5 +1,5 @@
-"""What takes how long, each against a reference that runs in turns with it in the same process.
+"""Speed and memory against references that run alternately in the same process; run by `scripts/benchmark.py`.
 
-`scripts/benchmark.py` is the command. A module per benchmark: `measure(settings)` gives what it found. Times differ
-from machine to machine and from hour to hour; what is judged are ratios, with the spread of the rounds beside them.
+Every benchmark is a function `measure_<name>(settings)` that returns results. Times differ between machines and
+between hours: judge the ratios, whose spread over the rounds is reported.
 """

@@ -1,55 +1,47 @@
-"""What was measured: medians with their spread, ratios to a reference, goals, and the parts of a step.
-
-Imports no torch.
-"""
+"""Measured values: spread over the rounds, ratios to a reference, goals, and the phases of a step. Imports no torch."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from fcn.errors import UserError
 
+RATIOS: Mapping[str, tuple[str, Callable[[float, float], float]]] = {
+    "speedup": ("x", lambda ours, theirs: theirs / ours),  # of times
+    "rate speedup": ("x", lambda ours, theirs: ours / theirs),
+    "multiple": ("times", lambda ours, theirs: ours / theirs),  # lower is better
+    "overhead": ("%", lambda ours, theirs: 100 * (ours - theirs) / ours),
+    "share": ("%", lambda ours, theirs: 100 * theirs / ours),
+}
+"""Unit and formula of a ratio of our value and the reference's, by name."""
+
 
 class BenchmarkError(UserError):
-    """Something cannot be measured, or not here."""
+    """A benchmark cannot run with these options or on this machine."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Values of the rounds with their median and quartiles, which a disturbance of one round in five does not move."""
+    """Values of the rounds with median and quartiles, which an outlier in one round of five does not change."""
 
-    rounds: list[float]
+    rounds: Sequence[float]
     median: float
     low: float
     high: float
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Of one value per round.
-
-        Raises:
-            BenchmarkError: if there is none.
-        """
-        if not values:
-            raise BenchmarkError("rounds (=0) must be at least 1; use --rounds 5")
-        if len(values) == 1:
-            return cls(list(values), *list(values) * 3)
-        low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+        """Compute median and quartiles; a single value is all three."""
+        low, median, high = statistics.quantiles(list(values) * (2 if len(values) == 1 else 1), method="inclusive")
         return cls(list(values), median, low, high)
 
 
 @dataclass(frozen=True)
 class Goal:
-    """A bound that the median of the ratio shall keep, or that of our own figure.
-
-    Attributes:
-        bound: in the unit of what it bounds.
-        at_least: whether it is a lower bound; else an upper one.
-        of_ours: whether it bounds our own figure instead of the ratio.
-    """
+    """Bound for the median of the ratio, or with `of_ours` for that of our own value."""
 
     bound: float
     at_least: bool = True
@@ -61,18 +53,15 @@ class Goal:
 
 @dataclass(frozen=True)
 class Result:
-    """One figure of ours beside that of a reference.
+    """One of our values, beside that of a reference if there is one.
 
     Attributes:
-        name: what was measured.
-        reference: what it is compared with; empty without one.
-        unit: of `ours` and `theirs`.
-        ours: a value per round.
-        theirs: likewise, of the reference; None without one.
-        ratio: what `ratio_unit` says, formed round by round; None without reference.
-        ratio_unit: `x`: times as fast as the reference; `times`: as long or as large; `%`: share of our figure.
-        goal: None where nothing was promised, or the settings are not those of the promise.
-        note: what a reader has to know.
+        name: the measured quantity.
+        reference: description of the reference; empty without one.
+        unit: unit of `ours` and `theirs`.
+        ratio: ratio of both, computed round by round, in `ratio_unit`.
+        goal: None if there is no goal for this value or these settings.
+        note: remark for the reader.
     """
 
     name: str
@@ -85,104 +74,57 @@ class Result:
     goal: Goal | None = None
     note: str = ""
 
+    @classmethod
+    def of(
+        cls, name: str, reference: str, ratio: str, *, ours: Sequence[float], theirs: Sequence[float], **fields: Any
+    ) -> Result:
+        """Compare the values of all rounds by one of `RATIOS`; `fields` are further fields, such as unit and goal."""
+        ratio_unit, formula = RATIOS[ratio]
+        return cls(
+            name,
+            reference,
+            ours=Spread.of(ours),
+            theirs=Spread.of(theirs),
+            ratio=Spread.of([formula(our, their) for our, their in zip(ours, theirs, strict=True)]),
+            ratio_unit=ratio_unit,
+            **{"unit": "ms/step", **fields},
+        )
+
     @property
     def met(self) -> bool | None:
-        """Whether the median meets the goal; None without one."""
-        judged = self._judged
-        return None if judged is None or self.goal is None else self.goal.met_by(judged.median)
+        """Whether the median meets the goal; None without a goal."""
+        return None if self.goal is None else self.goal.met_by(self._judged.median)
 
     @property
     def certain(self) -> bool:
-        """Whether both quartiles say the same of the goal as the median, in more than one round."""
-        judged = self._judged
-        if judged is None or self.goal is None:
+        """Whether both quartiles agree with the median about the goal, in more than one round."""
+        if self.goal is None or len(self._judged.rounds) == 1:
             return False
-        return len(judged.rounds) > 1 and self.goal.met_by(judged.low) is self.goal.met_by(judged.high)
+        return self.goal.met_by(self._judged.low) is self.goal.met_by(self._judged.high)
 
     @property
-    def _judged(self) -> Spread | None:
-        return self.ours if self.goal and self.goal.of_ours else self.ratio
+    def _judged(self) -> Spread:
+        return self.ours if self.ratio is None or (self.goal and self.goal.of_ours) else self.ratio
+
+    @property
+    def goal_text(self) -> str:
+        """The goal as text, such as `>= 2.5x` or `<= 1.5 s`; empty without a goal."""
+        if self.goal is None:
+            return ""
+        unit = self.unit if self.goal.of_ours else self.ratio_unit
+        return f"{'>=' if self.goal.at_least else '<='} {self.goal.bound:g}{'' if unit == 'x' else ' '}{unit}"
 
     def to_json(self) -> dict[str, Any]:
-        verdict = {"text": goal_text(self), "met": self.met, "certain": self.certain}
-        goal = None if self.goal is None else {**asdict(self.goal), **verdict}
-        return {**asdict(self), "goal": goal}
-
-    @classmethod
-    def from_json(cls, found: dict[str, Any]) -> Result:
-        """What `to_json` was called on."""
-        spreads = {key: found[key] and Spread(**found[key]) for key in ("ours", "theirs", "ratio")}
-        goal = found["goal"] and Goal(**{key: found["goal"][key] for key in ("bound", "at_least", "of_ours")})
-        return cls(**{**found, **spreads, "goal": goal})
-
-
-def goal_text(result: Result) -> str:
-    """The bound for people: `>= 2.5x`, `<= 3 %`, `<= 1.5 s`; empty without one."""
-    if result.goal is None:
-        return ""
-    unit = result.unit if result.goal.of_ours else result.ratio_unit
-    return f"{'>=' if result.goal.at_least else '<='} {result.goal.bound:g}{'' if unit == 'x' else ' '}{unit}"
-
-
-def speedup(
-    name: str,
-    reference: str,
-    *,
-    ours: Sequence[float],
-    theirs: Sequence[float],
-    unit: str = "ms/step",
-    goal: Goal | None = None,
-    note: str = "",
-) -> Result:
-    """How many times as fast as the reference: of times theirs/ours, of rates (a unit `.../s`) ours/theirs."""
-    rate = unit.endswith("/s")
-    pairs = list(zip(ours, theirs, strict=True))
-    ratio = [our / their if rate else their / our for our, their in pairs]
-    return Result(name, reference, unit, Spread.of(ours), Spread.of(theirs), Spread.of(ratio), goal=goal, note=note)
-
-
-def multiple(
-    name: str,
-    reference: str,
-    *,
-    ours: Sequence[float],
-    theirs: Sequence[float],
-    unit: str,
-    goal: Goal | None = None,
-    note: str = "",
-) -> Result:
-    """How many times as long or as large as the reference; less is better."""
-    times = [our / their for our, their in zip(ours, theirs, strict=True)]
-    spreads = (Spread.of(ours), Spread.of(theirs), Spread.of(times))
-    return Result(name, reference, unit, *spreads, ratio_unit="times", goal=goal, note=note)
-
-
-def share(
-    name: str,
-    reference: str,
-    *,
-    ours: Sequence[float],
-    theirs: Sequence[float],
-    unit: str = "ms/step",
-    goal: Goal | None = None,
-    of_limit: bool = False,
-    note: str = "",
-) -> Result:
-    """What our time has beyond the reference's, per cent of ours; with `of_limit`, the reference's own share of it."""
-    percent = [100 * (their if of_limit else our - their) / our for our, their in zip(ours, theirs, strict=True)]
-    spreads = (Spread.of(ours), Spread.of(theirs), Spread.of(percent))
-    return Result(name, reference, unit, *spreads, ratio_unit="%", goal=goal, note=note)
+        verdict = {"text": self.goal_text, "met": self.met, "certain": self.certain}
+        return {**asdict(self), "goal": self.goal and {**asdict(self.goal), **verdict}}
 
 
 @dataclass(frozen=True)
 class Breakdown:
-    """Where the time of a step goes: milliseconds by phase, in order, which sum to the step.
+    """Milliseconds of the phases of a step, medians over the rounds; their sum is `step_ms`.
 
-    Attributes:
-        name: what was measured.
-        phases: name and milliseconds, medians over the rounds. The last one is what the phases do not explain: below
-            zero where they, with a wait for the device after each, take longer than the step, in which they overlap.
-        step_ms: the whole step, median over the rounds.
+    The last phase is the remainder: it is negative if the phases, with a device synchronisation after each, take longer
+    than the step.
     """
 
     name: str
@@ -190,35 +132,8 @@ class Breakdown:
     step_ms: float
 
     @classmethod
-    def of(cls, name: str, phases: dict[str, list[float]], step_ms: Sequence[float], *, rest: str) -> Breakdown:
-        """Of values per round; `rest` names what is left of the step."""
-        step = Spread.of(step_ms).median
-        medians = [(phase, Spread.of(values).median) for phase, values in phases.items()]
+    def of(cls, name: str, rounds: Sequence[Mapping[str, float]], step_ms: Sequence[float], *, rest: str) -> Breakdown:
+        """Compute medians from the phases of every round; `rest` names the remainder of the step."""
+        step = statistics.median(step_ms)
+        medians = [(phase, statistics.median(one[phase] for one in rounds)) for phase in rounds[0]]
         return cls(name, [*medians, (rest, step - sum(value for _, value in medians))], step)
-
-
-@dataclass(frozen=True)
-class Findings:
-    """Everything that benchmarks found, in order."""
-
-    results: list[Result] = field(default_factory=list)
-    breakdowns: list[Breakdown] = field(default_factory=list)
-
-    def add(self, other: Findings) -> None:
-        self.results.extend(other.results)
-        self.breakdowns.extend(other.breakdowns)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "results": [result.to_json() for result in self.results],
-            "breakdown": [asdict(breakdown) for breakdown in self.breakdowns],
-        }
-
-    @classmethod
-    def from_json(cls, found: dict[str, Any]) -> Findings:
-        """What `to_json` was called on."""
-        breakdowns = [
-            Breakdown(one["name"], [(phase, value) for phase, value in one["phases"]], one["step_ms"])
-            for one in found["breakdown"]
-        ]
-        return cls([Result.from_json(one) for one in found["results"]], breakdowns)

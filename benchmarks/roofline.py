@@ -1,8 +1,8 @@
-"""How close a step comes to what the device can do: operations and bytes counted, against peaks of known GPUs.
+"""Share of the device's limit that a step reaches: its operations and bytes against the peaks of known GPUs.
 
 The limit is a sum over the kernels of our own uncompiled step: each takes at least the time of its arithmetic at the
-peak rate, and at least that of reading its inputs and writing its outputs once at the peak bandwidth. It says how well
-the kernels run, not how few they could be: fusing them lowers the bytes, so that a compiled step may even pass it.
+peak rate, and at least that of reading its inputs and writing its outputs once at the peak bandwidth. It rates how well
+the kernels run, not how few they could be: fusing kernels saves bytes, so that a compiled step may exceed the limit.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from benchmarks.loops import BareLoop
-from benchmarks.results import Findings, Goal, Result, Spread, share
+from benchmarks.results import Goal, Result, Spread
 from benchmarks.settings import Settings, Variant
-from benchmarks.training import OURS, configured, train_in_turns
+from benchmarks.training_loops import BareLoop
+from benchmarks.training_run import OURS, compose_run, train_in_turns
 
 
 @dataclass(frozen=True)
 class Peak:
-    """Of a GPU, dense, from its data sheet: operations per second in bfloat16 and in TF32, bytes per second."""
+    """Dense peaks of a GPU from its data sheet: operations per second in bfloat16 and in TF32, bytes per second."""
 
     bf16: float
     tf32: float
     bandwidth: float
 
 
-# By a part of the name that CUDA gives; the first that fits counts.
+# By a part of CUDA's device name; the first match counts.
 PEAKS = {
     "H200": Peak(989e12, 494e12, 4.8e12),
     "H100 NVL": Peak(835e12, 417e12, 3.9e12),
@@ -43,21 +43,20 @@ PEAKS = {
     "A100": Peak(312e12, 156e12, 1.555e12),
 }
 
-
 ALLOCATIONS = (torch.ops.aten.empty, torch.ops.aten.new_empty, torch.ops.aten.empty_like, torch.ops.aten.empty_strided)
-"""Which write nothing."""
+"""Operators that write nothing."""
 
 
-def peak_of(name: str) -> Peak | None:
-    """Of the GPU of this name; None for one that is not in the table."""
-    return next((peak for part, peak in PEAKS.items() if part in name), None)
+def peak_of(device_name: str) -> Peak | None:
+    """Return the peaks of a GPU, or None if it is not in the table."""
+    return next((peak for part, peak in PEAKS.items() if part in device_name), None)
 
 
-class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Operations and bytes of everything that torch computes under it.
+class KernelCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts operations and bytes of every kernel inside the context; FlopCounterMode counts only operations.
 
     Attributes:
-        costs: for every kernel, floating-point operations and bytes of its inputs and outputs.
+        costs: floating-point operations, and bytes of inputs and outputs, of every kernel.
     """
 
     def __init__(self) -> None:
@@ -81,56 +80,53 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def bytes(self) -> int:
         return sum(size for _, size in self.costs)
 
-    def limit(self, rate: float, bandwidth: float) -> float:
-        """Seconds that the kernels take at least, at peak rate and bandwidth."""
-        return sum(max(operations / rate, size / bandwidth) for operations, size in self.costs)
+    def min_seconds(self, peak_rate: float, bandwidth: float) -> float:
+        """Return the time that the kernels take at peak rate and bandwidth."""
+        return sum(max(operations / peak_rate, size / bandwidth) for operations, size in self.costs)
 
 
 def num_bytes(values: Any) -> int:
-    """Of all different tensors in a structure."""
+    """Return the size of all distinct tensors in a structure."""
     tensors = {id(value): value for value in tree_leaves(values) if isinstance(value, Tensor)}
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
-def count(step: Callable[[], object]) -> Counter:
-    """Count what a step computes; the first call, which allocates, is left out."""
+def count_kernels(step: Callable[[], object]) -> KernelCounter:
+    """Count the kernels of a step, after an uncounted step that allocates."""
     step()
-    counter = Counter()
+    counter = KernelCounter()
     with counter:
         step()
     return counter
 
 
-def measure(settings: Settings) -> Findings:
-    """For every variant, our training against the device's limit; on a CPU, whose peak is not known, the rate alone."""
-    return Findings([result for variant in settings.variants for result in _of_variant(settings, variant)])
+def measure_roofline(settings: Settings) -> list[Result]:
+    """Compare our training with the limit of the device, for every variant; on a CPU measure only the rate."""
+    return [result for variant in settings.variants for result in _measure_variant(settings, variant)]
 
 
-def _of_variant(settings: Settings, variant: Variant) -> list[Result]:
+def _measure_variant(settings: Settings, variant: Variant) -> list[Result]:
     name = f"roofline-{variant}".replace(", ", "-")
-    config, settle = configured(settings, variant, name)
-    counter = count(BareLoop(replace(config, compile=False)).step)
+    config, settle = compose_run(settings, variant, name)
+    counter = count_kernels(BareLoop(replace(config, compile=False)).step)
     seconds = train_in_turns(config, settings, {}, settle=settle, name=name)[OURS]
-    counted = f"{counter.operations / 1e9:.4g} GFLOP and {counter.bytes / 1e9:.3g} GB a step"
+    note = f"{counter.operations / 1e9:.4g} GFLOP and {counter.bytes / 1e9:.3g} GB per step"
     rates = Spread.of([counter.operations / 1e9 / one for one in seconds])
-    rate = Result(f"arithmetic of a step, {variant}", "", "GFLOP/s", rates, note=counted)
+    rate = Result(f"arithmetic of a step, {variant}", "", "GFLOP/s", rates, note=note)
     if not settings.on_gpu:
         return [rate]
-    gpu = torch.cuda.get_device_name()
-    peak = peak_of(gpu)
+    device_name = torch.cuda.get_device_name()
+    peak = peak_of(device_name)
     if peak is None:
-        return [replace(rate, note=f"{counted}; the peak of {gpu} is not known here")]
-    limit = 1000 * counter.limit(peak.tf32 if variant.precision == "fp32" else peak.bf16, peak.bandwidth)
-    ours = [1000 * value for value in seconds]
-    return [
-        rate,
-        share(
-            f"share of the limit of uncompiled kernels, {variant}",
-            "operations and bytes of our kernels at the peaks of the data sheet",
-            ours=ours,
-            theirs=[limit] * len(ours),
-            of_limit=True,
-            goal=Goal(60) if settings.as_promised else None,
-            note=counted,
-        ),
-    ]
+        return [replace(rate, note=f"{note}; the peaks of {device_name} are unknown")]
+    limit = counter.min_seconds(peak.tf32 if variant.precision == "fp32" else peak.bf16, peak.bandwidth)
+    reached = Result.of(
+        f"share of the limit of uncompiled kernels, {variant}",
+        "operations and bytes of our kernels at the peaks of the data sheet",
+        "share",
+        ours=[1000 * value for value in seconds],
+        theirs=[1000 * limit] * len(seconds),
+        goal=Goal(60) if settings.goals_apply else None,
+        note=note,
+    )
+    return [rate, reached]

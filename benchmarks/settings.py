@@ -1,4 +1,4 @@
-"""What is measured how often, on what; and the configurations and images that follow. Imports no torch."""
+"""Settings of the benchmarks, the configurations of measured runs, and the images that they read. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from fcn.config import Config
 from fcn.config.composition import compose
 from fcn.data import palette, shapes, voc
 
-DRAWN = 24
-"""Different images in a drawn tree; more are links to these."""
+MAX_DRAWN = 24
+"""Number of different images in a drawn tree; further images are links to these."""
 
 VOC_SIZE = (375, 500)
 """Height and width of most images of VOC."""
@@ -37,20 +37,20 @@ class Variant:
 
 @dataclass(frozen=True)
 class Settings:
-    """Of all benchmarks of one command.
+    """Settings of all benchmarks of one command.
 
     Attributes:
-        on_gpu: whether they compute on a GPU.
-        rounds: how often the contestants take turns.
-        steps: measured steps of one turn.
-        batch_size: images of a step.
+        on_gpu: whether benchmarks run on a GPU.
+        rounds: number of rounds of all contestants.
+        steps: measured steps per round.
+        batch_size: images per step.
         size: height and width of the training crop, pixels.
-        variants: ways to compute that are measured one after the other.
-        overrides: typed keys of our configuration, added at its end.
-        data_root: folder that holds VOCdevkit/VOC2012; None draws images of VOC's size.
-        folder: empty, for trees and run directories.
-        quick: whether only the way through the code counts, as in a test.
-        tell: called with a line on what is being measured.
+        variants: variants that are measured one after the other.
+        folder: empty folder for trees and run directories.
+        overrides: overrides from the command line, appended to those of the benchmarks.
+        data_root: folder that contains VOCdevkit/VOC2012; None draws images of VOC's size.
+        quick: whether the benchmarks only check that they run.
+        log: called with a line of progress.
     """
 
     on_gpu: bool
@@ -63,34 +63,34 @@ class Settings:
     overrides: Sequence[str] = ()
     data_root: Path | None = None
     quick: bool = False
-    tell: Callable[[str], object] = lambda line: None
+    log: Callable[[str], object] = lambda line: None
 
     @property
     def device(self) -> str:
         return "cuda" if self.on_gpu else "cpu"
 
     @property
-    def as_promised(self) -> bool:
-        """Whether crop and batch are those that goals were set for."""
+    def goals_apply(self) -> bool:
+        """Whether crop and batch are those for which goals are defined."""
         return self.size == (320, 480) and self.batch_size == (32 if self.on_gpu else 8)
 
     @property
-    def slow_rounds(self) -> int:
-        """Rounds of what starts processes."""
+    def process_rounds(self) -> int:
+        """Number of rounds of benchmarks that start processes."""
         return min(self.rounds, 1 if self.quick else 3)
 
     def config(self, tree: Path, variant: Variant, *overrides: str) -> Config:
-        """The chapter's training by our means, on the images of `tree`.
+        """Compose the d2l training on the images of `tree`.
 
         Raises:
-            ConfigError: if an override is wrong.
+            ConfigError: if an override is invalid.
         """
         return compose(
             "experiment=d2l",
             "data.protocol=voc",
             "data.download=false",
             "backbone.weights=none",
-            "lr=1e-4",  # from random weights, for as long as it takes: it must not diverge
+            "lr=1e-4",  # low enough for any number of steps from random weights
             f"trainer={'gpu' if self.on_gpu else 'cpu'}",
             f"data.root={tree}",
             f"batch_size={self.batch_size}",
@@ -102,24 +102,26 @@ class Settings:
 
 
 def make_tree(folder: Path, *, num_train: int, num_val: int = 1, source: Path | None = None) -> Path:
-    """A VOC tree of as many images as asked for, without copies: links to those of `source` in turn, or to drawn ones.
+    """Create a VOC tree of any number of images, which are links to those of `source` or to drawn images.
 
     Args:
-        folder: of the tree; it must not exist.
-        num_train: images in train.txt.
-        num_val: images in val.txt; the first ones of train.txt.
-        source: folder that holds VOCdevkit/VOC2012; None draws `DRAWN` images of `VOC_SIZE`.
+        folder: folder of the tree; it must not exist.
+        num_train: number of images in train.txt.
+        num_val: number of images in val.txt, the first ones of train.txt.
+        source: folder that contains VOCdevkit/VOC2012; None draws up to `MAX_DRAWN` images of `VOC_SIZE`.
 
     Returns:
         `folder`.
 
     Raises:
-        DataError: if `source` holds no VOC.
+        DataError: if `source` does not contain VOC.
     """
     tree = folder / voc.TREE
     for name in ("JPEGImages", "SegmentationClass", voc.SPLIT_LISTS):
         (tree / name).mkdir(parents=True)
-    pairs = draw(folder / "drawn", min(DRAWN, num_train)) if source is None else voc.read_split(source, "train")
+    pairs = (
+        draw_pairs(folder / "drawn", min(MAX_DRAWN, num_train)) if source is None else voc.read_split(source, "train")
+    )
     names = [f"{number:06d}" for number in range(num_train)]
     for number, name in enumerate(names):
         pair = pairs[number % len(pairs)]
@@ -130,20 +132,18 @@ def make_tree(folder: Path, *, num_train: int, num_val: int = 1, source: Path | 
     return folder
 
 
-def draw(folder: Path, count: int) -> list[voc.Pair]:
-    """Images of the embedded set enlarged to `VOC_SIZE`, with noise: files of about the size of VOC's."""
+def draw_pairs(folder: Path, count: int) -> list[voc.Pair]:
+    """Write images of the synthetic dataset, enlarged to `VOC_SIZE` and with noise: files of about VOC's size."""
     folder.mkdir()
     pairs = []
     height, width = VOC_SIZE
     for number in range(count):
         rng = np.random.default_rng(number)
         image, mask = (Image.fromarray(array) for array in shapes.draw_sample(rng))
-        pixels = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC)) + rng.normal(
-            0, 8, (height, width, 1)
-        )
+        enlarged = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+        pixels = enlarged + rng.normal(0, 8, (height, width, 1))
         pair = voc.Pair(str(number), folder / f"{number}.jpg", folder / f"{number}.png")
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(pair.image, quality=92)
-        large = mask.resize((width, height), Image.Resampling.NEAREST)
-        palette.palette_image(np.asarray(large)).save(pair.mask)
+        palette.palette_image(np.asarray(mask.resize((width, height), Image.Resampling.NEAREST))).save(pair.mask)
         pairs.append(pair)
     return pairs

@@ -1,74 +1,57 @@
-"""A training step: the chapter's loop, our network in a bare loop, our training as users run it."""
+"""Duration of a training step: d2l's loop, our network in a bare loop, and our training as users run it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import statistics
 
-from benchmarks.loops import BareLoop, Chapter, random_batch
-from benchmarks.measuring import seconds_per_call
-from benchmarks.results import Findings, Goal, Result, share, speedup
+from benchmarks.results import Goal, Result
 from benchmarks.settings import Settings, Variant
-from benchmarks.training import OURS, configured, train_in_turns
+from benchmarks.timing import seconds_per_call
+from benchmarks.training_loops import BareLoop, D2LLoop, random_batch
+from benchmarks.training_run import OURS, compose_run, train_in_turns
 
-CHAPTER, BARE = (
-    "the chapter's loop, fp32, NCHW, batch in memory",
-    "the same network in a bare loop, batch on the device",
-)
-
-
-def measure(settings: Settings) -> Findings:
-    """For every variant: bare loop and training against the chapter's loop, and the share that is not the model."""
-    return Findings([result for variant in settings.variants for result in _of_variant(settings, variant)])
+D2L = "d2l's loop, fp32, NCHW, batch in memory"
+BARE = "the same network in a bare loop, batch on the device"
 
 
-def _of_variant(settings: Settings, variant: Variant) -> list[Result]:
+def measure_step(settings: Settings) -> list[Result]:
+    """Compare bare loop and training with d2l's loop, and training with the bare loop, for every variant."""
+    return [result for variant in settings.variants for result in _measure_variant(settings, variant)]
+
+
+def _measure_variant(settings: Settings, variant: Variant) -> list[Result]:
     name, run = f"step, {variant}", f"step-{variant}".replace(", ", "-")
-    config, settle = configured(settings, variant, run)
-    bare, chapter = BareLoop(config), Chapter(len(config.data.classes), device=settings.device)
-    batch = chapter.as_it_reads(random_batch(config))
-
-    def seconds(function: Callable[[], object]) -> float:
-        return seconds_per_call(function, calls=settings.steps, device=settings.device, settle=1)
-
-    others = {"chapter": lambda: seconds(lambda: chapter.step(batch)), "bare": lambda: seconds(bare.step)}
-    found = train_in_turns(config, settings, others, settle=settle, name=run)
-    ms = {contestant: [1000 * value for value in values] for contestant, values in found.items()}
-    promised = settings.as_promised
+    config, settle = compose_run(settings, variant, run)
+    bare, d2l = BareLoop(config), D2LLoop(len(config.data.classes), device=settings.device)
+    batch = d2l.prepare(random_batch(config))
+    others = {
+        "d2l": lambda: seconds_per_call(lambda: d2l.step(batch), calls=settings.steps),
+        "bare": lambda: seconds_per_call(bare.step, calls=settings.steps),
+    }
+    seconds = train_in_turns(config, settings, others, settle=settle, name=run)
+    ms = {contestant: [1000 * value for value in values] for contestant, values in seconds.items()}
+    fast = low = None
+    if settings.goals_apply:
+        in_fp32 = str(bare.trainer.precision) == "32-true"
+        fast = Goal(10 if settings.on_gpu else 1.4 if in_fp32 else 2.5)
+        low = Goal(3 if settings.on_gpu else 1, at_least=False)
+    training = f"{name}: training with data, metrics, log"
     return [
-        speedup(f"{name}: bare loop", CHAPTER, ours=ms["bare"], theirs=ms["chapter"]),
-        speedup(
-            f"{name}: training with data, metrics, log",
-            CHAPTER,
-            ours=ms[OURS],
-            theirs=ms["chapter"],
-            goal=Goal(_speedup_goal(settings, str(bare.trainer.precision))) if promised else None,
-        ),
-        share(
-            f"{name}: share that is not the model",
-            BARE,
-            ours=ms[OURS],
-            theirs=ms["bare"],
-            goal=Goal(3 if settings.on_gpu else 1, at_least=False) if promised else None,
-        ),
+        Result.of(f"{name}: bare loop", D2L, "speedup", ours=ms["bare"], theirs=ms["d2l"]),
+        Result.of(training, D2L, "speedup", ours=ms[OURS], theirs=ms["d2l"], goal=fast),
+        Result.of(f"{name}: overhead of training", BARE, "overhead", ours=ms[OURS], theirs=ms["bare"], goal=low),
     ]
 
 
-def _speedup_goal(settings: Settings, precision: str) -> float:
-    if settings.on_gpu:
-        return 10
-    return 1.4 if precision == "32-true" else 2.5
-
-
-def measure_overhead(settings: Settings) -> Findings:
-    """What the host does in a step beside the model: on crops so small that hardly anything else is left."""
-    variant = settings.variants[0]
-    tiny: Sequence[str] = ("batch_size=2", "data.crop_size=[32,32]")
-    config, settle = configured(settings, variant, "overhead", *tiny)
+def measure_overhead(settings: Settings) -> list[Result]:
+    """Measure the host time of a step outside of the network, on crops so small that little else remains."""
+    tiny = ("batch_size=2", "data.crop_size=[32,32]")
+    config, settle = compose_run(settings, settings.variants[0], "overhead", *tiny)
     bare = BareLoop(config)
-    others = {"bare": lambda: seconds_per_call(bare.step, calls=settings.steps, device=settings.device, settle=1)}
-    found = train_in_turns(config, settings, others, settle=settle, name="overhead")
-    ours, theirs = ([1000 * value for value in found[name]] for name in (OURS, "bare"))
-    beyond = [our - their for our, their in zip(ours, theirs, strict=True)]
-    note = f"beyond the bare loop: {sorted(beyond)[len(beyond) // 2]:.2f} ms a step, which a GPU's step must hide"
+    others = {"bare": lambda: seconds_per_call(bare.step, calls=settings.steps)}
+    seconds = train_in_turns(config, settings, others, settle=settle, name="overhead")
+    ours, theirs = ([1000 * value for value in seconds[name]] for name in (OURS, "bare"))
+    excess = statistics.median(our - their for our, their in zip(ours, theirs, strict=True))
+    note = f"{excess:.2f} ms per step more than the bare loop, which a GPU must hide"
     name = "host time of a step: 2 images of 32x32"
-    return Findings([share(name, BARE, ours=ours, theirs=theirs, note=note)])
+    return [Result.of(name, BARE, "overhead", ours=ours, theirs=theirs, note=note)]

@@ -1,4 +1,4 @@
-"""Measures this framework against plain PyTorch and torchvision, in turns on this machine: ratios with their spread."""
+"""Measure this framework against plain PyTorch and torchvision, alternately on this machine: ratios with quartiles."""
 
 import sys
 from pathlib import Path
