@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fcn.comparison.bootstrap import RESAMPLES, percentile_interval, resample_class_iou
+from fcn.comparison.bootstrap import percentile_interval, resample_class_iou
 from fcn.comparison.evaluation_records import EvaluationRecord, describe_mismatch, read_evaluation
 from fcn.comparison.grouping import RunGroup
 from fcn.evaluation.scores import Floats, mean_iou
@@ -49,9 +49,7 @@ def describe_checkpoints(differences: Iterable[ScoreDifference]) -> str:
     return f"{' and '.join(sorted(frozenset().union(*(one.checkpoints for one in differences))))} checkpoints"
 
 
-def score_differences(
-    groups: Sequence[RunGroup], baseline: RunGroup, split: str | None, *, resamples: int = RESAMPLES
-) -> list[ScoreDifference]:
+def score_differences(groups: Sequence[RunGroup], baseline: RunGroup, split: str | None) -> list[ScoreDifference]:
     """Return the difference of every group to the baseline, with a paired bootstrap over the images of a split.
 
     A resampled difference is the mean over the runs of the group minus the mean over the runs of the baseline, all on
@@ -62,7 +60,7 @@ def score_differences(
     problems = [_describe_problem(entry, reference, baseline, loaded[-1].problem) for entry in loaded]
     usable = [entry.evaluations if not problem else [] for entry, problem in zip(loaded, problems, strict=True)]
     counts = [evaluation.counts for evaluations in usable for evaluation in evaluations]
-    resampled = iter(resample_class_iou(counts, resamples=resamples) if counts else [])
+    resampled = iter(resample_class_iou(counts) if counts else [])
     sides = [[(one, next(resampled)) for one in evaluations] for evaluations in usable]
     return [
         ScoreDifference(problem or problems[-1]) if problem or problems[-1] else _difference(side, sides[-1])

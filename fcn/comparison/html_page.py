@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from fcn.comparison.remarks import write_remarks
+from fcn.comparison.remarks import collect_remarks
 from fcn.comparison.row_contrast import RowContrast
 from fcn.comparison.run_comparison import RunComparison
 from fcn.comparison.tables import Table, class_table, main_table, runs_table, settings_table
@@ -97,7 +97,7 @@ def to_html(
         f"<h1>{escape(title)}</h1>",
         f'<p class="muted">{num_runs} runs in {len(comparison.groups)} rows, sorted by {escape(comparison.metric)}</p>',
         _html_table(main_table(comparison), sortable=True, highlighted=baseline),
-        _html_list(write_remarks(comparison)),
+        _html_list(collect_remarks(comparison)),
         *(_section(picture.title, _figure(picture)) for picture in pictures),
         *([_contrast_sections(contrast, bars)] if contrast else []),
         _section("Runs", _html_table(runs_table(comparison))),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,10 +26,7 @@ def short_names(records: Sequence[RunRecord]) -> dict[str, str]:
     """Return every key of the runs with its shortest unambiguous end: `init` for model.init, but `model.name`."""
     parts = {key: tuple(key.split(".")) for record in records for key in record.config}
     ends = {key: [own[-length:] for length in range(1, len(own) + 1)] for key, own in parts.items()}
-    counts = {end: 0 for own in ends.values() for end in own}
-    for own in ends.values():
-        for end in own:
-            counts[end] += 1
+    counts = Counter(end for own in ends.values() for end in own)
     return {key: ".".join(next((end for end in own if counts[end] == 1), own[-1])) for key, own in ends.items()}
 
 

@@ -14,7 +14,7 @@ from fcn.comparison.run_comparison import RunComparison
 from fcn.comparison.run_records import RunRecord
 
 
-def write_remarks(comparison: RunComparison) -> list[str]:
+def collect_remarks(comparison: RunComparison) -> list[str]:
     """Return the remarks, one per line."""
     lines = []
     if any(group.statistic(comparison.metric).count > 1 for group in comparison.groups):

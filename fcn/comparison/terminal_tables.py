@@ -9,7 +9,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from fcn.comparison.remarks import write_remarks
+from fcn.comparison.remarks import collect_remarks
 from fcn.comparison.row_contrast import RowContrast
 from fcn.comparison.run_comparison import RunComparison
 from fcn.comparison.tables import Table, class_table, difference_heading, main_table, settings_table
@@ -18,7 +18,7 @@ from fcn.comparison.tables import Table, class_table, difference_heading, main_t
 def to_terminal(comparison: RunComparison, contrast: RowContrast | None = None) -> RenderableType:
     """Return tables and remarks for printing with rich."""
     parts: list[RenderableType] = [_FittedTable(comparison)]
-    parts += [Text(line, style="dim") for line in write_remarks(comparison)]
+    parts += [Text(line, style="dim") for line in collect_remarks(comparison)]
     if contrast:
         parts.append(Text(f"\nA: {contrast.names[0]}\nB: {contrast.names[1]}"))
         parts.append(_rich_table(settings_table(contrast)))

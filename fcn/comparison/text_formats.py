@@ -9,7 +9,7 @@ from dataclasses import astuple
 from typing import Any
 
 from fcn.comparison.key_labels import format_setting
-from fcn.comparison.remarks import write_remarks
+from fcn.comparison.remarks import collect_remarks
 from fcn.comparison.row_contrast import RowContrast
 from fcn.comparison.run_comparison import RunComparison
 from fcn.comparison.tables import Table, class_table, main_table, metric_columns, settings_table
@@ -18,7 +18,7 @@ from fcn.comparison.tables import Table, class_table, main_table, metric_columns
 def to_markdown(comparison: RunComparison, contrast: RowContrast | None = None) -> str:
     """Return tables and remarks as GitHub's Markdown."""
     text = _markdown_table(main_table(comparison))
-    text += "".join(f"- {escape_markdown(line)}\n" for line in write_remarks(comparison))
+    text += "".join(f"- {escape_markdown(line)}\n" for line in collect_remarks(comparison))
     if contrast:
         text += f"\n### A: {escape_markdown(contrast.names[0])}; B: {escape_markdown(contrast.names[1])}\n\n"
         text += f"{_markdown_table(settings_table(contrast))}IoU per class: {escape_markdown(contrast.source)}\n\n"

@@ -9,7 +9,7 @@ import torch
 
 from fcn import runs
 from fcn.comparison.bootstrap import percentile_interval, resample_class_iou
-from fcn.comparison.remarks import missing_intervals, repeated_seeds, write_remarks
+from fcn.comparison.remarks import collect_remarks, missing_intervals, repeated_seeds
 from fcn.comparison.row_contrast import contrast_rows, default_contrast
 from fcn.comparison.run_comparison import compare_runs
 from fcn.comparison.run_records import ComparisonError
@@ -192,7 +192,7 @@ def test_evaluated_checkpoints_are_named(sweep):
     for name in ("0", "1"):
         make_evaluation(folder / name, matrices[int(name)], checkpoint=runs.LAST)
     assert any("difference of mean IoU, last checkpoints on 9 images" in line
-               for line in write_remarks(compare_runs([folder])))  # fmt: skip
+               for line in collect_remarks(compare_runs([folder])))  # fmt: skip
 
 
 def test_default_split_is_the_most_common_one(sweep):
