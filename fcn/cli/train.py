@@ -26,7 +26,7 @@ from fcn.execution.device_slots import build_slots, count_processes
 from fcn.execution.job_names import job_names
 from fcn.execution.jobs import Job
 from fcn.runs import rerun
-from fcn.runs import resume as resumption
+from fcn.runs.resume import apply_overrides
 
 MULTIRUN = "multirun.yaml"
 """File that Hydra writes into the folder of a sweep."""
@@ -59,7 +59,7 @@ def launch(config: Config) -> dict[str, float] | float:
                 f"resume (={config.resume}) must be a run or a sweep of hydra/launcher=runs; to resume the sweep of "
                 f"another launcher, repeat its command with hydra.sweep.dir={config.resume}"
             )
-        resumption.prepare(run_dir, config, overrides)
+        apply_overrides(run_dir, config, overrides)
     else:
         config, overrides = _repeated(config, overrides)
         count_processes(config)
@@ -110,7 +110,7 @@ def launch_sweep(
 
 def _repeated(config: Config, overrides: Sequence[str]) -> tuple[Config, list[str]]:
     """Return configuration and overrides as given, or with rerun=... those of the run to repeat."""
-    return (config, list(overrides)) if config.rerun is None else rerun.prepare(config, overrides)
+    return (config, list(overrides)) if config.rerun is None else rerun.prepare_copy(config, overrides)
 
 
 def _create_only(run_dir: Path, config: Config, overrides: Sequence[str]) -> dict[str, float]:

@@ -57,7 +57,7 @@ def execute(run_dir: Path) -> dict[str, float]:
             pass  # wait for an earlier execution to end: all ranks read the checkpoints at their start
         _execute_with_agent(run_dir, num_processes, config)
     if config.rerun is not None:
-        rerun.conclude(run_dir)
+        rerun.report_differences(run_dir)
     return runs.final_metrics(run_dir)
 
 

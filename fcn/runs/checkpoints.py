@@ -1,4 +1,4 @@
-"""Checkpoints of a run: found, read as plain data, and checked."""
+"""Checkpoints of a run: finding, reading and validating them. Reading never executes code of a pickle."""
 
 from __future__ import annotations
 
@@ -19,54 +19,54 @@ from fcn.runs.atomic_files import TEMPORARY
 log = logging.getLogger(__name__)
 
 PARTS = ("config", "state_dict")
-"""Of a checkpoint, what a trained network is made of."""
+"""Entries of a checkpoint that describe a trained network."""
 
 
 class CheckpointError(UserError):
-    """A file that is no checkpoint of this project, or none that fits."""
+    """A file is not a checkpoint of this project, or does not fit."""
 
 
 def find_checkpoint(run: str | Path) -> Path:
-    """The best checkpoint of a run directory, or the last if there is no best; a file is taken as it is.
+    """Return the best checkpoint of a run directory, else the last; or `run` itself if it is a file.
 
     Raises:
-        CheckpointError: if it is not there.
+        CheckpointError: if there is none.
     """
     path = Path(run)
-    found = runs.checkpoint_of(path) if path.is_dir() else path
-    if found is None:
-        raise CheckpointError(f"{path} must be a run that has saved a checkpoint, but {path / runs.LAST} is not there")
-    if not found.is_file():
-        raise CheckpointError(f"{path} must be a run directory or a checkpoint, but nothing is there")
-    return found
+    checkpoint = runs.checkpoint_of(path) if path.is_dir() else path
+    if checkpoint is None:
+        raise CheckpointError(f"{path} must be a run with a saved checkpoint, but {path / runs.LAST} is missing")
+    if not checkpoint.is_file():
+        raise CheckpointError(f"{path} must be an existing run directory or checkpoint")
+    return checkpoint
 
 
 def read_checkpoint(checkpoint: Path) -> dict[str, Any]:
-    """Config and weights of a checkpoint; no code of a pickle is run.
+    """Return `config` and `state_dict` of a checkpoint, by these names.
 
     Raises:
-        CheckpointError: if the file cannot be read, or does not hold them.
+        CheckpointError: if the file cannot be read, or lacks one of them.
     """
     rule = f"{checkpoint} must be a checkpoint saved by train.py"
     try:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise CheckpointError(f"{rule}, and cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # of many kinds, IndexError among them, for what is no checkpoint
-        problem = "holds more than tensors and plain values, of which nothing was executed"
+        raise CheckpointError(f"{rule}, but cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # torch.load raises many types, IndexError among them
+        problem = "holds more than tensors and plain values (nothing was executed)"
         if not zipfile.is_zipfile(checkpoint):
-            problem = "is cut off, or another kind of file"
-        raise CheckpointError(f"{rule}, and {problem}; use another one, such as {Path(runs.LAST).name}") from error
+            problem = "is truncated or another kind of file"
+        raise CheckpointError(f"{rule}, but {problem}; use another one, such as {Path(runs.LAST).name}") from error
     if not isinstance(content, Mapping) or not all(isinstance(content.get(key), Mapping) for key in PARTS):
-        raise CheckpointError(f"{rule}, but lacks its config and state_dict; weights alone are for backbone.weights")
+        raise CheckpointError(f"{rule}, but lacks config or state_dict; use backbone.weights for a file of weights")
     return {key: content[key] for key in PARTS}
 
 
 def network_weights(run: str | Path) -> dict[str, Tensor]:
-    """Weights of the network in a run or checkpoint, by their names in the network.
+    """Return the weights of the network in a run or checkpoint, by their names in the network.
 
     Raises:
-        CheckpointError: if there is no checkpoint, or it does not load.
+        CheckpointError: if there is no checkpoint, or it cannot be read, or its weights are not finite.
     """
     checkpoint = find_checkpoint(run)
     state = read_checkpoint(checkpoint)["state_dict"]
@@ -75,60 +75,60 @@ def network_weights(run: str | Path) -> dict[str, Tensor]:
 
 
 def check_finite(checkpoint: Path, state: Mapping[str, Tensor]) -> None:
-    """No score and no mask of a network that has come to NaN means anything."""
-    if broken := not_finite(state):
-        rule = "must hold finite weights to be used"
+    """Raise CheckpointError if a weight is NaN or infinite."""
+    if name := not_finite(state):
         raise CheckpointError(
-            f"{checkpoint} {rule}, but {broken} has NaN or infinity; use another of the run's checkpoints"
+            f"{checkpoint} must hold finite weights, but {name} has NaN or infinity; use another checkpoint of the run"
         )
 
 
 def not_finite(state: Mapping[str, Tensor]) -> str | None:
-    """Name of the first tensor that holds NaN or infinity; None if all are finite."""
-    # Tensors of the meta device have names and shapes alone.
+    """Return the name of the first tensor that holds NaN or infinity; None if all are finite."""
+    # Tensors on the meta device have no values.
     floats = {name: value for name, value in state.items() if value.is_floating_point() and not value.is_meta}
     if not floats:
         return None
-    # One wait for the device; the sum of a tensor is finite unless an element is not.
+    # One synchronisation with the device: in float64, the sum of finite values is finite.
     finite = torch.stack([value.detach().sum(dtype=torch.float64) for value in floats.values()]).isfinite().tolist()
     return next((name for name, is_finite in zip(floats, finite, strict=True) if not is_finite), None)
 
 
-def newest(run_dir: Path) -> Path | None:
-    """The last checkpoint of a run, or None if it has none.
+def prepare_last_checkpoint(run_dir: Path) -> Path | None:
+    """Return the last checkpoint of a run, from which it is resumed; None if it has none.
 
-    One that is damaged is replaced by the one before, from which training comes to the same bits.
+    A damaged one is first replaced by the one before; training on from there gives bit-identical results. Files that a
+    killed execution left half-written are deleted.
 
     Raises:
-        ConfigError: if there are checkpoints, and all of them are damaged.
+        ConfigError: if all checkpoints are damaged, or those of a run that had some are missing.
     """
-    last, is_first = run_dir / runs.LAST, runs.is_rank_zero()
-    if is_first:
-        for folder in (run_dir, last.parent, run_dir / runs.SAMPLES):  # not those where others may be writing
-            for half in folder.glob(TEMPORARY):  # of an execution that was killed
-                half.unlink()
-    found = [run_dir / name for name in (runs.LAST, runs.PREVIOUS, runs.BEST) if (run_dir / name).exists()]
-    sound = next((path for path in found if is_sound(path)), None)
+    last, is_writer = run_dir / runs.LAST, runs.is_rank_zero()
+    if is_writer:
+        for folder in (run_dir, last.parent, run_dir / runs.SAMPLES):  # other folders may be in use by other commands
+            for unfinished in folder.glob(TEMPORARY):
+                unfinished.unlink()
+    existing = [run_dir / name for name in (runs.LAST, runs.PREVIOUS, runs.BEST) if (run_dir / name).exists()]
+    sound = next((path for path in existing if is_sound(path)), None)
     if sound is None:
-        if not found and not runs.read_summary(run_dir).get("metrics"):
-            return None
-        if not found:
-            raise ConfigError(f"{last} must be there to go on from, as before; bring it back, or begin a new run")
-        raise ConfigError(f"{last} must be a checkpoint to go on from, but all that are there are damaged; train anew")
+        if existing:
+            raise ConfigError(f"{last} and all other checkpoints are damaged; start a new run")
+        if runs.read_summary(run_dir).get("metrics"):
+            raise ConfigError(f"{last} is missing; restore it, or start a new run")
+        return None
     if sound != last:
-        log.warning("%s is damaged or gone; going on from %s, the one before", last, sound.name)
-        if is_first:
+        log.warning("%s is damaged or missing; resuming from %s, the one before", last, sound.name)
+        if is_writer:
             runs.copy_file(sound, last)
     return last
 
 
 def is_sound(checkpoint: Path) -> bool:
-    """Whether the file loads, with finite weights, and every part has the sum that torch.load does not look at."""
+    """Whether the file can be loaded, its weights are finite, and its checksums (ignored by torch.load) are right."""
     try:
         with zipfile.ZipFile(checkpoint) as parts:
-            sums_agree = parts.testzip() is None
+            checksums_agree = parts.testzip() is None
         state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True).get("state_dict", {})
         is_finite = not_finite(state) is None
-    except Exception:  # of many kinds, for what the directory of the file can be damaged to
+    except Exception:  # damaged files cause errors of many types
         return False
-    return sums_agree and is_finite
+    return checksums_agree and is_finite

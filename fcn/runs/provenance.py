@@ -1,6 +1,6 @@
-"""What a run was made from: code, versions, machine and data, so that two runs that differ can be told apart.
+"""Provenance of a run: commit and changes of the code, versions of packages, machine.
 
-Imports no torch of its own accord: `hardware` does, when it is called.
+Only `hardware` imports torch.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from typing import Any
 from fcn.runs.atomic_files import replacing
 from fcn.runs.summary import Execution
 
-# Pillow decodes the images, and its releases do not all give the same pixels.
+# Pillow decodes the images, and its versions do not all return the same pixels.
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy", "pillow")
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 OWN = ("train.py", "fcn", "conf", "scripts", "hydra_plugins")
-"""Files and folders of a checkout in which an untracked file belongs to the code."""
+"""Files and folders of a checkout in which untracked files belong to the code."""
 
-DIFF_LIMIT = 2**20  # bytes of a diff that a run directory keeps
+DIFF_LIMIT = 2**20  # bytes of a diff kept in a run directory
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Code:
 
     Attributes:
         commit: hash of HEAD; None outside a checkout.
-        diff: what `git apply` makes of the commit's files those that are there: tracked changes, and untracked files
-            of the folders in `OWN`. Empty if there are none, and outside a checkout.
+        diff: input for `git apply` that turns the files of the commit into the present ones: changes of tracked files,
+            and untracked files in `OWN`. Empty without changes, and outside a checkout.
     """
 
     commit: str | None
@@ -47,16 +47,16 @@ class Code:
 
     @property
     def sha256(self) -> str | None:
-        """Hash of the whole diff; None without one."""
+        """Hash of the whole diff; None if it is empty."""
         return hashlib.sha256(self.diff).hexdigest() if self.diff else None
 
 
-# Asked once: what the process imported when it began is what it computes with, whatever is edited later.
+# Read once: files edited later do not change what this process has imported.
 @functools.cache
 def read_code(checkout: Path = CHECKOUT) -> Code:
-    """State of the code in `checkout`; only reads, the index too stays as it is.
+    """Return the state of the code in `checkout`, without changing anything, such as the index.
 
-    A repository in whose folders this package is merely installed does not count: it does not track its files.
+    A repository that contains but does not track this package, such as one with a virtual environment, is ignored.
     """
     try:
         _git(checkout, "ls-files", "--error-unmatch", "fcn")
@@ -66,7 +66,7 @@ def read_code(checkout: Path = CHECKOUT) -> Code:
         return Code(None, b"")
 
 
-# Whatever the person's own settings of git are, the same changes give the same bytes.
+# The same changes give the same bytes, independent of the user's settings of git.
 _DIFF = (
     "diff", "--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--full-index", "--binary", "--unified=3",
     "--diff-algorithm=myers", "--src-prefix=a/", "--dst-prefix=b/",
@@ -75,10 +75,10 @@ _DIFF = (
 
 def _tracked_changes(checkout: Path) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
-        # `git diff` brings the times of files in the index up to date; here it does so in a copy.
+        # `git diff` updates the times of files in the index; here in a copy.
         index = Path(folder, "index")
         shutil.copyfile(checkout / _git(checkout, "rev-parse", "--git-path", "index").decode().rstrip("\n"), index)
-        # --relative: where the checkout is a folder of a larger repository, that folder alone.
+        # --relative: only this folder, if the checkout is part of a larger repository.
         return _git(checkout, *_DIFF, "--relative", "HEAD", index=index)
 
 
@@ -89,19 +89,19 @@ def _untracked_files(checkout: Path) -> bytes:
 
 
 def _git(folder: Path, *arguments: str, index: Path | None = None, allowed: int = 0) -> bytes:
-    """Output of a git command.
+    """Return the output of a git command.
 
     Args:
-        folder: where it runs.
+        folder: in which it runs.
         arguments: of git.
-        index: file to use as the index; by default the repository's.
-        allowed: exit status that is no failure, besides 0.
+        index: file to use as the index; by default that of the repository.
+        allowed: exit status besides 0 that is not an error.
 
     Raises:
-        OSError: if there is no git.
+        OSError: if git is not installed.
         subprocess.CalledProcessError: if the command fails.
     """
-    others = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")  # set by a hook, for its own repository
+    others = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")  # set by hooks of other repositories
     environment = {key: value for key, value in os.environ.items() if key not in others}
     if index is not None:
         environment["GIT_INDEX_FILE"] = str(index)
@@ -112,16 +112,16 @@ def _git(folder: Path, *arguments: str, index: Path | None = None, allowed: int 
 
 
 def save_diff(run_dir: Path, code: Code | None = None) -> Path | None:
-    """Keep the diff of the code in a run directory: code.diff, for a run resumed on other changes code_2.diff, ...
+    """Write the diff of the code to code.diff, or to code_2.diff, ... if a run is resumed with other changes.
 
-    Beyond `DIFF_LIMIT` it is cut, and its last line says so.
+    A diff longer than `DIFF_LIMIT` is truncated, with a last line that reports it.
 
     Args:
-        run_dir: must exist.
-        code: by default this process's own.
+        run_dir: an existing run directory.
+        code: by default that of this process.
 
     Returns:
-        The file; None if there is no diff.
+        The file; None if the diff is empty.
     """
     diff = _shortened(code or read_code())
     if not diff:
@@ -137,11 +137,11 @@ def _shortened(code: Code) -> bytes:
     if len(code.diff) <= DIFF_LIMIT:
         return code.diff
     kept = code.diff[:DIFF_LIMIT].rpartition(b"\n")[0]
-    return kept + f"\n[cut: {len(kept)} of {len(code.diff)} bytes, sha256 of all {code.sha256}]\n".encode()
+    return kept + f"\n[truncated: {len(kept)} of {len(code.diff)} bytes, sha256 of all {code.sha256}]\n".encode()
 
 
 def software() -> Execution:
-    """`git_commit` and `git_diff_sha256` (null outside a checkout, or without changes), `git_dirty`, `versions`."""
+    """Return the fields of `Execution` that describe code and packages."""
     code = read_code()
     return {
         "git_commit": code.commit,
@@ -152,15 +152,15 @@ def software() -> Execution:
 
 
 def provenance() -> Execution:
-    """Code, versions and machine of this process."""
+    """Return the fields of `Execution` that describe code, packages and machine."""
     return {**software(), "hardware": hardware()}
 
 
 def hardware() -> dict[str, Any]:
-    """The machine as this process uses it. Has the host's name, and nobody's."""
+    """Return a description of the machine as seen by this process; it has the name of the host, not of the user."""
     import torch  # slow to import
 
-    found: dict[str, Any] = {
+    machine: dict[str, Any] = {
         "host": platform.node(),
         "os": platform.platform(),
         "processor": processor(),
@@ -170,15 +170,15 @@ def hardware() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
     }
     if torch.cuda.is_available():
-        found["gpus"] = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-        found["driver"] = driver_version(" ".join(_lines("/proc/driver/nvidia/version")[:1]))
-        found["cuda"] = torch.version.cuda
-        found["cudnn"] = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
-    return found
+        machine["gpus"] = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+        machine["driver"] = driver_version(" ".join(_lines("/proc/driver/nvidia/version")[:1]))
+        machine["cuda"] = torch.version.cuda
+        machine["cudnn"] = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    return machine
 
 
 def processor() -> str:
-    """Model of the processor, or its architecture where the system does not name the model."""
+    """Return the model of the processor, or its architecture if the system does not report the model."""
     for line in _lines("/proc/cpuinfo"):
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
@@ -186,7 +186,7 @@ def processor() -> str:
 
 
 def _memory_gib() -> float | None:
-    """Memory of the machine; null where the system does not say."""
+    """Return the memory of the machine in GiB; None if the system does not report it."""
     try:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     except (AttributeError, OSError, ValueError):  # Windows has no sysconf
@@ -194,7 +194,7 @@ def _memory_gib() -> float | None:
 
 
 def driver_version(line: str) -> str | None:
-    """Version of NVIDIA's kernel driver in the line that the driver says of itself; None if there is none."""
+    """Return the version of NVIDIA's kernel driver, given its line in /proc; None if the line is empty."""
     return next((word for word in line.split() if word[0].isdigit() and "." in word), None)
 
 

@@ -1,4 +1,4 @@
-"""What a run prints: its log, on the console and in a file, and its progress bar."""
+"""Console and log file of a run, progress bar, and warnings that are expected."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fcn.training.task import SegmentationTask
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's bar, with epochs counted from 1, as in the log, and the loss as it was last looked at."""
+    """Lightning's progress bar, with epochs counted from 1 as in the log, and the latest known loss."""
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         assert isinstance(pl_module, SegmentationTask)
@@ -28,78 +28,78 @@ class ProgressBar(RichProgressBar):
 
     def _get_train_description(self, current_epoch: int) -> str:
         description = f"Epoch {current_epoch + 1}/{self.trainer.max_epochs}"
-        return description.ljust(len(self.validation_description))  # one width for both, or the line flickers
+        return description.ljust(len(self.validation_description))  # equal widths avoid flicker
 
 
-class _Console(logging.Handler):
-    """Prints through today's sys.stdout, which a progress bar replaces by one that keeps its line clean."""
+class _ConsoleHandler(logging.Handler):
+    """Prints to the current sys.stdout, which the progress bar replaces to keep its line intact."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), flush=True)
 
 
-class _LogFile(logging.FileHandler):
-    """A log that cannot be written, as on a full disk, is said once: a run does not end for it."""
+class _LogFileHandler(logging.FileHandler):
+    """Reports once that the log cannot be written, such as on a full disk; the run continues."""
 
-    told = False
+    reported = False
 
     def handleError(self, record: logging.LogRecord) -> None:
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
             super().handleError(record)
-        elif not self.told:
-            self.told = True
+        elif not self.reported:
+            self.reported = True
             print(f"{self.baseFilename} cannot be written: {error.strerror}", flush=True)
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # of lines that wait for room
+        with contextlib.suppress(OSError):  # buffered lines that still cannot be written
             super().close()
 
 
 @contextlib.contextmanager
 def logging_to(path: Path) -> Iterator[None]:
-    """Send this package's log to the console and to `path`; rank 0 only. Quiets what Lightning says of itself."""
+    """Log messages of this package to the console and to `path`, on rank 0 only; hide those of Lightning."""
     logger = logging.getLogger("fcn")
     handlers: list[logging.Handler] = []
     if runs.is_rank_zero():
-        file = _LogFile(path, encoding="utf-8")
+        file = _LogFileHandler(path, encoding="utf-8")
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        handlers = [_Console(), file]
+        handlers = [_ConsoleHandler(), file]
     logger.setLevel(logging.INFO)
     logger.propagate = False
     for handler in handlers:
         logger.addHandler(handler)
     for name in ("pytorch_lightning", "lightning.fabric", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    before, threading.excepthook = threading.excepthook, _say_nothing_of_writers
+    previous_hook, threading.excepthook = threading.excepthook, _ignore_failed_writers
     try:
         with warnings.catch_warnings():
             _ignore_known_warnings()
             yield
     finally:
-        threading.excepthook = before
+        threading.excepthook = previous_hook
         logger.propagate = True
         for handler in handlers:
             logger.removeHandler(handler)
             handler.close()
 
 
-def _say_nothing_of_writers(failure: threading.ExceptHookArgs) -> None:
-    """TensorBoard's thread fails as the disk does; whoever writes next is told, and ends the run."""
+def _ignore_failed_writers(failure: threading.ExceptHookArgs) -> None:
+    """Print no traceback of TensorBoard's writer thread; the next call of the writer raises its error."""
     if type(failure.thread).__name__ != "_AsyncWriterThread":
         threading.__excepthook__(failure)
 
 
 def _ignore_known_warnings() -> None:
-    # The number of workers is chosen (data.num_workers), not forgotten.
+    # data.num_workers is set deliberately.
     warnings.filterwarnings("ignore", message=".*does not have many workers")
-    # Our samplers know where a resumed epoch stands, though the loader has no state_dict.
+    # Our samplers restore the position within an epoch; the loader needs no state_dict.
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
-    # torch 2.15 has another name for DDP's broadcast_buffers, which older ones do not know.
+    # Renamed in torch 2.15; older versions do not know the new name.
     warnings.filterwarnings("ignore", message=".*`broadcast_buffers` is deprecated")
-    # Lightning 2.6 calls what torch 2.15 deprecates.
+    # Lightning 2.6 uses a function that torch 2.15 deprecates.
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
-    # Batch norm is frozen because model.freeze_batchnorm says so.
+    # model.freeze_batchnorm keeps batch norm in eval mode.
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training")
-    # A process without validation images is expected: nothing is padded.
+    # A rank may have no validation images, since the set is not padded.
     warnings.filterwarnings("ignore", message=".*has 0 length")

@@ -17,8 +17,8 @@ from fcn.config import Config, ConfigError
 from fcn.data.module import VOCDataModule
 from fcn.models.device import device_name
 from fcn.models.weights import copy_fitting
-from fcn.runs import Status, checkpoints, provenance
-from fcn.runs.checkpoints import CheckpointError, network_weights
+from fcn.runs import Status, provenance
+from fcn.runs.checkpoints import CheckpointError, network_weights, prepare_last_checkpoint
 from fcn.training.checkpointing import AtomicCheckpointIO, Checkpointing
 from fcn.training.console import logging_to
 from fcn.training.recording import Recording, headline
@@ -107,7 +107,7 @@ def _fit(config: Config, run_dir: Path, checkpointing: Checkpointing) -> dict[st
     trainer = build_trainer(config, callbacks=[RunHeader(config, run_dir), recording, checkpointing, watchdog])
     status = Status.failed
     try:
-        last = checkpoints.newest(run_dir)
+        last = prepare_last_checkpoint(run_dir)
         task, data = SegmentationTask(config) if last else build_task(config), VOCDataModule(config)
         trainer.fit(task, datamodule=data, ckpt_path=last, weights_only=True)
         status = Status.finished

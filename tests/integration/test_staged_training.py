@@ -77,4 +77,4 @@ def test_init_from_without_a_run_is_one_line(train, run):
     assert status == 1
     (line,) = [line for line in out.splitlines() if line.startswith("error: ")]
     assert line.startswith(f"error: model.init_from (={run}) must be a run or a checkpoint: ")
-    assert line.endswith("but nothing is there")
+    assert line.endswith("must be an existing run directory or checkpoint")

@@ -299,8 +299,8 @@ def test_the_embedded_set_is_drawn(tmp_path, monkeypatch, type_in):
     ("arguments", "message"),
     [
         ([], r"run \(=null\) must be a run directory or a checkpoint; use run=outputs/<name>/<time>"),
-        (["run=absent"], r"absent must be a run directory or a checkpoint, but nothing is there"),
-        (["run=root"], r"root must be a run that has saved a checkpoint, but root/checkpoints/last.ckpt is not there"),
+        (["run=absent"], r"absent must be an existing run directory or checkpoint"),
+        (["run=root"], r"root must be a run with a saved checkpoint, but root/checkpoints/last.ckpt is missing"),
         (["run=run", "split=vall"], r"split \(=vall\) must be a list in .*: empty, train, val; did you mean val\?"),
         (["run=run", "split=empty"], r".*empty.txt must list at least one image"),
         (["run=run", "data=voc", "data.root=root"], r"data.classes \(=\[background,.*\]\) must be those of the run"),

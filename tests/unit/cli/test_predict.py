@@ -141,7 +141,7 @@ def test_a_split_list_becomes_the_archive_of_the_server(folder, trained, run):
             ["run=absent", "input=photos"],
             r"error: absent must be a run directory or a checkpoint, but",
         ),
-        (["run=photos", "input=photos"], r"error: photos must be a run that has saved a checkpoint, but"),
+        (["run=photos", "input=photos"], r"error: photos must be a run with a saved checkpoint, but"),
         (["run=photos/a.jpg", "input=photos"], r"error: photos/a.jpg must be a checkpoint saved by train.py"),
         (
             ["run=x", "input=photos", "output=photos"],

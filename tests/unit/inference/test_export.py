@@ -255,7 +255,7 @@ def test_an_output_that_cannot_be_written(type_in, fcn8s, tmp_path):
     ("arguments", "message"),
     [
         (["run=null"], "run must name a run directory or a checkpoint; use run=outputs/<name>/<time>"),
-        (["run=nowhere"], "nowhere must be a run directory or a checkpoint, but nothing is there"),
+        (["run=nowhere"], "nowhere must be an existing run directory or checkpoint"),
         (["sizes=[[0,4]]"], "sizes (=[[0, 4]]) must be pairs of height and width, from 1 up: [[1,1],[375,500]]"),
         (["sizes=[]"], "sizes (=[]) must be pairs"),
         (["batches=[]"], "batches (=[]) must name at least one number of images; use batches=[1,2]"),

@@ -288,14 +288,14 @@ def test_what_is_no_checkpoint_is_refused(checkpoint, tmp_path, content):
 
 
 def test_an_absent_checkpoint(tmp_path):
-    with pytest.raises(CheckpointError, match=r"must be a run that has saved .*, but .*last\.ckpt is not there"):
+    with pytest.raises(CheckpointError, match=r"must be a run with a saved .*, but .*last\.ckpt is missing"):
         load(tmp_path)
 
 
 def test_the_best_checkpoint_goes_before_the_last(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     last, best = tmp_path / "checkpoints" / "last.ckpt", tmp_path / "checkpoints" / "best.ckpt"
-    with pytest.raises(CheckpointError, match=r"must be a run that has saved .*, but .*last\.ckpt is not there"):
+    with pytest.raises(CheckpointError, match=r"must be a run with a saved .*, but .*last\.ckpt is missing"):
         find_checkpoint(tmp_path)
     last.touch()
     assert find_checkpoint(tmp_path) == last
@@ -322,7 +322,7 @@ def test_weights_that_do_not_fit_their_configuration(network, tmp_path):
 
 def test_a_checkpoint_of_other_types(tmp_path):
     torch.save({"config": "text", "state_dict": {}}, tmp_path / "odd.ckpt")
-    with pytest.raises(CheckpointError, match=r"saved by train\.py, but lacks its config and state_dict"):
+    with pytest.raises(CheckpointError, match=r"saved by train\.py, but lacks config or state_dict"):
         network_weights(tmp_path / "odd.ckpt")
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints that a crash, a full disk or a bad disk cannot take away."""
+"""Checkpoints survive a crash, a full disk and damaged files."""
 
 import logging
 from types import SimpleNamespace
@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from fcn import runs
 from fcn.config import ConfigError
-from fcn.runs import checkpoints
+from fcn.runs.checkpoints import prepare_last_checkpoint
 from fcn.training import checkpointing
 
 
 class Trainer(SimpleNamespace):
-    """Saves what it holds, as Lightning's does through its checkpoint IO."""
+    """Saves its attribute `step`, through the checkpoint IO like Lightning's."""
 
     is_global_zero = True
 
@@ -32,16 +32,16 @@ def step_of(path):
     return int(torch.load(path, weights_only=True)["step"])
 
 
-def test_the_last_checkpoint_and_the_one_before_are_kept(tmp_path):
+def test_last_and_previous_checkpoint_are_kept(tmp_path):
     saved(tmp_path, 1)
     assert not (tmp_path / runs.PREVIOUS).exists()
     saved(tmp_path, 2, 3, best=(2,))
     assert [step_of(tmp_path / name) for name in (runs.LAST, runs.PREVIOUS, runs.BEST)] == [3, 2, 2]
-    assert checkpoints.newest(tmp_path) == tmp_path / runs.LAST
+    assert prepare_last_checkpoint(tmp_path) == tmp_path / runs.LAST
 
 
-def test_a_run_without_checkpoints_has_no_newest(tmp_path):
-    assert checkpoints.newest(tmp_path) is None
+def test_new_run_has_no_last_checkpoint(tmp_path):
+    assert prepare_last_checkpoint(tmp_path) is None
 
 
 def damage(path, how):
@@ -50,79 +50,79 @@ def damage(path, how):
         content = content[: len(content) // 2]
     elif how == "empty":
         content = b""
-    else:  # a bit of the stored step, whose value torch.load would take as it is
+    else:  # flip a bit of the stored step, which torch.load would not notice
         place = content.index((3).to_bytes(8, "little"))
         content[place] ^= 1
-    path.unlink()  # not through the link, which others share
+    path.unlink()  # not in place: previous.ckpt may be a link to the same file
     path.write_bytes(content)
 
 
 @pytest.mark.parametrize("how", ["truncated", "empty", "flipped"])
-def test_a_damaged_checkpoint_gives_way_to_the_one_before_with_a_warning(tmp_path, caplog, how):
+def test_damaged_checkpoint_is_replaced_by_the_previous_one(tmp_path, caplog, how):
     saved(tmp_path, 1, 2, 3)
     damage(tmp_path / runs.LAST, how)
     with caplog.at_level(logging.WARNING, logger="fcn"):
-        assert checkpoints.newest(tmp_path) == tmp_path / runs.LAST
-    assert "last.ckpt is damaged or gone; going on from previous.ckpt" in caplog.text
+        assert prepare_last_checkpoint(tmp_path) == tmp_path / runs.LAST
+    assert "last.ckpt is damaged or missing; resuming from previous.ckpt" in caplog.text
     assert step_of(tmp_path / runs.LAST) == 2
-    saved(tmp_path, 3)  # which keeps the sound one, not the damaged one
+    saved(tmp_path, 3)  # keeps the sound one as the previous one
     assert step_of(tmp_path / runs.PREVIOUS) == 2
 
 
-def test_weights_that_are_not_finite_give_way_to_the_ones_before(tmp_path, caplog):
+def test_checkpoint_with_infinite_weights_is_replaced_by_the_previous_one(tmp_path, caplog):
     saved(tmp_path, 1, 2)
     content = torch.load(tmp_path / runs.LAST, weights_only=True)
     (tmp_path / runs.LAST).unlink()
     torch.save({**content, "state_dict": {"a": torch.ones(3), "b": torch.tensor([0, torch.inf])}}, tmp_path / runs.LAST)
     with caplog.at_level(logging.WARNING, logger="fcn"):
-        assert step_of(checkpoints.newest(tmp_path)) == 1
-    assert "last.ckpt is damaged or gone; going on from previous.ckpt, the one before" in caplog.text
+        assert step_of(prepare_last_checkpoint(tmp_path)) == 1
+    assert "last.ckpt is damaged or missing; resuming from previous.ckpt, the one before" in caplog.text
 
 
-def test_the_best_is_gone_on_from_if_it_is_all_there_is(tmp_path):
+def test_best_checkpoint_is_used_if_all_others_are_damaged(tmp_path):
     saved(tmp_path, 1, best=(1,))
     damage(tmp_path / runs.LAST, "truncated")
-    checkpoints.newest(tmp_path)
+    prepare_last_checkpoint(tmp_path)
     assert step_of(tmp_path / runs.LAST) == 1
 
 
-def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew_unasked(tmp_path):
+def test_run_whose_checkpoints_are_all_damaged_does_not_start_again(tmp_path):
     saved(tmp_path, 1, 2)
     for name in (runs.LAST, runs.PREVIOUS):
         damage(tmp_path / name, "truncated")
-    with pytest.raises(ConfigError, match=r"last\.ckpt must be a checkpoint to go on from, but all .* are damaged"):
-        checkpoints.newest(tmp_path)
+    with pytest.raises(ConfigError, match=r"last\.ckpt and all other checkpoints are damaged"):
+        prepare_last_checkpoint(tmp_path)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(st.data())
-def test_whatever_is_damaged_is_no_error_but_a_fallback(tmp_path, data):
+def test_any_damage_is_detected(tmp_path, data):
     saved(tmp_path, 1, 2)
     content = bytearray((tmp_path / runs.LAST).read_bytes())
     start = data.draw(st.integers(0, len(content) - 1))
     content[start : start + data.draw(st.integers(1, 300))] = data.draw(st.binary(max_size=50))
     (tmp_path / runs.LAST).unlink()
     (tmp_path / runs.LAST).write_bytes(content)
-    assert step_of(checkpoints.newest(tmp_path)) in (1, 2)
+    assert step_of(prepare_last_checkpoint(tmp_path)) in (1, 2)
 
 
-def test_a_run_that_had_a_checkpoint_does_not_begin_anew_without(tmp_path):
+def test_run_whose_checkpoints_are_missing_does_not_start_again(tmp_path):
     runs.write_summary(tmp_path, {"metrics": {"train/loss": 1.0}})
-    with pytest.raises(ConfigError, match=r"last\.ckpt must be there to go on from, .* bring it back, or begin"):
-        checkpoints.newest(tmp_path)
+    with pytest.raises(ConfigError, match=r"last\.ckpt is missing; restore it"):
+        prepare_last_checkpoint(tmp_path)
 
 
-def test_what_a_killed_process_had_half_written_is_removed(tmp_path):
+def test_unfinished_files_of_a_killed_process_are_deleted(tmp_path):
     saved(tmp_path, 1)
     for folder in (tmp_path, tmp_path / "checkpoints"):
         (folder / ".0123.tmp").write_bytes(b"half")
-    others = tmp_path / "export" / ".model.onnx.7.tmp"  # a folder, of a command that may still be at work
+    others = tmp_path / "export" / ".model.onnx.7.tmp"  # of another command that may be running
     others.mkdir(parents=True)
-    checkpoints.newest(tmp_path)
+    prepare_last_checkpoint(tmp_path)
     assert list(tmp_path.rglob("*.tmp")) == [others]
 
 
-def test_a_failure_while_saving_leaves_what_was_there(tmp_path, monkeypatch):
+def test_failure_while_saving_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     saved(tmp_path, 1)
 
     def full(content, file):

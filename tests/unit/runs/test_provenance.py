@@ -1,4 +1,4 @@
-"""What a run says it was made from, seen in small repositories and folders made for it."""
+"""Provenance of a run, read from small repositories."""
 
 import getpass
 import hashlib
@@ -16,7 +16,7 @@ from fcn.data.voc import Pair
 from fcn.runs import provenance
 from fcn.runs.provenance import Code, save_diff
 
-read_code = provenance.read_code.__wrapped__  # the files change between two questions, as they do not for a process
+read_code = provenance.read_code.__wrapped__  # without its cache, since the tests change the files
 
 SETTINGS = ("user.name=x", "user.email=x@example.org", "commit.gpgsign=false", "core.autocrlf=false")
 
@@ -55,7 +55,7 @@ def checkout(tmp_path) -> Path:
 
 
 def change(folder: Path) -> None:
-    """Every kind of change."""
+    """Make changes of every kind."""
     (folder / "fcn" / "task.py").write_text("def step():\n    return 2\n")
     (folder / "fcn" / "old.py").unlink()
     (folder / "conf" / "mean.bin").write_bytes(bytes(range(255, -1, -1)))
@@ -64,12 +64,12 @@ def change(folder: Path) -> None:
     (folder / "scripts" / "without newline.py").write_text("x = 1")
 
 
-def test_a_clean_checkout_is_its_commit(checkout):
+def test_clean_checkout_has_a_commit_and_no_diff(checkout):
     assert read_code(checkout) == Code(git(checkout, "rev-parse", "HEAD").strip(), b"")
     assert read_code(checkout).sha256 is None
 
 
-def test_commit_and_diff_give_the_files_back(checkout, tmp_path):
+def test_commit_and_diff_restore_the_files(checkout, tmp_path):
     change(checkout)
     code = read_code(checkout)
     again = tmp_path / "again"
@@ -80,17 +80,17 @@ def test_commit_and_diff_give_the_files_back(checkout, tmp_path):
     assert code.sha256 == hashlib.sha256((tmp_path / "code.diff").read_bytes()).hexdigest()
 
 
-def test_files_that_are_no_code_of_ours_are_left_out(checkout):
+def test_other_untracked_files_are_not_in_the_diff(checkout):
     (checkout / "notes.txt").write_text("untracked, beside the code")
     (checkout / "fcn" / "task.pyc").write_text("ignored")
     assert read_code(checkout).diff == b""
 
 
-def test_staged_changes_count_and_the_index_stays_as_it_is(checkout):
+def test_diff_has_staged_changes_and_leaves_the_index_unchanged(checkout):
     (checkout / "fcn" / "task.py").write_text("def step():\n    return 3\n")
     (checkout / "fcn" / "new.py").write_text("staged = True\n")
     git(checkout, "add", "fcn/new.py")
-    os.utime(checkout / "README.md", (1, 1))  # its entry in the index is stale, which `git diff` mends where it may
+    os.utime(checkout / "README.md", (1, 1))  # stale entry in the index, which `git diff` would update
     before, objects = (checkout / ".git" / "index").read_bytes(), sorted((checkout / ".git" / "objects").rglob("*"))
     diff = read_code(checkout).diff
     assert b"+staged = True" in diff
@@ -99,7 +99,7 @@ def test_staged_changes_count_and_the_index_stays_as_it_is(checkout):
     assert sorted((checkout / ".git" / "objects").rglob("*")) == objects
 
 
-def test_the_diff_does_not_depend_on_settings_of_git(checkout, monkeypatch):
+def test_diff_is_independent_of_git_settings(checkout, monkeypatch):
     change(checkout)
     plain = read_code(checkout)
     for name, value in {
@@ -107,25 +107,25 @@ def test_the_diff_does_not_depend_on_settings_of_git(checkout, monkeypatch):
         "diff.algorithm": "patience", "diff.mnemonicPrefix": "true",
     }.items():  # fmt: skip
         git(checkout, "config", name, value)
-    monkeypatch.setenv("GIT_DIR", str(checkout / "elsewhere"))  # as a hook of another repository sets it
+    monkeypatch.setenv("GIT_DIR", str(checkout / "elsewhere"))  # as set by hooks of another repository
     assert read_code(checkout) == plain
 
 
-def test_a_folder_without_a_repository_has_no_commit(tmp_path):
+def test_folder_without_repository_has_no_commit(tmp_path):
     assert read_code(write_package(tmp_path / "installed")) == Code(None, b"")
 
 
-def test_a_repository_without_a_commit(tmp_path):
+def test_repository_without_commit(tmp_path):
     git(write_package(tmp_path / "begun"), "init", "--quiet")
     git(tmp_path / "begun", "add", "--all")
     assert read_code(tmp_path / "begun") == Code(None, b"")
 
 
-def test_a_repository_in_which_the_package_is_only_installed_does_not_count(checkout):
+def test_repository_around_an_installed_package_is_ignored(checkout):
     assert read_code(write_package(checkout / "venv" / "site-packages")) == Code(None, b"")
 
 
-def test_a_checkout_inside_a_larger_repository_is_its_own_folder_alone(tmp_path):
+def test_checkout_inside_a_larger_repository(tmp_path):
     inner = write_package(tmp_path / "all" / "fcn-project")
     (tmp_path / "all" / "other.txt").write_text("1")
     git(tmp_path / "all", "init", "--quiet")
@@ -141,12 +141,12 @@ def test_a_checkout_inside_a_larger_repository_is_its_own_folder_alone(tmp_path)
     assert contents(inner) == contents(tmp_path / "changed")
 
 
-def test_without_git_there_is_no_commit(checkout, monkeypatch):
+def test_no_commit_without_git(checkout, monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert read_code(checkout) == Code(None, b"")
 
 
-def test_a_run_directory_keeps_every_diff_it_was_made_with(tmp_path):
+def test_run_directory_keeps_all_diffs(tmp_path):
     first, second = Code("c", b"first\n"), Code("c", b"second\n")
     assert save_diff(tmp_path, Code("c", b"")) is None
     assert list(tmp_path.iterdir()) == []
@@ -155,26 +155,26 @@ def test_a_run_directory_keeps_every_diff_it_was_made_with(tmp_path):
     assert contents(tmp_path) == {"code.diff": b"first\n", "code_2.diff": b"second\n"}
 
 
-def test_a_large_diff_is_cut_and_says_so(tmp_path):
+def test_large_diff_is_truncated(tmp_path):
     code = Code("c", b"0123456789\n" * (provenance.DIFF_LIMIT // 11 + 2))
     kept = save_diff(tmp_path, code).read_bytes()
     assert len(kept) < provenance.DIFF_LIMIT + 200
     *lines, last = kept.decode().splitlines()
     assert set(lines) == {"0123456789"}
     whole = hashlib.sha256(code.diff).hexdigest()
-    assert last == f"[cut: {11 * len(lines) - 1} of {len(code.diff)} bytes, sha256 of all {whole}]"
+    assert last == f"[truncated: {11 * len(lines) - 1} of {len(code.diff)} bytes, sha256 of all {whole}]"
     assert save_diff(tmp_path, code) == tmp_path / "code.diff"
 
 
-def test_provenance_names_code_versions_and_machine():
-    found = provenance.provenance()
-    assert found["git_dirty"] == (found["git_diff_sha256"] is not None)
-    assert set(provenance.PACKAGES) < set(found["versions"])
-    assert found["hardware"]["threads"] == torch.get_num_threads()
-    assert found["hardware"]["cores"] == os.cpu_count()
-    assert ("gpus" in found["hardware"]) == torch.cuda.is_available()
-    assert getpass.getuser() not in json.dumps({**found["versions"], **found["hardware"]}).split('"')
-    json.dumps(found, allow_nan=False)
+def test_provenance_describes_code_versions_and_machine():
+    record = provenance.provenance()
+    assert record["git_dirty"] == (record["git_diff_sha256"] is not None)
+    assert set(provenance.PACKAGES) < set(record["versions"])
+    assert record["hardware"]["threads"] == torch.get_num_threads()
+    assert record["hardware"]["cores"] == os.cpu_count()
+    assert ("gpus" in record["hardware"]) == torch.cuda.is_available()
+    assert getpass.getuser() not in json.dumps({**record["versions"], **record["hardware"]}).split('"')
+    json.dumps(record, allow_nan=False)
 
 
 @pytest.mark.parametrize(
@@ -188,12 +188,12 @@ def test_provenance_names_code_versions_and_machine():
         ("", None),
     ],
 )
-def test_the_driver_says_its_version(line, version):
+def test_driver_version(line, version):
     assert provenance.driver_version(line) == version
 
 
 def pairs_below(root: Path, sizes: dict[str, tuple[int, int]]) -> list[Pair]:
-    """Pairs whose image and mask have so many bytes."""
+    """Write pairs whose image and mask have these sizes in bytes."""
     root.mkdir()
     pairs = [Pair(name, root / f"{name}.jpg", root / f"{name}.png") for name in sizes]
     for pair in pairs:
@@ -205,7 +205,7 @@ def pairs_below(root: Path, sizes: dict[str, tuple[int, int]]) -> list[Pair]:
 SIZES = {"2007_000032": (11, 7), "2007_000039": (5, 3)}
 
 
-def test_the_fingerprint_is_a_hash_of_names_and_sizes(tmp_path):
+def test_fingerprint_is_a_hash_of_names_and_sizes(tmp_path):
     text = b"2007_000032 11 7\n2007_000039 5 3\n"
     expected = {"images": 2, "sha256": hashlib.sha256(text).hexdigest()}
     assert fingerprint(pairs_below(tmp_path / "here", SIZES)) == expected
@@ -223,6 +223,6 @@ def test_the_fingerprint_is_a_hash_of_names_and_sizes(tmp_path):
     ],
     ids=["one less", "another order", "another image", "another mask", "another name"],
 )
-def test_other_data_has_another_fingerprint(tmp_path, other):
+def test_fingerprint_differs_for_other_data(tmp_path, other):
     whole = fingerprint(pairs_below(tmp_path / "a", SIZES))
     assert fingerprint(pairs_below(tmp_path / "b", other))["sha256"] != whole["sha256"]

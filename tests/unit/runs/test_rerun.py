@@ -1,4 +1,4 @@
-"""What is said of a run and its copy, of directories made by hand."""
+"""Comparison of a run with its copy, on run directories made by hand; configuration of a copy."""
 
 import json
 import math
@@ -9,9 +9,15 @@ import torch
 from fcn import config as configuration
 from fcn import runs
 from fcn.config import Accelerator, Config, ConfigError, DataConfig, Precision, TrainerConfig
-from fcn.runs import rerun
 from fcn.runs.checkpoints import CheckpointError
-from fcn.runs.rerun import RunDiffers
+from fcn.runs.rerun import (
+    MAX_CAUSES,
+    RunDiffers,
+    compare_runs,
+    format_report,
+    prepare_copy,
+    report_differences,
+)
 
 WEIGHTS = {
     "model.score.weight": torch.linspace(-1, 1, 12).reshape(3, 4, 1, 1),
@@ -37,12 +43,12 @@ ROWS = [
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes a finished run; by default the same one, measured by another clock."""
+    """Write a finished run; by default the same one with different measured times."""
 
     def write(name, *, config=None, weights=WEIGHTS, metrics=METRICS, rows=ROWS, **summary):
         run = tmp_path / name
         (run / "checkpoints").mkdir(parents=True)
-        if config:  # its file is read only where a run is prepared or concluded
+        if config:  # the file is only read to prepare or report
             runs.create(run, config, overrides=["lr=0.001"])
         container = configuration.to_container(config) if config else DEFAULTS
         torch.save({"config": container, "state_dict": weights}, run / runs.LAST)
@@ -58,18 +64,18 @@ def changed(name, value):
     return {**WEIGHTS, name: value}
 
 
-def test_a_copy_that_is_the_same(write):
-    report = rerun.compare(write("run"), write("copied"))
+def test_identical_copy(write):
+    report = compare_runs(write("run"), write("copied"))
     assert report["same"] is True
     assert report["weights"] == {"compared": 3, "differing": [], "largest_difference": None, "largest_in": None}
     assert report["metrics"] == {"compared": 3, "differing": {}}
     assert (report["first"], report["causes"]) == (None, {})
 
 
-def test_one_weight_off_by_one_ulp(write):
+def test_difference_of_one_ulp_in_one_weight(write):
     weight = WEIGHTS["model.score.weight"].clone()
     weight[2, 3] = torch.nextafter(torch.tensor(1.0), torch.tensor(2.0))
-    report = rerun.compare(write("run"), write("copy", weights=changed("model.score.weight", weight)))
+    report = compare_runs(write("run"), write("copy", weights=changed("model.score.weight", weight)))
     assert report["same"] is False
     assert report["weights"]["differing"] == ["model.score.weight"]
     assert report["weights"]["largest_difference"] == 2.0**-23
@@ -92,7 +98,7 @@ def test_one_weight_off_by_one_ulp(write):
     ids=["count", "minus zero", "was NaN", "shape", "type", "more", "fewer", "layout"],
 )  # fmt: skip
 def test_weights_are_compared_bit_by_bit(write, weights, differing, distance):
-    report = rerun.compare(write("run"), write("copy", weights=weights))
+    report = compare_runs(write("run"), write("copy", weights=weights))
     assert report["weights"]["differing"] == differing
     assert report["weights"]["largest_difference"] == distance
     assert report["same"] is not bool(differing)
@@ -103,18 +109,18 @@ def test_metrics_are_compared_exactly(write):
     for number, metrics in enumerate(
         [{**METRICS, "val/loss": math.nextafter(2.5, 3)}, {**METRICS, "val/iou/cat": 0.0}]
     ):
-        report = rerun.compare(run, write(f"copy{number}", metrics=metrics))
+        report = compare_runs(run, write(f"copy{number}", metrics=metrics))
         assert report["same"] is False
         assert len(report["metrics"]["differing"]) == 1
     assert report["metrics"]["differing"] == {"val/iou/cat": [None, 0.0]}
 
 
-def test_clock_and_memory_are_no_result(write):
-    """But a class may be named like one."""
+def test_time_and_memory_are_not_compared(write):
+    """Except the IoU of a class with such a name."""
     measured = {"images_per_second": 3.0, "epoch_seconds": 2.0, "train/memory_gib": 1.0}
     run, row = write("run", metrics={**METRICS, **measured}), {**ROWS[0], **measured}
-    assert rerun.compare(run, write("copied", rows=[row, ROWS[1]]))["same"]
-    named = rerun.compare(run, write("memory", metrics={**METRICS, "val/iou/memory": 0.5}))
+    assert compare_runs(run, write("copied", rows=[row, ROWS[1]]))["same"]
+    named = compare_runs(run, write("memory", metrics={**METRICS, "val/iou/memory": 0.5}))
     assert named["metrics"]["differing"] == {"val/iou/memory": [None, 0.5]}
 
 
@@ -131,16 +137,16 @@ def test_clock_and_memory_are_no_result(write):
         ([{name: row[name] for name in ("epoch", "step", "train/loss")} for row in ROWS], None),
     ],
 )
-def test_the_first_scalar_that_differs(write, rows, first):
-    assert rerun.compare(write("run"), write("copy", rows=rows))["first"] == first
+def test_first_differing_scalar(write, rows, first):
+    assert compare_runs(write("run"), write("copy", rows=rows))["first"] == first
 
 
-def test_what_may_have_caused_it(write):
+def test_causes_are_differences_of_configuration_and_origin(write):
     run = write("run", history=[{"started": "then", "versions": {"torch": "2.14.0", "numpy": "2.4.6"}}])
     config = Config(name="other", lr=0.5, rerun=str(run), data=DataConfig(root="elsewhere"))
-    versions = {"torch": "2.16.0", "numpy": "2.4.6", "pillow": "13.0.0"}  # the older run does not name pillow's
+    versions = {"torch": "2.16.0", "numpy": "2.4.6", "pillow": "13.0.0"}  # the earlier run did not record pillow's
     again = write("copy", config=config, git_diff_sha256="c" * 64, versions=versions, hardware={"host": "two"})
-    assert rerun.compare(run, again)["causes"] == {
+    assert compare_runs(run, again)["causes"] == {
         "lr": [0.001, 0.5],
         "git_diff_sha256": [None, "c" * 64],
         "versions.torch": ["2.15.0", "2.16.0"],
@@ -149,18 +155,18 @@ def test_what_may_have_caused_it(write):
     }
 
 
-def test_a_key_that_an_older_version_did_not_have_is_no_cause(write):
+def test_key_unknown_to_an_earlier_version_is_not_a_cause(write):
     run, again = write("run"), write("copy")
     content = torch.load(run / runs.LAST, weights_only=True)
     del content["config"]["rerun"], content["config"]["model"]["border"]
     torch.save(content, run / runs.LAST)
-    assert rerun.compare(run, again)["causes"] == {}
+    assert compare_runs(run, again)["causes"] == {}
 
 
-def test_the_verdict_is_printed_and_kept(write, capsys):
+def test_report_of_an_identical_copy(write, capsys):
     run = write("run")
     again = write("copy", config=Config(name="mine", rerun=str(run)), hardware={"host": "two", "threads": 1})
-    rerun.conclude(again)
+    report_differences(again)
     assert capsys.readouterr().out.splitlines() == [
         f"same     all 3 tensors and 3 metrics of {run}, bit for bit",
         "although hardware.host two instead of one",
@@ -168,14 +174,14 @@ def test_the_verdict_is_printed_and_kept(write, capsys):
     assert json.loads((again / "rerun.json").read_text())["same"] is True
 
 
-def test_a_difference_is_an_error_that_names_the_likely_cause(write, capsys):
+def test_report_of_a_differing_copy_names_likely_causes(write, capsys):
     run = write("run")
     weights = changed("model.score.weight", WEIGHTS["model.score.weight"] + 1)
     config = Config(name="mine", rerun=str(run))
     again = write("copy", config=config, weights=weights, rows=[ROWS[0], {**ROWS[1], "val/loss": 2.75}],
                   metrics={**METRICS, "val/loss": 2.75}, git_commit="d" * 40)  # fmt: skip
     with pytest.raises(RunDiffers, match=r"copy differs from .*run, which it repeats; see .*copy/rerun\.json"):
-        rerun.conclude(again)
+        report_differences(again)
     assert capsys.readouterr().out.splitlines() == [
         "differs  1 of 3 tensors of the weights, by up to 1 in model.score.weight",
         "         1 of 3 metrics",
@@ -185,47 +191,47 @@ def test_a_difference_is_an_error_that_names_the_likely_cause(write, capsys):
     assert json.loads((again / "rerun.json").read_text())["causes"] == {"git_commit": ["a" * 40, "d" * 40]}
 
 
-def test_where_nothing_that_is_recorded_differs_it_says_so(write):
-    report = rerun.compare(write("run"), write("copy", metrics={**METRICS, "val/loss": 2.0}))
-    assert rerun.lines(report)[-1].startswith("because? neither configuration, code, data, versions nor machine differ")
+def test_report_without_known_cause(write):
+    report = compare_runs(write("run"), write("copy", metrics={**METRICS, "val/loss": 2.0}))
+    assert format_report(report)[-1].startswith("because? configuration, code, data, versions and machine are the same")
 
 
-def test_many_causes_are_not_all_printed(write):
+def test_printed_causes_are_limited(write):
     versions = {str(number): "1" for number in range(20)}
     newer = dict.fromkeys(versions, "2")
-    printed = rerun.lines(rerun.compare(write("run", versions=versions), write("copy", versions=newer)))
-    assert len(printed) == 1 + rerun.MOST_CAUSES + 1
+    printed = format_report(compare_runs(write("run", versions=versions), write("copy", versions=newer)))
+    assert len(printed) == 1 + MAX_CAUSES + 1
     assert printed[-1] == "         and 12 more in rerun.json"
 
 
-def test_a_run_that_has_gone_since(write, tmp_path):
+def test_original_must_exist_for_the_report(write, tmp_path):
     again = write("copy", config=Config(name="mine", rerun=str(tmp_path / "gone")))
     with pytest.raises(CheckpointError, match=r"gone/checkpoints/last\.ckpt must be a checkpoint"):
-        rerun.conclude(again)
+        report_differences(again)
 
 
-def test_a_copy_has_the_configuration_of_its_run(write):
+def test_copy_has_the_configuration_of_its_run(write):
     config = Config(name="mine", lr=0.25, trainer=TrainerConfig(precision=Precision.bf16, sample_images=2))
     run = write("run", config=config)
-    copy, overrides = rerun.prepare(Config(rerun=str(run), name="shapes"), [f"rerun={run}"])
+    copy, overrides = prepare_copy(Config(rerun=str(run), name="shapes"), [f"rerun={run}"])
     assert configuration.to_container(copy) == {**configuration.to_container(config), "rerun": str(run)}
     assert overrides == ["lr=0.001", f"rerun={run}"]
 
 
-def test_a_copy_of_a_copy_names_its_own_run(write):
+def test_copy_of_a_copy_names_its_own_run(write):
     first = write("first", config=Config(name="mine", rerun="outputs/earlier"))
-    assert rerun.prepare(Config(rerun=str(first), name="shapes"), [f"rerun={first}"])[0].rerun == str(first)
+    assert prepare_copy(Config(rerun=str(first), name="shapes"), [f"rerun={first}"])[0].rerun == str(first)
 
 
-def test_what_may_be_typed_with_rerun(write):
+def test_allowed_overrides_of_a_copy(write):
     trainer = TrainerConfig(precision=Precision.bf16, sample_images=2)
     run = write("run", config=Config(name="mine", lr=0.25, trainer=trainer))
-    asked = Config(
+    requested = Config(
         name="again", rerun=str(run), lr=9.0, data=DataConfig(root="elsewhere"),
         trainer=TrainerConfig(accelerator=Accelerator.cpu, devices=2, log_every=3),
     )  # fmt: skip
-    typed = [f"rerun={run}", "name=again", "data.root=elsewhere", "trainer=ddp_cpu", "trainer.log_every=3"]
-    copy, _ = rerun.prepare(asked, typed)
+    overrides = [f"rerun={run}", "name=again", "data.root=elsewhere", "trainer=ddp_cpu", "trainer.log_every=3"]
+    copy, _ = prepare_copy(requested, overrides)
     assert (copy.name, copy.data.root, copy.lr) == ("again", "elsewhere", 0.25)
     assert copy.trainer == TrainerConfig(
         accelerator=Accelerator.cpu, devices=2, precision=Precision.bf16, sample_images=2, log_every=3
@@ -233,28 +239,24 @@ def test_what_may_be_typed_with_rerun(write):
 
 
 @pytest.mark.parametrize("override", ["lr=0.1", "data=voc", "data.root.x=1", "trainers=x", "model/init=xavier"])
-def test_everything_else_is_refused(write, override):
+def test_other_overrides_of_a_copy_are_errors(write, override):
     run = write("run", config=Config(name="mine"))
-    message = (
-        rf"rerun \(=.*run\) brings its run.s own configuration; leave out {override}: only name, data\.root, trainer"
-    )
+    message = rf"rerun \(=.*run\) uses the configuration of the run; remove {override}: only name, data\.root, trainer"
     with pytest.raises(ConfigError, match=message):
-        rerun.prepare(Config(rerun=str(run), name="x"), [f"rerun={run}", override])
+        prepare_copy(Config(rerun=str(run), name="x"), [f"rerun={run}", override])
 
 
 @pytest.mark.parametrize("status", ["interrupted", "failed", "unfinished"])
-def test_a_run_must_be_finished(write, status):
+def test_original_must_be_finished(write, status):
     run = write("run", config=Config(name="mine"), status=status)
     if status == "unfinished":
         (run / runs.SUMMARY).unlink()
-    with pytest.raises(
-        ConfigError, match=f"must be a finished run, and this one is {status}; finish it by resume=.*run"
-    ):
-        rerun.prepare(Config(rerun=str(run), name="x"), [f"rerun={run}"])
+    with pytest.raises(ConfigError, match=f"must be a finished run, but is {status}; finish it by resume=.*run"):
+        prepare_copy(Config(rerun=str(run), name="x"), [f"rerun={run}"])
 
 
-def test_a_run_without_its_checkpoint(write):
+def test_original_must_have_its_checkpoint(write):
     run = write("run", config=Config(name="mine"))
     (run / runs.LAST).unlink()
-    with pytest.raises(ConfigError, match=r"must still have checkpoints/last\.ckpt, to compare with"):
-        rerun.prepare(Config(rerun=str(run), name="x"), [f"rerun={run}"])
+    with pytest.raises(ConfigError, match=r"must hold checkpoints/last\.ckpt to be compared with"):
+        prepare_copy(Config(rerun=str(run), name="x"), [f"rerun={run}"])

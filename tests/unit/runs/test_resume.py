@@ -1,4 +1,4 @@
-"""`resume=<run> KEY=VALUE`, as far as the run's configuration; tests/integration/test_exactness.py goes on with one."""
+"""Changes of the configuration by `resume=<run> KEY=VALUE`; tests/integration/test_exactness.py resumes runs."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from tests.commands import type_in
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """A run that has not begun, with 6 images a step, which 3 processes share and the defaults' 16 could not."""
+    """A run that was not executed, with a batch size that 3 processes can share, unlike the default."""
     monkeypatch.chdir(tmp_path)
     overrides = ["batch_size=6", "trainer.val_every=2"]
     runs.create(tmp_path / "run", compose(*overrides), overrides=overrides)
@@ -17,25 +17,25 @@ def run(tmp_path, monkeypatch):
     return tmp_path / "run"
 
 
-def test_what_may_change_is_changed(run, monkeypatch, capsys):
-    typed = ["data.num_workers=3", "trainer=cpu", "trainer.devices=3", "lr=0.5"]
+def test_allowed_changes_are_applied(run, monkeypatch, capsys):
+    overrides = ["data.num_workers=3", "trainer=cpu", "trainer.devices=3", "lr=0.5"]
     status, _, err = type_in(
-        monkeypatch, capsys, "resume=run", *typed, "allow=[lr,trainer.accelerator,trainer.devices]"
+        monkeypatch, capsys, "resume=run", *overrides, "allow=[lr,trainer.accelerator,trainer.devices]"
     )
     assert (status, err) == (0, "")
     config = runs.load_config(run)
     assert (config.data.num_workers, config.trainer.devices, config.lr) == (3, 3, 0.5)
     assert (config.batch_size, config.trainer.val_every) == (6, 2)
-    assert runs.load_overrides(run) == ["batch_size=6", "trainer.val_every=2", *typed]
+    assert runs.load_overrides(run) == ["batch_size=6", "trainer.val_every=2", *overrides]
     assert type_in(monkeypatch, capsys, "resume=run")[0] == 0
-    # The next execution may go on from a checkpoint of before the change.
+    # The next execution may start from a checkpoint written before the change.
     assert runs.load_config(run).allow == ["lr", "trainer.accelerator", "trainer.devices"]
     status, _, err = type_in(monkeypatch, capsys, "resume=run", "lr=0.6")
     assert (status, "add allow=[lr]" in err) == (1, True)
 
 
 @pytest.mark.parametrize(
-    ("typed", "message"),
+    ("overrides", "message"),
     [
         (
             "batch_size=12",
@@ -46,24 +46,24 @@ def test_what_may_change_is_changed(run, monkeypatch, capsys):
             "seed=1",
             "seed (=1) was 0 in run so far; to go on with other bits than the run left alone, add allow=[seed]",
         ),
-        ("experiment=d2l", "resume (=run) brings its own configuration; leave out experiment=d2l"),
+        ("experiment=d2l", "resume (=run) uses the configuration of the run; remove experiment=d2l"),
         ("trainer.devices=4", "batch_size (=6) must be divisible by"),
         ("lr=-1", "lr (=-1.0) must be at least 0"),
         ("lrr=1", "unknown key lrr"),
     ],
 )
-def test_what_may_not_change_is_one_line_and_nothing_is_changed(run, monkeypatch, capsys, typed, message):
+def test_other_changes_are_errors_and_change_nothing(run, monkeypatch, capsys, overrides, message):
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    status, _, err = type_in(monkeypatch, capsys, "resume=run", typed)
+    status, _, err = type_in(monkeypatch, capsys, "resume=run", overrides)
     assert (status, err.count("\n")) == (1, 1)
     assert err.startswith(f"error: {message}"), err
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
-def test_a_finished_run_goes_on_with_more_epochs_alone(run, monkeypatch, capsys):
+def test_finished_run_is_only_resumed_with_more_epochs(run, monkeypatch, capsys):
     runs.write_summary(run, {"status": "finished", "metrics": {}})
     status, _, err = type_in(monkeypatch, capsys, "resume=run", "lr=0.5", "allow=[lr]")
-    assert (status, err) == (1, "error: resume (=run) is finished; it goes on only with more epochs than 7\n")
+    assert (status, err) == (1, "error: resume (=run) is finished; use more epochs than 7 to continue it\n")
     assert runs.load_config(run).lr == 1e-3
     assert type_in(monkeypatch, capsys, "resume=run", "epochs=9", "allow=[epochs]")[0] == 0
     assert runs.load_config(run).epochs == 9

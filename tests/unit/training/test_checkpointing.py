@@ -1,4 +1,4 @@
-"""Between two steps: signals, who decides what becomes of a run once it is saved, and checkpoints every so often."""
+"""Checkpoints and stop signals between two steps."""
 
 import os
 import signal
@@ -8,13 +8,12 @@ from types import SimpleNamespace
 import pytest
 
 from fcn import runs
-from fcn.training import checkpointing
 from fcn.training.checkpointing import Checkpointing
 
 
 @contextmanager
 def handled(number: int, handler):
-    """Another handler waits for a signal before ours, as submitit's does."""
+    """Install a handler before ours, as submitit does."""
     before = signal.signal(number, handler)
     try:
         yield
@@ -23,7 +22,7 @@ def handled(number: int, handler):
 
 
 class Trainer(SimpleNamespace):
-    """What Checkpointing uses of one; `saved` has the checkpoints."""
+    """The attributes of a trainer that are used; `saved` lists the checkcheckpointing."""
 
     world_size = 1
     is_last_batch = False
@@ -40,27 +39,27 @@ def trainer():
 
 
 @contextmanager
-def begun(run_dir, trainer):
-    """The save points of a run that is about to make its first step."""
-    with Checkpointing(run_dir) as points:
-        points.on_train_start(trainer, None)
-        yield points
+def started(run_dir, trainer):
+    """Checkpointing of a run before its first step."""
+    with Checkpointing(run_dir) as checkpointing:
+        checkpointing.on_train_start(trainer, None)
+        yield checkpointing
 
 
 @pytest.mark.parametrize("number", runs.STOP_SIGNALS)
-def test_a_signal_saves_after_the_step_and_ends_with_its_number(number, trainer, tmp_path):
-    with handled(number, signal.SIG_DFL), begun(tmp_path, trainer) as stop:
-        stop.on_train_batch_end(trainer, None)
+def test_signal_saves_after_the_step_and_sets_the_exit_status(number, trainer, tmp_path):
+    with handled(number, signal.SIG_DFL), started(tmp_path, trainer) as checkpointing:
+        checkpointing.on_train_batch_end(trainer, None)
         os.kill(os.getpid(), number)
         assert trainer.saved == []
         with pytest.raises(SystemExit) as end:
-            stop.on_train_batch_end(trainer, None)
+            checkpointing.on_train_batch_end(trainer, None)
     assert end.value.code == 128 + number
     assert trainer.saved == [tmp_path / runs.LAST]
 
 
-def test_who_waited_for_the_signals_decides_after_the_run_is_saved(trainer, tmp_path):
-    """As submitit does: at SIGTERM the run goes on, at its own signal it ends; both at once."""
+def test_earlier_handlers_are_called_after_saving(trainer, tmp_path):
+    """Like those of submitit: SIGTERM is ignored, another signal ends the run; here both arrive together."""
     seen = []
 
     def requeue(number, frame):
@@ -73,21 +72,21 @@ def test_who_waited_for_the_signals_decides_after_the_run_is_saved(trainer, tmp_
     with (
         handled(signal.SIGTERM, bypass),
         handled(signal.SIGUSR2, requeue),
-        begun(tmp_path, trainer) as stop,
+        started(tmp_path, trainer) as checkpointing,
     ):
         for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGTERM):
             os.kill(os.getpid(), number)
         assert seen == []
-        stop.on_train_batch_end(trainer, None)
+        checkpointing.on_train_batch_end(trainer, None)
         assert seen == [(signal.SIGTERM, 1)]
         with pytest.raises(SystemExit) as end:
-            stop.on_train_batch_end(trainer, None)
+            checkpointing.on_train_batch_end(trainer, None)
     assert end.value.code == 144
     assert seen == [(signal.SIGTERM, 1), (signal.SIGUSR2, 2)]
 
 
-def test_a_second_ctrl_c_ends_at_once(trainer, tmp_path):
-    with begun(tmp_path, trainer):
+def test_second_ctrl_c_ends_immediately(trainer, tmp_path):
+    with started(tmp_path, trainer):
         os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(SystemExit) as end:
             os.kill(os.getpid(), signal.SIGINT)
@@ -95,44 +94,44 @@ def test_a_second_ctrl_c_ends_at_once(trainer, tmp_path):
 
 
 @pytest.mark.parametrize("number", runs.STOP_SIGNALS)
-def test_before_the_first_step_a_signal_ends_at_once(number, tmp_path):
-    """There is nothing to save, and decoding a set may take minutes."""
+def test_signal_before_the_first_step_ends_immediately(number, tmp_path):
+    """Decoding the images, which precedes it, may take minutes."""
     with Checkpointing(tmp_path), pytest.raises(SystemExit) as end:
         os.kill(os.getpid(), number)
     assert end.value.code == 128 + number
 
 
-def test_one_of_several_processes_does_not_leave_the_others_before_the_first_step(tmp_path, monkeypatch):
+def test_signal_before_the_first_step_does_not_end_one_of_several_ranks(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with Checkpointing(tmp_path) as stop:
+    with Checkpointing(tmp_path) as checkpointing:
         os.kill(os.getpid(), signal.SIGTERM)
-    assert stop.signals.received == [signal.SIGTERM]
+    assert checkpointing.signals.received == [signal.SIGTERM]
 
 
-def test_checkpoints_every_so_many_steps(trainer, tmp_path):
-    points = Checkpointing(tmp_path, steps=3)
+def test_checkpoints_by_steps(trainer, tmp_path):
+    checkpointing = Checkpointing(tmp_path, steps=3)
     for trainer.global_step in range(1, 9):
-        points.on_train_batch_end(trainer, None)
+        checkpointing.on_train_batch_end(trainer, None)
         assert len(trainer.saved) == trainer.global_step // 3
     trainer.global_step, trainer.is_last_batch = 9, True
-    points.on_train_batch_end(trainer, None)  # whose checkpoint comes after its validation
+    checkpointing.on_train_batch_end(trainer, None)  # saved after validation instead
     assert len(trainer.saved) == 2
 
 
-def test_checkpoints_every_so_many_minutes_since_the_last_one_whatever_asked_for_it(trainer, tmp_path, monkeypatch):
+def test_checkpoints_by_minutes_since_the_last_one(trainer, tmp_path, monkeypatch):
     clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(checkpointing.time, "monotonic", lambda: clock.now)
-    points = Checkpointing(tmp_path, minutes=2)
+    monkeypatch.setattr("fcn.training.checkpointing.time.monotonic", lambda: clock.now)
+    checkpointing = Checkpointing(tmp_path, minutes=2)
     saved_at = []
     for clock.now in range(0, 600, 50):
         before = len(trainer.saved)
-        points.on_train_batch_end(trainer, None)
+        checkpointing.on_train_batch_end(trainer, None)
         if len(trainer.saved) > before:
             saved_at.append(clock.now)
         if clock.now == 200:
-            points.save(trainer)
+            checkpointing.save(trainer)
     assert saved_at == [150, 350, 500]
-    trainer.is_global_zero = False  # whose clock does not count
+    trainer.is_global_zero = False  # only the clock of rank 0 counts
     clock.now = 10_000
-    points.on_train_batch_end(trainer, None)
+    checkpointing.on_train_batch_end(trainer, None)
     assert len(trainer.saved) == 4
