@@ -28,7 +28,7 @@ def test_torchvision_network_trains_and_predicts(folder, shapes_root, monkeypatc
     small = ("epochs=1", "data.crop_size=[32,32]", f"data.root={shapes_root}")
     status, out, err = type_in(monkeypatch, capsys, *TINY, *network, *small, "name=baseline")
     assert status == 0, err
-    assert "torchvision's lraspp_mobilenet_v3_large (weights: trunk: none)" in out
+    assert "torchvision's lraspp_mobilenet_v3_large (weights: backbone: none)" in out
     predictor = fcn.load(run_of(folder, "baseline"))
     image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
     theirs = segmentation.lraspp_mobilenet_v3_large(num_classes=6, weights=None, weights_backbone=None).eval()
@@ -45,7 +45,7 @@ def test_zero_epochs_save_the_initialised_network(folder, shapes_root, monkeypat
     status, out, err = type_in(monkeypatch, capsys, *options)
     assert status == 0, err
     run = run_of(folder, "kept")
-    assert f"not trained (epochs=0); the network is in {Path(*run.parts[-3:]) / runs.LAST}" in out
+    assert f"not trained (epochs=0); the initial network is in {Path(*run.parts[-3:]) / runs.LAST}" in out
     assert runs.read_summary(run)["status"] == "finished"
     torch.manual_seed(0)
     task = fcn.training.task.SegmentationTask(runs.load_config(run))

@@ -46,7 +46,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def typed(monkeypatch, capsys, *arguments: str, script: str | None = None) -> str:
+def run(monkeypatch, capsys, *arguments: str, script: str | None = None) -> str:
     options = {} if script is None else {"script": load_command(script)}
     status, out, err = type_in(monkeypatch, capsys, *arguments, **options)
     assert status == 0, err
@@ -55,16 +55,16 @@ def typed(monkeypatch, capsys, *arguments: str, script: str | None = None) -> st
 
 def test_own_images_from_check_to_prediction(folder, monkeypatch, capsys):
     classes = f"classes=[{','.join(CLASSES)}]"
-    assert "all 5 pairs are sound" in typed(monkeypatch, capsys, "root=mine", classes, script="prepare_voc")
-    out = typed(monkeypatch, capsys, "--config-dir", "presets", "experiment=mine")
+    assert "all 5 pairs are sound" in run(monkeypatch, capsys, "root=mine", classes, script="prepare_voc")
+    out = run(monkeypatch, capsys, "--config-dir", "presets", "experiment=mine")
     assert "voc: 3 training and 2 validation images, 3 classes, crops of 64x64" in out
-    (run,) = (folder / "outputs" / "mine").iterdir()
-    assert "big cat" in typed(monkeypatch, capsys, f"run={run}", "worst=0", script="evaluate")
-    evaluated = json.loads((run / "evaluation" / "val" / "evaluation.json").read_text())
-    summary = json.loads((run / "summary.json").read_text())
+    (run_dir,) = (folder / "outputs" / "mine").iterdir()
+    assert "big cat" in run(monkeypatch, capsys, f"run={run_dir}", "worst=0", script="evaluate")
+    evaluated = json.loads((run_dir / "evaluation" / "val" / "evaluation.json").read_text())
+    summary = json.loads((run_dir / "summary.json").read_text())
     assert evaluated["scores"]["mean_iou"] == summary["metrics"]["val/mean_iou"]
-    assert "val/iou/big cat" in (run / "metrics.csv").read_text()
-    typed(monkeypatch, capsys, f"run={run}", "input=mine/ImageSets/Segmentation/val.txt", script="predict")
+    assert "val/iou/big cat" in (run_dir / "metrics.csv").read_text()
+    run(monkeypatch, capsys, f"run={run_dir}", "input=mine/ImageSets/Segmentation/val.txt", script="predict")
     mask = Image.open(folder / "predictions" / "photo_4.png")
     assert mask.mode == "P"
     assert mask.size == Image.open("mine/JPEGImages/photo_4.jpg").size
@@ -75,9 +75,10 @@ def test_invalid_masks_are_reported_in_one_line(folder, monkeypatch, capsys):
     options = ("data=voc", "data.root=mine", "epochs=1", "batch_size=2", "data.cache=false", "trainer=cpu")
     status, _, err = type_in(monkeypatch, capsys, *options, "data.classes=[background,cat]", "data.crop_size=[64,64]")
     assert status == 1
-    assert ".png (values 2) must hold only 0 to 1 and 255; name every class in data.classes" in err
+    assert ".png (values 2) must " in err
+    assert "data.classes" in err
     mask = folder / "mine" / "SegmentationClass" / "photo_0.png"
-    Image.fromarray(np.asarray(Image.open(mask))).save(mask)  # without its palette: grey
+    Image.fromarray(np.asarray(Image.open(mask))).save(mask)  # a grey image without a palette
     status, out, _ = type_in(monkeypatch, capsys, "root=mine", script=load_command("prepare_voc"))
     assert status == 1
     assert "photo_0.png (mode L) must be a palette PNG" in out
@@ -87,7 +88,7 @@ def test_invalid_masks_are_reported_in_one_line(folder, monkeypatch, capsys):
 def test_own_classes_without_data_voc_name_the_remedy(folder, monkeypatch, capsys):
     status, _, err = type_in(monkeypatch, capsys, "data.root=mine", "data.classes=[background,cat,dog]", "epochs=1")
     assert status == 1
-    assert "use data=voc for images of your own" in err
+    assert "use data=voc" in err
 
 
 def convert(name: str) -> list[Image.Image]:

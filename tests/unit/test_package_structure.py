@@ -1,4 +1,4 @@
-"""The structure of the package: imports go one way, files stay small, the command line imports no torch."""
+"""Structure of the package: imports in one direction, short files, unique names, no torch in the command line."""
 
 import ast
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "fcn"
 
-# A package may import those above it and itself, none below; `data` and `models` do not import each other.
+# A package may import itself and the packages above it in this list; `data` and `models` do not import each other.
 LEVELS = [
     ["errors"],
     ["config"],
@@ -28,7 +28,7 @@ LEVEL = {package: number for number, packages in enumerate(LEVELS) for package i
 
 
 def modules() -> dict[str, Path]:
-    """Files of the package by the names of their modules."""
+    """Return the files of the package by module name."""
     paths = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
@@ -37,7 +37,7 @@ def modules() -> dict[str, Path]:
 
 
 def imported_packages(path: Path) -> set[str]:
-    """Packages below `fcn` that a file imports, also inside functions."""
+    """Return the packages below `fcn` that a file imports, also inside functions."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -61,16 +61,16 @@ def test_imports_go_one_way(module):
 
 
 @pytest.mark.parametrize("module", modules())
-def test_files_stay_small(module):
+def test_files_are_short(module):
     assert len(modules()[module].read_text().splitlines()) <= 310
 
 
-def test_configuration_files_stay_small():
+def test_configuration_files_are_short():
     for path in (PACKAGE.parent / "conf").rglob("*.yaml"):
         assert len(path.read_text().splitlines()) <= 32, path
 
 
-def test_the_command_line_imports_no_torch():
+def test_command_line_and_figures_import_no_torch():
     drawing = [name for name in modules() if name.startswith(("fcn.comparison", "fcn.visualization"))]
     imported = f"import sys, fcn.cli.train, {', '.join(drawing)}"
     code = f"{imported}; print(sorted({{name.split('.')[0] for name in sys.modules}}))"
@@ -86,7 +86,7 @@ SOURCES = sorted(path for top in ("fcn", "scripts", "hydra_plugins") for path in
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE.parent)))
-def test_files_of_others_are_data_and_never_code(path):
+def test_files_are_read_as_data_and_never_as_code(path):
     """docs/troubleshooting.md, Security."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
