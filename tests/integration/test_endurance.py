@@ -1,4 +1,4 @@
-"""Overnight: what a long run and a long sweep take of the machine does not grow.
+"""Memory, open files, threads and processes do not grow during a long run or a long sweep.
 
     pytest -n 0 -s -m exhaustive tests/integration/test_endurance.py
 
