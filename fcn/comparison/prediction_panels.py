@@ -16,7 +16,7 @@ from fcn.comparison.key_labels import differing_keys
 from fcn.comparison.row_contrast import validation_keys
 from fcn.comparison.run_comparison import RunComparison
 from fcn.comparison.run_records import BEST, ComparisonError, RunRecord
-from fcn.comparison.tables import format_number
+from fcn.comparison.tables import format_score
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,7 +87,7 @@ def _to_arrays(sample: Mapping[str, Tensor]) -> tuple[NDArray[np.uint8], NDArray
 
 
 def _caption(comparison: RunComparison, chosen: Sequence[tuple[RunGroup, RunRecord]], split: str) -> str:
-    names = (f"row {group.number} {run.path.name} ({format_number(run.metrics[BEST])})" for group, run in chosen)
+    names = (f"row {group.number} {run.path.name} ({format_score(run.metrics[BEST])})" for group, run in chosen)
     omitted = len(comparison.groups) - len(chosen)
     note = f"; {omitted} more rows are not drawn" if omitted else ""
     return f"images evenly spread over {split}; the run of best mean IoU of each row: {', '.join(names)}{note}"

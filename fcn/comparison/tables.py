@@ -76,15 +76,15 @@ def class_table(contrast: RowContrast) -> Table:
     rows = []
     for index in order:
         interval = "" if difference.problem else _format_interval(difference.lows[index], difference.highs[index])
-        ious = [format_number(iou[index]) for iou in contrast.ious]
-        rows.append([contrast.classes[index], *ious, f"{format_number(deltas[index], sign=True)} {interval}".strip()])
+        ious = [format_score(iou[index]) for iou in contrast.ious]
+        rows.append([contrast.classes[index], *ious, f"{format_score(deltas[index], sign=True)} {interval}".strip()])
     return Table(["class", "A", "B", f"A {MINUS} B"], rows, [False, True, True, True])
 
 
 def runs_table(comparison: RunComparison) -> Table:
     """Return a row per run: its group, seed, state, best mean IoU and directory."""
     rows: list[list[Any]] = [
-        [group.number, run.config["seed"], run.state, format_number(run.metrics.get(BEST, math.nan)), run.path]
+        [group.number, run.config["seed"], run.state, format_score(run.metrics.get(BEST, math.nan)), run.path]
         for group in comparison.groups
         for run in group.runs
     ]
@@ -102,10 +102,10 @@ def format_mean_sd(statistic: SeedStatistic, *, known_count: int = 1) -> str:
         return DASH
     spread = f" ± {statistic.sd:.{_decimals(statistic.mean)}f}" if statistic.count > 1 else ""
     count = f" ({statistic.count})" if statistic.count != known_count else ""
-    return f"{format_number(statistic.mean)}{spread}{count}"
+    return f"{format_score(statistic.mean)}{spread}{count}"
 
 
-def format_number(value: float, *, sign: bool = False) -> str:
+def format_score(value: float, *, sign: bool = False) -> str:
     """Return a number with three decimals, fewer for large values; a dash for NaN."""
     if not math.isfinite(value):
         return DASH
@@ -120,11 +120,11 @@ def _format_difference(difference: ScoreDifference) -> str:
     if difference.problem:
         return DASH
     interval = _format_interval(difference.low, difference.high)
-    return f"{format_number(difference.value, sign=True)} {interval}".strip()
+    return f"{format_score(difference.value, sign=True)} {interval}".strip()
 
 
 def _format_interval(low: float, high: float) -> str:
-    return "" if math.isnan(low) else f"[{format_number(low, sign=True)}, {format_number(high, sign=True)}]"
+    return "" if math.isnan(low) else f"[{format_score(low, sign=True)}, {format_score(high, sign=True)}]"
 
 
 def _decimals(value: float) -> int:

@@ -10,7 +10,7 @@ from rich.console import Console
 from fcn.comparison.grouping import SeedStatistic
 from fcn.comparison.row_contrast import contrast_rows
 from fcn.comparison.run_comparison import compare_runs
-from fcn.comparison.tables import format_mean_sd, format_number, main_table
+from fcn.comparison.tables import format_mean_sd, format_score, main_table
 from fcn.comparison.terminal_tables import to_terminal
 from fcn.comparison.text_formats import escape_markdown, to_csv, to_markdown
 from tests.comparisons import make_evaluation, make_run, random_confusions
@@ -141,7 +141,7 @@ def test_markdown_is_escaped(text, expected):
     ],
 )  # fmt: skip
 def test_number_format(value, sign, text):
-    assert format_number(value, sign=sign) == text
+    assert format_score(value, sign=sign) == text
 
 
 @pytest.mark.parametrize(
