@@ -102,7 +102,7 @@ def _place(error: BaseException) -> str:
 
 
 def describe_failure(error: BaseException, values: Mapping[str, Any]) -> str | None:
-    """Describe a failure of disk, memory, device or another process with a remedy; None for any other exception.
+    """Describe a failure of disk, memory, cluster or another process with a remedy; None for any other exception.
 
     Args:
         error: the exception.
@@ -122,6 +122,8 @@ def describe_failure(error: BaseException, values: Mapping[str, Any]) -> str | N
         or (isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(text))
     ):
         return _describe_memory(text, values)
+    if type(error).__module__.startswith("submitit."):  # for example sbatch does not know the partition
+        return f"submitit could not execute the job: {message_line(text)}"
     if isinstance(error, RuntimeError) and LOST_CONNECTION.search(text):
         return "lost connection to another rank; see its error, or check the network between the ranks"
     if isinstance(error, RuntimeError) and NO_RESPONSE.search(text):

@@ -79,7 +79,7 @@ def test_sweep_is_submitted_to_slurm_as_an_array(monkeypatch, capsys, tmp_path):
     options = ("hydra/launcher=slurm", "hydra.launcher.partition=none", "hydra.launcher.gpus_per_node=8")
     status, _, err = type_in(monkeypatch, capsys, "-m", *options, "lr=0.1,0.2")
     assert status == 1
-    assert err.splitlines()[-1] == "error: FailedJobError: no such partition"  # sbatch's own line stands above
+    assert err.splitlines()[-1] == "error: submitit could not execute the job: no such partition"
     submitted = (tmp_path / "submitted.sh").read_text()
     for line in (
         "--array=0-1%2",
