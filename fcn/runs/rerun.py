@@ -104,7 +104,7 @@ def report_differences(copy: Path) -> None:
         CheckpointError: if the run no longer exists.
     """
     run = Path(str(runs.load_config(copy).rerun))
-    report = compare_runs(run, copy)
+    report = compare_with_copy(run, copy)
     runs.write_text(copy / REPORT, json.dumps(report, indent=2) + "\n")
     for line in format_report(report):
         print(line)
@@ -112,7 +112,7 @@ def report_differences(copy: Path) -> None:
         raise RunDiffers(f"{copy} differs from {run}, which it repeats; see {copy / REPORT}")
 
 
-def compare_runs(run: Path, copy: Path) -> dict[str, Any]:
+def compare_with_copy(run: Path, copy: Path) -> dict[str, Any]:
     """Compare the weights of last.ckpt, the metrics of summary.json and the origin of two runs.
 
     Returns:
@@ -207,7 +207,7 @@ def _first_difference(ours: Sequence[Mapping[str, str]], theirs: Sequence[Mappin
 
 
 def format_report(report: Mapping[str, Any]) -> list[str]:
-    """Return the lines of a report of `compare_runs` that are printed."""
+    """Return the lines of a report of `compare_with_copy` that are printed."""
     weights, metrics, first = report["weights"], report["metrics"], report["first"]
     causes = [f"{key} {_format_change(pair)}" for key, pair in report["causes"].items()]
     if len(causes) > MAX_CAUSES:

@@ -2,7 +2,7 @@
 
 Ranks wait for each other in every step, so that one stalled rank stops all. A thread in every rank publishes the
 progress of its rank in a store of torch.distributed and reads that of the others. When no rank has made progress for
-the timeout, every thread comes to the same result and ends its process. The training itself only counts.
+the timeout, every thread comes to the same result and ends its process. The main thread only increments counters.
 """
 
 from __future__ import annotations

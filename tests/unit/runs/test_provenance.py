@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from fcn.data.fingerprint import fingerprint
-from fcn.data.voc import Pair
 from fcn.runs import provenance
 from fcn.runs.provenance import Code, save_diff
 
@@ -111,18 +109,14 @@ def test_diff_is_independent_of_git_settings(checkout, monkeypatch):
     assert read_code(checkout) == plain
 
 
-def test_folder_without_repository_has_no_commit(tmp_path):
-    assert read_code(write_package(tmp_path / "installed")) == Code(None, b"")
-
-
-def test_repository_without_commit(tmp_path):
-    git(write_package(tmp_path / "begun"), "init", "--quiet")
-    git(tmp_path / "begun", "add", "--all")
-    assert read_code(tmp_path / "begun") == Code(None, b"")
-
-
-def test_repository_around_an_installed_package_is_ignored(checkout):
-    assert read_code(write_package(checkout / "venv" / "site-packages")) == Code(None, b"")
+def test_no_commit_without_repository_commit_or_own_files(checkout, tmp_path):
+    folder = write_package(tmp_path / "installed")
+    assert read_code(folder) == Code(None, b"")
+    git(folder, "init", "--quiet")
+    git(folder, "add", "--all")
+    assert read_code(folder) == Code(None, b"")
+    inside_another_repository = write_package(checkout / "venv" / "site-packages")
+    assert read_code(inside_another_repository) == Code(None, b"")
 
 
 def test_checkout_inside_a_larger_repository(tmp_path):
@@ -190,39 +184,3 @@ def test_provenance_describes_code_versions_and_machine():
 )
 def test_driver_version(line, version):
     assert provenance.driver_version(line) == version
-
-
-def pairs_below(root: Path, sizes: dict[str, tuple[int, int]]) -> list[Pair]:
-    """Write pairs whose image and mask have these sizes in bytes."""
-    root.mkdir()
-    pairs = [Pair(name, root / f"{name}.jpg", root / f"{name}.png") for name in sizes]
-    for pair in pairs:
-        pair.image.write_bytes(bytes(sizes[pair.name][0]))
-        pair.mask.write_bytes(bytes(sizes[pair.name][1]))
-    return pairs
-
-
-SIZES = {"2007_000032": (11, 7), "2007_000039": (5, 3)}
-
-
-def test_fingerprint_is_a_hash_of_names_and_sizes(tmp_path):
-    text = b"2007_000032 11 7\n2007_000039 5 3\n"
-    expected = {"images": 2, "sha256": hashlib.sha256(text).hexdigest()}
-    assert fingerprint(pairs_below(tmp_path / "here", SIZES)) == expected
-    assert fingerprint(pairs_below(tmp_path / "there", SIZES)) == expected
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"2007_000032": (11, 7)},
-        dict(reversed(SIZES.items())),
-        {**SIZES, "2007_000039": (6, 3)},
-        {**SIZES, "2007_000039": (5, 2)},
-        {"2007_000032": (11, 7), "2007_000033": (5, 3)},
-    ],
-    ids=["one less", "another order", "another image", "another mask", "another name"],
-)
-def test_fingerprint_differs_for_other_data(tmp_path, other):
-    whole = fingerprint(pairs_below(tmp_path / "a", SIZES))
-    assert fingerprint(pairs_below(tmp_path / "b", other))["sha256"] != whole["sha256"]

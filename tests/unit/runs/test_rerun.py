@@ -13,7 +13,7 @@ from fcn.runs.checkpoints import CheckpointError
 from fcn.runs.rerun import (
     MAX_CAUSES,
     RunDiffers,
-    compare_runs,
+    compare_with_copy,
     format_report,
     prepare_copy,
     report_differences,
@@ -65,7 +65,7 @@ def changed(name, value):
 
 
 def test_identical_copy(write):
-    report = compare_runs(write("run"), write("copied"))
+    report = compare_with_copy(write("run"), write("copied"))
     assert report["same"] is True
     assert report["weights"] == {"compared": 3, "differing": [], "largest_difference": None, "largest_in": None}
     assert report["metrics"] == {"compared": 3, "differing": {}}
@@ -75,7 +75,7 @@ def test_identical_copy(write):
 def test_difference_of_one_ulp_in_one_weight(write):
     weight = WEIGHTS["model.score.weight"].clone()
     weight[2, 3] = torch.nextafter(torch.tensor(1.0), torch.tensor(2.0))
-    report = compare_runs(write("run"), write("copy", weights=changed("model.score.weight", weight)))
+    report = compare_with_copy(write("run"), write("copy", weights=changed("model.score.weight", weight)))
     assert report["same"] is False
     assert report["weights"]["differing"] == ["model.score.weight"]
     assert report["weights"]["largest_difference"] == 2.0**-23
@@ -98,7 +98,7 @@ def test_difference_of_one_ulp_in_one_weight(write):
     ids=["count", "minus zero", "was NaN", "shape", "type", "more", "fewer", "layout"],
 )  # fmt: skip
 def test_weights_are_compared_bit_by_bit(write, weights, differing, distance):
-    report = compare_runs(write("run"), write("copy", weights=weights))
+    report = compare_with_copy(write("run"), write("copy", weights=weights))
     assert report["weights"]["differing"] == differing
     assert report["weights"]["largest_difference"] == distance
     assert report["same"] is not bool(differing)
@@ -109,7 +109,7 @@ def test_metrics_are_compared_exactly(write):
     for number, metrics in enumerate(
         [{**METRICS, "val/loss": math.nextafter(2.5, 3)}, {**METRICS, "val/iou/cat": 0.0}]
     ):
-        report = compare_runs(run, write(f"copy{number}", metrics=metrics))
+        report = compare_with_copy(run, write(f"copy{number}", metrics=metrics))
         assert report["same"] is False
         assert len(report["metrics"]["differing"]) == 1
     assert report["metrics"]["differing"] == {"val/iou/cat": [None, 0.0]}
@@ -119,8 +119,8 @@ def test_time_and_memory_are_not_compared(write):
     """Except the IoU of a class with such a name."""
     measured = {"images_per_second": 3.0, "epoch_seconds": 2.0, "train/memory_gib": 1.0}
     run, row = write("run", metrics={**METRICS, **measured}), {**ROWS[0], **measured}
-    assert compare_runs(run, write("copied", rows=[row, ROWS[1]]))["same"]
-    named = compare_runs(run, write("memory", metrics={**METRICS, "val/iou/memory": 0.5}))
+    assert compare_with_copy(run, write("copied", rows=[row, ROWS[1]]))["same"]
+    named = compare_with_copy(run, write("memory", metrics={**METRICS, "val/iou/memory": 0.5}))
     assert named["metrics"]["differing"] == {"val/iou/memory": [None, 0.5]}
 
 
@@ -138,7 +138,7 @@ def test_time_and_memory_are_not_compared(write):
     ],
 )
 def test_first_differing_scalar(write, rows, first):
-    assert compare_runs(write("run"), write("copy", rows=rows))["first"] == first
+    assert compare_with_copy(write("run"), write("copy", rows=rows))["first"] == first
 
 
 def test_causes_are_differences_of_configuration_and_origin(write):
@@ -146,7 +146,7 @@ def test_causes_are_differences_of_configuration_and_origin(write):
     config = Config(name="other", lr=0.5, rerun=str(run), data=DataConfig(root="elsewhere"))
     versions = {"torch": "2.16.0", "numpy": "2.4.6", "pillow": "13.0.0"}  # the earlier run did not record pillow's
     again = write("copy", config=config, git_diff_sha256="c" * 64, versions=versions, hardware={"host": "two"})
-    assert compare_runs(run, again)["causes"] == {
+    assert compare_with_copy(run, again)["causes"] == {
         "lr": [0.001, 0.5],
         "git_diff_sha256": [None, "c" * 64],
         "versions.torch": ["2.15.0", "2.16.0"],
@@ -160,7 +160,7 @@ def test_key_unknown_to_an_earlier_version_is_not_a_cause(write):
     content = torch.load(run / runs.LAST, weights_only=True)
     del content["config"]["rerun"], content["config"]["model"]["border"]
     torch.save(content, run / runs.LAST)
-    assert compare_runs(run, again)["causes"] == {}
+    assert compare_with_copy(run, again)["causes"] == {}
 
 
 def test_report_of_an_identical_copy(write, capsys):
@@ -192,14 +192,14 @@ def test_report_of_a_differing_copy_names_likely_causes(write, capsys):
 
 
 def test_report_without_known_cause(write):
-    report = compare_runs(write("run"), write("copy", metrics={**METRICS, "val/loss": 2.0}))
+    report = compare_with_copy(write("run"), write("copy", metrics={**METRICS, "val/loss": 2.0}))
     assert format_report(report)[-1].startswith("because? configuration, code, data, versions and machine are the same")
 
 
 def test_printed_causes_are_limited(write):
     versions = {str(number): "1" for number in range(20)}
     newer = dict.fromkeys(versions, "2")
-    printed = format_report(compare_runs(write("run", versions=versions), write("copy", versions=newer)))
+    printed = format_report(compare_with_copy(write("run", versions=versions), write("copy", versions=newer)))
     assert len(printed) == 1 + MAX_CAUSES + 1
     assert printed[-1] == "         and 12 more in rerun.json"
 
