@@ -32,7 +32,7 @@ from fcn.config.choices import (
     ScoreInit,
 )
 from fcn.config.messages import nearest
-from fcn.config.resumable_keys import NEUTRAL, changes, check_changes
+from fcn.config.resumable_keys import NEUTRAL, changed_keys, check_resumable
 from fcn.config.rules import ConfigError, check_batch_size, check_inference
 from fcn.config.schema import (
     IGNORE_INDEX,
@@ -89,10 +89,10 @@ __all__ = [
     "ScoreInit",
     "ShapesConfig",
     "TrainerConfig",
-    "changes",
+    "changed_keys",
     "check_batch_size",
-    "check_changes",
     "check_inference",
+    "check_resumable",
     "flatten",
     "load",
     "nearest",

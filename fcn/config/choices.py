@@ -1,7 +1,4 @@
-"""The values of keys that take one of a few names, in their own order.
-
-Members are lower case: OmegaConf reads an enum by member name, so it is what users type.
-"""
+"""Keys with a fixed set of values."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ from enum import Enum
 
 
 class Choice(str, Enum):
-    """One of a few names. Members are lower case: OmegaConf reads an enum by member name, so it is what users type."""
+    """Base of the enumerations. OmegaConf reads an enumeration by member name, so members are lower case."""
 
     def __str__(self) -> str:
         return str(self.value)
@@ -21,7 +18,7 @@ class DatasetName(Choice):
 
 
 class Protocol(Choice):
-    """voc: void pixels count nowhere. d2l: as in the chapter, see `DataConfig.protocol`."""
+    """voc: void pixels are ignored. d2l: void counts as background, see `DataConfig.protocol`."""
 
     voc = "voc"
     d2l = "d2l"
@@ -43,7 +40,7 @@ class BackboneName(Choice):
 
 
 class ModelName(Choice):
-    """The FCNs, and torchvision's segmentation networks to compare with, which are named head_trunk."""
+    """The FCNs, and torchvision's segmentation networks for comparison, whose names are head_backbone."""
 
     fcn32s = "fcn32s"
     fcn16s = "fcn16s"
@@ -54,10 +51,10 @@ class ModelName(Choice):
     lraspp_mobilenet_v3_large = "lraspp_mobilenet_v3_large"
 
     @property
-    def trunk(self) -> BackboneName | None:
-        """The trunk that torchvision builds this network on; None for the FCNs, which take any."""
-        _, _, trunk = self.value.partition("_")
-        return BackboneName(trunk) if trunk else None
+    def backbone(self) -> BackboneName | None:
+        """Backbone of a torchvision network; None for the FCNs, which take any backbone."""
+        _, _, name = self.value.partition("_")
+        return BackboneName(name) if name else None
 
 
 class Init(Choice):
@@ -121,7 +118,7 @@ class Precision(Choice):
 
 
 class Algorithm(Choice):
-    """How a transposed convolution is computed; see `fcn.models.upsampling`."""
+    """Algorithm of a transposed convolution; see `fcn.models.upsampling`."""
 
     auto = "auto"
     transposed = "transposed"

@@ -45,8 +45,8 @@ def register_schema(schema: type) -> None:
 
 def _backbone_of(name: ModelName | str) -> str:
     """Return the backbone of a torchvision network, given its name."""
-    backbone = ModelName(str(name)).trunk
+    backbone = ModelName(str(name)).backbone
     if backbone is None:
-        known = ", ".join(model for model in ModelName if model.trunk)
+        known = ", ".join(model for model in ModelName if model.backbone)
         raise ConfigError(f"model.name (={name}) must be one of torchvision's under model=torchvision: {known}")
     return backbone.value

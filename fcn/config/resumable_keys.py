@@ -1,4 +1,4 @@
-"""What may change in a configuration between two executions of a run."""
+"""Keys that may change when a run is resumed."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ NEUTRAL = (
     "data.cache_dir", "trainer.log_every", "trainer.sample_images", "trainer.checkpoint_steps",
     "trainer.checkpoint_minutes", "trainer.timeout_minutes", "trainer.devices",
 )  # fmt: skip
-"""Keys that never change a weight or a score. The number of processes does: it is compared as it is, not as typed."""
+"""Keys without effect on weights and scores. The number of processes has one: its actual value is compared instead."""
 
 FIXED = ("batch_size", "data", "model", "backbone", "optim.name", "optim.decay_all", "optim.bias_lr_multiplier")
-"""Keys and groups that decide which images a step has, or which weights and groups of them there are: another run."""
+"""Keys and groups that determine the images of a step or the weights; changing them requires a new run."""
 
 MOVABLE = ("data.on_device",)
-"""What of the fixed groups may change by name: it gives the same pixels up to the rounding of colour jitter."""
+"""Keys of the fixed groups that `allow` may name: the pixels differ only by rounding in colour jitter."""
 
 Changes = dict[str, list[Any]]
 
 
-def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Changes:
-    """Keys whose value matters and differs, with both values, from flat configurations.
+def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> Changes:
+    """Return the keys with different values in two flat configurations, except neutral ones, with both values.
 
-    A key that only one of them knows is left out: the other is of another version, and meant its default.
+    A key of only one of them is left out: the other is of another version, where the default applied.
     """
     return {
         key: [value, after[key]]
@@ -37,33 +37,33 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Changes:
     }
 
 
-def check_changes(found: Changes, *, allowed: Collection[str], run: str) -> None:
-    """Check that a run may go on with changes, whose bits are not those of the run left alone.
+def check_resumable(changes: Changes, *, allowed: Collection[str], run: str) -> None:
+    """Check that a run can be resumed with changed keys; its result is then no longer bit-identical.
 
     Args:
-        found: from `changes`.
+        changes: from `changed_keys`.
         allowed: keys or groups named by `allow`.
-        run: what to call the run.
+        run: name of the run for messages.
 
     Raises:
-        ConfigError: naming the first change that may not be, or all that must be allowed by name.
+        ConfigError: naming the first key that must not change, or all that `allow` must name.
     """
     known = {*schema_fields(Config), *(key.partition(".")[0] for key in schema_fields(Config))}
     for name in allowed:
         if name not in known and not any(key.startswith(f"{name}.") for key in known):
             raise ConfigError(f"allow (={name}) must name keys or groups{nearest(name, known)}")
-    for key, (old, new) in found.items():
+    for key, (old, new) in changes.items():
         if _is_in(key, FIXED) and key not in MOVABLE:
             raise ConfigError(
-                f"{key} (={new}) was {old} in {run} so far, and must stay; begin a new run, with model.init_from=... "
-                "from the weights of this one"
+                f"{key} (={new}) must stay {old} in {run}; start a new run, with model.init_from=... for the weights "
+                "of this one"
             )
-    if missing := [key for key in found if not _is_in(key, allowed)]:
-        changed = ", ".join(f"{key} (={found[key][1]}) was {found[key][0]}" for key in missing)
-        remedy = f"to go on with other bits than the run left alone, add allow=[{','.join(missing)}]"
-        raise ConfigError(f"{changed} in {run} so far; {remedy}")
+    if missing := [key for key in changes if not _is_in(key, allowed)]:
+        changed = ", ".join(f"{key} (={changes[key][1]}) was {changes[key][0]}" for key in missing)
+        remedy = f"to resume with a result that is no longer bit-identical, add allow=[{','.join(missing)}]"
+        raise ConfigError(f"{changed} in {run}; {remedy}")
 
 
 def _is_in(key: str, names: Iterable[str]) -> bool:
-    """Whether the key or a group that it is in has one of the names."""
+    """Whether `names` holds the key or one of its groups."""
     return any(key == name or key.startswith(f"{name}.") for name in names)

@@ -1,4 +1,4 @@
-"""The rules of a configuration: ranges, unknown keys, and what keys demand of each other."""
+"""Rules of a configuration: known keys, ranges, and conditions between keys."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from fcn.errors import UserError
 
 
 class ConfigError(UserError):
-    """A configuration that breaks a rule: its message names the key, its value, the rule and the remedy."""
+    """An invalid configuration: the message names the key, its value, the rule and the remedy."""
 
 
 def check_keys(values: Mapping[Any, Any], schema: type) -> None:
@@ -58,7 +58,7 @@ def check_ranges(values: Mapping[str, Any], schema: type) -> None:
 
 
 def check_run(config: Config) -> None:
-    """Check what the keys of a run demand of each other.
+    """Check the conditions between keys of a run.
 
     Raises:
         ConfigError: naming key, value, rule and remedy of the first rule that is broken.
@@ -94,14 +94,14 @@ def _check_lists(config: Config) -> None:
 def _check_rules(config: Config) -> None:
     low, high = config.data.augmentation.scale
     if low > high:
-        raise ConfigError(f"data.augmentation.scale (=[{low}, {high}]) must rise; use [{high},{low}]")
+        raise ConfigError(f"data.augmentation.scale (=[{low}, {high}]) must be in ascending order; use [{high},{low}]")
     _check_names(config)
     if config.optim.nesterov and config.optim.momentum == 0:
-        raise ConfigError("optim.nesterov (=true) needs optim.momentum above 0; use optim.momentum=0.9")
+        raise ConfigError("optim.nesterov (=true) must have optim.momentum above 0; use optim.momentum=0.9")
     _check_model(config)
     check_batch_size(config, config.trainer.devices or 1)
     if config.trainer.precision is Precision.fp16 and config.trainer.accelerator is Accelerator.cpu:
-        raise ConfigError("trainer.precision (=fp16) needs a GPU; use bf16 or fp32 on the CPU")
+        raise ConfigError("trainer.precision (=fp16) must run on a GPU; use bf16 or fp32 on the CPU")
 
 
 def _check_names(config: Config) -> None:
@@ -112,62 +112,62 @@ def _check_names(config: Config) -> None:
         )
     if len(set(classes)) < len(classes):
         twice = next(each for each in classes if classes.count(each) > 1)
-        raise ConfigError(f"data.classes must not repeat a name; {twice} stands there more than once")
+        raise ConfigError(f"data.classes must be different names; {twice} occurs more than once")
     if unfit := [each for each in classes if not each.strip() or not each.isprintable()]:
-        raise ConfigError(f"data.classes must be names that can be printed in one line; {unfit[0]!r} is none")
+        raise ConfigError(f"data.classes must be printable names; {unfit[0]!r} is not")
     if not name or not name.isprintable() or Path(name).is_absolute() or ".." in Path(name).parts:
         raise ConfigError(f"name (={name!r}) must be a folder below outputs/, such as name=my_runs")
     if "" in (config.resume, config.rerun):
-        raise ConfigError("resume and rerun must be run directories, not ''; is a variable of the shell empty?")
+        raise ConfigError("resume and rerun must be run directories, not ''; check for an empty shell variable")
 
 
 def _check_model(config: Config) -> None:
-    name, trunk, backbone = config.model.name, config.model.name.trunk, config.backbone
-    if trunk and (backbone.name is not trunk or backbone.output_stride):
+    name, required, backbone = config.model.name, config.model.name.backbone, config.backbone
+    if required and (backbone.name is not required or backbone.output_stride):
         raise ConfigError(
-            f"model.name (={name}) is torchvision's network on {trunk}, so that backbone.name (={backbone.name}) must "
-            f"be {trunk} and backbone.output_stride null; use model=torchvision model.name={name}"
+            f"backbone.name (={backbone.name}) must be {required} and backbone.output_stride null for model.name "
+            f"(={name}); use model=torchvision model.name={name}"
         )
-    if config.model.weights is not PublishedWeights.none and not trunk:
+    if config.model.weights is not PublishedWeights.none and not required:
         raise ConfigError(
-            f"model.weights (={config.model.weights}) are torchvision's, and model.name (={name}) is none of its "
-            "networks; use model=torchvision, or model.init_from=<run> to begin with a run's weights"
+            f"model.weights (={config.model.weights}) must have a torchvision network, not model.name (={name}); use "
+            "model=torchvision, or model.init_from=<run> for the weights of a run"
         )
 
 
 def check_batch_size(config: Config, processes: int) -> None:
-    """Check that `processes` can share a batch; how many there are is known only when a run is started.
+    """Check that `processes` can share a batch; their number is known only when a run starts.
 
     Raises:
         ConfigError: if they cannot.
     """
     if config.batch_size % processes:
         raise ConfigError(
-            f"batch_size (={config.batch_size}) must be divisible by the number of processes (={processes}), because "
-            f"it counts the images of all of them; use batch_size={max(1, config.batch_size // processes) * processes}"
+            f"batch_size (={config.batch_size}) must be divisible by the number of processes (={processes}), which "
+            f"share its images; use batch_size={max(1, config.batch_size // processes) * processes}"
         )
     parts = config.trainer.accumulate
     if config.batch_size // processes % parts:
         raise ConfigError(
-            f"trainer.accumulate (={parts}) must divide the {config.batch_size // processes} images of a process, "
-            f"because all parts of a step are equally large; use a divisor, or batch_size={processes * parts}"
+            f"trainer.accumulate (={parts}) must divide the {config.batch_size // processes} images of a process "
+            f"into equal parts; use a divisor, or batch_size={processes * parts}"
         )
     if config.model.name is ModelName.deeplabv3_resnet50 and config.batch_size < 2 * processes * parts:
         raise ConfigError(
-            f"batch_size (={config.batch_size}) must be at least 2 per process and part for {config.model.name}, whose "
-            f"image pooling is normalised over the images of a batch; use batch_size={2 * processes * parts}"
+            f"batch_size (={config.batch_size}) must be at least 2 per process and part for {config.model.name}, "
+            f"because its image pooling uses batch norm; use batch_size={2 * processes * parts}"
         )
 
 
 def check_inference(config: InferenceConfig) -> None:
-    """Check what the keys of inference demand of each other.
+    """Check the conditions between keys of inference.
 
     Raises:
         ConfigError: naming key, value, rule and remedy of the first rule that is broken.
     """
     if len(config.tile_size) != 2 or any(side % 32 for side in config.tile_size):
         raise ConfigError(
-            f"tile_size (={config.tile_size}) must be two multiples of 32, the coarsest stride: [320,480], height first"
+            f"tile_size (={config.tile_size}) must be two multiples of 32, height and width; use [320,480]"
         )
     if not config.scales:
-        raise ConfigError("scales (=[]) must name at least one scale; use scales=[1.0]")
+        raise ConfigError("scales (=[]) must have at least one scale; use scales=[1.0]")

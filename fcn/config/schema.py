@@ -1,6 +1,6 @@
-"""Schema of conf/: every key with its default, its meaning, its unit and its range.
+"""Schema of the configuration: every key with its default, meaning, unit and range.
 
-The defaults of the project live here and nowhere else; the YAML files of conf/ say what differs.
+This is the only place for defaults; the YAML files of conf/ list the differences.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from fcn.config.choices import (
 )
 
 IGNORE_INDEX = 255
-"""Mask value of void pixels, which count in no loss and in no metric."""
+"""Mask value of void pixels, which are ignored by losses and metrics."""
 
 VOC_CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -40,7 +40,7 @@ VOC_CLASSES = (
 
 
 def setting(default: Any, meaning: str, *, low: float | None = None, high: float | None = None) -> Any:
-    """A dataclass field with its meaning and its inclusive range (for a list, the range of every element)."""
+    """Return a dataclass field with its meaning and its inclusive range (for a list, the range of each element)."""
     metadata = {"meaning": meaning, "low": low, "high": high}
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -49,151 +49,176 @@ def setting(default: Any, meaning: str, *, low: float | None = None, high: float
 
 @dataclass(kw_only=True, slots=True)
 class AugmentationConfig:
-    """Random changes of a training image. The defaults change nothing: the chapter's plain random crop."""
+    """Random augmentation of a training image. The defaults only crop at random, as d2l does."""
 
-    scale: list[float] = setting([1.0, 1.0], "range of the random scale, relative to native size", low=0.1, high=10)
+    scale: list[float] = setting([1.0, 1.0], "range of the random scale, relative to the native size", low=0.1, high=10)
     flip: float = setting(0.0, "probability of a horizontal flip", low=0, high=1)
-    brightness: float = setting(0.0, "factor drawn from [1 - b, 1 + b]", low=0, high=1)
-    contrast: float = setting(0.0, "factor drawn from [1 - c, 1 + c]", low=0, high=1)
-    saturation: float = setting(0.0, "factor drawn from [1 - s, 1 + s]", low=0, high=1)
-    hue: float = setting(0.0, "shift drawn from [-h, h], in turns of the colour circle", low=0, high=0.5)
+    brightness: float = setting(0.0, "brightness factor, drawn from [1 - b, 1 + b]", low=0, high=1)
+    contrast: float = setting(0.0, "contrast factor, drawn from [1 - c, 1 + c]", low=0, high=1)
+    saturation: float = setting(0.0, "saturation factor, drawn from [1 - s, 1 + s]", low=0, high=1)
+    hue: float = setting(0.0, "hue shift, drawn from [-h, h], in turns of the colour circle", low=0, high=0.5)
 
 
 @dataclass(kw_only=True, slots=True)
 class ShapesConfig:
-    """Size and seed of the embedded set (`data=shapes`)."""
+    """Size and seed of the built-in synthetic dataset (`data=shapes`)."""
 
-    num_train: int = setting(400, "training images", low=1)
-    num_val: int = setting(80, "validation images", low=1)
-    seed: int = setting(0, "seed of the drawings; the run's seed is another", low=0)
+    num_train: int = setting(400, "number of training images", low=1)
+    num_val: int = setting(80, "number of validation images", low=1)
+    seed: int = setting(0, "seed of the images, independent of the seed of the run", low=0)
 
 
 @dataclass(kw_only=True, slots=True)
 class DataConfig:
-    """The images. Validation is always on whole images at native size."""
+    """Dataset, crops and loading. Validation always uses whole images at native size."""
 
     name: DatasetName = setting(
-        DatasetName.shapes, "shapes: the embedded set; voc: VOC2012, or what has its layout, on disk"
+        DatasetName.shapes, "shapes: built-in synthetic dataset; voc: VOC2012, or another dataset in its layout"
     )
-    root: str = setting("data", "folder of VOCdevkit/VOC2012, or of JPEGImages; where the embedded set is drawn")
-    download: bool = setting(False, "fetch VOC2012 (2 GB) into root when it is absent")
-    train_split: str = setting("train", "a list in ImageSets/Segmentation; train_aug uses SegmentationClassAug")
-    val_split: str = setting("val", "a list in ImageSets/Segmentation")
-    classes: list[str] = setting(list(VOC_CLASSES), "names in the order of the mask indices; 0 is the background")
+    root: str = setting("data", "folder that holds VOCdevkit/VOC2012 or JPEGImages; shapes writes its images there")
+    download: bool = setting(False, "download VOC2012 (2 GB) into root if it is missing")
+    train_split: str = setting(
+        "train", "list of training images in ImageSets/Segmentation; train_aug uses SegmentationClassAug"
+    )
+    val_split: str = setting("val", "list of validation images in ImageSets/Segmentation")
+    classes: list[str] = setting(list(VOC_CLASSES), "class names in the order of the mask indices; 0 is the background")
     protocol: Protocol = setting(
         Protocol.voc,
-        "d2l: void trains as background, images below the crop are dropped, d2l/... is logged as well",
+        "d2l: void counts as background, images smaller than the crop are dropped, d2l/... is logged too",
     )
-    crop_size: list[int] = setting([320, 480], "height and width of the training crop, pixels", low=1)
+    crop_size: list[int] = setting([320, 480], "height and width of the training crop in pixels", low=1)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     shapes: ShapesConfig = field(default_factory=ShapesConfig)
-    num_workers: int | None = setting(None, "loader processes per device; null chooses. Never changes a number", low=0)
-    cache: bool = setting(True, "decode every image once into a file that all processes and runs share")
-    cache_dir: str | None = setting(None, "folder of that file; null: cache/ in the root of the dataset")
-    on_device: bool = setting(False, "keep the training images in the memory of the GPU and make the crops there")
+    num_workers: int | None = setting(
+        None, "data loader processes per device, without effect on results; null: automatic", low=0
+    )
+    cache: bool = setting(True, "decode every image once into a file shared by all processes and runs")
+    cache_dir: str | None = setting(None, "folder of the cache; null: cache/ in the root of the dataset")
+    on_device: bool = setting(False, "keep the training images in GPU memory and crop them on the GPU")
 
 
 @dataclass(kw_only=True, slots=True)
 class BackboneConfig:
-    """The trunk, a torchvision classification network without pooling and classifier."""
+    """Backbone: a torchvision classification network without its pooling and classifier."""
 
-    name: BackboneName = setting(BackboneName.resnet18, "name of the network in torchvision")
-    weights: str = setting("none", "none (random), imagenet (torchvision's V1), or the path of a state dict")
+    name: BackboneName = setting(BackboneName.resnet18, "name of the torchvision network")
+    weights: str = setting("none", "none (random), imagenet (torchvision's V1 weights), or path of a state dict")
     output_stride: int | None = setting(
-        None, "8, 16 or 32: coarser stages are dilated instead; null: as the network is built", low=8, high=32
+        None, "8, 16 or 32, reached by dilating later stages; null: stride of the original network", low=8, high=32
     )
 
 
 @dataclass(kw_only=True, slots=True)
 class ModelConfig:
-    """The head on the trunk. Of torchvision's networks only name and weights mean something."""
+    """Segmentation head. For torchvision's networks only `name` and `weights` have an effect."""
 
-    name: ModelName = setting(ModelName.fcn32s, "fcn32s, fcn16s, fcn8s, or one of torchvision's (model=torchvision)")
-    init: Init = setting(Init.bilinear, "initialisation of the transposed convolutions")
-    upsample_trainable: bool = setting(True, "false freezes the transposed convolutions")
-    score_init: ScoreInit = setting(ScoreInit.xavier, "of the coarsest score layer; those of skips start at zero")
-    skip_scale: list[float] = setting([1.0, 1.0], "factors of the skips, coarse to fine; at-once: [0.01,1e-4]", low=0)
-    alignment: Alignment = setting(
-        Alignment.chapter, "chapter: kernel 2s, padding s/2; centered: centred where the features of a cell are"
+    name: ModelName = setting(
+        ModelName.fcn32s, "fcn32s, fcn16s, fcn8s, or a torchvision network (with model=torchvision)"
     )
-    border: Border = setting(Border.zero, "of the coarse scores; zero: logits fade there; replicate: they go on")
-    freeze_batchnorm: bool = setting(False, "keep statistics, scale and shift of batch norm as the weights have them")
-    weights: PublishedWeights = setting(PublishedWeights.none, "voc: torchvision's own, for model=torchvision")
-    init_from: str | None = setting(None, "run or checkpoint whose fitting weights are copied before training")
+    init: Init = setting(Init.bilinear, "initialisation of the transposed convolutions: bilinear or xavier")
+    upsample_trainable: bool = setting(True, "false freezes the transposed convolutions")
+    score_init: ScoreInit = setting(
+        ScoreInit.xavier, "initialisation of the coarsest score layer; score layers of skips start at zero"
+    )
+    skip_scale: list[float] = setting(
+        [1.0, 1.0], "scale of the skips, coarse to fine; FCN-8s at once: [0.01,1e-4]", low=0
+    )
+    alignment: Alignment = setting(
+        Alignment.chapter,
+        "chapter: d2l's kernel 2s and padding s/2; centered: centred on the receptive field of each cell",
+    )
+    border: Border = setting(
+        Border.zero, "padding of the coarse score map: zero (logits fade at the border) or replicate"
+    )
+    freeze_batchnorm: bool = setting(False, "keep batch norm statistics, scale and shift at their initial values")
+    weights: PublishedWeights = setting(PublishedWeights.none, "voc: published weights, with model=torchvision only")
+    init_from: str | None = setting(None, "run or checkpoint whose matching weights are copied before training")
 
 
 @dataclass(kw_only=True, slots=True)
 class LossConfig:
-    """Cross-entropy per pixel, void left out."""
+    """Cross-entropy per pixel, ignoring void."""
 
     reduction: Reduction = setting(
-        Reduction.pixel_mean, "pixel_mean; image_sum (d2l): sum of the images' means; pixel_sum (Long et al.)"
+        Reduction.pixel_mean,
+        "pixel_mean; image_sum: sum over images of the mean over pixels (d2l); pixel_sum (Long et al.)",
     )
 
 
 @dataclass(kw_only=True, slots=True)
 class OptimConfig:
-    name: OptimName = setting(OptimName.adamw, "the learning rate itself is the top-level key lr")
+    """Optimiser; the learning rate is the top-level key `lr`."""
+
+    name: OptimName = setting(OptimName.adamw, "sgd or adamw; the learning rate is the top-level key lr")
     momentum: float = setting(0.9, "momentum of SGD", low=0, high=1)
     nesterov: bool = setting(False, "Nesterov momentum for SGD")
     betas: list[float] = setting([0.9, 0.999], "betas of AdamW", low=0, high=0.999999)
-    weight_decay: float = setting(1e-4, "on convolution weights; not on biases, norms and frozen kernels", low=0)
-    decay_all: bool = setting(False, "weight decay on biases and norms too, as the chapter does")
-    head_lr_multiplier: float = setting(1.0, "learning rate of the head relative to the trunk's", low=0)
-    bias_lr_multiplier: float = setting(1.0, "learning rate of biases relative to weights'; Long et al.: 2", low=0)
+    weight_decay: float = setting(
+        1e-4, "weight decay of convolution weights; biases, norms and frozen kernels have none", low=0
+    )
+    decay_all: bool = setting(False, "apply weight decay to biases and norms too, as d2l does")
+    head_lr_multiplier: float = setting(1.0, "learning rate of the head, relative to the backbone", low=0)
+    bias_lr_multiplier: float = setting(1.0, "learning rate of biases, relative to weights; 2 in Long et al.", low=0)
 
 
 @dataclass(kw_only=True, slots=True)
 class ScheduleConfig:
-    """Learning rate as a factor of lr, set anew at every step."""
+    """Learning rate schedule: a factor of `lr`, updated at every step."""
 
-    name: ScheduleName = setting(ScheduleName.cosine, "constant, poly: (1 - t)^power, or cosine; t from 0 to 1")
+    name: ScheduleName = setting(ScheduleName.cosine, "constant, poly ((1 - t)^power, t from 0 to 1) or cosine")
     power: float = setting(0.9, "exponent of poly", low=0)
-    warmup_steps: int | None = setting(None, "steps of linear rise to lr; null: a tenth of the run", low=0)
+    warmup_steps: int | None = setting(None, "steps of linear warm-up to lr; null: a tenth of the run", low=0)
 
 
 @dataclass(kw_only=True, slots=True)
 class TrainerConfig:
-    """Where and how a run is executed. Nothing here changes what is computed but rounding, and batch norm's batches."""
+    """Where and how a run is executed. Results change only by rounding, and by the batches of batch norm."""
 
-    accelerator: Accelerator = setting(Accelerator.auto, "auto: GPUs if there are any, else the CPU")
-    devices: int | None = setting(None, "processes, one per device; null: all GPUs, or one process on the CPU", low=1)
+    accelerator: Accelerator = setting(Accelerator.auto, "auto: GPUs if available, else the CPU")
+    devices: int | None = setting(
+        None, "number of processes, one per device; null: all GPUs, or one process on the CPU", low=1
+    )
     precision: Precision = setting(
-        Precision.auto, "of forward and backward pass, weights stay fp32; auto: bf16 where the device computes in it"
+        Precision.auto,
+        "precision of forward and backward pass, weights stay fp32; auto: bf16 if the device supports it",
     )
     upsampling: Algorithm = setting(
-        Algorithm.auto, "how transposed convolutions are computed; auto: transposed, on a GPU whichever is faster"
+        Algorithm.auto, "algorithm of transposed convolutions; auto: transposed on the CPU, the faster one on a GPU"
     )
-    accumulate: int = setting(1, "parts in which a process computes its share of a step, to need less memory", low=1)
-    sync_batchnorm: bool = setting(False, "batch norm over the images of all processes; GPUs only")
+    accumulate: int = setting(
+        1, "number of parts in which a process computes its share of a step; more parts need less memory", low=1
+    )
+    sync_batchnorm: bool = setting(False, "synchronise batch norm over all processes; GPUs only")
     val_every: int = setting(1, "epochs between validations; the last epoch is always validated", low=1)
     val_batch_size: int | None = setting(
-        None, "images of equal size that are validated at once; null: 1 on the CPU, 8 on a GPU", low=1
+        None, "images of equal size validated at once; null: 1 on the CPU, 8 on a GPU", low=1
     )
     checkpoint_steps: int | None = setting(None, "steps between checkpoints within an epoch; null: none", low=1)
     checkpoint_minutes: float | None = setting(10, "minutes between checkpoints within an epoch; null: none", low=0)
     timeout_minutes: float | None = setting(
-        30, "without progress of any process of several, until the run ends and names who hangs; null: never", low=0.01
+        30, "minutes without progress of any rank before the run ends and names the stalled rank; null: never", low=0.01
     )
-    log_every: int = setting(10, "steps between two points of the step curves", low=1)
-    sample_images: int = setting(6, "validation images drawn as panels after each validation", low=0)
+    log_every: int = setting(10, "steps between two points of the training curves", low=1)
+    sample_images: int = setting(6, "number of validation images drawn as panels after each validation", low=0)
 
 
 @dataclass(kw_only=True, slots=True)
 class Config:
-    """One run. `lr`, `epochs`, `batch_size`, `seed` and `name` are understood by every preset."""
+    """A run. Every preset supports `lr`, `epochs`, `batch_size`, `seed` and `name`."""
 
     name: str = setting("${data.name}", "folder of the run below outputs/")
-    lr: float = setting(1e-3, "peak learning rate of the trunk", low=0)
-    epochs: int = setting(7, "passes over the training images; 0 keeps the network as initialised", low=0)
+    lr: float = setting(1e-3, "peak learning rate of the backbone", low=0)
+    epochs: int = setting(7, "passes over the training images; 0: save the initialised network without training", low=0)
     batch_size: int = setting(16, "images per optimiser step over all processes", low=1)
-    seed: int = setting(0, "of initial weights, order and augmentation", low=0, high=2**32 - 1)
-    deterministic: bool = setting(False, "only deterministic algorithms on a GPU; a CPU always gives the same bits")
-    compile: bool = setting(False, "compile the network for training; takes about a minute at the start")
-    resume: str | None = setting(None, "run directory to go on with; it brings its own configuration")
-    allow: list[str] = setting([], "keys that may change with resume=..., whose bits are then other ones")
-    rerun: str | None = setting(None, "finished run to repeat in a new directory, and to compare with bit for bit")
-    execute: bool = setting(True, "false only makes the run directory, for another machine to execute")
+    seed: int = setting(0, "seed of initial weights, order of images and augmentation", low=0, high=2**32 - 1)
+    deterministic: bool = setting(
+        False, "use only deterministic algorithms on a GPU; results on a CPU are always reproducible"
+    )
+    compile: bool = setting(False, "compile the network for training, which takes about a minute at the start")
+    resume: str | None = setting(None, "run or sweep directory to resume, with its own configuration")
+    allow: list[str] = setting([], "keys allowed to change on resume; the result is then no longer bit-identical")
+    rerun: str | None = setting(None, "finished run to repeat in a new directory and compare with bit for bit")
+    execute: bool = setting(True, "false: only create the run directory, for another machine to execute")
     data: DataConfig = field(default_factory=DataConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -205,33 +230,37 @@ class Config:
 
 @dataclass(kw_only=True, slots=True)
 class InferenceConfig:
-    """How a trained network is applied to an image. Flip and scales average class probabilities."""
+    """Inference on an image. Flip and scales average class probabilities."""
 
-    inference: Inference = setting(Inference.whole, "whole: the image at once; tiled: overlapping tiles, averaged")
-    tile_size: list[int] = setting([320, 480], "height and width of a tile, pixels, multiples of 32", low=32)
-    flip: bool = setting(False, "average with the prediction for the mirrored image")
-    scales: list[float] = setting([1.0], "average over the image at these scales, relative to native", low=0.1, high=10)
-    accelerator: Accelerator = setting(Accelerator.auto, "auto: a GPU if there is one, else the CPU")
+    inference: Inference = setting(
+        Inference.whole, "whole: the image at once; tiled: overlapping tiles, averaged where they overlap"
+    )
+    tile_size: list[int] = setting([320, 480], "height and width of a tile in pixels, multiples of 32", low=32)
+    flip: bool = setting(False, "average with the prediction of the mirrored image")
+    scales: list[float] = setting(
+        [1.0], "average over these scales of the image, relative to its native size", low=0.1, high=10
+    )
+    accelerator: Accelerator = setting(Accelerator.auto, "auto: a GPU if available, else the CPU")
 
 
 @dataclass(kw_only=True, slots=True)
 class ExportConfig:
-    """What is exported, and on what it is verified."""
+    """File format of an export, and the inputs that verify it."""
 
     run: str | None = setting(None, "run directory (its best checkpoint, else its last) or .ckpt file; required")
     format: ExportFormat = setting(ExportFormat.onnx, "onnx, or torch_export (.pt2, for torch.export.load)")
-    output: str | None = setting(None, "file to write; null: <run>/export/model.onnx or .pt2, beside a .ckpt file")
-    input: ImageType = setting(ImageType.uint8, "images that the file takes; uint8: 0..255, float: 0..1")
+    output: str | None = setting(None, "file to write; null: <run>/export/model.onnx or .pt2, or next to a .ckpt file")
+    input: ImageType = setting(ImageType.uint8, "pixel type of the input; uint8: 0..255, float: 0..1")
     opset: int | None = setting(None, "ONNX operator set; null: the exporter's default", low=18)
     sizes: list[list[int]] = setting(
-        [[1, 1], [2, 3], [33, 47], [96, 128], [375, 500]], "heights and widths of the images that it is verified on"
+        [[1, 1], [2, 3], [33, 47], [96, 128], [375, 500]], "heights and widths of the images for verification"
     )
-    batches: list[int] = setting([1, 2], "numbers of images that it is verified on", low=1)
-    tolerance: float = setting(1e-3, "allowed difference of logits, relative to the largest one beyond 1", low=0)
+    batches: list[int] = setting([1, 2], "batch sizes for verification", low=1)
+    tolerance: float = setting(1e-3, "allowed difference of logits, relative to the largest logit if above 1", low=0)
 
 
 def schema_fields(schema: type, prefix: str = "") -> dict[str, dataclasses.Field[Any]]:
-    """Every leaf key of a dataclass schema, dotted, with its field."""
+    """Return every leaf key of a dataclass schema, dotted, with its field."""
     leaves: dict[str, dataclasses.Field[Any]] = {}
     for entry in dataclasses.fields(schema):
         factory = entry.default_factory

@@ -86,7 +86,7 @@ def build_model(model: ModelConfig, backbone: BackboneConfig, *, num_classes: in
         ConfigError: if model and backbone cannot be combined.
         WeightsError: if weights cannot be loaded or do not fit.
     """
-    if model.name.trunk:
+    if model.name.backbone:
         return Baseline(model, backbone, num_classes=num_classes)
     return FCN(build_backbone(backbone), model, num_classes=num_classes)
 

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from fcn import config as configuration
 from fcn import runs
-from fcn.config import Config, ConfigError, changes, check_changes, flatten, to_container
+from fcn.config import Config, ConfigError, changed_keys, check_resumable, flatten, to_container
 from fcn.config.overrides import split_override, without_keys
 
 
@@ -30,8 +30,8 @@ def apply_overrides(run_dir: Path, composed: Config, overrides: Sequence[str]) -
     overrides = without_keys(overrides, "resume")
     before = runs.load_config(run_dir)
     after = _merge(run_dir, before, composed, overrides)
-    changed = changes(*(flatten(to_container(each)) for each in (before, after)))
-    check_changes(changed, allowed=after.allow, run=str(run_dir))
+    changed = changed_keys(*(flatten(to_container(each)) for each in (before, after)))
+    check_resumable(changed, allowed=after.allow, run=str(run_dir))
     # Earlier permissions stay: the next execution may start from a checkpoint written before the change.
     after.allow = list(dict.fromkeys([*before.allow, *after.allow]))
     if changed and runs.read_status(run_dir) is runs.Status.finished:

@@ -55,7 +55,7 @@ def header_lines(config: Config, data: VOCDataModule, task: pl.LightningModule) 
 def model_line(config: Config) -> str:
     """Return network, backbone, weights and upsampling in one line."""
     model, backbone = config.model, config.backbone
-    if model.name.trunk:
+    if model.name.backbone:
         weights = f"backbone: {backbone.weights}" if model.weights is PublishedWeights.none else str(model.weights)
         return f"torchvision's {model.name} (weights: {weights})"
     stride = f", output stride {backbone.output_stride}" if backbone.output_stride else ""

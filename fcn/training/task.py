@@ -215,10 +215,10 @@ class SegmentationTask(pl.LightningModule):
     def _check_changes(self, before: dict[str, Any], *, num_processes: int) -> None:
         """Whoever edits config.yaml by hand is told the same as who types."""
         flat = (configuration.flatten(each) for each in (before, configuration.to_container(self.config)))
-        found = configuration.changes(*flat)
+        found = configuration.changed_keys(*flat)
         if num_processes != self.trainer.world_size:  # whatever trainer.devices says
             found["trainer.devices"] = [num_processes, self.trainer.world_size]
-        configuration.check_changes(found, allowed=self.config.allow, run="this run")
+        configuration.check_resumable(found, allowed=self.config.allow, run="this run")
         for key, (old, new) in found.items():
             log.info("changed  %s is %s instead of %s from here on", key, new, old)
 

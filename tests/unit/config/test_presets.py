@@ -57,7 +57,7 @@ def test_a_preset_can_be_changed_from_the_command_line():
 
 @pytest.mark.parametrize("group", ["model", "backbone"])
 def test_every_head_and_trunk_is_an_option_of_its_group(group):
-    known = BackboneName if group == "backbone" else [name for name in ModelName if not name.trunk]
+    known = BackboneName if group == "backbone" else [name for name in ModelName if not name.backbone]
     for name in known:
         assert (CONF / group / f"{name}.yaml").read_text() == f"name: {name}\n"
 

@@ -60,28 +60,28 @@ def test_every_lower_bound_holds(low):
         ({"lr": float("nan")}, r"lr \(=nan\) must be at least 0"),
         ({"data__augmentation__flip": 1.5}, r"flip \(=1.5\) must be between 0 and 1"),
         ({"data__crop_size": [320]}, r"data.crop_size \(=\[320\]\) must be two numbers"),
-        ({"data__augmentation__scale": [2.0, 0.5]}, r"scale \(=\[2.0, 0.5\]\) must rise"),
+        ({"data__augmentation__scale": [2.0, 0.5]}, r"scale \(=\[2.0, 0.5\]\) must be in ascending order"),
         ({"optim__betas": [0.9]}, r"optim.betas \(=\[0.9\]\) must be two numbers"),
         ({"data__classes": ["background"]}, "data.classes must name 2 to 255 classes"),
-        ({"data__classes": ["background", "cat", "cat"]}, "must not repeat a name; cat"),
+        ({"data__classes": ["background", "cat", "cat"]}, "must be different names; cat"),
         (
             {"batch_size": 3, "trainer__devices": 2},
             r"batch_size \(=3\) must be divisible by the number of processes \(=2\)",
         ),
         (
             {"batch_size": 12, "trainer__devices": 2, "trainer__accumulate": 4},
-            r"trainer.accumulate \(=4\) must divide the 6 images of a process, .*; use a divisor, or batch_size=8",
+            r"trainer.accumulate \(=4\) must divide the 6 images of a process into equal parts; use .* batch_size=8",
         ),
         ({"name": "../elsewhere"}, "name .* must be a folder below outputs/"),
         ({"name": "/elsewhere"}, "name .* must be a folder below outputs/"),
         ({"name": ""}, "name .* must be a folder below outputs/"),
         ({"name": "two\nlines"}, "name .* must be a folder below outputs/"),
-        ({"data__classes": ["background", " "]}, "data.classes must be names that can be printed .*; ' ' is none"),
-        ({"data__classes": ["background", "a\nb"]}, r"data.classes must be names that .*; 'a\\nb' is none"),
-        ({"resume": ""}, "resume and rerun must be run directories, not ''; is a variable of the shell empty"),
-        ({"rerun": ""}, "resume and rerun must be run directories, not ''; is a variable of the shell empty"),
-        ({"optim__nesterov": True, "optim__momentum": 0}, "optim.nesterov .* needs optim.momentum above 0"),
-        ({"trainer__precision": "fp16", "trainer__accelerator": "cpu"}, "trainer.precision .* needs a GPU"),
+        ({"data__classes": ["background", " "]}, "data.classes must be printable names; ' ' is not"),
+        ({"data__classes": ["background", "a\nb"]}, r"data.classes must be printable names; 'a\\nb' is not"),
+        ({"resume": ""}, "resume and rerun must be run directories, not ''; check for an empty shell variable"),
+        ({"rerun": ""}, "resume and rerun must be run directories, not ''; check for an empty shell variable"),
+        ({"optim__nesterov": True, "optim__momentum": 0}, "optim.nesterov .* must have optim.momentum above 0"),
+        ({"trainer__precision": "fp16", "trainer__accelerator": "cpu"}, "trainer.precision .* must run on a GPU"),
         (
             {"model__skip_scale": [0.01]},
             r"model.skip_scale \(=\[0.01\]\) must be two numbers, coarse to fine: \[1,1\]",
@@ -91,8 +91,8 @@ def test_every_lower_bound_holds(low):
         ({"backbone__output_stride": 64}, r"backbone.output_stride \(=64\) must be between 8 and 32"),
         (
             {"model__name": "deeplabv3_resnet50", "backbone__name": "resnet101"},
-            r"model.name \(=deeplabv3_resnet50\) is torchvision's network on resnet50, so that backbone.name "
-            r"\(=resnet101\) must be resnet50 .* use model=torchvision model.name=deeplabv3_resnet50",
+            r"backbone.name \(=resnet101\) must be resnet50 .* for model.name \(=deeplabv3_resnet50\); use "
+            r"model=torchvision model.name=deeplabv3_resnet50",
         ),
         (
             {"model__name": "fcn_resnet50", "backbone__name": "resnet50", "backbone__output_stride": 16},
@@ -100,7 +100,7 @@ def test_every_lower_bound_holds(low):
         ),
         (
             {"model__weights": "voc"},
-            r"model.weights \(=voc\) are torchvision's, and model.name \(=fcn32s\) is none .* or model.init_from=<run>",
+            r"model.weights \(=voc\) must have a torchvision network, not model.name \(=fcn32s\); use",
         ),
         (
             {"model__name": "deeplabv3_resnet50", "backbone__name": "resnet50", "batch_size": 1},
@@ -119,8 +119,8 @@ def test_rules(overrides, message):
     ("overrides", "message"),
     [
         ({"tile_size": [320, 481]}, r"tile_size \(=\[320, 481\]\) must be two multiples of 32"),
-        ({"tile_size": [320]}, r"tile_size \(=\[320\]\) must be two multiples of 32, .*: \[320,480\], height first"),
-        ({"scales": []}, r"scales \(=\[\]\) must name at least one scale; use scales=\[1.0\]"),
+        ({"tile_size": [320]}, r"tile_size \(=\[320\]\) must be two multiples of 32, .*; use \[320,480\]"),
+        ({"scales": []}, r"scales \(=\[\]\) must have at least one scale; use scales=\[1.0\]"),
     ],
 )
 def test_rules_of_inference(overrides, message):

@@ -48,7 +48,7 @@ def checkpoint(path: Path, trunk: str, **model) -> Path:
     config = Config(
         name="x",
         data=DataConfig(classes=CLASSES),
-        backbone=BackboneConfig(name=head.name.trunk or BackboneName(trunk)),
+        backbone=BackboneConfig(name=head.name.backbone or BackboneName(trunk)),
         model=head,
     )
     network = SegmentationNetwork(config)

@@ -14,7 +14,7 @@ LRASPP = ModelName.lraspp_mobilenet_v3_large
 
 
 def build(name: ModelName = LRASPP, *, num_classes: int = 21, **config: object) -> Baseline:
-    model = build_model(ModelConfig(name=name, **config), BackboneConfig(name=name.trunk), num_classes=num_classes)
+    model = build_model(ModelConfig(name=name, **config), BackboneConfig(name=name.backbone), num_classes=num_classes)
     assert isinstance(model, Baseline)
     return model
 
@@ -76,7 +76,7 @@ def test_vocs_weights_are_for_vocs_classes() -> None:
 
 
 def test_the_trunk_of_a_name_is_the_one_that_torchvision_builds() -> None:
-    assert {name: name.trunk for name in BUILDERS} == {
+    assert {name: name.backbone for name in BUILDERS} == {
         ModelName.fcn_resnet50: BackboneName.resnet50,
         ModelName.fcn_resnet101: BackboneName.resnet101,
         ModelName.deeplabv3_resnet50: BackboneName.resnet50,

@@ -216,7 +216,7 @@ def test_torchvisions_vgg_fits_by_names_and_shapes(name: BackboneName) -> None:
 def test_a_baselines_trunk_takes_the_weights_of_torchvisions_classifier(
     write: Callable[[object], str], name: ModelName
 ) -> None:
-    trunk = name.trunk
+    trunk = name.backbone
     assert trunk is not None
     state = tv.get_model(trunk.value).state_dict()
     weights = write({key: torch.full_like(value, 0.5) for key, value in state.items()})
@@ -241,7 +241,7 @@ def test_published_weights_are_read_from_torch_hubs_folder(hub: Path, name: Mode
     source = tv.get_model_weights(BUILDERS[name]).COCO_WITH_VOC_LABELS_V1
     torch.save(state, hub / Path(source.url).name)
     model = Baseline(
-        ModelConfig(name=name, weights=PublishedWeights.voc), BackboneConfig(name=name.trunk), num_classes=21
+        ModelConfig(name=name, weights=PublishedWeights.voc), BackboneConfig(name=name.backbone), num_classes=21
     )
     loaded = model.network.state_dict()
     assert all(torch.equal(loaded[key], state[key]) for key in loaded)
@@ -261,4 +261,4 @@ def test_published_weights_of_another_network_are_refused(hub: Path) -> None:
     torch.save(state, hub / Path(tv.get_model_weights(BUILDERS[name]).COCO_WITH_VOC_LABELS_V1.url).name)
     config = ModelConfig(name=name, weights=PublishedWeights.voc)
     with pytest.raises(WeightsError, match=rf"must fit torchvision's {name}, but it lacks classifier.low_classifier"):
-        Baseline(config, BackboneConfig(name=name.trunk), num_classes=21)
+        Baseline(config, BackboneConfig(name=name.backbone), num_classes=21)

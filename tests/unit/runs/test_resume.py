@@ -39,12 +39,12 @@ def test_allowed_changes_are_applied(run, monkeypatch, capsys):
     [
         (
             "batch_size=12",
-            "batch_size (=12) was 6 in run so far, and must stay; begin a new run, with model.init_from=...",
+            "batch_size (=12) must stay 6 in run; start a new run, with model.init_from=...",
         ),
-        ("model.init=xavier", "model.init (=xavier) was bilinear in run so far, and must stay"),
+        ("model.init=xavier", "model.init (=xavier) must stay bilinear in run"),
         (
             "seed=1",
-            "seed (=1) was 0 in run so far; to go on with other bits than the run left alone, add allow=[seed]",
+            "seed (=1) was 0 in run; to resume with a result that is no longer bit-identical, add allow=[seed]",
         ),
         ("experiment=d2l", "resume (=run) uses the configuration of the run; remove experiment=d2l"),
         ("trainer.devices=4", "batch_size (=6) must be divisible by"),

@@ -138,7 +138,7 @@ def test_what_is_allowed_to_change_takes_effect(shapes_root, tmp_path):
     for name, weight in after["state_dict"].items():
         assert torch.equal(weight, before[name]), name
     runs.set_status(tmp_path / "run", "interrupted")
-    with pytest.raises(ConfigError, match=r"lr \(=0.5\) was 0.0 in this run so far; .* add allow=\[lr\]"):
+    with pytest.raises(ConfigError, match=r"lr \(=0.5\) was 0.0 in this run; .* add allow=\[lr\]"):
         fcn.train(replace(config, epochs=2, lr=0.5), tmp_path / "run")
 
 
