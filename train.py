@@ -1,4 +1,4 @@
-"""The main job: `python train.py key=value ...`; `python train.py --help` lists the keys."""
+"""Train a network: `python train.py key=value ...`; `python train.py --help` lists the keys."""
 
 from fcn.cli.train import main
 

@@ -1,1 +1,1 @@
-"""The commands beside train.py, a file each; a wheel has them as fcn.scripts."""
+"""Entry scripts besides train.py; a wheel contains them as fcn.scripts."""

@@ -1,4 +1,4 @@
-"""Compares runs: a table with seeds folded, intervals, curves, classes, and the same images side by side."""
+"""Compare runs: tables averaged over seeds, intervals, curves, classes, and predictions side by side."""
 
 from fcn.cli.compare import main
 

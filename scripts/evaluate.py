@@ -1,4 +1,4 @@
-"""Scores a trained run on a split: whole images at native size, each exactly once."""
+"""Evaluate a trained run on a split: whole images at native size, each exactly once."""
 
 from fcn.cli.evaluate import main
 

@@ -1,4 +1,4 @@
-"""Writes the network of a run as one file for other programs, verified against PyTorch."""
+"""Export the network of a run as one file for other programs, verified against PyTorch."""
 
 from fcn.cli.export import main
 

@@ -1,4 +1,4 @@
-"""Masks, overlays and probabilities for images of one's own, or VOC's test set for the evaluation server."""
+"""Predict masks, overlays and probabilities for images, or VOC's test set for the evaluation server."""
 
 from fcn.cli.predict import main
 

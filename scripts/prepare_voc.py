@@ -1,4 +1,4 @@
-"""Fetches Pascal VOC 2012 if asked to, reads every image and mask of its splits, prints class statistics."""
+"""Check every image and mask of a dataset, after downloading VOC 2012 on request, and print class statistics."""
 
 from fcn.cli.prepare_voc import main
 

@@ -1,4 +1,4 @@
-"""Searches for the settings of the best validation mIoU; every trial is a run directory."""
+"""Search for the settings of the best validation mIoU; every trial is a run directory."""
 
 from fcn.cli.tune import main
 

@@ -1,4 +1,4 @@
-"""Upsamples an image by a transposed convolution with the bilinear kernel, beside torch's own interpolation."""
+"""Upsample an image with a transposed convolution with the bilinear kernel, next to torch's interpolation."""
 
 from fcn.cli.upsample import main
 

@@ -1,1 +1,1 @@
-"""Commands: one module each, the entry through Hydra, and tab completion."""
+"""Commands, one module each, their entry through Hydra, help and tab completion."""

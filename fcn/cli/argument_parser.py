@@ -1,4 +1,4 @@
-"""The end of a command that has an argument parser: one line for what went wrong. Imports nothing slow."""
+"""Argument parser of commands without Hydra, with one-line error messages."""
 
 import argparse
 from collections.abc import Callable
@@ -10,14 +10,14 @@ Arguments = TypeVar("Arguments")
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose answer to a wrong option is one line, not the usage of all."""
+    """Parser that reports an invalid option in one line instead of printing its usage."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}; --help lists the options\n")
 
 
 def run_script(run: Callable[[Arguments], None], arguments: Arguments) -> None:
-    """Call `run`; an exception ends the program with one line on standard error, or a traceback if asked for."""
+    """Call `run`; after an exception, exit with one line on standard error, or a traceback with HYDRA_FULL_ERROR=1."""
     try:
         run(arguments)
     except KeyboardInterrupt:

@@ -1,7 +1,7 @@
-"""Completion of keys, groups and their values in bash: what `python train.py -sc install=bash` sets up.
+"""Completion of keys, groups and values in bash, set up by `python train.py -sc install=bash`.
 
-In place of Hydra's own for bash, which runs any Python script whose arguments are completed, knows no value of a key
-but the composed one, and takes "=" out of the shell's word breaks for all commands. Imports no torch.
+It replaces Hydra's completion for bash, which runs any Python script whose arguments are completed, offers only the
+composed value of a key, and removes "=" from the word breaks of the shell for all commands. Imports no torch.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from fcn.cli.help_text import group_options
 from fcn.config import schema_fields
 from fcn.config.composition import CONF
 
-# COMP_WORDS are broken at "=" and ":" too, so that a reply begins after the last of them. Only commands of this
-# project answer; for others the function replies nothing, and bash completes files. The fcn-... are there where the
-# package is installed.
+# Bash also breaks COMP_WORDS at "=" and ":", so a reply begins after the last of them. For commands of other projects
+# the function replies nothing, and bash completes files. The fcn-... commands exist where the package is installed.
 INSTALL = r"""_fcn_complete() {
     local command=("${COMP_WORDS[0]}") line=${COMP_LINE:0:COMP_POINT} reply
     local word=${line##*[[:space:]]} current=${COMP_WORDS[COMP_CWORD]} script=${COMP_WORDS[1]}
@@ -44,7 +43,7 @@ UNINSTALL = f"complete -r {COMPLETED}; unset -f _fcn_complete"
 
 
 def answer(request: str, *, config_name: str, schema: type) -> str:
-    """What `-sc REQUEST` prints: the shell's text for install=bash and uninstall=bash, else one candidate a line."""
+    """Return the output of `-sc REQUEST`: shell code for install and uninstall, else one candidate per line."""
     if request == "install=bash":
         return INSTALL
     if request == "uninstall=bash":
@@ -57,10 +56,10 @@ def answer(request: str, *, config_name: str, schema: type) -> str:
 
 
 def candidates(word: str, keys: Mapping[str, dataclasses.Field[Any]], groups: Mapping[str, Iterable[str]]) -> list[str]:
-    """What `word` may go on as: names up to their next "." or "/", or after "=" values; of a list, the last one.
+    """Return the completions of a word: names up to their next "." or "/", or values after "=", of a list the last one.
 
     Args:
-        word: typed so far, perhaps beginning with Hydra's "+", "++" or "~".
+        word: beginning of the word, possibly with Hydra's "+", "++" or "~".
         keys: every key with its field.
         groups: every group with its options.
     """
@@ -73,34 +72,34 @@ def candidates(word: str, keys: Mapping[str, dataclasses.Field[Any]], groups: Ma
         return [f"{sign}{name}={before}{value}" for value in values if value.startswith(last)]
     names = [f"{known}=" for known in (*groups, *keys)]
     shortened = {re.match(rf".{{{len(name)}}}[^./=]*[./=]?", known) for known in names if known.startswith(name)}
-    return sorted({f"{sign}{found[0]}" for found in shortened if found})
+    return sorted({f"{sign}{match[0]}" for match in shortened if match})
 
 
 def _values(entry: dataclasses.Field[Any] | None, start: str) -> list[str]:
-    """Values of a key: the names of an enumeration, true and false, or paths where it takes text."""
+    """Return the values of a key: names of an enumeration, true and false, or paths if the key is text."""
     if entry is None:
         return []
     if isinstance(entry.default, Enum):
         return [str(member) for member in type(entry.default)]
     if isinstance(entry.default, bool):
         return ["false", "true"]
-    # A type, or its text where a module postpones annotations.
+    # The type is text in modules that postpone annotations.
     return _paths(start) if re.search(r"\bstr\b", str(entry.type)) and "list" not in str(entry.type) else []
 
 
 def _paths(start: str) -> list[str]:
-    """Files and folders that begin with `start`, folders with a slash after them; hidden ones if their dot is typed."""
+    """Return files and folders that begin with `start`, folders with a slash; hidden ones only after a dot."""
     folder, name = os.path.split(start)
     try:
         entries = sorted(os.scandir(folder or "."), key=lambda entry: entry.name)
     except OSError:
         return []
-    shown = [entry for entry in entries if name.startswith(".") or not entry.name.startswith(".")]
-    return [os.path.join(folder, entry.name) + "/" * entry.is_dir() for entry in shown]
+    visible = [entry for entry in entries if name.startswith(".") or not entry.name.startswith(".")]
+    return [os.path.join(folder, entry.name) + "/" * entry.is_dir() for entry in visible]
 
 
 def _config_dirs(words: list[str]) -> list[str]:
-    """Values of --config-dir, -cd on the command line."""
+    """Return the values of --config-dir and -cd."""
     pairs = zip(words, [*words[1:], ""], strict=True)
     joined = [word.partition("=")[2] for word in words if word.startswith("--config-dir=")]
     return [*joined, *(after for word, after in pairs if word in ("--config-dir", "-cd"))]

@@ -1,10 +1,10 @@
-"""Scores a trained run on a split: whole images at native size, each exactly once.
+"""Evaluate a trained run on a split: whole images at native size, each exactly once.
 
     python scripts/evaluate.py run=outputs/<name>/<time> data.root=<folder of VOCdevkit> split=val
 
-With a folder of runs, such as a sweep's, each of them in turn.
+With a folder of runs, such as a sweep, every run is evaluated in turn.
 
-Writes tables, confusion matrices and pictures to <run>/evaluation/<split>, all of them or, after an error, none.
+Tables, confusion matrices and pictures are written to <run>/evaluation/<split>, all of them or, after an error, none.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from fcn.config.overrides import values_by_key
 from fcn.runs.atomic_files import sha256_of
 from fcn.runs.provenance import provenance
 
-if TYPE_CHECKING:  # what imports torch, at run time where it is used: not for --help and completion
+if TYPE_CHECKING:  # these import torch; at run time they are imported where used, not for --help and completion
     from fcn.data.datasets import WholeImages
     from fcn.evaluation.evaluator import Evaluation
     from fcn.inference.predictor import Predictor
@@ -48,20 +48,22 @@ SCORES = {
 
 @dataclass(kw_only=True, slots=True)
 class EvaluateConfig(InferenceConfig):
-    run: str | None = setting(
-        None, "run directory (its best checkpoint), folder of runs, or checkpoint file; must be given"
-    )
+    run: str | None = setting(None, "run directory (its best checkpoint), folder of runs, or checkpoint file; required")
     data: DataConfig = field(default_factory=DataConfig)
-    split: str | None = setting(None, "a list in ImageSets/Segmentation; null: data.val_split")
-    output: str | None = setting(None, "folder of the files; null: evaluation/<split> in the run, or beside the file")
-    batch_size: int | None = setting(None, "images of equal size at once; null: 1 on the CPU, 8 on a GPU", low=1)
-    boundary_widths: list[int] = setting([1, 2, 4, 8, 16], "bands along outlines that are scored, pixels", low=1)
-    worst: int = setting(12, "images of lowest mean IoU to draw; 0 for none", low=0)
+    split: str | None = setting(None, "list of images in ImageSets/Segmentation; null: data.val_split")
+    output: str | None = setting(
+        None, "folder of the results; null: evaluation/<split> in the run, or next to the file"
+    )
+    batch_size: int | None = setting(
+        None, "images of equal size evaluated at once; null: 1 on the CPU, 8 on a GPU", low=1
+    )
+    boundary_widths: list[int] = setting([1, 2, 4, 8, 16], "widths in pixels of the scored bands along outlines", low=1)
+    worst: int = setting(12, "number of images of lowest mean IoU to draw", low=0)
 
 
 @dataclass(frozen=True)
-class Job:
-    """What is evaluated, and where the files go."""
+class EvaluationJob:
+    """A run with its data and settings, ready to be evaluated."""
 
     run: str
     checkpoint: Path
@@ -76,34 +78,34 @@ class Job:
     worst: int
 
 
-def each_run(config: EvaluateConfig) -> list[EvaluateConfig]:
-    """The configuration, or where `run` is a folder of runs, as that of a sweep, one for each of those.
+def configs_of_runs(config: EvaluateConfig) -> list[EvaluateConfig]:
+    """Return the configuration, or one for each run if `run` is a folder of runs, such as a sweep.
 
     Raises:
-        ConfigError: if the files of several runs would go into one folder.
+        ConfigError: if the results of several runs would be written to one folder.
     """
     folder = Path(config.run or "")
     if not config.run or not folder.is_dir() or (folder / runs.CONFIG).is_file():
         return [config]
-    found = find_runs([folder])
-    if config.output is not None and len(found) > 1:
+    run_dirs = find_runs([folder])
+    if config.output is not None and len(run_dirs) > 1:
         raise ConfigError(
-            f"output (={config.output}) is one folder, and run (={config.run}) holds {len(found)} runs; leave it out"
+            f"output (={config.output}) is one folder, and run (={config.run}) holds {len(run_dirs)} runs; leave it out"
         )
-    return [replace(config, run=str(run)) for run in found] or [config]
+    return [replace(config, run=str(run)) for run in run_dirs] or [config]
 
 
-def prepare(config: EvaluateConfig, overrides: Sequence[str]) -> Job:
-    """Everything that can be checked before the first image is read.
+def prepare_evaluation(config: EvaluateConfig, overrides: Sequence[str]) -> EvaluationJob:
+    """Load the network, find the images, and check everything that can be checked before the first image is read.
 
     Args:
-        config: as composed; `data` counts as far as `overrides` say.
-        overrides: what was typed.
+        config: configuration of the command.
+        overrides: overrides of the command, which decide how far its `data` applies.
 
     Raises:
-        ConfigError: if no run is named, the classes differ, or the output cannot be a folder.
-        CheckpointError: if the run has no checkpoint, or it does not load.
-        DataError: if data set or split are not there.
+        ConfigError: if no run is given, the classes differ, or the output is not a writable folder.
+        CheckpointError: if the run has no checkpoint that loads.
+        DataError: if the dataset or the split is missing.
     """
     from fcn.evaluation.evaluator import evaluation_images
     from fcn.inference import predictor as inference
@@ -113,7 +115,9 @@ def prepare(config: EvaluateConfig, overrides: Sequence[str]) -> Job:
         raise ConfigError("run (=null) must be a run directory or a checkpoint; use run=outputs/<name>/<time>")
     checkpoint = find_checkpoint(config.run)
     settings = InferenceConfig(**{entry.name: getattr(config, entry.name) for entry in fields(InferenceConfig)})
-    sha256 = sha256_of(checkpoint)  # before it is read: if training replaces it meanwhile, this evaluation is stale
+    sha256 = sha256_of(
+        checkpoint
+    )  # before it is read, so that the evaluation is stale if training replaces it meanwhile
     predictor = inference.load(checkpoint, settings)
     data = data_of(predictor.network.config.data, config.data, overrides)
     split = config.split or data.val_split
@@ -122,16 +126,18 @@ def prepare(config: EvaluateConfig, overrides: Sequence[str]) -> Job:
     images = evaluation_images(data, split, classes=predictor.classes)
     batch_size = config.batch_size or (1 if predictor.network.device.type == "cpu" else GPU_BATCH_SIZE)
     widths = sorted(set(config.boundary_widths))
-    return Job(config.run, checkpoint, sha256, data, split, output, predictor, images, batch_size, widths, config.worst)
+    return EvaluationJob(
+        config.run, checkpoint, sha256, data, split, output, predictor, images, batch_size, widths, config.worst
+    )
 
 
 def data_of(run: DataConfig, composed: DataConfig, overrides: Sequence[str]) -> DataConfig:
-    """The run's data section; the composed one after data=..., else with the keys that were typed changed.
+    """Return the data section of the run with the overridden keys changed, or the composed one after data=... .
 
     Args:
-        run: of the run's checkpoint.
-        composed: of the command line.
-        overrides: what was typed, such as `data=voc` or `data.root=x`.
+        run: data section of the run.
+        composed: data section of the command.
+        overrides: overrides of the command, such as `data=voc` or `data.root=x`.
     """
     keys = values_by_key(overrides)
     if "data" in keys:
@@ -145,19 +151,19 @@ def data_of(run: DataConfig, composed: DataConfig, overrides: Sequence[str]) -> 
 
 
 def default_output(run: Path, split: str) -> Path:
-    """<run>/evaluation/<split>; for a checkpoint <folder>/<name>-evaluation/<split>."""
+    """Return <run>/evaluation/<split>, or for a checkpoint file <folder>/<name>-evaluation/<split>."""
     return (run / runs.EVALUATION if run.is_dir() else run.with_name(f"{run.stem}-evaluation")) / split
 
 
 def _check_folder(output: Path) -> None:
-    """Known before an hour of work rather than after it."""
+    """Check before the evaluation, which may take an hour, that its results can be written."""
     there = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
-        raise ConfigError(f"output (={output}) must be a folder that can be written, which {there} is not; use another")
+        raise ConfigError(f"output (={output}) must be a writable folder, but {there} is not; use another")
 
 
-def run_job(job: Job) -> Evaluation:
-    """The evaluation, with a progress bar on a terminal."""
+def run_job(job: EvaluationJob) -> Evaluation:
+    """Evaluate the images, with a progress bar on a terminal."""
     from fcn.evaluation.evaluator import evaluate
 
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
@@ -172,8 +178,8 @@ def run_job(job: Job) -> Evaluation:
         )
 
 
-def facts(job: Job) -> dict[str, Any]:
-    """What was evaluated and how, for evaluation.json."""
+def facts(job: EvaluationJob) -> dict[str, Any]:
+    """Return the run, the data, the settings and the origin of an evaluation, for evaluation.json."""
     from fcn.models.device import device_name
 
     settings = {
@@ -192,8 +198,8 @@ def facts(job: Job) -> dict[str, Any]:
     }
 
 
-def report(console: Console, job: Job, evaluation: Evaluation) -> None:
-    """Print the tables, of which checkpoint they are, and, last, the folder of the files."""
+def report(console: Console, job: EvaluationJob, evaluation: Evaluation) -> None:
+    """Print the tables, the checkpoint and, last, the folder of the results."""
     from fcn.evaluation.metrics import segmentation_scores
 
     images = f"{len(evaluation.names)} images of {job.split}"
@@ -230,34 +236,34 @@ def _share(value: float) -> str:
 def evaluate_run(config: EvaluateConfig) -> None:
     from fcn.evaluation.evaluation_files import write_evaluation
 
-    job = prepare(config, HydraConfig.get().overrides.task)
+    job = prepare_evaluation(config, HydraConfig.get().overrides.task)
     evaluation = run_job(job)
     write_evaluation(job.output, evaluation, facts(job))
     report(Console(), job, evaluation)
 
 
 def evaluate_all(configs: Sequence[EvaluateConfig]) -> None:
-    """Every run that can be; the others are named. To lack a checkpoint is no mistake unless all do.
+    """Evaluate all runs, and name those that fail. A missing checkpoint is an error only if all runs lack one.
 
     Raises:
-        ConfigError: at the end, if a run had an error, or none has a checkpoint.
+        ConfigError: at the end, if a run failed, or none has a checkpoint.
     """
-    left_out: list[bool] = []  # whether for a mistake
+    failures: list[bool] = []  # whether the run has a checkpoint
     for config in configs:
         try:
             evaluate_run(config)
-        except Exception as error:  # of many kinds, for each of which the other runs are evaluated all the same
+        except Exception as error:  # any failure of one run leaves the other runs to be evaluated
             if errors.WANTS_TRACEBACK:
                 raise
             print(f"left out: {config.run}: {errors.explain(error)}", file=sys.stderr)
-            left_out.append(runs.checkpoint_of(Path(config.run or "")) is not None)
-    if any(left_out) or len(left_out) == len(configs):
-        raise ConfigError(f"{len(left_out)} of {len(configs)} runs are not evaluated; see the lines above")
+            failures.append(runs.checkpoint_of(Path(config.run or "")) is not None)
+    if any(failures) or len(failures) == len(configs):
+        raise ConfigError(f"{len(failures)} of {len(configs)} runs are not evaluated; see the lines above")
 
 
 def main() -> None:
     def task(config: EvaluateConfig) -> None:
-        configs = each_run(config)
+        configs = configs_of_runs(config)
         if len(configs) == 1:
             evaluate_run(configs[0])
         else:

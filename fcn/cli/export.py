@@ -1,8 +1,8 @@
-"""Writes the network of a run as one file for other programs, verified against PyTorch.
+"""Export the network of a run as one file for other programs, verified against PyTorch.
 
     python scripts/export.py run=outputs/<name>/<time> format=onnx
 
-Exit status 0 if the file is there, 1 otherwise; then nothing is.
+The exit status is 0 if the file was written, otherwise 1, and then there is no file.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from fcn.inference.export import Agreement
 
 
-def _table(found: list[Agreement]) -> Table:
+def _agreement_table(agreements: list[Agreement]) -> Table:
     table = Table(title="exported network and PyTorch, random images")
     for heading in ("height x width", "images", "largest difference", "pixels of another class"):
         table.add_column(heading, justify="right")
-    for agreement in found:
+    for agreement in agreements:
         height, width = agreement.size
         difference = f"{agreement.difference:.2g}"
         table.add_row(f"{height} x {width}", str(agreement.batch), difference, str(agreement.other_class))
@@ -34,9 +34,9 @@ def main() -> None:
     def task(config: ExportConfig) -> None:
         from fcn.inference.export import export  # imports torch
 
-        path, found = export(config)
+        path, agreements = export(config)
         console = Console()
-        console.print(_table(found))
+        console.print(_agreement_table(agreements))
         console.print(f"{path.stat().st_size / 1e6:.1f} MB", highlight=False)
         console.print(path, markup=False, highlight=False, soft_wrap=True)
 

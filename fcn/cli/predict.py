@@ -1,8 +1,8 @@
-"""Masks, overlays and probabilities for images of one's own, or VOC's test set for the evaluation server.
+"""Predict masks, overlays and probabilities for images, or VOC's test set for the evaluation server.
 
     python scripts/predict.py run=outputs/<name>/<time> input=photos output=predictions
 
-Exit status 0 if every image was predicted, 1 otherwise; all problems are listed.
+The exit status is 0 if every image was predicted, otherwise 1; all problems are listed.
 """
 
 from __future__ import annotations
@@ -32,27 +32,29 @@ class Competition(Choice):
 
 @dataclass(kw_only=True, slots=True)
 class PredictConfig(InferenceConfig):
-    run: str | None = setting(None, "run directory (its best checkpoint) or checkpoint file")
-    input: str | None = setting(None, "image, folder, 'glob' (** allowed), or list in ImageSets/Segmentation (.txt)")
-    output: str = setting("predictions", "folder that receives <name>.png, below the folders that input has")
-    softmax: bool = setting(False, "also <name>_probabilities.npy, float16 [classes, height, width]")
-    overlay: bool = setting(True, "also <name>_overlay.png, the image with its classes laid over it")
-    voc_submission: bool = setting(False, "also results.tgz for VOC's evaluation server")
+    run: str | None = setting(None, "run directory (its best checkpoint) or checkpoint file; required")
+    input: str | None = setting(
+        None, "image, folder, 'glob' (may contain **), or list in ImageSets/Segmentation (.txt); required"
+    )
+    output: str = setting("predictions", "folder for <name>.png, in the same subfolders as in input")
+    softmax: bool = setting(False, "also write <name>_probabilities.npy, float16 [classes, height, width]")
+    overlay: bool = setting(True, "also write <name>_overlay.png, the image overlaid with its classes")
+    voc_submission: bool = setting(False, "also write results.tgz for VOC's evaluation server")
     competition: Competition = setting(
-        Competition.comp6, "comp5: trained on VOC's images alone; comp6: on others too, such as ImageNet's"
+        Competition.comp6, "comp5: trained on VOC's images alone; comp6: also on others, such as ImageNet"
     )
 
 
-def predict(config: PredictConfig) -> int:
-    """Exit status of the whole job: 0 if every image was predicted, 1 otherwise.
+def predict_files(config: PredictConfig) -> int:
+    """Predict all images and return the exit status: 0 if every image was predicted, otherwise 1.
 
     Raises:
-        ConfigError: if run or input are not given, input names no image, or output cannot be written.
-        DataError: if a split list is not sound.
+        ConfigError: if run or input is missing, input contains no image, or output is not writable.
+        DataError: if a split list is invalid.
         CheckpointError: if run has no checkpoint that loads.
     """
-    run, text = _given(config)
-    # Slow to import: not for --help, nor for what is seen to be wrong without them.
+    run, text = _required(config)
+    # Slow to import, so neither for --help nor for invalid input that is found without them.
     from fcn.inference import predicted_files
     from fcn.inference import predictor as inference
     from fcn.inference.image_files import find_sources
@@ -77,8 +79,8 @@ def predict(config: PredictConfig) -> int:
     return _report(config, len(sources), problems, seconds=time.perf_counter() - start)
 
 
-def _given(config: PredictConfig) -> tuple[str, str]:
-    """Run and input, which have no default; all that can be checked without a file is checked."""
+def _required(config: PredictConfig) -> tuple[str, str]:
+    """Return run and input after the checks that need no file."""
     if not config.run:
         raise ConfigError("run (=null) must be a run directory or a checkpoint; use run=outputs/<name>/<time>")
     if not config.input:
@@ -90,7 +92,7 @@ def _given(config: PredictConfig) -> tuple[str, str]:
 
 
 def _problems(results: Iterator[DataError | None], count: int) -> int:
-    """How many images could not be read; each is told at once, in one line."""
+    """Print a line for every image that could not be read, and return their number."""
     console = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
     problems = 0
     with Progress(console=console, transient=True, disable=not sys.stderr.isatty()) as progress:
@@ -112,6 +114,6 @@ def _report(config: PredictConfig, count: int, problems: int, *, seconds: float)
 
 def main() -> None:
     def task(config: PredictConfig) -> None:
-        raise SystemExit(predict(config))
+        raise SystemExit(predict_files(config))
 
     run_command(task, config_name="predict", schema=PredictConfig)

@@ -36,7 +36,7 @@ def test_bug_in_a_run_names_the_log_with_its_traceback(monkeypatch, capsys, tmp_
     ("name", "replaced", "arguments"),
     [
         ("evaluate", "evaluate_run", ["run=x"]),
-        ("predict", "predict", []),
+        ("predict", "predict_files", []),
     ],
 )
 def test_bug_in_a_command_names_its_place(name, replaced, arguments, monkeypatch, capsys, tmp_path):
