@@ -86,7 +86,7 @@ def test_the_help_fits_the_terminal_and_is_one_line_a_key_elsewhere(monkeypatch,
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "80")
     _, shown, _ = type_in(monkeypatch, capsys, "--help")
-    keys, _, _ = shown.partition("Keys: set by key=value\n")[2].partition("\n\n")
+    keys, _, _ = shown.partition("Keys: set with key=value\n")[2].partition("\n\n")
     assert max(map(len, keys.splitlines())) == 80
     assert " ".join(keys.split()) in " ".join(piped.split())
     assert all(re.search(rf"^{re.escape(key)} ", piped, re.M) for key in configuration.schema_fields(Config))

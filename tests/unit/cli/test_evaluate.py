@@ -196,7 +196,7 @@ def test_a_run_that_cannot_be_evaluated_is_named_and_the_others_go_on(run, tree,
     assert [line for line in out.splitlines() if line.startswith("sweep/")] == ["sweep/4_good/evaluation/val"]
     *left_out, last = err.splitlines()
     for line, (name, problem) in zip(left_out, [
-        ("0_pending", "has saved"), ("1_old", "unknown key depth"), ("2_lost", r"data.root \(=gone\) must hold"),
+        ("0_pending", "has saved"), ("1_old", "unknown key depth"), ("2_lost", r"data.root \(=gone\) must contain"),
         ("3_torn", "must be a checkpoint"),
     ], strict=True):  # fmt: skip
         assert re.match(rf"left out: sweep/{name}: .*{problem}", line), line
@@ -305,8 +305,8 @@ def test_the_embedded_set_is_drawn(tmp_path, monkeypatch, type_in):
         (["run=run", "split=empty"], r".*empty.txt must list at least one image"),
         (["run=run", "data=voc", "data.root=root"], r"data.classes \(=\[background,.*\]\) must be those of the run"),
         (["run=run", "data.classes=[ground,cat]"], r"data.classes \(=\[ground,cat\]\) must be those of the run"),
-        (["run=run", "data.root=absent"], r"data.root \(=absent\) must hold VOC2012"),
-        (["run=run", "output=file/x"], r"output \(=file/x\) must be a folder that can be written, which .*file is not"),
+        (["run=run", "data.root=absent"], r"data.root \(=absent\) must contain VOC2012"),
+        (["run=run", "output=file/x"], r"output \(=file/x\) must be a writable folder, but .*file is not"),
         (["run=run", "batch_size=0"], r"batch_size \(=0\) must be at least 1"),
         (["run=run", "boundary_widths=[0,1]"], r"boundary_widths \(=\[0, 1\]\) must be at least 1"),
         (["run=run", "tile_size=[33,32]"], r"tile_size \(=\[33, 32\]\) must be two multiples of 32"),
@@ -339,7 +339,7 @@ def test_a_failure_while_writing_leaves_the_former_evaluation(run, type_in, monk
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(evaluation_files, "draw_confusion", full)
+    monkeypatch.setattr(evaluation_files, "draw_confusion_matrix", full)
     status, _, err = type_in("run=run", "split=val", "flip=true")
     assert (status, err) == (1, "error: No space left on device; free space there, or write to another disk\n")
     assert {path.name: path.read_bytes() for path in (run / "evaluation" / "val").iterdir()} == before

@@ -152,7 +152,7 @@ def test_a_split_list_becomes_the_archive_of_the_server(folder, trained, run):
             r"error: output \(=photos/a.jpg\) must be a folder",
         ),
         (["run=x", "input=photos", "tile_size=[100,100]"], r"error: tile_size \(=\[100, 100\]\) must be two multiples"),
-        (["run=x", "input=photos", "scales=[]"], r"error: scales \(=\[\]\) must name at least one scale"),
+        (["run=x", "input=photos", "scales=[]"], r"error: scales \(=\[\]\) must have at least one scale"),
         (["run=x", "input=photos", "competition=comp7"], r"error: competition \(=comp7\) must be one of comp5, comp6"),
         (["run=x", "inputs=photos"], r"error: unknown key inputs; did you mean input\?"),
     ],
