@@ -1,4 +1,4 @@
-"""Training on a GPU: what only a GPU can show. The same code runs on a CPU in the other tests."""
+"""Training on a GPU: behaviour that other tests cannot check on a CPU."""
 
 import json
 
@@ -24,7 +24,7 @@ pytestmark = [
 
 @pytest.fixture
 def train(tmp_path, shapes_root):
-    """Run directory of a tiny run on one GPU."""
+    """Execute a tiny run on one GPU and return its directory."""
 
     def run(name: str, *overrides: str):
         config = compose(*TINY, f"data.root={shapes_root}", "trainer=gpu", *overrides)
@@ -39,7 +39,7 @@ def weights(run):
 
 
 class NoWaiting(pl.Callback):
-    """Any wait for the GPU within a step, between two points of the step curves, is an error."""
+    """Raises an error if a step between two points of the step curves waits for the GPU."""
 
     steps = 0
 
@@ -53,7 +53,7 @@ class NoWaiting(pl.Callback):
 
 
 @pytest.mark.parametrize("parts", [1, 2])
-def test_a_step_does_not_wait_for_the_gpu(shapes_root, parts):
+def test_step_does_not_wait_for_the_gpu(shapes_root, parts):
     config = compose(
         *TINY, f"data.root={shapes_root}", "trainer=gpu", "trainer.log_every=100", f"trainer.accumulate={parts}"
     )
@@ -65,13 +65,13 @@ def test_a_step_does_not_wait_for_the_gpu(shapes_root, parts):
     assert watch.steps == 4
 
 
-def test_deterministic_gives_the_same_bits_twice(train):
+def test_deterministic_runs_are_bit_identical(train):
     one, other = (weights(train(name, "deterministic=true")) for name in ("one", "other"))
     for name, weight in one.items():
         assert torch.equal(weight, other[name]), name
 
 
-def test_the_header_says_what_was_chosen(train):
+def test_run_header_names_precision_and_layout(train):
     log = (train("run") / "train.log").read_text()
     precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     assert f"compute  {precision}, channels last, fused adamw, " in log
@@ -86,28 +86,28 @@ def test_every_precision_trains(train, precision):
     assert all(weight.dtype is not torch.float16 for weight in weights(run).values())
 
 
-def test_both_algorithms_of_the_upsampling_give_the_same_logits(shapes_root):
+def test_upsampling_algorithms_give_equal_logits(shapes_root):
     config = compose(*TINY, f"data.root={shapes_root}", "trainer=gpu")
     task = SegmentationTask(config).cuda().eval()
     images = torch.rand(2, 3, 64, 96, device="cuda")
-    found = []
+    logits = []
     with torch.no_grad():
         for algorithm in (Algorithm.transposed, Algorithm.subpixel):
             for layer in upsampling_layers(task.network.model).values():
                 layer.algorithm = algorithm
-            found.append(task(images))
-    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-3)  # convolutions may use TF32
+            logits.append(task(images))
+    torch.testing.assert_close(*logits, rtol=1e-3, atol=1e-3)  # convolutions may use TF32
 
 
-def test_the_gpu_finds_what_the_cpu_finds(train, tmp_path, shapes_root):
+def test_gpu_and_cpu_losses_agree(train, tmp_path, shapes_root):
     gpu = json.loads((train("gpu", "trainer.precision=fp32", "deterministic=true") / "summary.json").read_text())
     config = compose(*TINY, f"data.root={shapes_root}", "trainer=cpu")
     assert fcn.train(config, tmp_path / "cpu")["train/loss"] == pytest.approx(gpu["metrics"]["train/loss"], rel=0.05)
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
-def test_synchronised_batch_norm_makes_two_gpus_the_run_of_one(fresh_command):
-    """The reported loss of the first epochs, whose statistics are those of the whole batch."""
+def test_two_gpus_with_synchronised_batch_norm_equal_one(fresh_command):
+    """Compare the training loss: batch statistics are those of the global batch."""
     losses = []
     for name, options in (("one", ["trainer=gpu"]), ("two", ["trainer=ddp", "trainer.devices=2"])):
         run = fresh_command.train(*options, "trainer.sync_batchnorm=true", "trainer.precision=fp32", name=name)
