@@ -68,7 +68,7 @@ def test_finer_network_starts_from_a_coarser_one(train, monkeypatch, capsys):
     # The coarsest maps of both backbones have 512 channels, but a matching score layer alone is not enough.
     status, out, _ = train("other", "backbone=resnet18", f"model.init_from={coarse}")
     assert status == 1
-    assert f"error: model.init_from (={coarse}) must fit the network somewhere; use a run of the same backbone" in out
+    assert f"error: model.init_from (={coarse}) must fit the network; use a run with the same backbone" in out
 
 
 @pytest.mark.parametrize("run", ["<run of fcn32s_vgg16>", "outputs/absent"])
