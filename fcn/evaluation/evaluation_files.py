@@ -1,4 +1,4 @@
-"""The files of an evaluation: scores, tables, matrices and pictures, all of them or none."""
+"""Files of an evaluation: scores, tables, confusion matrices and figures."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ FILES = (
 
 
 def write_evaluation(output: Path, evaluation: Evaluation, facts: Mapping[str, Any]) -> None:
-    """Write all files into a folder inside the output and move them up when all are done.
+    """Write all files of an evaluation, or none if writing fails.
 
-    Files of an evaluation that lay there before are replaced, or removed where this one has no such file.
+    Files of an earlier evaluation are replaced, or removed if this one does not write them.
 
     Args:
-        output: folder, made if need be.
-        evaluation: what was counted.
-        facts: what was evaluated and how, which goes into evaluation.json before the scores.
+        output: folder, created if necessary.
+        evaluation: the counts.
+        facts: what was evaluated and how; written to evaluation.json before the scores.
     """
     with replacing_files(output) as temporary:
         _write_tables(temporary, evaluation, facts)
@@ -53,26 +53,26 @@ def _write_tables(folder: Path, evaluation: Evaluation, facts: Mapping[str, Any]
 
 
 def _summary(evaluation: Evaluation) -> dict[str, Any]:
-    """A score that does not exist is null, since JSON has no NaN."""
+    """Return the content of evaluation.json; a score that does not exist is null, because JSON has no NaN."""
     return {
         "num_images": len(evaluation.names),
-        "scores": _or(None, segmentation_scores(evaluation.confusion)),
-        "iou": {row["class"]: row["iou"] for row in (_or(None, row) for row in evaluation.class_rows())},
-        "boundary": [_or(None, row) for row in evaluation.boundary_rows()],
+        "scores": _replace_nan(None, segmentation_scores(evaluation.confusion)),
+        "iou": {row["class"]: row["iou"] for row in (_replace_nan(None, row) for row in evaluation.class_rows())},
+        "boundary": [_replace_nan(None, row) for row in evaluation.boundary_rows()],
     }
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """A cell is empty where a score does not exist."""
+    """Write rows as CSV; a score that does not exist is an empty cell."""
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
-        writer.writerows(_or("", row) for row in rows)
+        writer.writerows(_replace_nan("", row) for row in rows)
 
 
-def _or(stand_in: str | None, row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row with `stand_in` for every NaN."""
-    return {key: stand_in if value != value else value for key, value in row.items()}  # NaN differs from itself
+def _replace_nan(value: str | None, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the row with `value` in place of NaN."""
+    return {key: value if cell != cell else cell for key, cell in row.items()}  # NaN differs from itself
 
 
 def _write_pictures(folder: Path, evaluation: Evaluation) -> None:

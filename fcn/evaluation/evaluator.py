@@ -1,4 +1,4 @@
-"""Scores of a trained network on a set: whole images at native size, each counted exactly once."""
+"""Evaluation of a trained network on a set of whole images at native size, each counted exactly once."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from fcn.inference.predictor import Predictor
 
 
 @dataclass(frozen=True)
-class Judged:
-    """An image with what was expected and what was found; arrays are uint8.
+class PredictedImage:
+    """An image with its target and its prediction; arrays are uint8.
 
     Attributes:
-        index: place of the image in the list.
+        index: index of the image in the set.
         image: [H, W, 3], RGB.
         target: [H, W].
         prediction: [H, W].
@@ -41,15 +41,15 @@ class Judged:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that was counted, without void, in the order of the list.
+    """Confusion matrices of a set of images, in the order of the set; void is not counted.
 
     Attributes:
-        classes: the C names.
-        names: of the N images.
-        confusions: int64 [N, C, C], a matrix per image; rows are the target.
-        widths: of the W boundary bands, pixels.
-        in_bands: int64 [W, C, C], a matrix per width, over all images.
-        worst: the images of lowest mean IoU, lowest first; one that is all void has none and is not among them.
+        classes: names of the C classes.
+        names: names of the N images.
+        confusions: int64 [N, C, C], one matrix per image; rows are the target.
+        widths: widths of the W boundary bands, pixels.
+        in_bands: int64 [W, C, C], one matrix per band, over all images.
+        worst: images of lowest mean IoU, lowest first; images without a score, which are all void, are excluded.
     """
 
     classes: list[str]
@@ -57,15 +57,15 @@ class Evaluation:
     confusions: Tensor
     widths: list[int]
     in_bands: Tensor
-    worst: list[Judged]
+    worst: list[PredictedImage]
 
     @property
     def confusion(self) -> Tensor:
-        """Matrix over the whole set, int64 [C, C]."""
+        """Confusion matrix over the whole set, int64 [C, C]."""
         return self.confusions.sum(dim=0)
 
     def class_rows(self) -> list[dict[str, Any]]:
-        """A row per class: IoU, accuracy, and the pixels of target and prediction; NaN for a score without pixels."""
+        """Return a row per class: IoU, accuracy, pixels of target and prediction; NaN for a score without pixels."""
         targets, predicted = self.confusion.sum(dim=1), self.confusion.sum(dim=0)
         accuracy = self.confusion.diagonal().double() / targets
         columns = {
@@ -78,21 +78,21 @@ class Evaluation:
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
     def image_rows(self) -> list[dict[str, Any]]:
-        """A row per image in the order of the list: mean IoU over the classes in it or found in it, pixel accuracy."""
+        """Return a row per image: mean IoU over the classes in target or prediction, and pixel accuracy."""
         return [
-            {"image": name, **_two_scores(confusion)}
+            {"image": name, **_mean_iou_and_accuracy(confusion)}
             for name, confusion in zip(self.names, self.confusions, strict=True)
         ]
 
     def boundary_rows(self) -> list[dict[str, Any]]:
-        """A row per band, over all images: its width, mean IoU, pixel accuracy."""
+        """Return a row per band, over all images: its width, mean IoU and pixel accuracy."""
         return [
-            {"width": width, **_two_scores(confusion)}
+            {"width": width, **_mean_iou_and_accuracy(confusion)}
             for width, confusion in zip(self.widths, self.in_bands, strict=True)
         ]
 
 
-def _two_scores(confusion: Tensor) -> dict[str, Any]:
+def _mean_iou_and_accuracy(confusion: Tensor) -> dict[str, Any]:
     values = segmentation_scores(confusion)
     return {
         "mean_iou": values["mean_iou"],
@@ -102,16 +102,16 @@ def _two_scores(confusion: Tensor) -> dict[str, Any]:
 
 
 def evaluation_images(data: DataConfig, split: str, *, classes: Sequence[str]) -> WholeImages:
-    """The images of a split; draws the embedded set or downloads VOC where the configuration says so.
+    """Return the images of a split, after drawing the built-in dataset or downloading VOC if configured.
 
     Args:
-        data: where the images are.
-        split: a list in ImageSets/Segmentation.
-        classes: what the network tells apart, to be compared with the set's.
+        data: the group `data`.
+        split: name of a list in ImageSets/Segmentation.
+        classes: classes of the network, which must be those of the dataset.
 
     Raises:
-        ConfigError: if the set has other classes.
-        DataError: if there is no such set or split, or the split's list is empty or names a file that is not there.
+        ConfigError: if the dataset has other classes.
+        DataError: if the dataset or split does not exist, or its list is empty or names a missing file.
     """
     if data.classes != list(classes):
         raise ConfigError(
@@ -130,62 +130,65 @@ def evaluate(
     worst: int = 0,
     advance: Callable[[int], object] = lambda num_images: None,
 ) -> Evaluation:
-    """Apply the network to every image and count.
+    """Predict every image and compare it with its mask.
 
-    Images of one size share a batch; nothing is padded or resized, and every image is counted by itself. So the
-    batches change no more than the rounding inside the network: by one image at a time, the masks are those of
-    `predictor.predict` to the bit.
+    A batch holds images of one size; nothing is padded or resized, and every image is counted separately. Batches
+    therefore change nothing but rounding inside the network; with `batch_size=1` the masks are bit-identical to those
+    of `predictor.predict`.
 
     Args:
-        predictor: the network, and how it is applied.
-        images: the set.
-        batch_size: images that go through the network together, at most.
-        widths: of the boundary bands, pixels, rising; see `fcn.evaluation.boundary_metrics`.
-        worst: how many of the images of lowest mean IoU to keep.
-        advance: called with the number of images of each batch when it is counted.
+        predictor: the network with its inference settings.
+        images: the images with their masks.
+        batch_size: maximum number of images per batch.
+        widths: widths of the boundary bands in pixels, increasing; see `fcn.evaluation.boundary_metrics`.
+        worst: number of images of lowest mean IoU to keep.
+        advance: called after each batch with its number of images.
 
     Raises:
-        ValueError: if the set has not as many classes as the network, or the widths do not rise.
-        DataError: if a pair cannot be read. Scores of a part of a set would be taken for those of the set.
+        ValueError: if the numbers of classes of images and network differ, or the widths do not increase.
+        DataError: if an image or mask cannot be read; there are no scores of a part of a set.
     """
     num_classes = len(predictor.classes)
     if images.num_classes != num_classes:
         raise ValueError(f"images.num_classes (={images.num_classes}) must be the network's; use {num_classes}")
     confusions = torch.zeros(len(images), num_classes, num_classes, dtype=torch.int64)
     in_bands = torch.zeros(len(widths), num_classes, num_classes, dtype=torch.int64)
-    kept: list[tuple[float, int, Judged]] = []
+    ranked: list[tuple[float, int, PredictedImage]] = []
     batches = images.batches(batch_size)
 
     for batch, reading in read_ahead(lambda batch: [images[index] for index in batch], batches):
         samples = reading.result()
         pixels, targets = (torch.stack([sample[key] for sample in samples]) for key in ("image", "mask"))
         predictions = predicted_classes(predictor.batch_logits(pixels))
-        counts, band_counts = _count(predictions, targets.to(predictions.device), widths, num_classes=num_classes)
+        counts, band_counts = _confusions(predictions, targets.to(predictions.device), widths, num_classes=num_classes)
         confusions[batch] = counts
         in_bands += band_counts
-        found = zip(batch, pixels, targets, predictions.to("cpu", torch.uint8), strict=True)
-        kept = _worst(kept, [_judged(*one) for one in found] if worst else [], confusions, number=worst)
+        if worst:
+            arrays = zip(batch, pixels, targets, predictions.to("cpu", torch.uint8), strict=True)
+            ranked = _lowest(ranked, [_predicted_image(*each) for each in arrays], confusions, number=worst)
         advance(len(batch))
     names = [pair.name for pair in images.pairs]
-    return Evaluation(predictor.classes, names, confusions, list(widths), in_bands, [judged for *_, judged in kept])
+    return Evaluation(predictor.classes, names, confusions, list(widths), in_bands, [image for *_, image in ranked])
 
 
-def _count(predictions: Tensor, targets: Tensor, widths: Sequence[int], *, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Matrices of each image, int64 [N, C, C], and of each band over the images, [W, C, C]; on the CPU."""
+def _confusions(
+    predictions: Tensor, targets: Tensor, widths: Sequence[int], *, num_classes: int
+) -> tuple[Tensor, Tensor]:
+    """Return the matrices of each image, int64 [N, C, C], and of each band over the images, [W, C, C]; on the CPU."""
     pairs = list(zip(predictions, targets, strict=True))
     whole = torch.stack([confusion_matrix(*pair, num_classes=num_classes) for pair in pairs])
     bands = torch.stack([boundary_confusions(*pair, widths, num_classes=num_classes) for pair in pairs])
     return whole.cpu(), bands.sum(dim=0).cpu()
 
 
-def _judged(index: int, image: Tensor, target: Tensor, prediction: Tensor) -> Judged:
-    return Judged(index, image.permute(1, 2, 0).contiguous().numpy(), target.numpy(), prediction.numpy())
+def _predicted_image(index: int, image: Tensor, target: Tensor, prediction: Tensor) -> PredictedImage:
+    return PredictedImage(index, image.permute(1, 2, 0).contiguous().numpy(), target.numpy(), prediction.numpy())
 
 
-def _worst(
-    kept: list[tuple[float, int, Judged]], found: list[Judged], confusions: Tensor, *, number: int
-) -> list[tuple[float, int, Judged]]:
-    """The `number` lowest of both lists by mean IoU, then by place, so that the order of batches does not matter."""
-    ranked = [(segmentation_scores(confusions[one.index])["mean_iou"], one.index, one) for one in found]
-    known = [entry for entry in ranked if not np.isnan(entry[0])]
-    return heapq.nsmallest(number, [*kept, *known], key=lambda entry: entry[:2])
+def _lowest(
+    ranked: list[tuple[float, int, PredictedImage]], images: list[PredictedImage], confusions: Tensor, *, number: int
+) -> list[tuple[float, int, PredictedImage]]:
+    """Return the `number` entries of lowest mean IoU, ties by index, so that the order of batches has no effect."""
+    entries = [(segmentation_scores(confusions[image.index])["mean_iou"], image.index, image) for image in images]
+    scored = [entry for entry in entries if not np.isnan(entry[0])]
+    return heapq.nsmallest(number, [*ranked, *scored], key=lambda entry: entry[:2])

@@ -1,4 +1,4 @@
-"""The four scores of Long et al. 2015, section 5, from one confusion matrix over the whole set."""
+"""Confusion matrix over the whole set, and the four scores of Long et al. 2015, section 5."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ from fcn.config import IGNORE_INDEX
 from fcn.evaluation.scores import class_counts
 
 NUM_TARGETS = 256
-"""Values that a mask of uint8 can hold: classes, void, and what the dataset refuses to read."""
+"""Number of values of a uint8 mask: classes, void, and values that the dataset refuses to read."""
 
 NUM_LANES = 64
-"""Copies of the counters on a GPU: at least the 32 threads of a warp, so that no two of them meet in one."""
+"""Copies of the counters on a GPU: more than the 32 threads of a warp, so that no two of them share a counter."""
 
 
 class SegmentationMetrics(Metric):
     """Loss and scores of a set of images, counted per batch and divided once.
 
-    The states are sums, so that neither the order, nor the batches, nor the number of processes changes a
-    score. Their dtypes stay int64 and float64 whatever the precision of the module that holds the metric,
-    and they are not in its `state_dict`: weights are published without them. To stop and go on inside an
-    epoch, use `state` and `load_state`.
+    The states are sums, so that a score depends neither on order, nor on batches, nor on the number of processes. They
+    stay int64 and float64 whatever the precision of the module that holds the metric. They are not part of its
+    `state_dict`; to resume inside an epoch, use `state` and `load_state`.
 
     Attributes:
         confusion: int64 [C, C], pixels per class of the target (row) and of the prediction (column).
@@ -39,13 +38,13 @@ class SegmentationMetrics(Metric):
     loss_divisor: Tensor
 
     def __init__(self, num_classes: int) -> None:
-        """Start with nothing counted.
+        """Initialise all counts to zero.
 
         Args:
             num_classes: number of classes C, at most 255.
         """
         super().__init__()
-        assert 1 <= num_classes <= IGNORE_INDEX, "the row of void must lie outside the matrix"
+        assert 1 <= num_classes <= IGNORE_INDEX, "the row of void must be outside the matrix"
         self.num_classes = num_classes
         counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)
         self.add_state("confusion", counts, dist_reduce_fx="sum")
@@ -53,18 +52,18 @@ class SegmentationMetrics(Metric):
         self.add_state("loss_divisor", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, prediction: Tensor, target: Tensor, *, loss: tuple[Tensor, Tensor] | None = None) -> None:
-        """Count a batch, or one image.
+        """Count a batch or one image.
 
         Args:
             prediction: integer [N, H, W] or [H, W], classes in [0, C): the argmax over the class axis.
             target: uint8 of the same shape, classes in [0, C) or 255 for void.
-            loss: numerator and divisor of the batch, as `fcn.training.losses.cross_entropy` gives them.
+            loss: numerator and divisor of the loss of the batch.
 
         Raises:
             ValueError: if the shapes differ.
         """
-        # Out of place: ranks that are started by spawn or fork share the memory of a state, and a state
-        # that is made in inference mode cannot be changed in place outside of it.
+        # Out of place: spawned or forked ranks share the memory of a state, and a state created in inference mode
+        # cannot be changed in place outside of it.
         self.confusion = self.confusion + confusion_matrix(prediction, target, num_classes=self.num_classes)
         if loss is not None:
             numerator, divisor = loss
@@ -72,69 +71,68 @@ class SegmentationMetrics(Metric):
             self.loss_divisor = self.loss_divisor + divisor.double()
 
     def compute(self) -> dict[str, float]:
-        """Scores of everything counted so far, over all processes.
+        """Return the scores of everything counted so far, over all processes.
 
         Returns:
-            `loss` and the keys of `segmentation_scores`. What nothing was counted for (a set that is all void, a loss
-            that was never given) is NaN: there is no score, and 0 would be read as a bad one.
+            `loss` and the keys of `segmentation_scores`. A score without counts is NaN, as for a set that is all void.
         """
         return {"loss": (self.loss_sum / self.loss_divisor).item(), **segmentation_scores(self.confusion)}
 
     def state(self) -> dict[str, Tensor]:
-        """Copy of this process's counts on the CPU, to go on from with `load_state`."""
+        """Return a copy of the counts of this process on the CPU, for `load_state`."""
         return {name: value.to("cpu", copy=True) for name, value in self._sums().items()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Replace the counts by those of `state`.
+        """Replace the counts with those of `state`.
 
         Raises:
-            ValueError: if `state` is not of this metric or of another number of classes.
+            ValueError: if the shapes of `state` differ, as with another number of classes.
         """
         sums = self._sums()
         expected = {name: tuple(value.shape) for name, value in sums.items()}
-        given = {name: tuple(value.shape) for name, value in state.items()}
-        if given != expected:
+        shapes = {name: tuple(value.shape) for name, value in state.items()}
+        if shapes != expected:
             raise ValueError(
-                f"state (={given}) must have the shapes {expected}; "
+                f"state (={shapes}) must have the shapes {expected}; "
                 f"use the state of a metric with num_classes={self.num_classes}"
             )
         self.reset()
         for name, value in state.items():
             setattr(self, name, value.to(sums[name], copy=True))
-        # torchmetrics warns at compute where it has seen no update, and these counts come from updates.
+        # Without it torchmetrics warns that `compute` was called before `update`.
         self._update_count = 1
 
     def _sums(self) -> dict[str, Tensor]:
         return {"confusion": self.confusion, "loss_sum": self.loss_sum, "loss_divisor": self.loss_divisor}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> Any:
-        """Follow the module to another device, but not to another dtype.
+        """Move the counts with the module to another device, but keep their dtypes.
 
-        torchmetrics guards `half()` and its like, but not `to(dtype)`, by which Lightning makes a module half
-        precise: a loss_sum in float16 ends at 65504.
+        torchmetrics ignores `half()` and the like, but not `to(dtype)`, which Lightning uses for half precision; a
+        loss_sum in float16 would overflow at 65504.
         """
         return super()._apply(lambda tensor: tensor.to(fn(tensor).device), exclude_state)
 
 
 def predicted_classes(logits: Tensor) -> Tensor:
-    """The class of highest score at every pixel, int64 [N, H, W]; of equal scores the first.
+    """Return the class of highest score at every pixel, int64 [N, H, W]; the first of equal scores.
 
     Args:
         logits: [N, C, H, W].
     """
-    return logits.max(dim=1).indices  # `argmax` gives the same, and takes twice as long on a CPU
+    return logits.max(dim=1).indices  # twice as fast on a CPU as the equivalent `argmax`
 
 
 def confusion_matrix(prediction: Tensor, target: Tensor, *, num_classes: int) -> Tensor:
-    """Non-void pixels per class of the target (row) and of the prediction (column), int64 [C, C].
+    """Return the number of non-void pixels per class of target (row) and prediction (column), int64 [C, C].
 
-    torchmetrics' function gives the same numbers about 10 times as slowly on a CPU (it filters the void
-    pixels out first, in int64), waits for a GPU, and under deterministic algorithms takes memory for pixels
-    x C x C. Here void has a row of its own, which is cut off.
+    The equivalent function of torchmetrics is about 10 times slower on a CPU (it first filters void pixels, in int64),
+    synchronises with a GPU, and with deterministic algorithms allocates pixels x C x C. Here void has its own rows,
+    which are dropped.
 
     Args:
-        prediction: integer [...], classes in [0, C). Not checked: that would make every step wait for a GPU.
-        target: uint8 [...], classes in [0, C); 255, and any other value, counts nowhere.
+        prediction: integer [...], classes in [0, C). Not checked, because a check would wait for the GPU at every step.
+        target: uint8 [...], classes in [0, C); 255 and any other value are not counted.
         num_classes: number of classes C.
 
     Raises:
@@ -146,22 +144,23 @@ def confusion_matrix(prediction: Tensor, target: Tensor, *, num_classes: int) ->
             f"(={tuple(target.shape)}); give classes, the argmax over the class axis of the logits"
         )
     cells = target.flatten().int() * num_classes + prediction.flatten().int()
-    counts = _count(cells, num_cells=NUM_TARGETS * num_classes)
+    counts = count_cells(cells, num_cells=NUM_TARGETS * num_classes)
     return counts[: num_classes**2].view(num_classes, num_classes)
 
 
-def _count(cells: Tensor, *, num_cells: int) -> Tensor:
+def count_cells(cells: Tensor, *, num_cells: int) -> Tensor:
+    """Return how often each of 0 ... num_cells - 1 occurs, int64 [num_cells]."""
     if cells.device.type == "cpu":
         return torch.bincount(cells, minlength=num_cells)
     return _count_in_lanes(cells, num_cells=num_cells)
 
 
 def _count_in_lanes(cells: Tensor, *, num_cells: int) -> Tensor:
-    """How often each of 0 ... num_cells - 1 occurs, int64 [num_cells], without waiting for the device.
+    """Count as `torch.bincount`, without synchronising with a GPU.
 
-    On a GPU `torch.bincount` reads the smallest and the largest value back to the host, so that the next step
-    could not be queued before this one has ended. Most pixels are background: without the lanes all their
-    additions would wait for one counter.
+    On a GPU `torch.bincount` reads the smallest and the largest value on the host, so that the next step could not be
+    queued before this one has finished. Several lanes of counters, because most pixels are background and would
+    otherwise contend for one counter.
     """
     lanes = torch.arange(cells.numel(), device=cells.device).remainder_(NUM_LANES)
     index = lanes.mul_(num_cells).add_(cells)

@@ -1,4 +1,4 @@
-"""An image of any size to logits, probabilities or a mask: what a trained run is for."""
+"""Predictor: logits, probabilities and masks of images of any size by a trained network."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 import textwrap
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,25 +17,26 @@ from torch import Tensor
 from fcn import config as configuration
 from fcn.config import ConfigError, Inference, InferenceConfig, PublishedWeights, check_inference
 from fcn.data.voc import to_rgb
+from fcn.inference.tiling import tiled_logits
 from fcn.models.device import choose_device
 from fcn.models.network import SegmentationNetwork
 from fcn.runs.checkpoints import CheckpointError, check_finite, find_checkpoint, read_checkpoint
 
 
 class Predictor:
-    """A trained network that takes images.
+    """A trained network with its inference settings.
 
     Attributes:
         network: the trained network, in evaluation mode.
-        settings: how it is applied.
+        settings: whole or tiled inference, flip and scales.
         classes: names in the order of the mask values.
     """
 
     def __init__(self, network: SegmentationNetwork, settings: InferenceConfig | None = None) -> None:
-        """Take over `network`: it is moved to the device that `settings.accelerator` names.
+        """Move `network` to the device that `settings.accelerator` selects, in evaluation mode.
 
         Raises:
-            ConfigError: if the settings contradict each other, or ask for a GPU where there is none.
+            ConfigError: if settings contradict each other, or a GPU is required and there is none.
         """
         self.settings = settings or InferenceConfig()
         check_inference(self.settings)
@@ -44,12 +44,12 @@ class Predictor:
         self.classes = network.config.data.classes
 
     def logits(self, image: Image.Image | NDArray[np.uint8]) -> Tensor:
-        """Class scores of every pixel, float32 [C, H, W] on the CPU.
+        """Return the class scores of every pixel, float32 [C, H, W] on the CPU.
 
-        Averaged over tiles; with `flip` or several `scales`, the logarithm of averaged probabilities.
+        Tiles are averaged; with `flip` or several `scales`, the scores are the logarithm of averaged probabilities.
 
         Args:
-            image: PIL image of any mode, or uint8 [H, W, 3] in RGB; its pixels as stored.
+            image: PIL image of any mode, or uint8 [H, W, 3] in RGB. EXIF orientation is not applied.
 
         Raises:
             ValueError: as `to_pixels`.
@@ -58,62 +58,55 @@ class Predictor:
         return self.batch_logits(pixels.permute(2, 0, 1).unsqueeze(0))[0].cpu()
 
     def probabilities(self, image: Image.Image | NDArray[np.uint8]) -> Tensor:
-        """Probability of every class at every pixel, float32 [C, H, W] on the CPU; see `logits`."""
+        """Return the probability of every class at every pixel, float32 [C, H, W] on the CPU; see `logits`."""
         return self.logits(image).softmax(dim=0)
 
     def predict(self, image: Image.Image | NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Class of every pixel, uint8 [H, W]; see `logits`."""
+        """Return the class of every pixel, uint8 [H, W]; see `logits`."""
         mask: NDArray[np.uint8] = self.logits(image).argmax(dim=0).to(torch.uint8).numpy()
         return mask
 
     @torch.inference_mode()
     def batch_logits(self, images: Tensor) -> Tensor:
-        """Class scores for images of one size, float32 [N, C, H, W] on the network's device; see `logits`.
+        """Return class scores for images of one size, float32 [N, C, H, W] on the network's device; see `logits`.
 
         Args:
             images: uint8 [N, 3, H, W].
         """
         images = images.to(self.network.device)
         if not self.settings.flip and self.settings.scales == [1.0]:
-            return self._scores(images)
-        mirrorings = (False, True) if self.settings.flip else (False,)
-        views = [(scale, mirrored) for mirrored in mirrorings for scale in self.settings.scales]
-        # Added one by one, so that memory does not grow with the views; as logarithms, so that a probability too
-        # small for float32 does not become the logarithm of zero.
-        total = self._view(images, *views[0])
+            return self._network_logits(images)
+        flips = (False, True) if self.settings.flip else (False,)
+        views = [(scale, flip) for flip in flips for scale in self.settings.scales]
+        # One view at a time, so that memory does not grow with their number. Logarithms, because a probability that
+        # underflows in float32 would become the logarithm of zero.
+        total = self._view_log_probabilities(images, *views[0])
         for view in views[1:]:
-            total = torch.logaddexp(total, self._view(images, *view))
+            total = torch.logaddexp(total, self._view_log_probabilities(images, *view))
         return total - math.log(len(views))
 
-    def _view(self, images: Tensor, scale: float, mirrored: bool) -> Tensor:
-        """Logarithms of probabilities, found at `scale` or in the mirror, brought back to the frame of `images`."""
-        view = _scaled(images, scale)
-        scores = self._scores(view.flip(-1) if mirrored else view)
-        scores = F.interpolate(scores, images.shape[-2:], mode="bilinear", align_corners=False)
-        return (scores.flip(-1) if mirrored else scores).log_softmax(dim=1)
+    def _view_log_probabilities(self, images: Tensor, scale: float, flip: bool) -> Tensor:
+        """Return log probabilities of the scaled or flipped images, mapped back to the pixels of `images`."""
+        view = _resize(images, scale)
+        logits = self._network_logits(view.flip(-1) if flip else view)
+        logits = F.interpolate(logits, images.shape[-2:], mode="bilinear", align_corners=False)
+        return (logits.flip(-1) if flip else logits).log_softmax(dim=1)
 
-    def _scores(self, images: Tensor) -> Tensor:
-        """Logits of the network at the size of `images`, float32 [N, C, H, W]."""
-        if self.settings.inference is Inference.whole:
-            logits: Tensor = self.network(images)
-            return logits.float()
-        size = images.shape[-2:]
-        total = torch.zeros(len(images), len(self.classes), *size, device=images.device)
-        count = torch.zeros(size, device=images.device)
-        for rows, columns in tiles(size, self.settings.tile_size):
-            total[..., rows, columns] += self.network(images[..., rows, columns]).float()
-            count[rows, columns] += 1
-        return total.div_(count)
+    def _network_logits(self, images: Tensor) -> Tensor:
+        if self.settings.inference is Inference.tiled:
+            return tiled_logits(self.network, images, self.settings.tile_size, num_classes=len(self.classes))
+        logits: Tensor = self.network(images)
+        return logits.float()
 
 
 def to_pixels(image: Image.Image | NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """An image as uint8 [H, W, 3] in RGB; a copy.
+    """Return a copy of an image as uint8 [H, W, 3] in RGB.
 
     Args:
-        image: PIL image of any mode but F, or uint8 [H, W, 3] in RGB; its pixels as stored.
+        image: PIL image of any mode but F, or uint8 [H, W, 3] in RGB.
 
     Raises:
-        ValueError: if it is anything else, or has no pixel.
+        ValueError: if `image` is anything else, or has no pixels.
     """
     if isinstance(image, Image.Image) and image.mode == "F":
         raise ValueError("image (mode F) must hold integer pixels, whose range is known; scale it to 8-bit RGB")
@@ -124,29 +117,8 @@ def to_pixels(image: Image.Image | NDArray[np.uint8]) -> NDArray[np.uint8]:
     return pixels
 
 
-def tiles(size: Any, tile_size: Any) -> list[tuple[slice, slice]]:
-    """Rows and columns of the fewest tiles that cover an image, spread evenly, so that neighbours overlap.
-
-    The chapter's way to predict an image that is no multiple of the stride. An axis shorter than the tile is
-    taken whole, since the network takes any size.
-
-    Args:
-        size: height and width of the image.
-        tile_size: height and width of a tile.
-    """
-    rows, columns = (_along(side, tile) for side, tile in zip(size, tile_size, strict=True))
-    return [(row, column) for row in rows for column in columns]
-
-
-def _along(side: int, tile: int) -> list[slice]:
-    count = math.ceil(side / tile)
-    spare = max(0, side - tile)
-    starts = [round(number * spare / max(1, count - 1)) for number in range(count)]
-    return [slice(start, min(start + tile, side)) for start in starts]
-
-
-def _scaled(images: Tensor, scale: float) -> Tensor:
-    """Images at `scale` of their size, at least one pixel; float in [0, 1] unless the scale is 1."""
+def _resize(images: Tensor, scale: float) -> Tensor:
+    """Return images at `scale` of their size, at least one pixel; float in [0, 1] unless the scale is 1."""
     if scale == 1:
         return images
     size = [max(1, round(side * scale)) for side in images.shape[-2:]]
@@ -154,20 +126,20 @@ def _scaled(images: Tensor, scale: float) -> Tensor:
 
 
 def load(run: str | Path, settings: InferenceConfig | None = None) -> Predictor:
-    """Predictor of a run directory (its best checkpoint, or the last if there is no best) or of a checkpoint file.
+    """Load a run directory (its best checkpoint, or the last if there is no best) or a checkpoint file.
 
     Raises:
-        CheckpointError: if there is no checkpoint, or it does not load.
+        CheckpointError: if there is no checkpoint, or it cannot be loaded.
     """
     return Predictor(load_network(find_checkpoint(run)), settings)
 
 
 def load_network(checkpoint: Path) -> SegmentationNetwork:
-    """Task with the weights of a checkpoint, on the CPU, in evaluation mode; no other file is needed.
+    """Load the network of a checkpoint, on the CPU, in evaluation mode; no other file is needed.
 
     Raises:
-        CheckpointError: if the file is absent, does not hold what a run of this project saves, or has a configuration
-            that this version does not know.
+        CheckpointError: if the file is missing, was not saved by this project, or has a configuration that this
+            version does not accept.
     """
     content = read_checkpoint(checkpoint)
     check_finite(checkpoint, content["state_dict"])
@@ -175,13 +147,13 @@ def load_network(checkpoint: Path) -> SegmentationNetwork:
         config = configuration.validate_run(content["config"])
     except ConfigError as error:
         raise CheckpointError(f"{checkpoint} must be a checkpoint of this version: {error}") from error
-    # The checkpoint brings all weights: nothing is fetched only to be overwritten.
-    bare = replace(
+    # The checkpoint holds all weights, so no pretrained weights are loaded.
+    untrained = replace(
         config,
         backbone=replace(config.backbone, weights="none"),
         model=replace(config.model, weights=PublishedWeights.none),
     )
-    network = SegmentationNetwork(bare)
+    network = SegmentationNetwork(untrained)
     try:
         network.load_state_dict(content["state_dict"])
     except RuntimeError as error:
@@ -192,10 +164,10 @@ def load_network(checkpoint: Path) -> SegmentationNetwork:
 
 @torch.inference_mode()
 def predict_logits(network: SegmentationNetwork, image: Tensor) -> Tensor:
-    """Logits of a whole image at native size, float [C, H, W], on the network's device.
+    """Return the logits of a whole image at native size, float [C, H, W], on the network's device.
 
     Args:
-        network: left in the mode, training or evaluation, in which it was.
+        network: its training or evaluation mode is restored afterwards.
         image: uint8 [3, H, W].
     """
     was_training = network.training

@@ -1,4 +1,4 @@
-"""What a process computes with: precision, algorithms, compilation; chosen for its device and said in the header."""
+"""How a process computes: precision, algorithm of the upsampling and compilation, chosen for its device."""
 
 from __future__ import annotations
 
@@ -18,51 +18,51 @@ from fcn.models.network import memory_layout
 from fcn.models.upsampling import Upsampling
 
 REPETITIONS = 12
-"""Of each algorithm when they are compared; the first ones are slow, which the median does not mind."""
+"""Timed runs of each algorithm; the first are slow, which does not affect the median."""
 
 
 def chosen_precision(config: Config, *, on_gpu: bool) -> Precision:
-    """`trainer.precision`, of which `auto` is bf16 on GPUs that compute in it, and fp32 elsewhere.
+    """Return `trainer.precision`; `auto` is bf16 on GPUs that support it natively, and fp32 otherwise.
 
-    A CPU stays at fp32 by itself: few compute in bf16, on the others it is several times slower.
+    On a CPU `auto` is always fp32: few CPUs support bf16, and on the others it is several times slower.
     """
     if config.trainer.precision is not Precision.auto:
         return config.trainer.precision
-    computes_in_bf16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
-    return Precision.bf16 if computes_in_bf16 else Precision.fp32
+    supports_bf16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+    return Precision.bf16 if supports_bf16 else Precision.fp32
 
 
 def compile_network(network: nn.Module) -> None:
-    """Compile in place, so that the names of the weights stay what they are.
+    """Compile the network in place, which keeps the names of its weights.
 
     Raises:
-        ConfigError: if there is no C++ compiler, which torch.compile needs on a CPU as on a GPU.
+        ConfigError: if there is no C++ compiler; torch.compile needs one on a CPU and on a GPU.
     """
     compilers = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++", "c++"]
     if not any(map(shutil.which, compilers)):
         raise ConfigError(
-            f"compile (=true) needs a C++ compiler, and there is no {' or '.join(compilers)}; install one, have the "
-            "environment variable CXX name one, or use compile=false"
+            f"compile (=true) needs a C++ compiler, and there is no {' or '.join(compilers)}; install one, set the "
+            "environment variable CXX, or use compile=false"
         )
     network.compile(dynamic=False)
 
 
 def choose_upsampling(network: nn.Module, images: Tensor, config: Config) -> None:
-    """Set the algorithm of every transposed convolution: as `trainer.upsampling` says, or by measurement on a GPU.
+    """Set the algorithm of every transposed convolution to `trainer.upsampling`; `auto` measures it on a GPU.
 
-    All processes decide alike, by the sum of their times. A run that is deterministic takes `transposed`: what is
-    measured differs from run to run.
+    All processes choose the same algorithm, by the sum of their times. Deterministic runs use `transposed`, because
+    measured times differ from run to run.
 
     Args:
-        network: on its device.
-        images: of the size and type of a training step's, whatever is in them.
-        config: of the run.
+        network: the network, on its device.
+        images: any images of the shape and dtype of a training step.
+        config: configuration of the run.
     """
-    wanted = config.trainer.upsampling
+    algorithm = config.trainer.upsampling
     layers = [module for module in network.modules() if isinstance(module, Upsampling)]
     for layer in layers:
-        layer.algorithm = wanted
-    if wanted is Algorithm.auto and images.device.type != "cpu":
+        layer.algorithm = algorithm
+    if algorithm is Algorithm.auto and images.device.type != "cpu":
         if config.deterministic:
             for layer in layers:
                 layer.algorithm = Algorithm.transposed
@@ -71,7 +71,7 @@ def choose_upsampling(network: nn.Module, images: Tensor, config: Config) -> Non
 
 
 def measure_upsampling(network: nn.Module, images: Tensor, layers: list[Upsampling]) -> None:
-    """Give every layer the algorithm whose forward and backward pass takes less time on what it gets of `images`."""
+    """Set each layer to the algorithm with the faster forward and backward pass on its input for `images`."""
     inputs = _inputs_of(network, images, layers)
     candidates = (Algorithm.transposed, Algorithm.subpixel)
     for layer, scores in inputs.items():
@@ -84,15 +84,15 @@ def measure_upsampling(network: nn.Module, images: Tensor, layers: list[Upsampli
 
 
 def _inputs_of(network: nn.Module, images: Tensor, layers: list[Upsampling]) -> dict[Upsampling, Tensor]:
-    """What each layer is given; batch norm's statistics are left as they are."""
+    """Return the input of each layer; the statistics of batch norm do not change."""
     inputs: dict[Upsampling, Tensor] = {}
 
-    def keep(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
+    def keep(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         assert isinstance(layer, Upsampling)
-        inputs[layer] = given[0].detach()
+        inputs[layer] = arguments[0].detach()
 
     hooks = [layer.register_forward_pre_hook(keep) for layer in layers]
-    modes = {module: module.training for module in network.modules()}  # frozen batch norm is not as the rest
+    modes = {module: module.training for module in network.modules()}  # frozen batch norm is in evaluation mode
     network.eval()
     with torch.no_grad():
         network.forward(images)
@@ -104,7 +104,7 @@ def _inputs_of(network: nn.Module, images: Tensor, layers: list[Upsampling]) -> 
 
 
 def _seconds(layer: Upsampling, scores: Tensor) -> float:
-    """Median over `REPETITIONS` of a forward and backward pass."""
+    """Return the median time of a forward and backward pass over `REPETITIONS`."""
     weights = [weight for weight in layer.parameters() if weight.requires_grad]
     scores = scores.clone().requires_grad_()
 
@@ -125,7 +125,7 @@ def _timed(run: Callable[[], Any], device: torch.device) -> float:
 
 
 def describe(config: Config, network: nn.Module, device: torch.device) -> str:
-    """Everything that was chosen, in a line: `fp32, channels last, fused adamw, transposed upsampling`."""
+    """Return one line with all choices: `fp32, channels last, fused adamw, transposed upsampling`."""
     on_gpu = device.type == "cuda"
     layers = [module for module in network.modules() if isinstance(module, Upsampling)]
     algorithms = dict.fromkeys(layer.chosen(device).value for layer in layers)

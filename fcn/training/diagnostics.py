@@ -1,4 +1,4 @@
-"""How a training fares, beside its scores: the drift of the upsampling, the norm of the gradient, memory."""
+"""Diagnostics of training besides the scores: drift of the upsampling, gradient norm, peak memory."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from fcn.models.upsampling import Upsampling, bilinear_kernel
 
 
 def upsampling_layers(model: nn.Module) -> dict[str, Upsampling]:
-    """The transposed convolutions of an FCN by their names, coarse to fine; none in torchvision's networks."""
+    """Return the transposed convolutions of an FCN by name, coarse to fine; torchvision's networks have none."""
     return {name: module for name, module in model.named_modules() if isinstance(module, Upsampling)}
 
 
 def upsampling_drift(model: nn.Module) -> dict[str, float]:
-    """How far each transposed convolution lies from bilinear interpolation: ||W - B|| / ||B||, Frobenius norms.
+    """Return the distance of each transposed convolution from bilinear interpolation: ||W - B|| / ||B||, Frobenius.
 
-    0 as bilinear initialisation leaves it; about 1 after Xavier's, whose weights are small.
+    It is 0 after bilinear initialisation, and about 1 after Xavier initialisation, whose weights are small.
 
     Returns:
         `upsampling/drift/<layer>` for every layer of `upsampling_layers`.
@@ -33,16 +33,16 @@ def upsampling_drift(model: nn.Module) -> dict[str, float]:
 
 
 def gradient_norm(module: nn.Module) -> Tensor:
-    """L2 norm of the gradient over all parameters that have one, a scalar on their device, which is not waited for.
+    """Return the L2 norm of the gradient over all parameters that have one, a scalar on their device.
 
-    Before the step of the optimiser this is the step's gradient: over the whole batch, and before weight decay.
+    Called before the optimiser steps, this is the gradient of the whole batch, without weight decay.
     """
     gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
     return torch.nn.utils.get_total_norm(gradients)
 
 
 def peak_memory_mib(device: torch.device) -> float:
-    """Peak memory of this process in MiB: what torch held on the GPU, or the resident set if `device` is a CPU."""
+    """Return the peak memory of this process in MiB: allocated by torch on a GPU, or the resident set on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     if sys.platform == "win32":

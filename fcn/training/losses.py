@@ -1,4 +1,4 @@
-"""Per-pixel cross-entropy over the pixels that are not void, in three normalisations."""
+"""Per-pixel cross-entropy over the non-void pixels, in three normalisations."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from fcn.config import IGNORE_INDEX, Reduction
 
 
 def cross_entropy(logits: Tensor, target: Tensor, reduction: Reduction) -> tuple[Tensor, Tensor]:
-    """Numerator and count of the loss, apart so that several processes can share one step exactly.
+    """Return numerator and count of the loss, apart, so that parts and processes share one step exactly.
 
-    Void pixels give neither loss nor gradient: an all-void image, or batch, gives exactly 0. `numerator / count`,
-    each summed over batches and processes first, is the loss that is reported; what is minimised is
-    `pixel_mean`'s quotient, or the numerator alone of the two sums: see `step_loss`.
+    The reported loss is `numerator / count`, each summed over batches and processes first. Void pixels contribute
+    neither loss nor gradient; if all pixels are void, the loss is exactly 0. The minimised loss is `step_loss`.
 
     | reduction  | numerator                                                | count                     |
     |------------|----------------------------------------------------------|---------------------------|
@@ -25,7 +24,7 @@ def cross_entropy(logits: Tensor, target: Tensor, reduction: Reduction) -> tuple
     | image_sum  | sum over the images of the mean of their non-void pixels | number of images          |
     | pixel_sum  | sum over the non-void pixels                             | number of non-void pixels |
 
-    Sources: `image_sum` is the chapter's loss (d2l, section 14.11.4) where no pixel is void; the chapter has no void.
+    Sources: `image_sum` is the loss of the d2l chapter (section 14.11.4) if no pixel is void; the chapter has no void.
     `pixel_sum` is the unnormalised loss of Shelhamer et al. 2017, section 4.1.
 
     Args:
@@ -42,46 +41,45 @@ def cross_entropy(logits: Tensor, target: Tensor, reduction: Reduction) -> tuple
     pixel_loss = _pixel_loss(logits, target)
     if reduction is Reduction.image_sum:
         image_loss = pixel_loss.sum(dim=(1, 2)) / _num_pixels(target).clamp(min=1)
-        return image_loss.sum(), counted(target, reduction)
-    return pixel_loss.sum(), counted(target, reduction)
+        return image_loss.sum(), count_of(target, reduction)
+    return pixel_loss.sum(), count_of(target, reduction)
 
 
-def counted(target: Tensor, reduction: Reduction) -> Tensor:
-    """The count of `cross_entropy`, which needs no logits, an int64 scalar."""
+def count_of(target: Tensor, reduction: Reduction) -> Tensor:
+    """Return the count of `cross_entropy`, an int64 scalar, without logits."""
     if reduction is Reduction.image_sum:
         return torch.full((), len(target), device=target.device)
     return _num_pixels(target).sum()
 
 
 def _num_pixels(target: Tensor) -> Tensor:
-    """Pixels of each image that are not void, int64 [N]."""
+    """Return the number of non-void pixels of each image, int64 [N]."""
     return (target != IGNORE_INDEX).sum(dim=(1, 2))
 
 
 def step_loss(numerator: Tensor, count: Tensor, reduction: Reduction) -> Tensor:
-    """What a step minimises, from the sums over all processes; 0 for a batch that is all void."""
+    """Return the loss that a step minimises, given the sums over all processes; 0 if all pixels are void."""
     return numerator / count.clamp(min=1) if reduction is Reduction.pixel_mean else numerator
 
 
 def _pixel_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of every pixel, [N, H, W], 0 where it is void.
+    """Return the cross-entropy of every pixel, [N, H, W]; 0 for void.
 
-    `F.cross_entropy` would answer in the dtype of the logits, and a sum over a million pixels does not fit
-    bfloat16; `log_softmax` with a dtype widens without a float32 copy of the logits where the device has
-    such a kernel. The map costs 1/C of the logits and no time, and its sum, unlike torch's reduction="sum",
-    is deterministic on a GPU.
+    `F.cross_entropy` would return the dtype of the logits, and bfloat16 cannot represent a sum over a million pixels;
+    `log_softmax` with a dtype widens without a float32 copy of the logits if the device has such a kernel. Summing this
+    map, unlike torch's reduction="sum", is deterministic on a GPU.
     """
     dtype = torch.promote_types(logits.dtype, torch.float32)
     log_probabilities = F.log_softmax(logits, dim=1, dtype=dtype)
-    # torch's kernel for images takes int64 targets only.
+    # torch's kernel for images accepts int64 targets only.
     return F.nll_loss(log_probabilities, target.long(), ignore_index=IGNORE_INDEX, reduction="none")
 
 
 def comparable_lr(lr: float, reduction: Reduction, *, batch_size: int, crop_size: Sequence[int]) -> float:
-    """Learning rate that makes the same step on `pixel_mean` as `lr` does on `reduction` without void.
+    """Return the learning rate on `pixel_mean` that takes the same step as `lr` on `reduction` without void.
 
-    The chapter's 1e-3 on `image_sum` at batch 32 acts like 0.032; the paper's 1e-10 on `pixel_sum`, at
-    batch 1 and 500 x 500 pixels, like 2.5e-5.
+    The d2l chapter's 1e-3 on `image_sum` at batch size 32 acts like 0.032; the paper's 1e-10 on `pixel_sum`, at batch
+    size 1 and 500 x 500 pixels, like 2.5e-5.
 
     Args:
         lr: learning rate on `reduction`.

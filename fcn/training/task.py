@@ -1,7 +1,8 @@
-"""SegmentationTask: the FCN with its loss, its metrics and its optimiser, as a LightningModule."""
+"""SegmentationTask: the network with its loss, metrics and optimiser, as a LightningModule."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -10,55 +11,58 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
+from pytorch_lightning.strategies import ParallelStrategy
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from fcn import config as configuration
-from fcn.config import IGNORE_INDEX, Config, Protocol, Reduction
+from fcn.config import IGNORE_INDEX, Config, ConfigError, Protocol, Reduction
 from fcn.errors import UserError
 from fcn.evaluation.metrics import SegmentationMetrics, predicted_classes, segmentation_scores
 from fcn.evaluation.scores import class_counts
 from fcn.models.network import SegmentationNetwork
 from fcn.runs.checkpoints import not_finite
 from fcn.training.compute import choose_upsampling, compile_network
-from fcn.training.losses import counted, cross_entropy, step_loss
-from fcn.training.optim import build_optimizer, build_schedule
+from fcn.training.losses import count_of, cross_entropy, step_loss
+from fcn.training.optim import build_optimizer
+from fcn.training.schedules import build_schedule
 
 log = logging.getLogger(__name__)
 
 
 class TrainingDiverged(UserError):
-    """The loss is no number any more.
+    """The loss or a weight became NaN or infinite.
 
-    On a CPU it is raised before the step is taken. On a GPU the loss is looked at every `trainer.log_every` steps,
-    since that waits for the device; no checkpoint is saved without a look, at the weights too.
+    On a CPU this is raised before the optimiser steps. On a GPU the loss is read every `trainer.log_every` steps only,
+    because reading it waits for the device. Before a checkpoint is saved, the loss and all weights are checked.
     """
 
 
 class SegmentationTask(pl.LightningModule):
-    """Trains and validates the configured model.
+    """Trains and validates the configured network.
 
-    `forward` takes images [N, 3, H, W] of any size, uint8 or float in [0, 1] as torchvision has them, and gives
-    float logits [N, C, H, W].
+    Optimisation is manual in Lightning's sense: with `trainer.accumulate`, a step has several backward passes but one
+    batch, whose images must be known as a whole to normalise the loss.
 
     Attributes:
-        network: the network, with its normalisation and memory layout.
-        metrics: by the prefix of their names, `train/` and `val/`, counted without void over an epoch; under
-            `data.protocol=d2l` also `d2l/train_` and `d2l/test_`, where void is background.
-        last_loss: reported loss of the last step at which it was looked at, over all processes: on a GPU those where
-            the step curves have a point, on a CPU all.
+        network: the model with its normalisation and memory layout.
+        metrics: metrics of an epoch by the prefix of their names. `train/` and `val/` exclude void; under
+            `data.protocol=d2l` there are also `d2l/train_` and `d2l/test_`, where void counts as background.
+        last_loss: loss of the last step at which it was read, over all processes: every step on a CPU, every
+            `trainer.log_every` steps on a GPU.
         confusion: int64 [C, C] of the last validation, rows are the target.
     """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
+        self.automatic_optimization = False
         self.config = config
         num_classes = len(config.data.classes)
         self.network = SegmentationNetwork(config)
-        chapter = config.data.protocol is Protocol.d2l
-        prefixes = ["train/", "val/", *(["d2l/train_", "d2l/test_"] if chapter else [])]
+        self._is_d2l = config.data.protocol is Protocol.d2l
+        prefixes = ["train/", "val/", *(["d2l/train_", "d2l/test_"] if self._is_d2l else [])]
         self.metrics = nn.ModuleDict({prefix: SegmentationMetrics(num_classes) for prefix in prefixes})
         self.last_loss = float("nan")
         self._last_sums = (torch.zeros(()), torch.zeros(()))  # numerator and count of the last step, of this process
@@ -76,14 +80,14 @@ class SegmentationTask(pl.LightningModule):
         return self.network.load_state_dict(state_dict, strict=strict, assign=assign)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        config, optimizer = self.config, self._optimizer()
-        # `estimated_stepping_batches` would load the data; the order of an epoch fixes the number anyway.
-        total_steps = config.epochs * self.trainer.datamodule.steps_per_epoch  # type: ignore[attr-defined]
-        schedule = build_schedule(optimizer, config.schedule, total_steps=total_steps)
+        optimizer = self._build_optimizer()
+        # `estimated_stepping_batches` would create a data loader only to count its batches.
+        total_steps = self.config.epochs * self.trainer.datamodule.steps_per_epoch  # type: ignore[attr-defined]
+        schedule = build_schedule(optimizer, self.config.schedule, total_steps=total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_fit_start(self) -> None:
-        self._waiting_is_free = self.device.type == "cpu"
+        self._reads_every_loss = self.device.type == "cpu"
         share = self.config.batch_size // self.trainer.world_size // self.config.trainer.accumulate
         crops = torch.zeros(share, 3, *self.config.data.crop_size, device=self.device)
         with self.trainer.strategy.precision_plugin.forward_context():
@@ -92,90 +96,92 @@ class SegmentationTask(pl.LightningModule):
             compile_network(self.network.model)
 
     def on_train_start(self) -> None:
-        """Learning rate, decay and momentum as configured: a checkpoint restores those of its time."""
+        """Set learning rate, decay and momentum as configured; a checkpoint restores those it was saved with."""
         (optimizer,), schedule = self.trainer.optimizers, self.lr_schedulers()
         assert isinstance(schedule, LambdaLR)
-        for number, (group, anew) in enumerate(
-            zip(optimizer.param_groups, self._optimizer().param_groups, strict=True)
-        ):
-            base, factor = anew["lr"], schedule.lr_lambdas[number](schedule.last_epoch)
-            schedule.base_lrs[number] = base
-            settings = {key: value for key, value in anew.items() if key not in ("params", "lr")}
-            group.update(settings, initial_lr=base, lr=base * factor)
+        if schedule.last_epoch != self.global_step:
+            raise ConfigError("this run was begun by an older version; resume it with that version, or begin a new run")
+        configured_groups = self._build_optimizer().param_groups
+        for number, (group, configured) in enumerate(zip(optimizer.param_groups, configured_groups, strict=True)):
+            lr, factor = configured["lr"], schedule.lr_lambdas[number](schedule.last_epoch)
+            schedule.base_lrs[number] = lr
+            settings = {key: value for key, value in configured.items() if key not in ("params", "lr")}
+            group.update(settings, initial_lr=lr, lr=lr * factor)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        # Makes dropout a function of (seed, step, process), independent of where the run was resumed.
+        sequence = np.random.SeedSequence([self.config.seed, self.global_step, self.global_rank])
+        torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Take one optimiser step on the share of this process, in `trainer.accumulate` parts of equal size."""
+        images, mask = batch["image"], batch["mask"]
+        target = void_as_background(mask) if self._is_d2l else mask
+        reduction, num_parts = self.config.loss.reduction, self.config.trainer.accumulate
+        count = count_of(target, reduction)
+        # `pixel_mean` divides by the pixels of all processes; the other reductions minimise a sum.
+        divisor = self._sum_over_processes(count.clone()) if reduction is Reduction.pixel_mean else count
+        optimizer, schedule = self.trainer.optimizers[0], self.lr_schedulers()
+        optimizer.zero_grad()
+        sums = torch.zeros((), device=self.device)
+        parts = zip(*(tensor.tensor_split(num_parts) for tensor in (images, mask, target)), strict=True)
+        for number, part in enumerate(parts, 1):
+            numerator = self._measure(*part)
+            sums = sums + numerator.detach()
+            # DDP averages gradients over processes; the step needs their sum, over the global count.
+            loss = step_loss(numerator, divisor, reduction) * self.trainer.world_size
+            self._backward(loss, reduce=number == num_parts)
+        self._last_sums = sums, count
+        if self._reads_every_loss or (self.global_step + 1) % self.config.trainer.log_every == 0:
+            self._read_loss()
+        self.optimizers().step()  # type: ignore[union-attr]
+        schedule.step()  # type: ignore[union-attr]
+
+    def _measure(self, images: Tensor, mask: Tensor, target: Tensor) -> Tensor:
+        """Update the training metrics with a part of a batch; return the numerator of its loss."""
+        logits = self(images)
+        numerator, count = cross_entropy(logits, target, self.config.loss.reduction)
+        loss = numerator.detach(), count
+        prediction = predicted_classes(logits.detach())
+        self._metrics("train/").update(prediction, mask, loss=loss)
+        if self._is_d2l:
+            self._metrics("d2l/train_").update(prediction, target, loss=loss)
+        return numerator
+
+    def _backward(self, loss: Tensor, *, reduce: bool) -> None:
+        """Add the gradient of `loss`; if `reduce`, also average the accumulated gradients over the processes."""
+        strategy = self.trainer.strategy
+        is_local = not reduce and isinstance(strategy, ParallelStrategy)
+        reduction = strategy.block_backward_sync() if is_local else contextlib.nullcontext()  # type: ignore[attr-defined]
+        # Lightning calls training_step under autocast, which backward passes must not run under.
+        with reduction, torch.autocast(self.device.type, enabled=False):
+            self.manual_backward(loss)
 
     def on_validation_start(self) -> None:
-        # cuDNN would try all algorithms for every size of image.
-        self._tuned, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
-        # Running statistics of batch norm differ between processes; process 0's are those that are saved.
+        # cuDNN would benchmark its algorithms for every image size.
+        self._cudnn_benchmark, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
+        # Running statistics of batch norm differ between processes; those of process 0 are saved.
         if self.trainer.world_size > 1:
             for statistics in self.network.model.buffers():
                 dist.broadcast(statistics, src=0)
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        # Dropout is then a function of (seed, step, process): the same after any resume.
-        sequence = np.random.SeedSequence([self.config.seed, self.global_step, self.global_rank])
-        torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
-
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Loss of the share of this process, or, with `trainer.accumulate`, of its last part.
-
-        The gradients of the parts before it are in the parameters then: DDP takes no notice of a backward pass within
-        its forward pass, and reduces the sum after the last.
-        """
-        images, mask = batch["image"], batch["mask"]
-        chapter = self.config.data.protocol is Protocol.d2l
-        target = void_as_background(mask) if chapter else mask
-        reduction, parts = self.config.loss.reduction, self.config.trainer.accumulate
-        count = counted(target, reduction)
-        # The two sums are minimised as they are; only the mean must know of all pixels before it is differentiated.
-        divisor = self._over_processes(count.clone()) if reduction is Reduction.pixel_mean else count
-        self.trainer.optimizers[0].zero_grad()
-        sums = torch.zeros((), device=self.device)
-        pieces = zip(*(tensor.tensor_split(parts) for tensor in (images, mask, target)), strict=True)
-        for number, (image, one_mask, one_target) in enumerate(pieces, 1):
-            logits = self(image)
-            numerator, part_count = cross_entropy(logits, one_target, reduction)
-            found = numerator.detach(), part_count
-            prediction = predicted_classes(logits.detach())
-            self._metrics("train/").update(prediction, one_mask, loss=found)
-            if chapter:
-                self._metrics("d2l/train_").update(prediction, one_target, loss=found)
-            sums = sums + found[0]
-            # DDP averages gradients over processes; the step wants their sum, over the global count.
-            loss = step_loss(numerator, divisor, reduction) * self.trainer.world_size
-            if number < parts:
-                self._differentiate(loss)
-        self._last_sums = sums, count
-        if self._waiting_is_free or (self.global_step + 1) % self.config.trainer.log_every == 0:
-            self._look_at_loss()
-        return loss
-
-    def _differentiate(self, loss: Tensor) -> None:
-        """Backward pass of a part of a step, scaled as Lightning scales that of the last."""
-        scaled: Any = self.trainer.strategy.precision_plugin.pre_backward(loss, self)
-        with torch.autocast(self.device.type, enabled=False):
-            scaled.backward()
-
-    def optimizer_zero_grad(self, *args: Any) -> None:
-        """Nothing: Lightning would call it between the forward pass and the backward pass of the last part."""
-
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
-        chapter = dataloader_idx == 1
-        target = void_as_background(batch["mask"]) if chapter else batch["mask"]
+        is_d2l = dataloader_idx == 1
+        target = void_as_background(batch["mask"]) if is_d2l else batch["mask"]
         logits = self(batch["image"])
         loss = cross_entropy(logits, target, Reduction.pixel_mean)
-        self._metrics("d2l/test_" if chapter else "val/").update(predicted_classes(logits), target, loss=loss)
+        self._metrics("d2l/test_" if is_d2l else "val/").update(predicted_classes(logits), target, loss=loss)
 
     def on_validation_end(self) -> None:
-        torch.backends.cudnn.benchmark = self._tuned
+        torch.backends.cudnn.benchmark = self._cudnn_benchmark
 
     def epoch_scores(self) -> dict[str, float]:
-        """Scores of everything measured since the last call, over all processes; then counts from zero again.
+        """Return the scores of everything measured since the last call, over all processes; reset the metrics.
 
-        A collective: all processes call it together. Names are those of summary.json: `train/loss`,
-        `val/mean_iou`, `val/iou/<class>`, and the chapter's under `d2l/`. Sets `confusion`.
+        A collective operation. The names are those of summary.json: `train/loss`, `val/mean_iou`, `val/iou/<class>`,
+        `d2l/train_acc`. Sets `confusion`.
         """
-        found: dict[str, float] = {}
+        epoch: dict[str, float] = {}
         for prefix in self.metrics:
             metric = self._metrics(prefix)
             with metric.sync_context():
@@ -187,86 +193,87 @@ class SegmentationTask(pl.LightningModule):
             if prefix == "val/" and confusion.any():
                 self.confusion = confusion
             if confusion.any():
-                found.update(_named(prefix, confusion, loss, self.config.data.classes))
-        return found
+                epoch.update(_named_scores(prefix, confusion, loss, self.config.data.classes))
+        return epoch
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = configuration.to_container(self.config)
-        # A checkpoint in the middle of an epoch must not lose what each process has counted so far.
+        # In the middle of an epoch, the counts of every process so far belong to the checkpoint.
         own = {name: self._metrics(name).state() for name in self.metrics}
-        everyone: list[Any] = [own]
+        states: list[Any] = [own]
         if self.trainer.world_size > 1:
-            everyone = [None] * self.trainer.world_size
-            dist.all_gather_object(everyone, own)
-        for states in everyone:
-            self._check_finite(float(states["train/"]["loss_sum"]))
-        if broken := not_finite(self.network.model.state_dict()):  # the loss of the step is of the weights before it
-            self._diverged(f"{broken} became NaN or infinite")
-        checkpoint["metrics"] = everyone
+            states = [None] * self.trainer.world_size
+            dist.all_gather_object(states, own)
+        for state in states:
+            self._check_finite(float(state["train/"]["loss_sum"]))
+        if name := not_finite(self.network.model.state_dict()):  # the loss was computed before the last step
+            self._diverged(f"{name} became NaN or infinite")
+        checkpoint["metrics"] = states
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._check_changes(checkpoint["config"], num_processes=len(checkpoint["metrics"]))
-        # With as many processes as before each takes back its own counts, so that sums are rounded the same.
-        mine = checkpoint["metrics"][self.trainer.global_rank :: self.trainer.world_size]
-        for name in self.metrics if mine else ():
-            states = [states[name] for states in mine]
-            self._metrics(name).load_state({key: sum(state[key] for state in states) for key in states[0]})
+        # With an unchanged number of processes each restores its own counts, so that sums are rounded identically.
+        states = checkpoint["metrics"][self.trainer.global_rank :: self.trainer.world_size]
+        for name in self.metrics if states else ():
+            sums = {key: sum(state[name][key] for state in states) for key in states[0][name]}
+            self._metrics(name).load_state(sums)
 
     def _check_changes(self, before: dict[str, Any], *, num_processes: int) -> None:
-        """Whoever edits config.yaml by hand is told the same as who types."""
+        """Check what has changed since the checkpoint, also by hand in config.yaml, and log it."""
         flat = (configuration.flatten(each) for each in (before, configuration.to_container(self.config)))
-        found = configuration.changed_keys(*flat)
-        if num_processes != self.trainer.world_size:  # whatever trainer.devices says
-            found["trainer.devices"] = [num_processes, self.trainer.world_size]
-        configuration.check_resumable(found, allowed=self.config.allow, run="this run")
-        for key, (old, new) in found.items():
+        changes = configuration.changed_keys(*flat)
+        if num_processes != self.trainer.world_size:  # whatever trainer.devices is
+            changes["trainer.devices"] = [num_processes, self.trainer.world_size]
+        configuration.check_resumable(changes, allowed=self.config.allow, run="this run")
+        for key, (old, new) in changes.items():
             log.info("changed  %s is %s instead of %s from here on", key, new, old)
 
-    def _metrics(self, name: str) -> SegmentationMetrics:
-        metric = self.metrics[name]
+    def _metrics(self, prefix: str) -> SegmentationMetrics:
+        metric = self.metrics[prefix]
         assert isinstance(metric, SegmentationMetrics)
         return metric
 
-    def _optimizer(self) -> Optimizer:
-        head = list(self.network.model.head_parameters())
-        return build_optimizer(self.network.model, head=head, config=self.config.optim, lr=self.config.lr)
+    def _build_optimizer(self) -> Optimizer:
+        model = self.network.model
+        head = list(model.head_parameters())
+        return build_optimizer(model, head=head, config=self.config.optim, lr=self.config.lr)
 
-    def _over_processes(self, sums: Tensor) -> Tensor:
+    def _sum_over_processes(self, values: Tensor) -> Tensor:
         if self.trainer.world_size > 1:
-            dist.all_reduce(sums)
-        return sums
+            dist.all_reduce(values)
+        return values
 
-    def _look_at_loss(self) -> None:
-        """Set `last_loss`; waits for the device. The sum of the epoch shows also what an earlier step has lost."""
+    def _read_loss(self) -> None:
+        """Set `last_loss` and check it; waits for the device. The sum of the epoch also reveals an earlier NaN."""
         sums = torch.stack([*(value.double() for value in self._last_sums), self._metrics("train/").loss_sum])
-        numerator, count, epoch_sum = self._over_processes(sums).tolist()
+        numerator, count, epoch_sum = self._sum_over_processes(sums).tolist()
         self.last_loss = numerator / max(count, 1)
         self._check_finite(epoch_sum)
 
     def _check_finite(self, loss: float) -> None:
-        """Check a loss over all processes, so that all of them stop together."""
+        """Raise if a loss over all processes is not finite; all processes then stop together."""
         if not np.isfinite(loss):
             self._diverged(f"train/loss became {loss}")
 
-    def _diverged(self, what: str) -> NoReturn:
+    def _diverged(self, problem: str) -> NoReturn:
         lr = self.trainer.optimizers[0].param_groups[0]["lr"]
         raise TrainingDiverged(
-            f"{what} at step {self.global_step} (epoch {self.current_epoch}, lr {lr:.3g}); "
+            f"{problem} at step {self.global_step} (epoch {self.current_epoch}, lr {lr:.3g}); "
             f"try lr={self.config.lr / 10:g}, or a warm-up such as schedule.warmup_steps=100"
         )
 
 
 def void_as_background(mask: Tensor) -> Tensor:
-    """The chapter's reading of VOC masks, which knows no void: its loader maps every unknown colour to class 0."""
+    """Return the mask as the d2l chapter reads it: its loader maps every unknown colour, such as void, to class 0."""
     return torch.where(mask == IGNORE_INDEX, torch.zeros_like(mask), mask)
 
 
-def _named(prefix: str, confusion: Tensor, loss: float, classes: list[str]) -> dict[str, float]:
+def _named_scores(prefix: str, confusion: Tensor, loss: float, classes: list[str]) -> dict[str, float]:
     values = segmentation_scores(confusion)
     if prefix.startswith("d2l/"):
         return {f"{prefix}loss": loss, f"{prefix}acc": values["pixel_accuracy"]}
     if prefix == "train/":
         return {"train/loss": loss, "train/pixel_accuracy": values["pixel_accuracy"]}
     ious = zip(classes, class_counts(confusion.numpy()).iou().tolist(), strict=True)
-    per_class = {f"val/iou/{label}": iou for label, iou in ious}
+    per_class = {f"val/iou/{name}": iou for name, iou in ious}
     return {"val/loss": loss, **{f"val/{key}": value for key, value in values.items()}, **per_class}

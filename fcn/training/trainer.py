@@ -89,8 +89,6 @@ def _ddp(config: Config, *, on_gpu: bool) -> DDPStrategy:
         # numbers of batches, so that a broadcast in every step would never complete.
         broadcast_buffers=False,
         gradient_as_bucket_view=True,
-        # The graph of a step never changes; but an accumulated step has more backward passes than DDP expects then.
-        static_graph=config.trainer.accumulate == 1,
         # The watchdog ends stalled runs earlier; this is for a run whose watchdogs have all failed.
         timeout=timedelta(days=10_000) if minutes is None else timedelta(minutes=max(4 * minutes, 1)),
     )

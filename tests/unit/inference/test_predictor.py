@@ -25,7 +25,8 @@ from fcn.config import (
     InferenceConfig,
 )
 from fcn.data import shapes
-from fcn.inference.predictor import Predictor, load, load_network, predict_logits, tiles
+from fcn.inference.predictor import Predictor, load, load_network, predict_logits
+from fcn.inference.tiling import tiles
 from fcn.models.network import IMAGENET_MEAN, IMAGENET_STD, SegmentationNetwork
 from fcn.runs.checkpoints import CheckpointError, find_checkpoint, network_weights
 

@@ -33,9 +33,9 @@ def written_out(logits: Tensor, target: Tensor, reduction: Reduction) -> Tensor:
     """The loss as its definition reads: pixel by pixel, image by image."""
     image_losses = []
     for image_logits, image_target in zip(logits, target, strict=True):
-        counted = image_target != IGNORE_INDEX
-        pixels = image_logits.permute(1, 2, 0)[counted]
-        image_losses.append(F.cross_entropy(pixels, image_target[counted].long(), reduction="none"))
+        count_of = image_target != IGNORE_INDEX
+        pixels = image_logits.permute(1, 2, 0)[count_of]
+        image_losses.append(F.cross_entropy(pixels, image_target[count_of].long(), reduction="none"))
     zero = logits.sum() * 0
     if reduction is Reduction.image_sum:
         return sum((loss.mean() for loss in image_losses if loss.numel()), zero)

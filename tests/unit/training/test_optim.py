@@ -1,19 +1,17 @@
 import io
-import math
 import warnings
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, PolynomialLR
+from torch.optim.lr_scheduler import LRScheduler
 from torchvision.models import resnet18
 from torchvision.models.convnext import CNBlock
 
-from fcn.config import ConfigError, OptimConfig, OptimName, ScheduleConfig, ScheduleName
-from fcn.training.optim import build_optimizer, build_schedule, schedule_factor
+from fcn.config import OptimConfig, OptimName, ScheduleConfig, ScheduleName
+from fcn.training.optim import build_optimizer
+from fcn.training.schedules import build_schedule
 
 
 @pytest.fixture(autouse=True)
@@ -53,20 +51,20 @@ def test_only_convolution_weights_are_decayed():
     config = OptimConfig(weight_decay=0.01, head_lr_multiplier=10.0)
     optimizer = build_optimizer(net, head=net.head(), config=config, lr=0.5)
     assert names_by_group(optimizer, net) == {
-        "trunk": {"conv.weight"},
-        "trunk/no_decay": {"conv.bias", "norm.weight", "norm.bias"},
+        "backbone": {"conv.weight"},
+        "backbone/no_decay": {"conv.bias", "norm.weight", "norm.bias"},
         "head": {"score.weight", "up.weight"},
         "head/no_decay": {"score.bias", "up.bias"},
     }
     assert options(optimizer, "weight_decay") == {
-        "trunk": 0.01,
-        "trunk/no_decay": 0.0,
+        "backbone": 0.01,
+        "backbone/no_decay": 0.0,
         "head": 0.01,
         "head/no_decay": 0.0,
     }
     assert options(optimizer, "lr") == {
-        "trunk": 0.5,
-        "trunk/no_decay": 0.5,
+        "backbone": 0.5,
+        "backbone/no_decay": 0.5,
         "head": 5.0,
         "head/no_decay": 5.0,
     }
@@ -76,8 +74,8 @@ def test_decay_all_decays_everything_that_trains():
     net = Net()
     config = OptimConfig(weight_decay=0.01, decay_all=True)
     optimizer = build_optimizer(net, head=net.head(), config=config, lr=0.5)
-    assert list(names_by_group(optimizer, net)) == ["trunk", "head"]
-    assert options(optimizer, "weight_decay") == {"trunk": 0.01, "head": 0.01}
+    assert list(names_by_group(optimizer, net)) == ["backbone", "head"]
+    assert options(optimizer, "weight_decay") == {"backbone": 0.01, "head": 0.01}
 
 
 @pytest.mark.parametrize("decay_all", [False, True])
@@ -94,15 +92,15 @@ def test_frozen_parameters_are_left_out_and_so_are_empty_groups(decay_all):
 def test_a_norm_is_not_decayed_whatever_the_shape_of_its_scale():
     net = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.LayerNorm([4, 5, 5]), nn.GroupNorm(2, 4))
     groups = names_by_group(build_optimizer(net, head=[], config=OptimConfig(), lr=0.1), net)
-    assert groups == {"trunk": {"0.weight"}, "trunk/no_decay": {"1.weight", "1.bias", "2.weight", "2.bias"}}
+    assert groups == {"backbone": {"0.weight"}, "backbone/no_decay": {"1.weight", "1.bias", "2.weight", "2.bias"}}
 
 
 def test_a_layer_scale_is_not_decayed_though_it_has_three_axes():
     net = CNBlock(4, layer_scale=1e-6, stochastic_depth_prob=0.0)
     assert net.layer_scale.shape == (4, 1, 1)
     groups = names_by_group(build_optimizer(net, head=[], config=OptimConfig(), lr=0.1), net)
-    assert groups["trunk"] == {"block.0.weight", "block.3.weight", "block.5.weight"}
-    assert "layer_scale" in groups["trunk/no_decay"]
+    assert groups["backbone"] == {"block.0.weight", "block.3.weight", "block.5.weight"}
+    assert "layer_scale" in groups["backbone/no_decay"]
 
 
 @pytest.mark.parametrize("decay_all", [False, True])
@@ -112,21 +110,21 @@ def test_biases_learn_twice_as_fast_as_in_the_papers(decay_all):
     config = OptimConfig(weight_decay=0.01, head_lr_multiplier=10.0, bias_lr_multiplier=2.0, decay_all=decay_all)
     optimizer = build_optimizer(net, head=net.head(), config=config, lr=0.5)
     groups = names_by_group(optimizer, net)
-    assert groups["trunk/bias"] == {"conv.bias"}
+    assert groups["backbone/bias"] == {"conv.bias"}
     assert groups["head/bias"] == {"score.bias", "up.bias"}
     assert groups["head"] == {"score.weight", "up.weight"}
     norm = {"norm.weight", "norm.bias"}
-    assert groups["trunk"] == ({"conv.weight"} | norm if decay_all else {"conv.weight"})
-    assert groups.get("trunk/no_decay", set()) == (set() if decay_all else norm)
+    assert groups["backbone"] == ({"conv.weight"} | norm if decay_all else {"conv.weight"})
+    assert groups.get("backbone/no_decay", set()) == (set() if decay_all else norm)
     bias_decay = 0.01 if decay_all else 0.0
     assert options(optimizer, "weight_decay") == {
         name: {"/no_decay": 0.0, "/bias": bias_decay}.get(name[name.find("/") :], 0.01) for name in groups
     }
     assert {name: lr for name, lr in options(optimizer, "lr").items() if name.endswith("bias")} == {
-        "trunk/bias": 1.0,
+        "backbone/bias": 1.0,
         "head/bias": 10.0,
     }
-    assert options(optimizer, "lr")["trunk"] == 0.5
+    assert options(optimizer, "lr")["backbone"] == 0.5
     assert options(optimizer, "lr")["head"] == 5.0
 
 
@@ -159,9 +157,9 @@ def test_groups_of_resnet18():
     optimizer = build_optimizer(net, head=net.fc.parameters(), config=OptimConfig(), lr=0.1)
     groups = names_by_group(optimizer, net)
     # 1 stem + 16 in the blocks + 3 shortcuts: 20 convolutions, each with a batch norm of weight and bias.
-    assert len(groups["trunk"]) == 20
-    assert len(groups["trunk/no_decay"]) == 40
-    assert all("conv" in name or "downsample.0" in name for name in groups["trunk"])
+    assert len(groups["backbone"]) == 20
+    assert len(groups["backbone/no_decay"]) == 40
+    assert all("conv" in name or "downsample.0" in name for name in groups["backbone"])
     assert groups["head"] == {"fc.weight"}
     assert groups["head/no_decay"] == {"fc.bias"}
 
@@ -203,45 +201,17 @@ def test_betas_reach_adamw():
     assert all(torch.equal(a, b) for a, b in zip(train(net, optimizer), theirs, strict=True))
 
 
-@pytest.mark.parametrize(
-    ("name", "factors"),
-    [
-        # warm-up of 4 steps in 12, then t = (step - 4) / 8; asked at steps 0, 1, 3, 4, 6, 8, 12 and beyond
-        (ScheduleName.constant, [1 / 4, 2 / 4, 1, 1, 1, 1, 1, 1]),
-        (ScheduleName.poly, [1 / 4, 2 / 4, 1, 1, 0.75**2, 0.5**2, 0, 0]),
-        (ScheduleName.cosine, [1 / 4, 2 / 4, 1, 1, 0.5 * (1 + math.sqrt(0.5)), 0.5, 0, 0]),
-    ],
-)
-def test_factors_by_hand(name, factors):
-    config = ScheduleConfig(name=name, power=2.0, warmup_steps=4)
-    steps = [0, 1, 3, 4, 6, 8, 12, 13]
-    assert [schedule_factor(config, step, 12) for step in steps] == pytest.approx(factors, abs=1e-15)
-
-
-def test_by_default_the_warm_up_is_a_tenth_of_the_run():
-    config = ScheduleConfig(name=ScheduleName.cosine)
-    assert schedule_factor(config, 0, 175) == pytest.approx(1 / 17)
-    assert schedule_factor(config, 16, 175) == schedule_factor(config, 17, 175) == 1
-    assert schedule_factor(config, 0, 4) == 1  # none in a run of a few steps
-
-
-@given(
-    name=st.sampled_from(ScheduleName),
-    power=st.floats(0, 10),
-    total_steps=st.integers(1, 500),
-    data=st.data(),
-)
-@settings(max_examples=100, deadline=None)
-def test_factors_rise_to_one_and_never_leave_0_to_1(name, power, total_steps, data):
-    warmup_steps = data.draw(st.integers(0, total_steps - 1))
-    config = ScheduleConfig(name=name, power=power, warmup_steps=warmup_steps)
-    factors = [schedule_factor(config, step, total_steps) for step in range(total_steps + 3)]
-    rise, fall = factors[:warmup_steps], factors[warmup_steps:]
-    assert fall[0] == 1
-    assert rise == sorted(rise)
-    assert fall == sorted(fall, reverse=True)
-    assert all(0 <= factor <= 1 for factor in factors)
-    assert min(factors[:total_steps]) > 0  # every step of the run moves the weights
+def test_every_group_keeps_its_own_peak():
+    net = Net()
+    optimizer = build_optimizer(net, head=net.head(), config=OptimConfig(head_lr_multiplier=10.0), lr=0.1)
+    config = ScheduleConfig(name=ScheduleName.constant, warmup_steps=2)
+    schedule = build_schedule(optimizer, config, total_steps=4)
+    assert options(optimizer, "lr")["backbone"] == pytest.approx(0.05)
+    assert options(optimizer, "lr")["head"] == pytest.approx(0.5)
+    optimizer.step()
+    schedule.step()
+    assert options(optimizer, "lr")["backbone"] == pytest.approx(0.1)
+    assert options(optimizer, "lr")["head"] == pytest.approx(1.0)
 
 
 def rates(optimizer: Optimizer, schedule: LRScheduler, steps: int) -> list[float]:
@@ -253,50 +223,7 @@ def rates(optimizer: Optimizer, schedule: LRScheduler, steps: int) -> list[float
     return seen
 
 
-@pytest.mark.parametrize(
-    ("config", "reference"),
-    [
-        (
-            ScheduleConfig(name=ScheduleName.poly, power=0.9, warmup_steps=0),
-            lambda optimizer: PolynomialLR(optimizer, total_iters=50, power=0.9),
-        ),
-        (
-            ScheduleConfig(name=ScheduleName.cosine, warmup_steps=0),
-            lambda optimizer: CosineAnnealingLR(optimizer, T_max=50),
-        ),
-    ],
-)
-def test_schedules_are_those_of_torch(config, reference):
-    ours, theirs = (SGD([nn.Parameter(torch.zeros(1))], lr=0.3) for _ in range(2))
-    expected = rates(theirs, reference(theirs), 51)
-    assert rates(ours, build_schedule(ours, config, total_steps=50), 51) == pytest.approx(expected, abs=1e-12)
-
-
-def test_every_group_keeps_its_own_peak():
-    net = Net()
-    optimizer = build_optimizer(net, head=net.head(), config=OptimConfig(head_lr_multiplier=10.0), lr=0.1)
-    config = ScheduleConfig(name=ScheduleName.constant, warmup_steps=2)
-    schedule = build_schedule(optimizer, config, total_steps=4)
-    assert options(optimizer, "lr")["trunk"] == pytest.approx(0.05)
-    assert options(optimizer, "lr")["head"] == pytest.approx(0.5)
-    optimizer.step()
-    schedule.step()
-    assert options(optimizer, "lr")["trunk"] == pytest.approx(0.1)
-    assert options(optimizer, "lr")["head"] == pytest.approx(1.0)
-
-
-@pytest.mark.parametrize(("warmup_steps", "total_steps"), [(80, 80), (100, 80), (1, 1)])
-def test_a_warm_up_longer_than_the_run_is_refused(warmup_steps, total_steps):
-    optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
-    message = (
-        rf"schedule.warmup_steps \(={warmup_steps}\) must be below the number of steps of the run "
-        rf"\(={total_steps}\); use schedule.warmup_steps={total_steps // 10} or more epochs"
-    )
-    with pytest.raises(ConfigError, match=message):
-        build_schedule(optimizer, ScheduleConfig(warmup_steps=warmup_steps), total_steps=total_steps)
-
-
-def test_a_checkpoint_is_plain_data_and_goes_on_with_the_same_rates():
+def test_state_of_optimizer_and_schedule_is_plain_data_and_restores_the_learning_rates():
     config = ScheduleConfig(name=ScheduleName.poly, warmup_steps=3)
 
     def built() -> tuple[Optimizer, LRScheduler]:

@@ -95,7 +95,7 @@ class Watched(pl.Callback):
         return method
 
     def on_train_batch_start(self, trainer, pl_module, *args):
-        pl_module._waiting_is_free = False
+        pl_module._reads_every_loss = False
         self.counts.append(0)
         self.watching = True
 
@@ -106,7 +106,7 @@ class Watched(pl.Callback):
 @pytest.mark.parametrize("options", [[], ["optim=adamw", "loss=image_sum", "trainer.accumulate=2"]])
 def test_a_step_reads_no_value_but_at_the_points_of_the_curves(shapes_root, monkeypatch, options):
     """tests/gpu says the same of a GPU."""
-    monkeypatch.setattr(metrics, "_count", metrics._count_in_lanes)
+    monkeypatch.setattr(metrics, "count_cells", metrics._count_in_lanes)
     config = compose(*STEP, f"data.root={shapes_root}", "trainer.log_every=2", "batch_size=4", *options)
     watched = Watched(monkeypatch)
     trainer = build_trainer(config, callbacks=[watched])
