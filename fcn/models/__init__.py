@@ -1,1 +1,1 @@
-"""Trunks, upsampling and the FCN on top of them."""
+"""Backbones, upsampling and the FCN on top of them."""

@@ -1,9 +1,9 @@
-"""Trunks of torchvision's classification networks as feature maps, without pooling and classifier.
+"""Backbones of torchvision's classification networks as feature maps, without pooling and classifier.
 
-`TRUNKS` says for each trunk where its maps end and where their cells lie: cell i of a map is centred at pixel
-stride * i + offset. The heads place their upsampling by that, so that any trunk serves any head.
+`BACKBONES` says for each backbone where its maps end and where their cells lie: cell i of a map is centred at pixel
+stride * i + offset. The heads place their upsampling by that, so that any backbone serves any head.
 
-A new trunk is a member of `fcn.config.BackboneName`, an entry of `TRUNKS` and a file in conf/backbone.
+A new backbone is a member of `fcn.config.BackboneName`, an entry of `BACKBONES` and a file in conf/backbone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from fcn.models.weights import copy_weights, fetch, read
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trunk:
+class BackboneSpec:
     """What makes a torchvision network a backbone. Maps are listed fine to coarse.
 
     Attributes:
@@ -49,14 +49,14 @@ class Trunk:
     multiple: int = 1
 
 
-def _resnet(builder: Callable[[], nn.Module], *channels: int) -> Trunk:
-    return Trunk(builder=builder, ends=("layer2", "layer3", "layer4"), channels=channels, dilates=True)
+def _resnet(builder: Callable[[], nn.Module], *channels: int) -> BackboneSpec:
+    return BackboneSpec(builder=builder, ends=("layer2", "layer3", "layer4"), channels=channels, dilates=True)
 
 
-def _vgg(builder: Callable[[], nn.Module], *ends: str) -> Trunk:
+def _vgg(builder: Callable[[], nn.Module], *ends: str) -> BackboneSpec:
     # pool3, pool4 and fc7. Without padding their cells would be centred at (stride - 1) / 2; 99 pixels more on
     # each side move them back, and fc6, which looks at 7 cells without padding, moves its own forth by 3 of 32.
-    return Trunk(
+    return BackboneSpec(
         builder=builder,
         ends=(*ends, "classifier.5"),
         channels=(256, 512, 4096),
@@ -104,7 +104,7 @@ def _pad_squeezenet(network: nn.Module) -> None:
             layer.padding, layer.ceil_mode = 1, False
 
 
-TRUNKS: dict[BackboneName, Trunk] = {
+BACKBONES: dict[BackboneName, BackboneSpec] = {
     BackboneName.resnet18: _resnet(tv.resnet18, 128, 256, 512),
     BackboneName.resnet34: _resnet(tv.resnet34, 128, 256, 512),
     BackboneName.resnet50: _resnet(tv.resnet50, 512, 1024, 2048),
@@ -112,20 +112,20 @@ TRUNKS: dict[BackboneName, Trunk] = {
     BackboneName.resnet152: _resnet(tv.resnet152, 512, 1024, 2048),
     BackboneName.resnext50_32x4d: _resnet(tv.resnext50_32x4d, 512, 1024, 2048),
     BackboneName.wide_resnet50_2: _resnet(tv.wide_resnet50_2, 512, 1024, 2048),
-    BackboneName.squeezenet1_0: Trunk(
+    BackboneName.squeezenet1_0: BackboneSpec(
         builder=tv.squeezenet1_0,
         ends=("features.5", "features.10", "features.12"),
         strides=(4, 8, 16),
         channels=(256, 512, 512),
         adapt=_pad_squeezenet,
     ),
-    BackboneName.mobilenet_v3_large: Trunk(
+    BackboneName.mobilenet_v3_large: BackboneSpec(
         builder=tv.mobilenet_v3_large,
         ends=("features.6", "features.12", "features.16"),
         channels=(40, 112, 960),
         dilates=True,
     ),
-    BackboneName.convnext_tiny: Trunk(
+    BackboneName.convnext_tiny: BackboneSpec(
         builder=tv.convnext_tiny,
         ends=("features.3", "features.5", "features.7"),
         channels=(192, 384, 768),
@@ -144,26 +144,26 @@ class Backbone(nn.Module):
 
     Args:
         network: the torchvision network; its modules are taken over, not copied.
-        trunk: its entry of `TRUNKS`.
+        spec: its entry in `BACKBONES`.
 
     Attributes:
         grids: where the cells of each map lie, fine to coarse.
         channels: of each map, fine to coarse.
     """
 
-    def __init__(self, network: nn.Module, trunk: Trunk) -> None:
+    def __init__(self, network: nn.Module, spec: BackboneSpec) -> None:
         super().__init__()
-        self.grids = tuple(Grid(stride, offset) for stride, offset in zip(trunk.strides, trunk.offsets, strict=True))
-        self.channels = trunk.channels
+        self.grids = tuple(Grid(stride, offset) for stride, offset in zip(spec.strides, spec.offsets, strict=True))
+        self.channels = spec.channels
         self.layers = nn.Sequential()
-        last = trunk.ends[-1].split(".")[0]
+        last = spec.ends[-1].split(".")[0]
         for name, child in network.named_children():
             self.layers.add_module(name, child)
             if name == last:
                 break
-        self._multiple = trunk.multiple
-        self._ends = trunk.ends
-        self._steps = tuple(_steps(self.layers, ends=trunk.ends))
+        self._multiple = spec.multiple
+        self._ends = spec.ends
+        self._steps = tuple(_steps(self.layers, ends=spec.ends))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Feature maps, fine to coarse.
@@ -234,19 +234,19 @@ def build_backbone(config: BackboneConfig) -> Backbone:
     with or without its classifier.
 
     Raises:
-        ConfigError: if the trunk cannot have this output stride.
-        WeightsError: if the file is missing, cannot be fetched or read, or does not fit the trunk.
+        ConfigError: if the backbone cannot have this output stride.
+        WeightsError: if the file is missing, cannot be fetched or read, or does not fit the backbone.
     """
-    trunk = TRUNKS[config.name]
-    network = trunk.builder()
-    if trunk.adapt:
-        trunk.adapt(network)
-    backbone = _dilated(Backbone(network, trunk), trunk, config)
-    load_trunk(backbone.layers, config)
+    spec = BACKBONES[config.name]
+    network = spec.builder()
+    if spec.adapt:
+        spec.adapt(network)
+    backbone = _dilated(Backbone(network, spec), spec, config)
+    load_backbone_weights(backbone.layers, config)
     return backbone
 
 
-def load_trunk(module: nn.Module, config: BackboneConfig) -> None:
+def load_backbone_weights(module: nn.Module, config: BackboneConfig) -> None:
     """Copy the weights that `config.weights` names into a module with torchvision's names.
 
     Raises:
@@ -256,25 +256,25 @@ def load_trunk(module: nn.Module, config: BackboneConfig) -> None:
     if config.weights == "none":
         return
     if config.weights == "imagenet":
-        source = tv.get_model_weights(TRUNKS[config.name].builder).IMAGENET1K_V1
+        source = tv.get_model_weights(BACKBONES[config.name].builder).IMAGENET1K_V1
         state = fetch(source, key=key, remedy="or use backbone.weights=none or the path of a state dict")
     else:
         state = read(config.weights)
     with torch.device("meta"):  # names alone, the classifier's among them
-        whole = TRUNKS[config.name].builder().state_dict()
+        whole = BACKBONES[config.name].builder().state_dict()
     copy_weights(module, state, key=key, network=config.name.value, unused=whole)
 
 
-def _dilated(backbone: Backbone, trunk: Trunk, config: BackboneConfig) -> Backbone:
+def _dilated(backbone: Backbone, spec: BackboneSpec, config: BackboneConfig) -> Backbone:
     """The backbone at the configured output stride."""
-    wanted = config.output_stride
-    if wanted is None:
+    output_stride = config.output_stride
+    if output_stride is None:
         return backbone
-    allowed = [stride for stride in trunk.strides if stride >= 8] if trunk.dilates else [trunk.strides[-1]]
-    if wanted not in allowed:
+    allowed = [stride for stride in spec.strides if stride >= 8] if spec.dilates else [spec.strides[-1]]
+    if output_stride not in allowed:
         raise ConfigError(
-            f"backbone.output_stride (={wanted}) must be {' or '.join(map(str, allowed))} on {config.name}; "
+            f"backbone.output_stride (={output_stride}) must be {' or '.join(map(str, allowed))} on {config.name}; "
             "use null, or a ResNet or MobileNet, which can be dilated"
         )
-    backbone.dilate(wanted)
+    backbone.dilate(output_stride)
     return backbone

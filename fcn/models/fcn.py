@@ -18,11 +18,11 @@ class FCN(nn.Module):
 
     The coarsest map is scored by a 1x1 convolution. For every skip, the scores are brought to the next finer
     map by a 2x transposed convolution and the scores of that map are added; the last transposed convolution
-    leads to the pixels. The names are the papers', whose trunk has strides 8, 16 and 32; on SqueezeNet, say,
+    leads to the pixels. The names are the papers', whose backbone has strides 8, 16 and 32; on SqueezeNet, say,
     the same heads have strides 4, 8 and 16. FCN-32s on ResNet-18 is the chapter's network.
 
     Args:
-        backbone: the trunk.
+        backbone: the backbone.
         config: the group `model`.
         num_classes: classes, the background among them.
     """
@@ -70,7 +70,7 @@ class FCN(nn.Module):
         return logits[..., : images.shape[-2], : images.shape[-1]]
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters outside the trunk, frozen ones included; the trunk's are `backbone.parameters()`."""
+        """Parameters outside the backbone, frozen ones included; the backbone's are `backbone.parameters()`."""
         return (parameter for name, parameter in self.named_parameters() if not name.startswith("backbone."))
 
 

@@ -12,7 +12,7 @@ from fcn.config import BackboneConfig, Config, ModelConfig
 from fcn.models.backbones import build_backbone
 from fcn.models.device import has_gpu
 from fcn.models.fcn import FCN
-from fcn.models.torchvision_models import Baseline
+from fcn.models.torchvision_models import TorchvisionNetwork
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -79,7 +79,7 @@ class SegmentationNetwork(nn.Module):
         return [module for module in self.model.modules() if isinstance(module, _BatchNorm)]
 
 
-def build_model(model: ModelConfig, backbone: BackboneConfig, *, num_classes: int) -> FCN | Baseline:
+def build_model(model: ModelConfig, backbone: BackboneConfig, *, num_classes: int) -> FCN | TorchvisionNetwork:
     """Build the model on its backbone, initialised from torch's global generator.
 
     Raises:
@@ -87,7 +87,7 @@ def build_model(model: ModelConfig, backbone: BackboneConfig, *, num_classes: in
         WeightsError: if weights cannot be loaded or do not fit.
     """
     if model.name.backbone:
-        return Baseline(model, backbone, num_classes=num_classes)
+        return TorchvisionNetwork(model, backbone, num_classes=num_classes)
     return FCN(build_backbone(backbone), model, num_classes=num_classes)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
 from fcn.config import VOC_CLASSES, BackboneConfig, ConfigError, ModelConfig, ModelName, PublishedWeights
-from fcn.models.backbones import TRUNKS, load_trunk
+from fcn.models.backbones import BACKBONES, load_backbone_weights
 from fcn.models.weights import copy_weights, fetch
 
 BUILDERS = {
@@ -20,14 +20,14 @@ BUILDERS = {
 }
 
 
-class Baseline(nn.Module):
+class TorchvisionNetwork(nn.Module):
     """A network of torchvision.models.segmentation as torchvision builds it, without the auxiliary head.
 
-    The parameters keep torchvision's names below `network`. ResNet trunks have an output stride of 8.
+    The parameters keep torchvision's names below `network`. ResNet backbones have an output stride of 8.
 
     Args:
         model: the group `model`; only `name` and `weights` mean something here.
-        backbone: the group `backbone`; its weights are those of the trunk.
+        backbone: the group `backbone`; its weights are loaded.
         num_classes: classes, the background among them.
 
     Raises:
@@ -42,7 +42,7 @@ class Baseline(nn.Module):
         if model.weights is PublishedWeights.voc:
             _load_published(self.network, model, num_classes=num_classes)
         else:
-            _load_trunk(self.network, backbone)
+            _load_backbone(self.network, backbone)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of every pixel, float [N, num_classes, H, W], for normalised float images [N, 3, H, W]."""
@@ -50,15 +50,15 @@ class Baseline(nn.Module):
         return logits
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters outside the trunk."""
+        """Parameters outside the backbone."""
         return (parameter for name, parameter in self.named_parameters() if not name.startswith("network.backbone."))
 
 
-def _load_trunk(network: nn.Module, backbone: BackboneConfig) -> None:
-    trunk = network.get_submodule("backbone")
-    if TRUNKS[backbone.name].ends[0].startswith("features."):  # torchvision takes a MobileNet's layers out of there
-        trunk = nn.ModuleDict({"features": trunk})
-    load_trunk(trunk, backbone)
+def _load_backbone(network: nn.Module, backbone: BackboneConfig) -> None:
+    layers = network.get_submodule("backbone")
+    if BACKBONES[backbone.name].ends[0].startswith("features."):  # torchvision takes a MobileNet's layers out of there
+        layers = nn.ModuleDict({"features": layers})
+    load_backbone_weights(layers, backbone)
 
 
 def _load_published(network: nn.Module, model: ModelConfig, *, num_classes: int) -> None:

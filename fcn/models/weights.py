@@ -123,7 +123,7 @@ def _as_convolution(value: Tensor, wanted: Tensor | None) -> Tensor:
 def copy_fitting(network: nn.Module, state: StateDict) -> tuple[list[str], list[str], list[str]]:
     """Copy the weights of another network whose name and shape fit, as when FCN-16s goes on from FCN-32s.
 
-    Nothing is copied if nothing of the trunk fits: score layers of two trunks may have the same shape (512
+    Nothing is copied if nothing of the backbone fits: score layers of two backbones may have the same shape (512
     channels on ResNet-18 and on SqueezeNet), and biases always have, but they read other features.
 
     Returns:

@@ -39,8 +39,8 @@ script = load_command("evaluate")
 def save_run(folder: Path, data: DataConfig, *, weights: str = "none", name: str = "checkpoints/last.ckpt") -> Path:
     """A run directory whose network was not trained."""
     torch.manual_seed(0)
-    trunk = BackboneConfig(name=BackboneName.squeezenet1_0, weights=weights)
-    network = SegmentationNetwork(Config(name="x", data=data, backbone=trunk))
+    backbone = BackboneConfig(name=BackboneName.squeezenet1_0, weights=weights)
+    network = SegmentationNetwork(Config(name="x", data=data, backbone=backbone))
     (folder / name).parent.mkdir(parents=True)
     content = {"config": configuration.to_container(network.config), "state_dict": network.state_dict()}
     torch.save(content, folder / name)

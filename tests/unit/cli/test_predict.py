@@ -180,7 +180,7 @@ def test_two_images_of_one_id_and_other_classes_are_no_submission(folder, run):
 @pytest.mark.realdata
 @pytest.mark.skipif(not WEIGHTS.is_file(), reason="no genuine weights beside the checkout")
 def test_genuine_images_whole_and_tiled(folder, voc_sample, run):
-    """A network with a genuine trunk on genuine images, against the images as training and evaluation read them."""
+    """A network with a genuine backbone on genuine images, against the images as training and evaluation read them."""
     tree = voc_sample / "VOCdevkit" / "VOC2012"
     name = (tree / "ImageSets" / "Segmentation" / "val.txt").read_text().split()[0]
     image = tree / "JPEGImages" / f"{name}.jpg"

@@ -1,4 +1,4 @@
-"""The presets of conf/ compose to the recipes that they name, and model=torchvision to a network on its own trunk."""
+"""Presets of conf/ compose to the recipes that they name, and model=torchvision brings its own backbone."""
 
 import pytest
 
@@ -56,14 +56,14 @@ def test_a_preset_can_be_changed_from_the_command_line():
 
 
 @pytest.mark.parametrize("group", ["model", "backbone"])
-def test_every_head_and_trunk_is_an_option_of_its_group(group):
+def test_every_head_and_backbone_is_an_option_of_its_group(group):
     known = BackboneName if group == "backbone" else [name for name in ModelName if not name.backbone]
     for name in known:
         assert (CONF / group / f"{name}.yaml").read_text() == f"name: {name}\n"
 
 
 @pytest.mark.parametrize(
-    ("name", "trunk"),
+    ("name", "backbone"),
     [
         ("fcn_resnet50", "resnet50"),
         ("fcn_resnet101", "resnet101"),
@@ -71,9 +71,9 @@ def test_every_head_and_trunk_is_an_option_of_its_group(group):
         ("lraspp_mobilenet_v3_large", "mobilenet_v3_large"),
     ],
 )
-def test_torchvisions_networks_bring_their_trunk(name, trunk):
+def test_torchvisions_networks_bring_their_backbone(name, backbone):
     config = compose("model=torchvision", f"model.name={name}", "model.weights=voc")
-    assert (config.model.name, config.backbone.name) == (ModelName(name), BackboneName(trunk))
+    assert (config.model.name, config.backbone.name) == (ModelName(name), BackboneName(backbone))
     assert config.model.weights is PublishedWeights.voc
 
 

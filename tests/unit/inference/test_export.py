@@ -41,14 +41,14 @@ QUICK = {"sizes": [[1, 1], [33, 47]], "batches": [1, 2]}
 script = load_command("export")
 
 
-def checkpoint(path: Path, trunk: str, **model) -> Path:
+def checkpoint(path: Path, backbone: str, **model) -> Path:
     """Checkpoint of a random network whose skips are not zero, as after training."""
     torch.manual_seed(0)
     head = ModelConfig(**model)
     config = Config(
         name="x",
         data=DataConfig(classes=CLASSES),
-        backbone=BackboneConfig(name=head.name.backbone or BackboneName(trunk)),
+        backbone=BackboneConfig(name=head.name.backbone or BackboneName(backbone)),
         model=head,
     )
     network = SegmentationNetwork(config)
@@ -161,9 +161,9 @@ NETWORKS = [
 ]
 
 
-@pytest.mark.parametrize(("trunk", "model"), NETWORKS, ids=lambda value: value if isinstance(value, str) else None)
-def test_other_networks_take_any_size(tmp_path, trunk, model):
-    run = checkpoint(tmp_path / "run.ckpt", trunk, **model)
+@pytest.mark.parametrize(("backbone", "model"), NETWORKS, ids=lambda value: value if isinstance(value, str) else None)
+def test_other_networks_take_any_size(tmp_path, backbone, model):
+    run = checkpoint(tmp_path / "run.ckpt", backbone, **model)
     path, _ = export.export(ExportConfig(run=str(run), **QUICK))
     sizes = [(1, 1, 1), (2, 33, 31), (1, 64, 97)]
     assert_masks_are_those_of_fcn_load(onnxruntime.InferenceSession(path), run, sizes=sizes)

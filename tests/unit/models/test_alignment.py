@@ -1,4 +1,4 @@
-"""What a user relies on: logits lie where the features lie that they were computed from, for every trunk and head."""
+"""Logits are aligned with the features that they were computed from, for every backbone and head."""
 
 import pytest
 import torch
@@ -8,14 +8,14 @@ from torch.nn import functional as F
 from fcn.config import Alignment, BackboneName, Border, ModelConfig, ModelName
 from fcn.models.fcn import FCN
 from fcn.models.upsampling import Grid
-from tests.unit.models.trunks import DILATED, HEADS, Maps, every_alignment, map_sizes, shapes_only, windows
+from tests.unit.models.backbone_cases import DILATED, HEADS, Maps, every_alignment, map_sizes, shapes_only, windows
 
 RESNET = tuple(Grid(stride, 0.0) for stride in (8, 16, 32))
 TRUNK_GRIDS = [
     (BackboneName.resnet18, None), (BackboneName.squeezenet1_0, None), (BackboneName.convnext_tiny, None),
     (BackboneName.vgg16, None), *DILATED,
 ]  # fmt: skip
-"""Every kind of grid that there is; the other trunks share them, which test_backbones.py shows."""
+"""Every kind of grid that there is; the other backbones share them, which test_backbones.py shows."""
 every_grid = pytest.mark.parametrize(("name", "output_stride"), TRUNK_GRIDS)
 BORDERS = [Border.zero, Border.replicate]
 
@@ -29,7 +29,7 @@ def head_on(maps: list[Tensor], grids: tuple[Grid, ...], config: ModelConfig) ->
 
 
 def assumed(grid: Grid, alignment: Alignment) -> Grid:
-    """Where the chapter takes the cells of padded trunks to lie: in squares that begin in the image's corner."""
+    """Where the chapter takes the cells of padded backbones to lie: in squares that begin in the image's corner."""
     corner = (grid.stride - 1) / 2
     return Grid(grid.stride, corner) if alignment is Alignment.chapter and grid.offset == 0 else grid
 
@@ -86,7 +86,7 @@ def test_replicated_borders_let_nothing_fade(
 
 @pytest.mark.parametrize("head", HEADS, ids=str)
 def test_centered_and_replicated_a_mirrored_image_gives_mirrored_logits(head: ModelName) -> None:
-    """On sides of 32 m + 1 cells lie on both borders. The trunk is a ResNet's geometry without its weights."""
+    """On sides of 32 m + 1 cells lie on both borders. The backbone is a ResNet's geometry without its weights."""
     config = ModelConfig(name=head, alignment=Alignment.centered, border=Border.replicate)
     backbone = windows(BackboneName.resnet18)
     backbone.channels = (1, 1, 1)

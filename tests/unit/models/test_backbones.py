@@ -1,4 +1,4 @@
-"""What a user relies on: maps of any image from every trunk, whose cells lie where the trunk says, also dilated."""
+"""Feature maps of every backbone for any image size: shapes, grids, dilation, weights."""
 
 import re
 
@@ -12,15 +12,15 @@ from torch.nn import functional as F
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from fcn.config import BackboneName, ConfigError
-from fcn.models.backbones import TRUNKS, Backbone
+from fcn.models.backbones import BACKBONES, Backbone
 from tests.commands import ROOT, SHARED
-from tests.unit.models.trunks import DILATED, build, every_trunk, shapes_only, windows
+from tests.unit.models.backbone_cases import DILATED, build, every_backbone, shapes_only, windows
 
 SQUEEZENET_WEIGHTS = SHARED / "weights" / "squeezenet1_0-imagenet.pth"
 
 
-@every_trunk
-def test_every_trunk_gives_its_declared_maps(name: BackboneName) -> None:
+@every_backbone
+def test_every_backbone_gives_its_declared_maps(name: BackboneName) -> None:
     backbone = shapes_only(name)
     maps = backbone(torch.empty(2, 3, 320, 480, device="meta"))
     # VGG's padding of 100 makes 518 x 678 of it; the pools round up, and fc6 takes 6 cells away.
@@ -69,7 +69,7 @@ def receptive_field(cell: Tensor, images: Tensor) -> Tensor:
 
 
 def assert_cells_lie_on_the_grids(backbone: Backbone, *, axis: int) -> None:
-    length = 2048  # the largest trunk sees 1500 pixels
+    length = 2048  # the largest backbone sees 1500 pixels
     shape = [1, 3, 1, 1]
     shape[axis] = length
     images = torch.ones(shape, dtype=torch.float64, requires_grad=True)
@@ -85,13 +85,13 @@ def assert_cells_lie_on_the_grids(backbone: Backbone, *, axis: int) -> None:
 
 
 @pytest.mark.parametrize("axis", [2, 3], ids=["rows", "columns"])
-@every_trunk
+@every_backbone
 def test_cell_i_is_centred_at_stride_times_i_plus_offset(name: BackboneName, axis: int) -> None:
     assert_cells_lie_on_the_grids(windows(name), axis=axis)
 
 
 @pytest.mark.parametrize(("name", "output_stride"), DILATED)
-def test_cells_of_a_dilated_trunk_lie_on_its_grids_too(name: BackboneName, output_stride: int) -> None:
+def test_cells_of_a_dilated_backbone_lie_on_its_grids_too(name: BackboneName, output_stride: int) -> None:
     assert_cells_lie_on_the_grids(windows(name, output_stride), axis=3)
 
 
@@ -172,7 +172,7 @@ def test_the_forward_pass_compiles_without_a_break() -> None:
         assert torch.equal(features, reference)
 
 
-def test_the_random_trunk_follows_torchs_seed() -> None:
+def test_the_random_backbone_follows_torchs_seed() -> None:
     torch.manual_seed(3)
     backbone = build()
     torch.manual_seed(3)
@@ -196,7 +196,7 @@ def test_a_dilated_resnet_is_torchvisions(output_stride: int, replaced: list[boo
 
 
 @pytest.mark.parametrize(("name", "output_stride"), DILATED)
-def test_a_dilated_trunk_has_the_same_weights_and_finer_maps(name: BackboneName, output_stride: int) -> None:
+def test_a_dilated_backbone_has_the_same_weights_and_finer_maps(name: BackboneName, output_stride: int) -> None:
     dilated, plain = shapes_only(name, output_stride), shapes_only(name)
     assert {key: value.shape for key, value in dilated.state_dict().items()} == {
         key: value.shape for key, value in plain.state_dict().items()
@@ -217,7 +217,7 @@ def test_a_dilated_trunk_has_the_same_weights_and_finer_maps(name: BackboneName,
         (BackboneName.convnext_tiny, 32),
     ],
 )
-def test_the_trunks_own_stride_changes_nothing(name: BackboneName, output_stride: int) -> None:
+def test_the_backbones_own_stride_changes_nothing(name: BackboneName, output_stride: int) -> None:
     # The text of a network names kernels, strides, paddings and dilations of all layers.
     assert str(shapes_only(name, output_stride)) == str(shapes_only(name))
 
@@ -245,7 +245,7 @@ def test_the_table_of_the_networks_page_is_the_one_in_code() -> None:
         names, *cells = row.split(" | ")
         numbers = [tuple(float(number) for number in cell.split(", ")) for cell in cells]
         told.update(dict.fromkeys(names.split(", "), numbers))
-    for name, trunk in TRUNKS.items():
-        output_strides = trunk.strides if trunk.dilates else trunk.strides[-1:]
-        assert told.pop(name.value) == [trunk.strides, trunk.channels, trunk.offsets, output_strides]
+    for name, backbone in BACKBONES.items():
+        output_strides = backbone.strides if backbone.dilates else backbone.strides[-1:]
+        assert told.pop(name.value) == [backbone.strides, backbone.channels, backbone.offsets, output_strides]
     assert told == {}

@@ -7,7 +7,7 @@ from fcn.config import BackboneConfig, BackboneName, ModelConfig, ModelName
 from fcn.models.fcn import FCN
 from fcn.models.network import build_model
 from fcn.models.weights import copy_fitting
-from tests.unit.models.trunks import every_head
+from tests.unit.models.backbone_cases import every_head
 
 
 def build(head: ModelName, *, backbone: BackboneName = BackboneName.squeezenet1_0, num_classes: int = 3) -> FCN:
@@ -64,13 +64,13 @@ def test_the_same_network_is_taken_over_whole(head: ModelName) -> None:
     assert all(torch.equal(value, second.state_dict()[key]) for key, value in first.state_dict().items())
 
 
-def test_other_classes_keep_the_trunk_only() -> None:
+def test_other_classes_keep_the_backbone_only() -> None:
     copied, kept, left = copy_fitting(build(ModelName.fcn32s), build(ModelName.fcn32s, num_classes=4).state_dict())
     assert all(key.startswith("backbone.") for key in copied)
     assert kept == left == ["score_fr.weight", "score_fr.bias", "upscore.weight", "upscore.bias"]
 
 
-def test_a_head_without_its_trunk_is_worth_nothing() -> None:
+def test_a_head_without_its_backbone_is_worth_nothing() -> None:
     """The score layers of ResNet-18 and SqueezeNet have the same shape, and read other features."""
     model = build(ModelName.fcn32s)
     untouched = {key: value.clone() for key, value in model.state_dict().items()}
@@ -82,7 +82,7 @@ def test_a_head_without_its_trunk_is_worth_nothing() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter")
-def test_one_baseline_takes_over_anothers_trunk() -> None:
+def test_one_baseline_takes_over_anothers_backbone() -> None:
     resnet = BackboneConfig(name=BackboneName.resnet50)
     with torch.device("meta"):  # names and shapes alone
         plain, atrous = (
@@ -90,6 +90,6 @@ def test_one_baseline_takes_over_anothers_trunk() -> None:
             for name in (ModelName.fcn_resnet50, ModelName.deeplabv3_resnet50)
         )
     copied, kept, _ = copy_fitting(atrous, plain.state_dict())
-    trunk = {key for key in atrous.state_dict() if key.startswith("network.backbone.")}
-    assert {key for key in copied if key.startswith("network.backbone.")} == trunk
+    backbone = {key for key in atrous.state_dict() if key.startswith("network.backbone.")}
+    assert {key for key in copied if key.startswith("network.backbone.")} == backbone
     assert all(key.startswith("network.classifier.") for key in kept)

@@ -1,6 +1,6 @@
-"""What a user relies on: every head on every trunk, with either initialisation, learns.
+"""What a user relies on: every head on every backbone, with either initialisation, learns.
 
-The combinations of all are marked `exhaustive`, and run before a release; the default run has the small trunks.
+The combinations of all are marked `exhaustive`, and run before a release; the default run has the small backbones.
 """
 
 import functools
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from fcn.config import BackboneName, Init, ModelConfig, ModelName
 from fcn.models.backbones import Backbone
 from fcn.models.fcn import FCN
-from tests.unit.models.trunks import HEADS, build, every_head, every_init, every_trunk
+from tests.unit.models.backbone_cases import HEADS, build, every_backbone, every_head, every_init
 
 SMALL = [BackboneName.squeezenet1_0, BackboneName.resnet18]
 COLOURS = torch.tensor([[-1.0, 0.0, 1.0], [1.0, -1.0, 0.0], [0.0, 1.0, -1.0]])
@@ -21,8 +21,8 @@ STEPS = 100
 
 
 @functools.lru_cache(maxsize=1)
-def trunk_and_weights(name: BackboneName) -> tuple[Backbone, dict[str, Tensor]]:
-    """A trunk for all tests in turn, and its random initial weights. Dropout is off: a few steps are to suffice."""
+def backbone_and_weights(name: BackboneName) -> tuple[Backbone, dict[str, Tensor]]:
+    """A backbone for all tests in turn, and its random initial weights. Dropout is off: a few steps are to suffice."""
     torch.manual_seed(0)
     backbone = build(name)
     for layer in backbone.modules():
@@ -32,7 +32,7 @@ def trunk_and_weights(name: BackboneName) -> tuple[Backbone, dict[str, Tensor]]:
 
 
 def network(name: BackboneName, head: ModelName, init: Init) -> FCN:
-    backbone, weights = trunk_and_weights(name)
+    backbone, weights = backbone_and_weights(name)
     backbone.load_state_dict(weights)
     backbone.zero_grad(set_to_none=True)
     torch.manual_seed(1)
@@ -48,11 +48,11 @@ def batch() -> tuple[Tensor, Tensor]:
     return COLOURS[target].movedim(-1, 1) + 0.1 * torch.randn(2, 3, 64, 64), target
 
 
-def accuracy_after_training(model: FCN, *, trunk_lr: float) -> float:
+def accuracy_after_training(model: FCN, *, backbone_lr: float) -> float:
     """Pixel accuracy on one batch after at most `STEPS` steps of Adam on it; ends as soon as it is above 0.95."""
     images, target = batch()
-    trunk = {"params": model.backbone.parameters(), "lr": trunk_lr}
-    optimizer = torch.optim.Adam([trunk, {"params": model.head_parameters()}], lr=1e-3)
+    backbone = {"params": model.backbone.parameters(), "lr": backbone_lr}
+    optimizer = torch.optim.Adam([backbone, {"params": model.head_parameters()}], lr=1e-3)
     accuracy = 0.0
     for _ in range(STEPS):
         logits = model.train()(images)
@@ -73,7 +73,7 @@ def assert_every_gradient_is_finite(model: FCN) -> None:
     assert all(parameter.grad.any() for parameter in model.head_parameters())
 
 
-def trunk_lr(name: BackboneName) -> float:
+def backbone_lr(name: BackboneName) -> float:
     """A step of Adam moves every weight alike: VGG's fc6 sums 25088 of them, and no norm takes that back."""
     return 2e-5 if name in (BackboneName.vgg16, BackboneName.vgg16_bn) else 1e-3
 
@@ -94,21 +94,21 @@ def test_every_parameter_gets_a_gradient(name: BackboneName, head: ModelName, in
 )
 def test_one_batch_is_learned_by_heart(name: BackboneName, head: ModelName) -> None:
     model = network(name, head, Init.bilinear)
-    assert accuracy_after_training(model, trunk_lr=trunk_lr(name)) > 0.95
+    assert accuracy_after_training(model, backbone_lr=backbone_lr(name)) > 0.95
 
 
 @pytest.mark.slow
 @large
-def test_larger_trunks_learn_too(name: BackboneName) -> None:
+def test_larger_backbones_learn_too(name: BackboneName) -> None:
     assert_every_gradient_is_finite(network(name, ModelName.fcn8s, Init.bilinear))
     model = network(name, ModelName.fcn8s, Init.bilinear)
-    assert accuracy_after_training(model, trunk_lr=trunk_lr(name)) > 0.95
+    assert accuracy_after_training(model, backbone_lr=backbone_lr(name)) > 0.95
 
 
 @pytest.mark.exhaustive
-@every_trunk
+@every_backbone
 @every_head
 @every_init
 def test_every_combination_learns(name: BackboneName, head: ModelName, init: Init) -> None:
     assert_every_gradient_is_finite(network(name, head, init))
-    assert accuracy_after_training(network(name, head, init), trunk_lr=trunk_lr(name)) > 0.95
+    assert accuracy_after_training(network(name, head, init), backbone_lr=backbone_lr(name)) > 0.95

@@ -1,4 +1,4 @@
-"""What a user relies on: scores of the image's size from every trunk, trainable, equal to the chapter's."""
+"""What a user relies on: scores of the image's size from every backbone, trainable, equal to the chapter's."""
 
 import itertools
 from pathlib import Path
@@ -16,7 +16,7 @@ from fcn.models.fcn import FCN
 from fcn.models.network import build_model
 from fcn.models.upsampling import Grid
 from fcn.models.weights import WeightsError
-from tests.unit.models.trunks import HEADS, Maps, every_head, every_trunk, map_sizes, shapes_only
+from tests.unit.models.backbone_cases import HEADS, Maps, every_backbone, every_head, map_sizes, shapes_only
 
 SMALL = BackboneName.squeezenet1_0
 
@@ -36,13 +36,13 @@ def build(
     return model
 
 
-@every_trunk
-def test_every_head_on_every_trunk_gives_scores_of_the_images_size(name: BackboneName) -> None:
-    trunk = shapes_only(name)
+@every_backbone
+def test_every_head_on_every_backbone_gives_scores_of_the_images_size(name: BackboneName) -> None:
+    backbone = shapes_only(name)
     with torch.device("meta"):
         for size in [(1, 1), (33, 47), (375, 500)]:
-            cells = zip(trunk.channels, map_sizes(name, None, *size), strict=True)
-            maps = Maps([torch.empty(2, channels, *sides) for channels, sides in cells], trunk.grids)
+            cells = zip(backbone.channels, map_sizes(name, None, *size), strict=True)
+            maps = Maps([torch.empty(2, channels, *sides) for channels, sides in cells], backbone.grids)
             for head, init in itertools.product(HEADS, Init):
                 logits = FCN(maps, ModelConfig(name=head, init=init), num_classes=21)(torch.empty(2, 3, *size))
                 assert logits.shape == (2, 21, *size), (head, init)
@@ -141,9 +141,9 @@ def test_scores_equal_the_chapters(tmp_path: Path, *, training: bool) -> None:
             for name, child in zip(names, list(chapter.children())[:-2], strict=True)
             for key, value in child.state_dict().items()
         },
-        tmp_path / "trunk.pth",
+        tmp_path / "backbone.pth",
     )
-    model = build(BackboneName.resnet18, weights=str(tmp_path / "trunk.pth"))
+    model = build(BackboneName.resnet18, weights=str(tmp_path / "backbone.pth"))
     model.score_fr.load_state_dict(chapter.get_submodule("final_conv").state_dict())
     model.upscore.load_state_dict(chapter.get_submodule("transpose_conv").state_dict())
     images = torch.randn(2, 3, 160, 224)
@@ -170,14 +170,14 @@ def test_a_side_that_is_no_multiple_is_cut_at_the_bottom_and_right() -> None:
 
 @every_head
 @pytest.mark.parametrize("trainable", [True, False])
-def test_head_and_trunk_share_out_the_parameters(head: ModelName, *, trainable: bool) -> None:
+def test_head_and_backbone_share_out_the_parameters(head: ModelName, *, trainable: bool) -> None:
     with torch.device("meta"):
         model = build(head=head, upsample_trainable=trainable)
     heads = [id(parameter) for parameter in model.head_parameters()]
     layers = [model.score_fr, *model.skip_scores, *model.skip_upscores, model.upscore]
     assert sorted(heads) == sorted(id(parameter) for layer in layers for parameter in layer.parameters())
-    trunk = [id(parameter) for parameter in model.backbone.parameters()]
-    assert sorted(heads + trunk) == sorted(id(parameter) for parameter in model.parameters())
+    backbone = [id(parameter) for parameter in model.backbone.parameters()]
+    assert sorted(heads + backbone) == sorted(id(parameter) for parameter in model.parameters())
     assert all(
         p.requires_grad is trainable for layer in (*model.skip_upscores, model.upscore) for p in layer.parameters()
     )

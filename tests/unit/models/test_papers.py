@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fcn.config import Alignment, BackboneName, Border, ModelConfig, ModelName
-from fcn.models.backbones import TRUNKS, Backbone
+from fcn.models.backbones import BACKBONES, Backbone
 from fcn.models.fcn import FCN
 from fcn.models.weights import copy_weights
-from tests.unit.models.trunks import Maps, build, every_alignment, map_sizes, shapes_only
+from tests.unit.models.backbone_cases import Maps, build, every_alignment, map_sizes, shapes_only
 
 CROPS = {
     # Offsets of the Crop layers in voc-fcn{32,16,8}s/train.prototxt of fcn.berkeleyvision.org.
@@ -102,21 +102,21 @@ def test_replicated_borders_move_nothing(head: ModelName) -> None:
     assert not torch.allclose(replicate, zero)
 
 
-# --- the trunk, with torchvision's layers: 138 M weights ---
+# --- the backbone, with torchvision's layers: 138 M weights ---
 
 
 @functools.cache
-def classifier_and_trunk() -> tuple[nn.Module, Backbone]:
-    """torchvision's VGG-16 with random weights, and a trunk that took them over."""
+def classifier_and_backbone() -> tuple[nn.Module, Backbone]:
+    """torchvision's VGG-16 with random weights, and a backbone that took them over."""
     torch.manual_seed(0)
     network = tv.vgg16().eval()
     nn.init.uniform_(network.classifier[0].bias)
     # Neither is built with values of its own: those of VGG take a second to draw.
     with torch.device("meta"):
-        trunk = TRUNKS[BackboneName.vgg16]
-        other = trunk.builder()
-        trunk.adapt(other)
-    backbone = Backbone(other, trunk).to_empty(device="cpu")
+        backbone = BACKBONES[BackboneName.vgg16]
+        other = backbone.builder()
+        backbone.adapt(other)
+    backbone = Backbone(other, backbone).to_empty(device="cpu")
     unused = {"classifier.6.weight", "classifier.6.bias"}
     copy_weights(backbone.layers, network.state_dict(), key="weights", network="vgg16", unused=unused)
     return network, backbone
@@ -124,7 +124,7 @@ def classifier_and_trunk() -> tuple[nn.Module, Backbone]:
 
 @pytest.mark.slow
 def test_fc6_and_fc7_are_torchvisions_classifier_as_convolutions() -> None:
-    network, backbone = classifier_and_trunk()
+    network, backbone = classifier_and_backbone()
     classifier = backbone.eval().layers.get_submodule("classifier")
     with torch.no_grad():
         pool5 = network.features(torch.randn(2, 3, 224, 224))
@@ -135,7 +135,7 @@ def test_fc6_and_fc7_are_torchvisions_classifier_as_convolutions() -> None:
     torch.testing.assert_close(fc7[..., 0, 0], expected, rtol=1e-4, atol=1e-5)
 
 
-def published_trunk(network: nn.Module, images: Tensor) -> list[Tensor]:
+def published_backbone(network: nn.Module, images: Tensor) -> list[Tensor]:
     """pool3, pool4 and fc7 of the published networks: padding of 100, pools rounded up, fc6 without padding."""
     features, pools = images, []
     for number, layer in enumerate(network.features):
@@ -151,11 +151,11 @@ def published_trunk(network: nn.Module, images: Tensor) -> list[Tensor]:
 
 
 @pytest.mark.slow
-def test_the_trunk_is_the_published_one() -> None:
-    network, backbone = classifier_and_trunk()
+def test_the_backbone_is_the_published_one() -> None:
+    network, backbone = classifier_and_backbone()
     images = torch.randn(1, 3, 33, 20)
     with torch.no_grad():
-        maps, expected = backbone.eval()(images), published_trunk(network, images)
+        maps, expected = backbone.eval()(images), published_backbone(network, images)
     for features, reference in zip(maps, expected, strict=True):
         torch.testing.assert_close(features, reference, rtol=1e-4, atol=1e-5)
 

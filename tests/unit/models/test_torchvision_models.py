@@ -8,19 +8,19 @@ import torchvision.models.segmentation as tv
 
 from fcn.config import BackboneConfig, BackboneName, ConfigError, ModelConfig, ModelName, PublishedWeights
 from fcn.models.network import build_model
-from fcn.models.torchvision_models import BUILDERS, Baseline
+from fcn.models.torchvision_models import BUILDERS, TorchvisionNetwork
 
 LRASPP = ModelName.lraspp_mobilenet_v3_large
 
 
-def build(name: ModelName = LRASPP, *, num_classes: int = 21, **config: object) -> Baseline:
+def build(name: ModelName = LRASPP, *, num_classes: int = 21, **config: object) -> TorchvisionNetwork:
     model = build_model(ModelConfig(name=name, **config), BackboneConfig(name=name.backbone), num_classes=num_classes)
-    assert isinstance(model, Baseline)
+    assert isinstance(model, TorchvisionNetwork)
     return model
 
 
 @functools.cache
-def shapes_only(name: ModelName) -> Baseline:
+def shapes_only(name: ModelName) -> TorchvisionNetwork:
     with torch.device("meta"):
         return build(name, num_classes=5).eval()
 
@@ -53,13 +53,13 @@ def test_scores_are_torchvisions(name: ModelName) -> None:
 
 
 @pytest.mark.parametrize("name", list(BUILDERS), ids=str)
-def test_head_and_trunk_share_out_the_parameters(name: ModelName) -> None:
+def test_head_and_backbone_share_out_the_parameters(name: ModelName) -> None:
     model = shapes_only(name)
     head = {id(parameter) for parameter in model.head_parameters()}
-    trunk = {id(parameter) for parameter in model.network.backbone.parameters()}
+    backbone = {id(parameter) for parameter in model.network.backbone.parameters()}
     assert head
-    assert not head & trunk
-    assert head | trunk == {id(parameter) for parameter in model.parameters()}
+    assert not head & backbone
+    assert head | backbone == {id(parameter) for parameter in model.parameters()}
 
 
 def test_every_parameter_learns() -> None:
@@ -75,7 +75,7 @@ def test_vocs_weights_are_for_vocs_classes() -> None:
         build(num_classes=4, weights=PublishedWeights.voc)
 
 
-def test_the_trunk_of_a_name_is_the_one_that_torchvision_builds() -> None:
+def test_the_backbone_of_a_name_is_the_one_that_torchvision_builds() -> None:
     assert {name: name.backbone for name in BUILDERS} == {
         ModelName.fcn_resnet50: BackboneName.resnet50,
         ModelName.fcn_resnet101: BackboneName.resnet101,

@@ -12,10 +12,10 @@ import torchvision.models as tv
 from torch import Tensor, nn
 
 from fcn.config import BackboneConfig, BackboneName, ModelConfig, ModelName, PublishedWeights
-from fcn.models.backbones import TRUNKS, load_trunk
-from fcn.models.torchvision_models import BUILDERS, Baseline
+from fcn.models.backbones import BACKBONES, load_backbone_weights
+from fcn.models.torchvision_models import BUILDERS, TorchvisionNetwork
 from fcn.models.weights import WeightsError, copy_weights
-from tests.unit.models.trunks import build, every_trunk, shapes_only
+from tests.unit.models.backbone_cases import build, every_backbone, shapes_only
 
 
 @pytest.fixture
@@ -28,12 +28,12 @@ def write(tmp_path: Path) -> Callable[[object], str]:
     return write_weights
 
 
-@every_trunk
+@every_backbone
 def test_parameters_keep_torchvisions_names(name: BackboneName) -> None:
     with torch.device("meta"):
         theirs = tv.get_model(name.value).state_dict()
     ours = shapes_only(name).state_dict()
-    # VGG's fc6 and fc7 belong to the trunk; its fc8 is classifier.6.
+    # VGG's fc6 and fc7 belong to the backbone; its fc8 is classifier.6.
     left_out = ("classifier.6.",) if name.value.startswith("vgg") else ("fc.", "classifier.")
     assert {key.removeprefix("layers.") for key in ours} == {key for key in theirs if not key.startswith(left_out)}
 
@@ -150,9 +150,9 @@ def test_imagenet_takes_the_file_in_torch_hubs_folder(hub: Path) -> None:
     assert torch.equal(loaded.layers.get_parameter("features.0.weight"), network.features[0].weight)
 
 
-@every_trunk
+@every_backbone
 def test_imagenet_is_torchvisions_first_version(name: BackboneName) -> None:
-    first = tv.get_model_weights(TRUNKS[name].builder).IMAGENET1K_V1
+    first = tv.get_model_weights(BACKBONES[name].builder).IMAGENET1K_V1
     assert Path(first.url).name.startswith(f"{name.value}-")
 
 
@@ -213,20 +213,22 @@ def test_torchvisions_vgg_fits_by_names_and_shapes(name: BackboneName) -> None:
 
 
 @pytest.mark.parametrize("name", [ModelName.lraspp_mobilenet_v3_large, ModelName.fcn_resnet50], ids=str)
-def test_a_baselines_trunk_takes_the_weights_of_torchvisions_classifier(
+def test_a_baselines_backbone_takes_the_weights_of_torchvisions_classifier(
     write: Callable[[object], str], name: ModelName
 ) -> None:
-    trunk = name.backbone
-    assert trunk is not None
-    state = tv.get_model(trunk.value).state_dict()
+    backbone = name.backbone
+    assert backbone is not None
+    state = tv.get_model(backbone.value).state_dict()
     weights = write({key: torch.full_like(value, 0.5) for key, value in state.items()})
-    model = Baseline(ModelConfig(name=name), BackboneConfig(name=trunk, weights=weights), num_classes=3)
+    model = TorchvisionNetwork(ModelConfig(name=name), BackboneConfig(name=backbone, weights=weights), num_classes=3)
     loaded = {key: value for key, value in model.state_dict().items() if key.startswith("network.backbone.")}
     assert len(loaded) > 200
     half = [key for key, value in loaded.items() if value.is_floating_point() and not (value == 0.5).all()]
     assert half == []
-    with pytest.raises(WeightsError, match=rf"must fit torchvision's {trunk}, but it has the unknown head.weight"):
-        load_trunk(nn.Identity(), BackboneConfig(name=trunk, weights=write({"head.weight": torch.ones(1)})))
+    with pytest.raises(WeightsError, match=rf"must fit torchvision's {backbone}, but it has the unknown head.weight"):
+        load_backbone_weights(
+            nn.Identity(), BackboneConfig(name=backbone, weights=write({"head.weight": torch.ones(1)}))
+        )
 
 
 def published(name: ModelName) -> dict[str, Tensor]:
@@ -240,7 +242,7 @@ def test_published_weights_are_read_from_torch_hubs_folder(hub: Path, name: Mode
     state = published(name)
     source = tv.get_model_weights(BUILDERS[name]).COCO_WITH_VOC_LABELS_V1
     torch.save(state, hub / Path(source.url).name)
-    model = Baseline(
+    model = TorchvisionNetwork(
         ModelConfig(name=name, weights=PublishedWeights.voc), BackboneConfig(name=name.backbone), num_classes=21
     )
     loaded = model.network.state_dict()
@@ -251,7 +253,7 @@ def test_published_weights_are_read_from_torch_hubs_folder(hub: Path, name: Mode
 def test_published_weights_that_cannot_be_had_say_what_else_to_use(hub: Path) -> None:
     config = ModelConfig(name=ModelName.lraspp_mobilenet_v3_large, weights=PublishedWeights.voc)
     with pytest.raises(WeightsError, match=r"model.weights \(=voc\) must find .*, or use model.weights=none"):
-        Baseline(config, BackboneConfig(name=BackboneName.mobilenet_v3_large), num_classes=21)
+        TorchvisionNetwork(config, BackboneConfig(name=BackboneName.mobilenet_v3_large), num_classes=21)
 
 
 def test_published_weights_of_another_network_are_refused(hub: Path) -> None:
@@ -261,4 +263,4 @@ def test_published_weights_of_another_network_are_refused(hub: Path) -> None:
     torch.save(state, hub / Path(tv.get_model_weights(BUILDERS[name]).COCO_WITH_VOC_LABELS_V1.url).name)
     config = ModelConfig(name=name, weights=PublishedWeights.voc)
     with pytest.raises(WeightsError, match=rf"must fit torchvision's {name}, but it lacks classifier.low_classifier"):
-        Baseline(config, BackboneConfig(name=name.backbone), num_classes=21)
+        TorchvisionNetwork(config, BackboneConfig(name=name.backbone), num_classes=21)

@@ -10,9 +10,9 @@ from torch import nn
 
 from fcn.config import BackboneConfig, BackboneName, Init, ModelConfig, ModelName
 from fcn.models.fcn import FCN
-from fcn.models.torchvision_models import Baseline
+from fcn.models.torchvision_models import TorchvisionNetwork
 from fcn.training.diagnostics import gradient_norm, peak_memory_mib, upsampling_drift, upsampling_layers
-from tests.unit.models.trunks import build
+from tests.unit.models.backbone_cases import build
 
 LAYERS = ["skip_upscores.0", "skip_upscores.1", "upscore"]
 
@@ -58,9 +58,9 @@ def test_a_doubled_kernel_has_drifted_by_one():
 
 
 def test_torchvisions_networks_have_no_drift():
-    trunk = BackboneConfig(name=BackboneName.mobilenet_v3_large, weights="none")
+    backbone = BackboneConfig(name=BackboneName.mobilenet_v3_large, weights="none")
     config = ModelConfig(name=ModelName.lraspp_mobilenet_v3_large)
-    assert upsampling_drift(Baseline(config, trunk, num_classes=3)) == {}
+    assert upsampling_drift(TorchvisionNetwork(config, backbone, num_classes=3)) == {}
 
 
 def test_the_gradient_norm_is_over_all_parameters_that_have_a_gradient():

@@ -1,4 +1,4 @@
-"""What tests of the networks share: trunks by name, trunks that compute shapes only, and trunks of pure geometry."""
+"""Shared by tests of the networks: backbones by name, backbones that compute shapes only, and pure geometry."""
 
 import functools
 
@@ -18,9 +18,9 @@ DILATED = [
     (BackboneName.resnet18, 8), (BackboneName.resnet18, 16), (BackboneName.resnet50, 8),
     (BackboneName.mobilenet_v3_large, 8), (BackboneName.mobilenet_v3_large, 16),
 ]  # fmt: skip
-"""Trunks with an output stride: basic blocks, bottlenecks, and depthwise convolutions of 3 and 5."""
+"""Backbones with an output stride: basic blocks, bottlenecks, and depthwise convolutions of 3 and 5."""
 
-every_trunk = pytest.mark.parametrize("name", list(BackboneName), ids=str)
+every_backbone = pytest.mark.parametrize("name", list(BackboneName), ids=str)
 every_init = pytest.mark.parametrize("init", list(Init), ids=str)
 every_head = pytest.mark.parametrize("head", HEADS, ids=str)
 every_alignment = pytest.mark.parametrize("alignment", list(Alignment), ids=str)
@@ -34,7 +34,7 @@ def build(
 
 @functools.cache
 def shapes_only(name: BackboneName, output_stride: int | None = None) -> Backbone:
-    """A trunk that computes shapes and no values, in no time whatever its size."""
+    """A backbone that computes shapes and no values, in no time whatever its size."""
     with torch.device("meta"):
         return build(name, output_stride=output_stride).eval()
 
@@ -47,7 +47,7 @@ def map_sizes(name: BackboneName, output_stride: int | None, height: int, width:
 
 
 class Maps(nn.Module):
-    """A trunk whose maps are given, whatever the image: a head can be looked at by itself."""
+    """A backbone whose maps are given, whatever the image: a head can be looked at by itself."""
 
     def __init__(self, maps: list[Tensor], grids: tuple[Grid, ...]) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ POINTWISE = (
 
 
 def windows(name: BackboneName, output_stride: int | None = None) -> Backbone:
-    """The trunk's geometry alone. It is linear, so that the gradient of a cell is its receptive field."""
+    """The backbone's geometry alone. It is linear, so that the gradient of a cell is its receptive field."""
     with torch.device("meta"):
         backbone = build(name, output_stride=output_stride).eval()
     for layer in list(backbone.modules()):
