@@ -55,7 +55,7 @@ def run(monkeypatch, capsys, *arguments: str, script: str | None = None) -> str:
 
 def test_own_images_from_check_to_prediction(folder, monkeypatch, capsys):
     classes = f"classes=[{','.join(CLASSES)}]"
-    assert "all 5 pairs are sound" in run(monkeypatch, capsys, "root=mine", classes, script="prepare_voc")
+    assert "all 5 pairs are valid" in run(monkeypatch, capsys, "root=mine", classes, script="prepare_voc")
     out = run(monkeypatch, capsys, "--config-dir", "presets", "experiment=mine")
     assert "voc: 3 training and 2 validation images, 3 classes, crops of 64x64" in out
     (run_dir,) = (folder / "outputs" / "mine").iterdir()

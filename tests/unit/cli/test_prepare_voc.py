@@ -1,4 +1,4 @@
-"""What a user of scripts/prepare_voc.py relies on: a verdict on every pair, right statistics and status."""
+"""scripts/prepare_voc.py: verdict on every pair, statistics and exit status."""
 
 import json
 import os
@@ -63,11 +63,11 @@ def test_statistics_are_those_counted_by_hand(root, tmp_path, run):
     assert train["classes"] == expected
     assert written["splits"]["val"]["classes"]["cat"]["pixels"] == 3
     assert "train: 2 images, 12.50% of the pixels void" in output
-    assert "all 3 pairs are sound" in output
+    assert "all 3 pairs are valid" in output
     assert os.listdir(tmp_path / "new") == ["out.json"]
 
 
-def test_all_problems_are_listed_and_the_rest_is_counted(root, run):
+def test_all_problems_are_listed_and_valid_pairs_are_counted(root, run):
     tree = root / "VOCdevkit" / "VOC2012"
     (tree / "ImageSets" / "Segmentation" / "train.txt").write_text("a\n../b\nb\nabsent\n")
     (tree / "JPEGImages" / "b.jpg").write_bytes(b"no image")
@@ -75,12 +75,12 @@ def test_all_problems_are_listed_and_the_rest_is_counted(root, run):
     status, output, _ = run(root)
     assert status == 1
     assert "train: 1 images" in output
-    assert "4 of 5 pairs are not sound" in output
+    assert "4 of 5 pairs are invalid" in output
     for problem in (
         "train.txt line 2 (=../b) must be an image id",
         "b.jpg must be a readable image",
-        "absent.jpg is absent",
-        "val.txt line 1 (=c) must name a pair",
+        "absent.jpg does not exist",
+        "val.txt line 1 (=c) must name an image and a mask",
     ):
         assert problem in output
 
@@ -100,13 +100,13 @@ def test_all_problems_are_listed_and_the_rest_is_counted(root, run):
         (["root"], r"error: root must be KEY=VALUE"),
     ],
 )
-def test_a_mistake_is_one_line_on_standard_error(root, run, arguments, message):
+def test_invalid_input_is_a_one_line_error(root, run, arguments, message):
     status, out, err = run(root, *arguments)
     assert (status, out, err.count("\n")) == (1, "", 1)
     assert re.match(message, err), err
 
 
-def test_a_json_that_cannot_be_written_is_an_error_without_leftovers(root, tmp_path, run):
+def test_unwritable_json_is_an_error(root, tmp_path, run):
     (tmp_path / "folder").mkdir()
     status, _, err = run(root, f"json={tmp_path}/folder")
     assert status == 1
@@ -114,7 +114,7 @@ def test_a_json_that_cannot_be_written_is_an_error_without_leftovers(root, tmp_p
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "root"]
 
 
-def test_download_is_asked_for_only_with_its_key(root, run, monkeypatch):
+def test_downloads_only_with_its_key(root, run, monkeypatch):
     asked = []
     monkeypatch.setattr(download, "download", asked.append)
     assert run(root)[0] == 0
@@ -123,7 +123,7 @@ def test_download_is_asked_for_only_with_its_key(root, run, monkeypatch):
     assert asked == [root]
 
 
-def test_as_a_command_it_ends_with_the_status_and_no_traceback(command):
+def test_command_exits_with_status_1_and_no_traceback(command):
     done = command("root=nowhere", script="scripts/prepare_voc.py")
     assert done.returncode == 1
     assert done.stderr.startswith("error: data.root (=")
@@ -132,7 +132,7 @@ def test_as_a_command_it_ends_with_the_status_and_no_traceback(command):
 
 @pytest.mark.realdata
 @pytest.mark.skipif(not SAMPLE.is_dir(), reason="no genuine VOC sample beside the checkout")
-def test_the_genuine_sample_is_sound(tmp_path, run):
+def test_genuine_sample_is_valid(tmp_path, run):
     classes = f"classes=[{','.join(VOC_CLASSES)}]"
     assert run(SAMPLE, f"json={tmp_path}/out.json", classes)[0] == 0
     splits = json.loads((tmp_path / "out.json").read_text())["splits"]
