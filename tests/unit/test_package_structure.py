@@ -100,3 +100,36 @@ def test_files_are_read_as_data_and_never_as_code(path):
             assert called != "np.load" or given["allow_pickle"] == "False"
             assert not called.endswith("extractall") or given["filter"] == "'data'"
             assert given.get("shell", "False") == "False"
+
+
+def public_definitions() -> dict[str, list[str]]:
+    """Return the modules that define each public class or function."""
+    definitions: dict[str, list[str]] = {}
+    for module, path in modules().items():
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+                definitions.setdefault(node.name, []).append(module)
+    return definitions
+
+
+def test_public_names_are_defined_once():
+    repeated = {name for name, where in public_definitions().items() if len(where) > 1} - {"main"}
+    assert repeated <= {"load", "read_image"}  # to be renamed
+
+
+# Files whose values are to be renamed.
+UNFINISHED = {
+    "prepare_voc", "boundary_metrics", "evaluator", "export", "image_files", "task", "upsample", "backbones", "weights",
+    "compute",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE.parent)))
+def test_values_are_named_by_what_they_are(path):
+    """CONTRIBUTING.md, Guidelines."""
+    nodes = ast.walk(ast.parse(path.read_text()))
+    names = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    vague = names & {"found", "told", "shown", "wanted"}
+    if vague and path.stem in UNFINISHED:
+        pytest.xfail(f"{path.stem} assigns to {vague}")
+    assert not vague
