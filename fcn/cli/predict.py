@@ -73,7 +73,7 @@ def predict_files(config: PredictConfig) -> int:
         folder.remove_archive()
     folder.write_legend(predictor.classes)
     start = time.perf_counter()
-    problems = _problems(predicted_files.predict(predictor, sources, folder), len(sources))
+    problems = _problems(predicted_files.write_predictions(predictor, sources, folder), len(sources))
     if config.voc_submission and not problems:
         folder.write_archive(sources, config.competition)
     return _report(config, len(sources), problems, seconds=time.perf_counter() - start)

@@ -34,7 +34,7 @@ Exported = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 class ExportError(UserError):
-    """A network that cannot be exported, or whose exported form computes something else."""
+    """A network cannot be exported, or its exported form computes something else."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Deployed(nn.Module):
 
 
 def _plainly(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-    """The same values with the last axis contiguous; clone, because `contiguous` asks whether there are axes of 1."""
+    """Return the values in contiguous layout; `clone`, because `contiguous` specialises on axes of size 1."""
     return output.clone(memory_format=torch.contiguous_format)
 
 
@@ -105,8 +105,8 @@ def export(config: ExportConfig) -> tuple[Path, list[Agreement]]:
             line = f"format (={config.format}) cannot be exported: {problem[0]}; HYDRA_FULL_ERROR=1 shows where"
             raise ExportError(line) from error
         exported = _load_onnx(file) if config.format is ExportFormat.onnx else _load_pt2(file)
-        found = verify(exported, network, config)
-    return output, found
+        agreements = verify(exported, network, config)
+    return output, agreements
 
 
 def trace(network: SegmentationNetwork, images: ImageType) -> ExportedProgram:
@@ -125,7 +125,7 @@ def trace(network: SegmentationNetwork, images: ImageType) -> ExportedProgram:
 
 
 def random_images(batch: int, size: tuple[int, int], images: ImageType) -> Tensor:
-    """The same noise at every call: uint8 [batch, 3, height, width], or float32 of the same values over 255."""
+    """Return reproducible noise: uint8 [batch, 3, height, width], or float32 of the same values over 255."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.randint(0, 256, (batch, 3, *size), dtype=torch.uint8, generator=generator)
     return noise if images is ImageType.uint8 else noise / 255
@@ -138,7 +138,7 @@ def verify(exported: Exported, network: SegmentationNetwork, config: ExportConfi
     Raises:
         ExportError: saying where the first difference beyond the tolerance is.
     """
-    found = []
+    agreements = []
     for height, width in config.sizes:
         for batch in config.batches:
             images = random_images(batch, (height, width), config.input)
@@ -149,8 +149,8 @@ def verify(exported: Exported, network: SegmentationNetwork, config: ExportConfi
                 problem = str(error).strip().splitlines() or [type(error).__name__]
                 raise ExportError(f"the exported network must run on {where} images, but: {problem[0]}") from error
             difference, other = _compare(logits, mask, network(images), tolerance=config.tolerance, where=where)
-            found.append(Agreement((height, width), batch, difference, other))
-    return found
+            agreements.append(Agreement((height, width), batch, difference, other))
+    return agreements
 
 
 def _compare(logits: Tensor, mask: Tensor, expected: Tensor, *, tolerance: float, where: str) -> tuple[float, int]:

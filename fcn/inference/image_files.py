@@ -1,4 +1,4 @@
-"""Images that a person names: a file, a folder, a glob, a split list of VOC; and how they are read."""
+"""Input images of prediction: a file, a folder, a glob or a split list of VOC; and their decoding."""
 
 from __future__ import annotations
 
@@ -53,19 +53,19 @@ def find_sources(text: str, output: Path) -> list[Source]:
     """
     path = Path(text)
     if path.is_dir():
-        found = _below(path, _walk(path), output)
+        sources = _below(path, _walk(path), output)
     elif path.is_file():
-        found = _listed(path) if path.suffix == ".txt" else [Source(path, path.stem)]
+        sources = _listed(path) if path.suffix == ".txt" else [Source(path, path.stem)]
     elif glob.has_magic(text):
         # Without "..", after which a name could lead out of the output folder.
         pattern = os.path.normpath(text)
         fixed = itertools.takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts)
-        found = _below(Path(*fixed), map(Path, glob.iglob(pattern, recursive=True)), output)
+        sources = _below(Path(*fixed), map(Path, glob.iglob(pattern, recursive=True)), output)
     else:
         raise ConfigError(f"input (={text}) must be an image, a folder, a glob or a split list; there is no such file")
-    if not found:
+    if not sources:
         raise ConfigError(f"input (={text}) must name at least one image; none was found in it")
-    return found
+    return sources
 
 
 @cache
@@ -111,13 +111,13 @@ def _listed(path: Path) -> list[Source]:
             "name other images by a folder or a glob"
         )
     lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    found = []
+    sources = []
     for number, name in enumerate(map(str.strip, lines), 1):
         if name and (not re.fullmatch(r"[\w.-]+", name) or ".." in name):
             raise DataError(f"{path} line {number} (={name}) must be an image id such as 2007_000032", "correct it")
         if name:
-            found.append(Source(find_image(folder.parent.parent, name), name))
-    return found
+            sources.append(Source(find_image(folder.parent.parent, name), name))
+    return sources
 
 
 def read_upright(path: Path) -> NDArray[np.uint8]:

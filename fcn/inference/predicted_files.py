@@ -186,8 +186,10 @@ def check_submission(sources: Sequence[Source], classes: Sequence[str] | None = 
         )
 
 
-def predict(predictor: Predictor, sources: Iterable[Source], folder: OutputFolder) -> Iterator[DataError | None]:
-    """Predict and write one image after the other; gives None for each, or what is wrong with its file.
+def write_predictions(
+    predictor: Predictor, sources: Iterable[Source], folder: OutputFolder
+) -> Iterator[DataError | None]:
+    """Predict and write one image after the other; yield None for each, or the error of its file.
 
     Raises:
         ConfigError: if a file cannot be written.

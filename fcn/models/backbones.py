@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from fcn.config import BackboneConfig, BackboneName, ConfigError
 from fcn.models.upsampling import Grid
-from fcn.models.weights import copy_weights, fetch, read
+from fcn.models.weights import copy_weights, fetch, read_state_dict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,7 +259,7 @@ def load_backbone_weights(module: nn.Module, config: BackboneConfig) -> None:
         source = tv.get_model_weights(BACKBONES[config.name].builder).IMAGENET1K_V1
         state = fetch(source, key=key, remedy="or use backbone.weights=none or the path of a state dict")
     else:
-        state = read(config.weights)
+        state = read_state_dict(config.weights)
     with torch.device("meta"):  # names alone, the classifier's among them
         whole = BACKBONES[config.name].builder().state_dict()
     copy_weights(module, state, key=key, network=config.name.value, unused=whole)

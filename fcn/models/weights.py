@@ -18,16 +18,16 @@ StateDict = Mapping[str, Tensor]
 
 
 class WeightsError(UserError):
-    """Weights that cannot be had or do not fit the network: the message says why and what to use instead."""
+    """Weights cannot be loaded or do not fit the network."""
 
 
 def fetch(source: Any, *, key: str, remedy: str) -> StateDict:
-    """State dict of published weights, from torch hub's folder or else from their URL.
+    """Return the state dict of published weights, from torch hub's cache folder or their URL.
 
     Args:
         source: a member of a torchvision weights enumeration.
-        key: what asked for them, for messages: `backbone.weights (=imagenet)`.
-        remedy: what can be used instead.
+        key: key and value for messages: `backbone.weights (=imagenet)`.
+        remedy: alternative for messages.
 
     Raises:
         WeightsError: if the file cannot be fetched or read.
@@ -45,8 +45,8 @@ def fetch(source: Any, *, key: str, remedy: str) -> StateDict:
         ) from error
 
 
-def read(weights: str) -> StateDict:
-    """State dict in the file that `backbone.weights` names. Only tensors are read: no code of a pickle is run.
+def read_state_dict(weights: str) -> StateDict:
+    """Read the state dict in the file that `backbone.weights` names; no pickled code is executed.
 
     Raises:
         WeightsError: if there is no such file, or it holds something else.
@@ -68,7 +68,7 @@ def read(weights: str) -> StateDict:
 
 
 def _checked(state: Any) -> StateDict:
-    """`state` itself if it maps names to tensors, and not, say, a training checkpoint."""
+    """Return `state` if it maps names to tensors, unlike a training checkpoint."""
     if not isinstance(state, dict):
         raise TypeError(f"a {type(state).__name__} is no state dict")
     if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
@@ -77,7 +77,7 @@ def _checked(state: Any) -> StateDict:
 
 
 def copy_weights(module: nn.Module, state: StateDict, *, key: str, network: str, unused: Collection[str]) -> None:
-    """Copy `state` into `module` once every name and shape is known to fit.
+    """Copy `state` into `module`, or nothing if a name or shape does not fit.
 
     A fully connected layer's weight [out, in] fits a convolution [out, channels, height, width] of as many
     numbers: the classifier cast as convolutions of Long et al. 2015, section 3.1.
@@ -92,14 +92,14 @@ def copy_weights(module: nn.Module, state: StateDict, *, key: str, network: str,
     Raises:
         WeightsError: if a name is missing or unknown, a shape is another one, or a value is NaN or infinite.
     """
-    wanted = module.state_dict()
-    given = {name: _as_convolution(value, wanted.get(name)) for name, value in state.items()}
+    own = module.state_dict()
+    given = {name: _as_convolution(value, own.get(name)) for name, value in state.items()}
     # Files older than torch 0.4.1, torchvision's V1 ResNets among them, lack it; load_state_dict fills it in.
-    needed = [name for name in wanted if not name.endswith("num_batches_tracked")]
+    needed = [name for name in own if not name.endswith("num_batches_tracked")]
     problems = {
         "lacks": [name for name in needed if name not in given],
-        "has the unknown": [name for name in given if name not in wanted and name not in unused],
-        "has another shape for": [name for name in needed if name in given and given[name].shape != wanted[name].shape],
+        "has the unknown": [name for name in given if name not in own and name not in unused],
+        "has another shape for": [name for name in needed if name in given and given[name].shape != own[name].shape],
     }
     for problem, names in problems.items():
         if names:
@@ -110,18 +110,18 @@ def copy_weights(module: nn.Module, state: StateDict, *, key: str, network: str,
             )
     if broken := not_finite({name: given[name] for name in needed}):
         raise WeightsError(f"{key} must be finite, but {broken} holds NaN or infinity; get the file anew")
-    module.load_state_dict({name: value for name, value in given.items() if name in wanted})
+    module.load_state_dict({name: value for name, value in given.items() if name in own})
 
 
-def _as_convolution(value: Tensor, wanted: Tensor | None) -> Tensor:
-    if wanted is None or value.ndim != 2 or wanted.ndim != 4:
+def _as_convolution(value: Tensor, target: Tensor | None) -> Tensor:
+    if target is None or value.ndim != 2 or target.ndim != 4:
         return value
-    same = len(value) == len(wanted) and value.numel() == wanted.numel()
-    return value.reshape(wanted.shape) if same else value
+    fits = len(value) == len(target) and value.numel() == target.numel()
+    return value.reshape(target.shape) if fits else value
 
 
 def copy_fitting(network: nn.Module, state: StateDict) -> tuple[list[str], list[str], list[str]]:
-    """Copy the weights of another network whose name and shape fit, as when FCN-16s goes on from FCN-32s.
+    """Copy the weights of another network whose name and shape fit, as from FCN-32s to FCN-16s.
 
     Nothing is copied if nothing of the backbone fits: score layers of two backbones may have the same shape (512
     channels on ResNet-18 and on SqueezeNet), and biases always have, but they read other features.

@@ -16,7 +16,7 @@ from fcn.data.prefetch import THREADS
 from fcn.data.voc import DataError
 from fcn.inference import predicted_files
 from fcn.inference.image_files import Source
-from fcn.inference.predicted_files import OutputFolder, check_submission, predict
+from fcn.inference.predicted_files import OutputFolder, check_submission, write_predictions
 from tests.pictures import KNOWN_COLORS
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
@@ -191,7 +191,7 @@ def test_one_bad_file_is_told_and_the_others_are_written():
     for source in named:
         Image.fromarray(PIXELS).save(source.path)
     named[1].path.write_text("no image")
-    results = list(predict(Brightness(), named, OutputFolder(Path("out"), overlay=False)))
+    results = list(write_predictions(Brightness(), named, OutputFolder(Path("out"), overlay=False)))
     assert [result is None for result in results] == [True, False, True]
     assert str(results[1]).startswith("photos/bad.jpg must be a readable image: ")
     assert files() == ["out/a.png", "out/c.png"]
@@ -209,7 +209,7 @@ def test_few_images_are_read_ahead(monkeypatch):
 
     monkeypatch.setattr(predicted_files, "read_upright", reading)
     named = sources(*(f"{number}.jpg" for number in range(30)))
-    results = predict(Brightness(), named, OutputFolder(Path("out"), overlay=False))
+    results = write_predictions(Brightness(), named, OutputFolder(Path("out"), overlay=False))
     for done in range(1, 31):
         next(results)
         assert len(read) <= done + 3 * THREADS
