@@ -94,8 +94,8 @@ __all__ = [
     "check_inference",
     "check_resumable",
     "flatten",
-    "load",
     "nearest",
+    "read_config",
     "schema_fields",
     "setting",
     "to_container",
@@ -141,7 +141,7 @@ def validate_run(values: DictConfig | Mapping[str, Any]) -> Config:
     return config
 
 
-def load(path: Path) -> Config:
+def read_config(path: Path) -> Config:
     """Return the configuration of a run from its config.yaml.
 
     Raises:

@@ -77,7 +77,7 @@ def load_config(run_dir: Path) -> Config:
     """
     if not (run_dir / CONFIG).is_file():
         raise ConfigError(f"{run_dir} must be a run directory, but it holds no {CONFIG}")
-    return configuration.load(run_dir / CONFIG)
+    return configuration.read_config(run_dir / CONFIG)
 
 
 def load_overrides(run_dir: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""What is typed, and what it composes to; what is answered when it is wrong is in test_bad_input.py."""
+"""Overrides and the configurations that they compose; invalid input is tested in test_bad_input.py."""
 
 import re
 import shlex
@@ -76,12 +76,12 @@ def test_every_option_of_every_group_composes():
         fcn.compose(f"experiment={preset.stem}")
 
 
-def test_compose_answers_as_the_command_does():
+def test_compose_raises_the_error_of_the_command():
     with pytest.raises(configuration.ConfigError, match="did you mean xavier"):
         fcn.compose("model.init=xaver")
 
 
-def test_the_help_fits_the_terminal_and_is_one_line_a_key_elsewhere(monkeypatch, capsys):
+def test_help_is_wrapped_on_a_terminal_only(monkeypatch, capsys):
     _, piped, _ = type_in(monkeypatch, capsys, "--help")
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "80")
@@ -92,20 +92,20 @@ def test_the_help_fits_the_terminal_and_is_one_line_a_key_elsewhere(monkeypatch,
     assert all(re.search(rf"^{re.escape(key)} ", piped, re.M) for key in configuration.schema_fields(Config))
 
 
-def test_the_help_may_be_cut_off():
+def test_help_can_be_piped_into_head():
     line = f"{shlex.quote(sys.executable)} train.py --help | head -n 1"
     done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.stdout.count("\n"), done.stderr) == (1, "")
 
 
-def test_the_configuration_can_be_printed(fresh_command):
+def test_cfg_prints_the_configuration(fresh_command):
     done = fresh_command("--cfg", "job", "model.init=xavier")
     assert (done.returncode, done.stderr) == (0, "")
     assert "init: xavier" in done.stdout
     assert not list(fresh_command.folder.iterdir())
 
 
-def test_a_traceback_is_shown_only_when_asked_for(fresh_command):
+def test_traceback_is_shown_only_with_hydra_full_error(fresh_command):
     quiet = fresh_command("lr=-1")
     loud = fresh_command("lr=-1", HYDRA_FULL_ERROR="1")
     assert quiet.returncode == loud.returncode == 1
@@ -113,7 +113,7 @@ def test_a_traceback_is_shown_only_when_asked_for(fresh_command):
     assert "Traceback" in loud.stderr
 
 
-def test_a_directory_holds_one_run(monkeypatch, capsys, tmp_path):
+def test_directory_holds_one_run(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     run = tmp_path / "outputs" / "mine"
     runs.create(run, Config(name="mine"))

@@ -78,7 +78,7 @@ def test_run_directory_has_all_files(tiny):
 
 
 def test_config_is_resolved(tiny):
-    config = configuration.load(tiny[0] / "config.yaml")
+    config = configuration.read_config(tiny[0] / "config.yaml")
     assert (config.name, config.model.init, config.batch_size) == ("tiny", configuration.Init.xavier, 8)
     assert "model.init=xavier" in (tiny[0] / ".hydra/overrides.yaml").read_text()
 

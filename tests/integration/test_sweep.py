@@ -42,7 +42,7 @@ def test_jobs_are_run_directories_named_by_their_varied_overrides(sweep, module_
     assert set(summaries(sweep)) == set(JOBS)
     assert [path.name for path in (module_command.folder / "outputs").iterdir()] == ["sweep"]
     for name, (init, lr) in JOBS.items():
-        config = configuration.load(sweep / name / "config.yaml")
+        config = configuration.read_config(sweep / name / "config.yaml")
         assert (config.model.init, config.lr) == (configuration.Init(init), lr)
         summary = json.loads((sweep / name / "summary.json").read_text())
         assert summary["status"] == "finished"
@@ -256,7 +256,7 @@ def test_sweep_of_two_process_jobs_is_resumed_after_sigkill_and_reports_failing_
     assert {path.name for path in sweep.iterdir() if path.is_dir()} == set(names)
     assert [path.name for path in (command.folder / "outputs").iterdir()] == ["two"]
     for number, name in enumerate(names):
-        config = configuration.load(sweep / name / "config.yaml")
+        config = configuration.read_config(sweep / name / "config.yaml")
         assert config.model.init == ("bilinear", "bilinear", "xavier", "xavier")[number]
         assert config.data.val_split == ("sound", "val")[number % 2]
         assert (sweep / name / "failure.txt").exists() is bool(number % 2)

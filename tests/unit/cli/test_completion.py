@@ -1,4 +1,4 @@
-"""What a user of the Tab key relies on: keys, options, values, paths go on, in a real bash, for our commands alone."""
+"""Tab completion of keys, options, values and paths, also in a real bash, for commands of this project only."""
 
 import os
 import subprocess
@@ -39,11 +39,11 @@ def complete(line: str, monkeypatch, *, config_name: str = "config", schema: typ
         ("data.classes", ["data.classes="]),
     ],
 )
-def test_words_go_on(word, expected, monkeypatch):
+def test_completions_of_a_word(word, expected, monkeypatch):
     assert complete(f"python train.py lr=1 {word}", monkeypatch) == expected
 
 
-def test_after_a_blank_everything_is_offered_and_nothing_that_is_not_there(monkeypatch):
+def test_completions_of_an_empty_word_exist(monkeypatch):
     offered = complete("python train.py seed=0 ", monkeypatch)
     assert {"lr=", "data.", "data=", "experiment=", "study="} <= set(offered)
     assert "search=" not in offered  # of scripts/tune.py
@@ -51,7 +51,7 @@ def test_after_a_blank_everything_is_offered_and_nothing_that_is_not_there(monke
     assert all((CONF / word[:-1]).is_dir() or any(key.startswith(word) for key in keys) for word in offered)
 
 
-def test_scripts_have_words_of_their_own(monkeypatch):
+def test_completions_of_scripts(monkeypatch):
     for name, word, expected in (
         ("tune", "search=d", "search=d2l search=default"),
         ("tune", "pruner=n", "pruner=none"),
@@ -66,7 +66,7 @@ def test_scripts_have_words_of_their_own(monkeypatch):
         )
 
 
-def test_paths_and_presets_of_ones_own(tmp_path, monkeypatch):
+def test_completions_of_paths_and_user_presets(tmp_path, monkeypatch):
     (tmp_path / "outputs" / "a run").mkdir(parents=True)
     (tmp_path / "outputs" / ".hidden").mkdir()
     (tmp_path / "outputs.txt").write_text("")
@@ -80,7 +80,7 @@ def test_paths_and_presets_of_ones_own(tmp_path, monkeypatch):
         assert complete(f"python train.py {option} experiment=m", monkeypatch) == ["experiment=mine"]
 
 
-def test_the_flag_is_answered_before_hydra_starts(monkeypatch, capsys):
+def test_completion_flag_is_handled_before_hydra(monkeypatch, capsys):
     monkeypatch.setenv("COMP_LINE", "python train.py model.init=b")
     assert type_in(monkeypatch, capsys, "-sc", "query=bash") == (0, "model.init=bilinear\n", "")
     assert type_in(monkeypatch, capsys, "-sc", "install=bash") == (0, f"{completion.INSTALL}\n", "")
@@ -104,7 +104,7 @@ tab "fcn-train model/init=x"
 """
 
 
-def test_bash_takes_the_answers_and_runs_no_script_of_others(tmp_path):
+def test_bash_completes_and_runs_no_other_scripts(tmp_path):
     other = tmp_path / "other.py"
     other.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')  # @hydra.main\n")
     environment = {**os.environ, "PYTHON": sys.executable, "OTHER": str(other), "PYTHONPATH": str(ROOT)}
@@ -113,7 +113,7 @@ def test_bash_takes_the_answers_and_runs_no_script_of_others(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_no_command_imports_torch_before_it_needs_it():
+def test_commands_do_not_import_torch_at_import():
     """For --help, Tab and what is mistyped. In one process, since importing Hydra takes longer than the commands do."""
     names = sorted(path.stem for path in (ROOT / "scripts").glob("[!_]*.py"))
     code = "from tests.commands import load_command; import sys, fcn.cli.train\n" + "".join(

@@ -1,4 +1,4 @@
-"""What a user of scripts/predict.py relies on: masks as from Python, bad files told and skipped, mistakes one line."""
+"""scripts/predict.py: the masks of the Python API, unreadable files reported and skipped, one-line errors."""
 
 import re
 import tarfile
@@ -64,7 +64,7 @@ def files(top: str) -> list[str]:
     return sorted(path.relative_to(top).as_posix() for path in Path(top).rglob("*") if path.is_file())
 
 
-def test_the_command_of_the_readme_gives_the_masks_of_the_python_api(folder, trained, run):
+def test_command_and_python_api_predict_the_same_masks(folder, trained, run):
     status, out, err = run(f"run={trained}", "input=photos")
     assert (status, err) == (0, "")
     assert re.fullmatch(r"3 images predicted in [\d.]+ s \([\d.]+ images/s\), see predictions\n", out)
@@ -82,7 +82,7 @@ def test_the_command_of_the_readme_gives_the_masks_of_the_python_api(folder, tra
     np.testing.assert_array_equal(mask, predictor.predict(upright))
 
 
-def test_the_keys_of_inference_reach_the_network(folder, trained, run):
+def test_inference_keys_are_applied(folder, trained, run):
     keys = ("inference=tiled", "tile_size=[32,32]", "flip=true", "scales=[1.0,1.5]", "softmax=true", "overlay=false")
     assert run(f"run={trained}", "input=photos/a.jpg", "output=out/deep", *keys)[0] == 0
     assert files("out") == ["deep/a.png", "deep/a_probabilities.npy", "deep/classes.png"]
@@ -92,7 +92,7 @@ def test_the_keys_of_inference_reach_the_network(folder, trained, run):
     np.testing.assert_array_equal(voc.read_mask(Path("out/deep/a.png"), 21), expected.argmax(0))
 
 
-def test_bad_files_are_told_and_skipped_and_no_archive_is_written(folder, trained, run):
+def test_unreadable_files_are_reported_and_no_archive_is_written(folder, trained, run):
     Path("photos/bad.jpg").write_text("no image")
     Path("photos/x/half.png").write_bytes(Path("photos/x/b.png").read_bytes()[:200])
     Path("predictions").mkdir()
@@ -106,7 +106,7 @@ def test_bad_files_are_told_and_skipped_and_no_archive_is_written(folder, traine
     assert files("predictions") == ["a.png", "classes.png", "turned.png", "x/b.png"]
 
 
-def test_a_split_list_becomes_the_archive_of_the_server(folder, trained, run):
+def test_split_list_gives_a_submission_archive(folder, trained, run):
     lists = folder / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation"
     lists.mkdir(parents=True)
     (lists / "test.txt").write_text("2008_000006\n2008_000001\n")
@@ -157,7 +157,7 @@ def test_a_split_list_becomes_the_archive_of_the_server(folder, trained, run):
         (["run=x", "inputs=photos"], r"error: unknown key inputs; did you mean input\?"),
     ],
 )
-def test_a_mistake_is_one_line_on_standard_error(folder, run, arguments, message):
+def test_invalid_input_gives_a_one_line_error(folder, run, arguments, message):
     status, out, err = run(*arguments)
     assert (status, out, err.count("\n")) == (1, "", 1)
     assert re.match(message, err), err
@@ -165,7 +165,7 @@ def test_a_mistake_is_one_line_on_standard_error(folder, run, arguments, message
         assert sorted(path.name for path in folder.iterdir()) == ["photos"]
 
 
-def test_two_images_of_one_id_and_other_classes_are_no_submission(folder, run):
+def test_submission_requires_unique_ids_and_voc_classes(folder, run):
     Image.new("RGB", (4, 4)).save("photos/x/a.jpg")
     status, _, err = run("run=x", "input=photos", "voc_submission=true")
     assert (status, err.count("\n")) == (1, 1)
@@ -179,7 +179,7 @@ def test_two_images_of_one_id_and_other_classes_are_no_submission(folder, run):
 
 @pytest.mark.realdata
 @pytest.mark.skipif(not WEIGHTS.is_file(), reason="no genuine weights beside the checkout")
-def test_genuine_images_whole_and_tiled(folder, voc_sample, run):
+def test_voc_images_whole_and_tiled(folder, voc_sample, run):
     """A network with a genuine backbone on genuine images, against the images as training and evaluation read them."""
     tree = voc_sample / "VOCdevkit" / "VOC2012"
     name = (tree / "ImageSets" / "Segmentation" / "val.txt").read_text().split()[0]

@@ -1,4 +1,4 @@
-"""Whatever is valid comes back as it was, and whatever is typed is composed or answered by one line."""
+"""Random valid configurations are restored unchanged; random overrides compose or give a one-line error."""
 
 import math
 
@@ -51,14 +51,14 @@ def containers(draw) -> dict:
 
 @settings(max_examples=8)  # each takes a tenth of a second
 @given(container=containers())
-def test_a_valid_configuration_comes_back_from_its_file_and_from_a_checkpoint(tmp_path_factory, container):
+def test_valid_configuration_is_restored_from_file_and_container(tmp_path_factory, container):
     try:
         config = validate_run(container)
     except ConfigError:  # of keys that contradict each other
         reject()
     path = tmp_path_factory.getbasetemp() / "config.yaml"
     path.write_text(OmegaConf.to_yaml(OmegaConf.create(to_container(config))), encoding="utf-8")
-    assert configuration.load(path) == config == validate_run(to_container(config))
+    assert configuration.read_config(path) == config == validate_run(to_container(config))
     flat = flatten(to_container(config))
     assert list(flat) == list(FIELDS)
     assert all(math.isfinite(value) for value in flat.values() if isinstance(value, float))
@@ -71,7 +71,7 @@ SIGNS = st.sampled_from(["=", "=", "=", "", "+", "++", "~", "@", "=[", "={", "='
 @pytest.mark.slow
 @settings(max_examples=60)
 @given(key=KEYS, sign=SIGNS, value=st.one_of(TEXTS, st.floats().map(str), st.just("null")))
-def test_whatever_is_typed_is_composed_or_answered_by_one_line(key, sign, value):
+def test_any_override_composes_or_gives_a_one_line_error(key, sign, value):
     typed = f"{sign}{key}={value}" if sign in ("+", "++", "~") else f"{key}{sign}{value}"
     answer = "composed"
     try:

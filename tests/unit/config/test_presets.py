@@ -26,7 +26,7 @@ PAPERS = [
 
 
 @pytest.mark.parametrize(("preset", "model", "lr", "weights", "init_from", "skip_scale"), PAPERS)
-def test_the_papers_recipes(preset, model, lr, weights, init_from, skip_scale):
+def test_presets_of_the_papers(preset, model, lr, weights, init_from, skip_scale):
     config = compose(f"experiment={preset}")
     assert (config.name, config.model.name, config.lr) == (preset, model, lr)
     assert (config.backbone.name, config.backbone.weights) == (BackboneName.vgg16, weights)
@@ -45,12 +45,12 @@ def test_the_papers_recipes(preset, model, lr, weights, init_from, skip_scale):
     assert (config.data.crop_size, augmentation.scale, augmentation.flip) == ([500, 500], [1.0, 1.0], 0.0)
 
 
-def test_the_papers_learning_rate_has_no_warm_up():
-    """Whatever the schedule's default, theirs is lr_policy: "fixed"."""
+def test_presets_of_the_papers_have_no_warm_up():
+    """Their solver files have lr_policy: "fixed"."""
     assert compose("experiment=fcn32s_vgg16").schedule.warmup_steps == 0
 
 
-def test_a_preset_can_be_changed_from_the_command_line():
+def test_override_changes_a_preset():
     config = compose("experiment=fcn16s_vgg16", "model.init_from=outputs/mine", "lr=1e-11")
     assert (config.model.init_from, config.lr, config.model.name) == ("outputs/mine", 1e-11, ModelName.fcn16s)
 
@@ -71,13 +71,13 @@ def test_every_head_and_backbone_is_an_option_of_its_group(group):
         ("lraspp_mobilenet_v3_large", "mobilenet_v3_large"),
     ],
 )
-def test_torchvisions_networks_bring_their_backbone(name, backbone):
+def test_torchvision_network_sets_its_backbone(name, backbone):
     config = compose("model=torchvision", f"model.name={name}", "model.weights=voc")
     assert (config.model.name, config.backbone.name) == (ModelName(name), BackboneName(backbone))
     assert config.model.weights is PublishedWeights.voc
 
 
-def test_torchvisions_fcn_is_the_default_of_model_torchvision():
+def test_default_torchvision_network():
     config = compose("model=torchvision")
     assert (config.model.name, config.backbone.name) == (ModelName.fcn_resnet50, BackboneName.resnet50)
 
@@ -96,7 +96,7 @@ def test_torchvisions_fcn_is_the_default_of_model_torchvision():
         (["backbone.output_stride=half"], "backbone.output_stride .*must be a whole number"),
     ],
 )
-def test_what_does_not_go_together_is_one_line(overrides, message):
+def test_invalid_combination_gives_a_one_line_error(overrides, message):
     with pytest.raises(ConfigError, match=message) as caught:
         compose(*overrides)
     assert "\n" not in str(caught.value)

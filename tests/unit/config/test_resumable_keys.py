@@ -1,23 +1,23 @@
-"""What a run may change when it goes on."""
+"""Keys that may change when a run is resumed."""
 
 import pytest
 
 from fcn.config import ConfigError, changed_keys, check_resumable
 
 
-def test_only_what_changes_a_number_is_a_change():
+def test_changed_keys_leave_out_neutral_and_unknown_keys():
     before = {"lr": 0.1, "data.root": "a", "trainer.log_every": 10, "epochs": 3, "gone": 1}
     after = {"lr": 0.2, "data.root": "b", "trainer.log_every": 1, "epochs": 3, "new": 2}
     assert changed_keys(before, after) == {"lr": [0.1, 0.2]}
 
 
 @pytest.mark.parametrize("key", ["batch_size", "data.crop_size", "model.init", "backbone.name", "optim.name"])
-def test_another_run_is_refused_even_if_allowed(key):
+def test_fixed_key_cannot_change_even_if_allowed(key):
     with pytest.raises(ConfigError, match=rf"{key} \(=2\) must stay 1 in x; start a new run"):
         check_resumable({key: [1, 2]}, allowed=[key], run="x")
 
 
-def test_what_changes_the_bits_must_be_named():
+def test_other_changed_keys_must_be_allowed():
     found = {"lr": [0.1, 0.2], "seed": [0, 1]}
     with pytest.raises(ConfigError, match=r"lr \(=0.2\) was 0.1 in x; .* add allow=\[lr\]"):
         check_resumable(found, allowed=["seed"], run="x")

@@ -1,4 +1,4 @@
-"""What a configuration may hold, and the message when it may not."""
+"""Rules of a configuration and the messages when they are broken."""
 
 import dataclasses
 import re
@@ -18,7 +18,7 @@ def composed(**overrides: object):
     return node
 
 
-def test_the_defaults_are_a_configuration():
+def test_defaults_are_valid():
     assert configuration.validate_run(composed()) == configuration.validate_run(configuration.to_container(Config()))
 
 
@@ -29,11 +29,11 @@ def test_values_are_typed():
     assert config.data.crop_size == [64, 96]
 
 
-def test_the_name_of_a_run_follows_its_data():
+def test_default_name_is_the_dataset():
     assert configuration.validate_run(composed(name="${data.name}", data__name="voc")).name == "voc"
 
 
-def test_every_key_says_what_it_means_and_every_number_has_a_lower_bound():
+def test_every_key_has_a_meaning_and_every_number_a_lower_bound():
     for key, entry in schema_fields(Config).items():
         assert len(entry.metadata["meaning"]) > 8 or key == "backbone.name", key
         numeric = re.search(r"\b(int|float)\b", str(entry.type)) is not None
@@ -43,7 +43,7 @@ def test_every_key_says_what_it_means_and_every_number_has_a_lower_bound():
 @pytest.mark.parametrize(
     "low", [entry for entry in schema_fields(Config).items() if entry[1].metadata["low"] is not None]
 )
-def test_every_lower_bound_holds(low):
+def test_lower_bound_is_checked(low):
     key, entry = low
     default = entry.default_factory() if entry.default is dataclasses.MISSING else entry.default
     below = entry.metadata["low"] - 1
@@ -128,12 +128,12 @@ def test_rules_of_inference(overrides, message):
         configuration.check_inference(InferenceConfig(**overrides))
 
 
-def test_the_defaults_of_inference_are_allowed():
+def test_valid_settings_of_inference():
     configuration.check_inference(InferenceConfig())
     configuration.check_inference(InferenceConfig(tile_size=[32, 512], scales=[0.5, 1.0, 2.0], flip=True))
 
 
-def test_an_unknown_key_is_named_with_its_nearest():
+def test_unknown_key_is_named_with_the_nearest_match():
     node = composed()
     OmegaConf.update(node, "model.int", "xavier", force_add=True)
     with pytest.raises(
@@ -142,21 +142,21 @@ def test_an_unknown_key_is_named_with_its_nearest():
         configuration.validate_run(node)
 
 
-def test_saved_and_loaded_it_is_the_same(tmp_path):
+def test_configuration_is_equal_after_saving_and_loading(tmp_path):
     config = configuration.validate_run(composed(model__init="xavier", trainer__devices=2))
     (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(configuration.to_container(config))))
-    assert configuration.load(tmp_path / "config.yaml") == config
+    assert configuration.read_config(tmp_path / "config.yaml") == config
 
 
 @pytest.mark.parametrize(
     ("text", "message"), [("[1, 2]", "must hold the keys"), ("", "must hold the keys"), ("a: [", "line 1: ")]
 )
-def test_a_file_that_is_no_configuration(tmp_path, text, message):
+def test_invalid_configuration_file(tmp_path, text, message):
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(ConfigError, match=message):
-        configuration.load(tmp_path / "config.yaml")
+        configuration.read_config(tmp_path / "config.yaml")
 
 
-def test_the_container_is_plain_data():
+def test_container_holds_plain_data():
     for value in configuration.flatten(configuration.to_container(Config())).values():
         assert type(value) in (str, int, float, bool, list, type(None))
