@@ -139,7 +139,7 @@ def test_split_list_gives_a_submission_archive(folder, trained, run):
         (["run=x", "input=photoss"], r"error: input \(=photoss\) must be .*; there is no such file"),
         (
             ["run=absent", "input=photos"],
-            r"error: absent must be a run directory or a checkpoint, but",
+            r"error: absent must be an existing run directory or checkpoint",
         ),
         (["run=photos", "input=photos"], r"error: photos must be a run with a saved checkpoint, but"),
         (["run=photos/a.jpg", "input=photos"], r"error: photos/a.jpg must be a checkpoint saved by train.py"),
