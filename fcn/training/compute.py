@@ -67,10 +67,10 @@ def choose_upsampling(network: nn.Module, images: Tensor, config: Config) -> Non
             for layer in layers:
                 layer.algorithm = Algorithm.transposed
         else:
-            measure_upsampling(network, images, layers)
+            select_fastest_upsampling(network, images, layers)
 
 
-def measure_upsampling(network: nn.Module, images: Tensor, layers: list[Upsampling]) -> None:
+def select_fastest_upsampling(network: nn.Module, images: Tensor, layers: list[Upsampling]) -> None:
     """Set each layer to the algorithm with the faster forward and backward pass on its input for `images`."""
     inputs = _inputs_of(network, images, layers)
     candidates = (Algorithm.transposed, Algorithm.subpixel)

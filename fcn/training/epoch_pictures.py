@@ -9,7 +9,7 @@ from fcn.data.module import VOCDataModule
 from fcn.evaluation.scores import class_counts
 from fcn.inference.predictor import predict_logits
 from fcn.models.upsampling import bilinear_kernel
-from fcn.training.diagnostics import upsampling_layers
+from fcn.training.monitors import upsampling_layers
 from fcn.training.task import SegmentationTask
 from fcn.visualization.confusion_matrix import draw_confusion_matrix
 from fcn.visualization.panels import Sample, draw_panels

@@ -19,8 +19,8 @@ from fcn.models.device import device_name
 from fcn.runs import Status, provenance
 from fcn.runs.summary import Execution, Summary
 from fcn.training.checkpointing import Checkpointing
-from fcn.training.diagnostics import gradient_norm, peak_memory_mib, upsampling_drift
 from fcn.training.epoch_pictures import SAMPLES_TAG, draw_epoch_pictures
+from fcn.training.monitors import gradient_norm, peak_memory_mib, upsampling_drift
 from fcn.training.task import SegmentationTask
 from fcn.training.tensorboard import EventFiles, hyperparameters
 from fcn.visualization.learning_curves import draw_learning_curves

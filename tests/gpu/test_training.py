@@ -11,7 +11,7 @@ from fcn import runs
 from fcn.config import Algorithm
 from fcn.config.composition import compose
 from fcn.data.module import VOCDataModule
-from fcn.training.diagnostics import upsampling_layers
+from fcn.training.monitors import upsampling_layers
 from fcn.training.task import SegmentationTask
 from fcn.training.trainer import build_trainer
 from tests.commands import TINY

@@ -10,7 +10,13 @@ from fcn.config.composition import compose
 from fcn.models.network import memory_layout
 from fcn.models.upsampling import Upsampling
 from fcn.training import compute
-from fcn.training.compute import choose_upsampling, chosen_precision, compile_network, describe, measure_upsampling
+from fcn.training.compute import (
+    choose_upsampling,
+    chosen_precision,
+    compile_network,
+    describe,
+    select_fastest_upsampling,
+)
 from fcn.training.task import SegmentationTask
 
 
@@ -67,10 +73,10 @@ def test_what_is_measured_decides_and_leaves_the_network_as_it_was(config, monke
         monkeypatch.setattr(
             compute, "_seconds", lambda layer, scores, faster=faster: 1.0 if layer.algorithm is faster else 2.0
         )
-        measure_upsampling(task.network.model, images, layers_of(task))
+        select_fastest_upsampling(task.network.model, images, layers_of(task))
         assert [layer.algorithm for layer in layers_of(task)] == [faster, faster]
     monkeypatch.undo()
-    measure_upsampling(task.network.model, images, layers_of(task))  # for real
+    select_fastest_upsampling(task.network.model, images, layers_of(task))  # for real
     assert all(layer.algorithm in (Algorithm.transposed, Algorithm.subpixel) for layer in layers_of(task))
     assert {module: module.training for module in task.network.model.modules()} == modes
     assert all(parameter.grad is None for parameter in task.parameters())
@@ -79,7 +85,7 @@ def test_what_is_measured_decides_and_leaves_the_network_as_it_was(config, monke
 
 
 def test_on_a_cpu_nothing_is_measured(config, monkeypatch):
-    monkeypatch.setattr(compute, "measure_upsampling", pytest.fail)
+    monkeypatch.setattr(compute, "select_fastest_upsampling", pytest.fail)
     task = SegmentationTask(config)
     choose_upsampling(task.network.model, torch.zeros(1, 3, 64, 64), config)
     assert {layer.algorithm for layer in layers_of(task)} == {Algorithm.auto}

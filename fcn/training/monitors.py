@@ -1,4 +1,4 @@
-"""Diagnostics of training besides the scores: drift of the upsampling, gradient norm, peak memory."""
+"""Quantities monitored during training besides the scores: drift of the upsampling, gradient norm, peak memory."""
 
 from __future__ import annotations
 

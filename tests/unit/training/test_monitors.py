@@ -11,7 +11,7 @@ from torch import nn
 from fcn.config import BackboneConfig, BackboneName, Init, ModelConfig, ModelName
 from fcn.models.fcn import FCN
 from fcn.models.torchvision_models import TorchvisionNetwork
-from fcn.training.diagnostics import gradient_norm, peak_memory_mib, upsampling_drift, upsampling_layers
+from fcn.training.monitors import gradient_norm, peak_memory_mib, upsampling_drift, upsampling_layers
 from tests.unit.models.backbone_cases import build
 
 LAYERS = ["skip_upscores.0", "skip_upscores.1", "upscore"]
