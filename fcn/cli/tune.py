@@ -42,7 +42,7 @@ def _execute(plan: SearchPlan, slots: list[dict[str, str]]) -> None:
     if number:
         print("stopped: the same command resumes the search")
         raise SystemExit(128 + number)
-    check_search_succeeded(search.study, given_up=search.given_up)
+    check_search_succeeded(search.study)
 
 
 def main() -> None:

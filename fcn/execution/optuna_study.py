@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,10 +16,8 @@ from fcn.config import ConfigError, flatten, to_container
 from fcn.execution.search_plan import PrunerName, SearchPlan
 
 STUDY = "study.db"
-ID = ".search-id"
-"""File with the id by which the study knows the folder, also on machines where its path differs."""
 RUN = "run"
-"""User attribute of an executed trial: name of its run directory. Among trials with the same name, the last counts."""
+"""User attribute of an executed trial: name of its run directory."""
 REASON = "reason"
 """User attribute of a failed trial."""
 
@@ -30,8 +26,7 @@ def open_study(plan: SearchPlan) -> tuple[optuna.Study, BaseStorage]:
     """Return the study of the plan's folder and its storage; a new study if there is none.
 
     Raises:
-        ConfigError: if the folder contains a different search, or the storage cannot be opened or belongs to the search
-            of another folder.
+        ConfigError: if the folder contains a different search, or the storage cannot be opened.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     url = plan.storage or _sqlite_url(plan.folder / STUDY)
@@ -49,7 +44,6 @@ def open_study(plan: SearchPlan) -> tuple[optuna.Study, BaseStorage]:
         except Exception as error:  # of SQLAlchemy, of the database's driver, of Optuna
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise ConfigError(f"storage (={url}) must be a database that Optuna can open: {reason}") from error
-        _check_folder(plan, study)
         _check_settings(plan, study)
     return study, storage
 
@@ -63,20 +57,14 @@ def continue_trial(study: optuna.Study, storage: BaseStorage, number: int) -> Tr
     return Trial(study, storage.get_trial_id_from_study_id_trial_number(study_id, number))
 
 
-def latest_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """Return the trials that count: all except failed ones that have been repeated."""
-    trials = study.get_trials(deepcopy=False)
-    last = {trial.user_attrs.get(RUN, trial.number): trial for trial in trials}
-    return sorted(last.values(), key=lambda trial: trial.number)
-
-
-def select_trials(trials: Sequence[FrozenTrial], state: TrialState) -> list[FrozenTrial]:
-    return [trial for trial in trials if trial.state is state]
+def list_trials(study: optuna.Study, *states: TrialState) -> list[FrozenTrial]:
+    """Return the trials in these states, or all trials."""
+    return study.get_trials(deepcopy=False, states=states or None)
 
 
 def parameter_importances(study: optuna.Study) -> dict[str, float]:
     """Return the share of each entry in the differences between finished trials; empty for fewer than two trials."""
-    finished = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+    finished = list_trials(study, TrialState.COMPLETE)
     return optuna.importance.get_param_importances(study) if len(finished) > 1 else {}
 
 
@@ -89,20 +77,6 @@ def _build_pruner(plan: SearchPlan) -> BasePruner:
     if plan.pruner is PrunerName.hyperband:
         return HyperbandPruner(min_resource=1, max_resource=max(1, plan.config.epochs))
     return MedianPruner() if plan.pruner is PrunerName.median else NopPruner()
-
-
-def _check_folder(plan: SearchPlan, study: optuna.Study) -> None:
-    """Check that the study belongs to this folder: two checkouts may use one database and the same study name."""
-    path = plan.folder / ID
-    if not path.exists():
-        runs.write_text(path, uuid.uuid4().hex)
-    folder_id = path.read_text(encoding="utf-8")
-    if "folder" not in study.user_attrs:
-        study.set_user_attr("folder", folder_id)
-    elif study.user_attrs["folder"] != folder_id:
-        raise ConfigError(
-            f"storage (={plan.storage}) contains the search of another folder; use another name=... or storage=..."
-        )
 
 
 def _check_settings(plan: SearchPlan, study: optuna.Study) -> None:

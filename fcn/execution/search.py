@@ -12,22 +12,20 @@ from pathlib import Path
 import numpy as np
 import optuna
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from fcn import runs
 from fcn.config import ConfigError
 from fcn.execution import sweeps
 from fcn.execution.job_names import job_names
 from fcn.execution.jobs import Job, run_jobs
-from fcn.execution.optuna_study import REASON, RUN, continue_trial, latest_trials, open_study, select_trials
+from fcn.execution.optuna_study import REASON, RUN, continue_trial, list_trials, open_study
 from fcn.execution.search_plan import SearchPlan
 from fcn.execution.search_space import suggest_values
 from fcn.execution.sweep_table import SweepTable
 from fcn.runs import Status
 
 OWNER_LOCK = ".driver"
-MAX_FAILURES = 3
-"""Number of failures, without any other result, after which a process starts no more trials."""
 
 
 @dataclass
@@ -62,15 +60,12 @@ class Search:
         plan: of the search.
         study: Optuna's.
         jobs: of this process, in the order in which they were started.
-        given_up: reason for which this process starts no more trials although there are too few; otherwise empty.
     """
 
     plan: SearchPlan
     study: optuna.Study
     jobs: list[Job] = field(default_factory=list)
-    given_up: str = ""
     _storage: BaseStorage = field(kw_only=True)
-    _failed: list[FrozenTrial] = field(default_factory=list)
     _owned: dict[Job, _OwnedTrial] = field(default_factory=dict)
 
     @classmethod
@@ -81,14 +76,12 @@ class Search:
             ConfigError: if the folder contains a different search, or the storage cannot be used.
         """
         study, storage = open_study(plan)
-        failed = [trial for trial in select_trials(latest_trials(study), TrialState.FAIL) if RUN in trial.user_attrs]
-        return cls(plan, study, _storage=storage, _failed=failed)
+        return cls(plan, study, _storage=storage)
 
     def run(self, slots: Sequence[Mapping[str, str]]) -> int:
         """Execute trials until the study has enough; return the signal that stopped the search, or 0."""
-        num_done = sum(trial.state.is_finished() for trial in latest_trials(self.study)) - len(self._failed)
+        num_done = sum(trial.state.is_finished() for trial in list_trials(self.study))
         done = f", {num_done} of them finished already" if num_done else ""
-        done += f", {len(self._failed)} failed ones are repeated" if self._failed else ""
         headline = f"search   {self.plan.folder}: {self.plan.trials} trials{done}, {sweeps.at_a_time(slots)}"
         with SweepTable(self.plan.folder, self.jobs, headline=headline) as table:
 
@@ -99,25 +92,17 @@ class Search:
             return run_jobs(self.next_jobs(watch), slots, watch=watch)
 
     def next_jobs(self, watch: Callable[[Job], None]) -> Iterator[Job]:
-        """Yield jobs to execute: abandoned trials, then new trials until there are enough, then failed trials again.
-
-        A trial that failed before this search was opened is repeated once, since its reason may no longer exist. Ends
-        early if the first trials of this process fail.
+        """Yield jobs to execute: abandoned trials, then new trials until there are enough.
 
         Args:
             watch: called with a job that needs no execution: its run is finished, or its configuration is invalid.
         """
         while True:
             with self._lock():
-                abandoned = next(filter(self._is_abandoned, self._running_trials()), None)
-                enough = abandoned is None and len(latest_trials(self.study)) >= self.plan.trials
-                if self._gives_up() or (enough and not self._failed):
+                abandoned = next(filter(self._is_abandoned, list_trials(self.study, TrialState.RUNNING)), None)
+                if abandoned is None and len(list_trials(self.study)) >= self.plan.trials:
                     return
-                if enough:
-                    self._repeat(self._failed.pop(0))
-                    continue
-                trial = self._next_trial() if abandoned is None else self._continue(abandoned)
-                job = self._make_job(trial)
+                job = self._make_job(self._next_trial(abandoned))
             if job.state is Status.queued:
                 yield job
             else:
@@ -137,9 +122,6 @@ class Search:
         """Lock the search while this process decides which trial it executes."""
         return runs.locked(self.plan.folder)
 
-    def _running_trials(self) -> list[FrozenTrial]:
-        return self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
-
     def _is_abandoned(self, trial: FrozenTrial) -> bool:
         name = trial.user_attrs.get(RUN)
         if name is None:
@@ -152,38 +134,15 @@ class Search:
         except ConfigError:
             return False
 
-    def _gives_up(self) -> bool:
-        ended = [job for job in self.jobs if job.state in (Status.finished, Status.pruned, Status.failed)]
-        if len(ended) >= MAX_FAILURES and all(job.state is Status.failed for job in ended):
-            self.given_up = f"the first {len(ended)} trials failed, {ended[0].run_dir}: {ended[0].reason}"
-        return bool(self.given_up)
-
-    def _repeat(self, trial: FrozenTrial) -> None:
-        """Add an abandoned trial with the same settings and run directory, unless another process has done so."""
-        if trial.number in (latest.number for latest in latest_trials(self.study)):
-            repetition = create_trial(
-                state=TrialState.RUNNING,
-                params=trial.params,
-                distributions=trial.distributions,
-                user_attrs={RUN: trial.user_attrs[RUN]},
-            )
-            self.study.add_trial(repetition)
-
-    def _next_trial(self) -> Trial:
-        """Ask Optuna for a new trial. The sampler is seeded by its number: stops do not change later suggestions."""
-        self._seed_sampler(len(self.study.get_trials(deepcopy=False)))
-        return self.study.ask()
-
-    def _continue(self, trial: FrozenTrial) -> Trial:
-        self._seed_sampler(trial.number)
-        return continue_trial(self.study, self._storage, trial.number)
-
-    def _seed_sampler(self, number: int) -> None:
+    def _next_trial(self, abandoned: FrozenTrial | None = None) -> Trial:
+        """Return an abandoned trial or a new one. Its number seeds the sampler: stops do not change suggestions."""
+        number = len(list_trials(self.study)) if abandoned is None else abandoned.number
         seed = np.random.SeedSequence([self.plan.config.seed, number]).generate_state(1)[0]
         with warnings.catch_warnings():
             # Optuna's only option to sample conditional entries jointly, experimental since 2.8.
             warnings.filterwarnings("ignore", ".*group", optuna.exceptions.ExperimentalWarning)
             self.study.sampler = optuna.samplers.TPESampler(seed=int(seed), multivariate=True, group=True)
+        return self.study.ask() if abandoned is None else continue_trial(self.study, self._storage, number)
 
     def _make_job(self, trial: Trial) -> Job:
         """Return the job of a trial. Unless it is queued, its end has been reported and it needs no execution."""
@@ -195,15 +154,15 @@ class Search:
         try:
             config = self.plan.compose(overrides)
         except ConfigError as error:  # values that cannot be combined
+            self._report_failure(trial, str(error))
             job.state, job.reason = Status.failed, str(error)
-            self._report_failure(trial, job.reason)
             return job
         trial.set_user_attr(RUN, name)
         sweeps.make_job(job.run_dir, config, overrides, remedy="use another name=...")
         self.jobs.append(job)
         owner = contextlib.ExitStack()
         owner.enter_context(_own(job.run_dir))
-        reported = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values
+        reported = list_trials(self.study)[trial.number].intermediate_values
         self._owned[job] = owned = _OwnedTrial(trial, owner, config.epochs, last_epoch=max(reported, default=0))
         if runs.read_status(job.run_dir) is Status.finished:
             job.state = Status.finished

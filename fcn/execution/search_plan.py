@@ -51,7 +51,7 @@ class SearchPlan:
         fixed: overrides of all trials.
         config: configuration composed from `fixed`.
         compose: function from overrides to the configuration of a run.
-        trials: total number of trials, whatever their result; a repeated trial counts once.
+        trials: total number of trials, whatever their result.
         pruner: rule that stops trials early.
         storage: Optuna URL of a database; None: study.db in the folder.
     """

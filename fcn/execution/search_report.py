@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fcn.errors import UserError
-from fcn.execution.optuna_study import REASON, RUN, latest_trials, parameter_importances, select_trials
+from fcn.execution.optuna_study import REASON, RUN, list_trials, parameter_importances
 from fcn.execution.search_plan import SearchPlan
 from fcn.execution.search_space import suggest_values
 from fcn.runs.atomic_files import replacing
@@ -37,15 +36,14 @@ class SearchFailed(UserError):
 
 def report_search(plan: SearchPlan, study: Study, console: Console) -> None:
     """Write trials.csv and the figures, print the best trials and the command that repeats the best one."""
-    trials, importances = latest_trials(study), parameter_importances(study)
+    trials, importances = list_trials(study), parameter_importances(study)
     _write_csv(plan.folder / "trials.csv", trials, list(plan.space))
     _draw_figures(plan.folder, trials, importances)
-    finished = sorted(select_trials(trials, TrialState.COMPLETE), key=_score, reverse=True)
-    counts = {label: len(select_trials(trials, state)) for state, label in STATE_LABELS.items()}
+    finished = sorted(list_trials(study, TrialState.COMPLETE), key=lambda trial: trial.value or 0.0, reverse=True)
+    counts = {label: len(list_trials(study, state)) for state, label in STATE_LABELS.items()}
     caption = ", ".join(f"{count} {label}" for label, count in counts.items() if count)
     console.print(_build_table(plan, finished[:TABLE_ROWS], caption))
-    lines = [f"choices  {line}" for line in scores_by_choice(plan, trials)]
-    lines.append(f"written  {plan.folder}: study, trials.csv, figures, a run directory per trial")
+    lines = [f"written  {plan.folder}: study, trials.csv, figures, a run directory per trial"]
     if finished:
         if importances:
             shares = (f"{key} {100 * share:.0f} %" for key, share in importances.items())
@@ -57,49 +55,18 @@ def report_search(plan: SearchPlan, study: Study, console: Console) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def scores_by_choice(plan: SearchPlan, trials: Sequence[FrozenTrial]) -> list[str]:
-    """Return a line per entry with choices: best score of each choice, and its number of finished and pruned trials."""
-    ended = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-    lines = []
-    for key, entry in plan.space.items():
-        by_choice = {text: [trial for trial in ended if trial.params.get(key) == text] for text in entry.ends()}
-        scores = [f"{text} {_best_score_text(chosen)} in {len(chosen)}" for text, chosen in by_choice.items()]
-        if entry.choices and ended:
-            lines.append(f"{key}: {', '.join(scores)} trials")
-    return lines
-
-
-def check_search_succeeded(study: Study, *, given_up: str = "") -> None:
-    """Check that not all trials failed.
-
-    Args:
-        study: of the search.
-        given_up: reason for which the search has ended early, if it has.
-
-    Raises:
-        SearchFailed: with the reason of the first trial, or with `given_up`.
-    """
-    if given_up:
-        raise SearchFailed(f"{given_up}; the same command resumes the search and repeats failed trials")
-    trials = latest_trials(study)
-    failed = select_trials(trials, TrialState.FAIL)
-    if trials and len(failed) == len(trials):
-        raise SearchFailed(f"all {len(failed)} trials failed, the first one with: {failed[0].user_attrs[REASON]}")
+def check_search_succeeded(study: Study) -> None:
+    """Raise SearchFailed with the reason of the first trial if all trials failed."""
+    failed = list_trials(study, TrialState.FAIL)
+    if failed and len(failed) == len(list_trials(study)):
+        reason = failed[0].user_attrs[REASON]
+        raise SearchFailed(f"all {len(failed)} trials failed, the first one with: {reason}; use another name=...")
 
 
 def _train_command(plan: SearchPlan, trial: FrozenTrial) -> str:
     """Return the command, quoted for a shell, that trains with the settings of a trial."""
     values = suggest_values(trial, plan.space, plan.fixed_values())
     return f"python train.py {shlex.join([*plan.fixed, *(f'{key}={text}' for key, text in values.items())])}"
-
-
-def _score(trial: FrozenTrial) -> float:
-    return -math.inf if trial.value is None else trial.value
-
-
-def _best_score_text(trials: Sequence[FrozenTrial]) -> str:
-    finished = select_trials(trials, TrialState.COMPLETE)
-    return f"{max(map(_score, finished)):.3f}" if finished else "-"
 
 
 def _build_table(plan: SearchPlan, trials: Sequence[FrozenTrial], caption: str) -> Table:
@@ -138,5 +105,5 @@ def _draw_figures(folder: Path, trials: Sequence[FrozenTrial], importances: Mapp
         points = [EndedTrial(trial.number, trial.value, trial.state is TrialState.PRUNED) for trial in ended]
         save_png(draw_trial_history(points), folder / "history.png")
     if importances:
-        num_trials = len(select_trials(trials, TrialState.COMPLETE))
-        save_png(draw_importances(importances, num_trials=num_trials), folder / "importance.png")
+        num_finished = sum(trial.state is TrialState.COMPLETE for trial in trials)
+        save_png(draw_importances(importances, num_trials=num_finished), folder / "importance.png")

@@ -16,7 +16,7 @@ from fcn import runs
 from fcn.config import Config, ConfigError, Init, ModelConfig
 from fcn.config.overrides import values_by_key
 from fcn.execution.jobs import Job
-from fcn.execution.optuna_study import latest_trials, parameter_importances
+from fcn.execution.optuna_study import parameter_importances
 from fcn.execution.search import Search
 from fcn.execution.search_plan import PrunerName, SearchPlan
 from fcn.execution.search_space import parse_space
@@ -33,13 +33,9 @@ def compose(overrides) -> Config:
 
 
 def plan(folder: Path, **changes) -> SearchPlan:
-    facts = {
-        "folder": folder,
-        "space": parse_space(SPACE),
-        "fixed": ["batch_size=4"],
-        "config": compose(["batch_size=4"]),
-    }
-    return SearchPlan(**{**facts, "config": compose(["batch_size=4"]), "compose": compose, "trials": 4, **changes})
+    fixed = ["batch_size=4"]
+    facts = {"space": parse_space(SPACE), "fixed": fixed, "config": compose(fixed), "compose": compose, "trials": 4}
+    return SearchPlan(folder=folder, **{**facts, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -288,39 +284,6 @@ def test_failed_trial_has_a_reason_and_the_search_continues(folder):
     assert numbers(next_jobs(search, 1)) == [2]
 
 
-def fail(search: Search, job: Job, reason: str = "no space left on device") -> None:
-    job.state, job.reason = Status.failed, reason
-    search.update(job)
-
-
-def test_failed_trial_is_repeated_by_the_same_command(folder):
-    search = Search.open(plan(folder, trials=2))
-    jobs = search.next_jobs(search.update)
-    bad = next(jobs)
-    fail(search, bad)
-    for job in jobs:  # not within the same command
-        assert job.run_dir != bad.run_dir
-        finish(search, job, 0.5)
-    search, other = Search.open(plan(folder, trials=2)), Search.open(plan(folder, trials=2))
-    for job in search.next_jobs(search.update):
-        assert job.run_dir == bad.run_dir
-        finish(search, job, 0.2, 0.7)
-    trials = latest_trials(search.study)
-    assert [trial.value for trial in trials] == [0.5, 0.7]
-    assert trials[-1].params == search.study.trials[0].params
-    assert trials[-1].intermediate_values == {1: 0.2, 2: 0.7}
-    assert list(other.next_jobs(other.update)) == []  # a second process knew of the failure too
-
-
-def test_search_gives_up_after_three_failures_and_repeats_them_later(folder):
-    search = Search.open(plan(folder, trials=4))
-    for job in search.next_jobs(search.update):
-        fail(search, job)
-    assert numbers(search.jobs) == [0, 1, 2]
-    assert search.given_up == f"the first 3 trials failed, {search.jobs[0].run_dir}: no space left on device"
-    assert numbers(next_jobs(Search.open(plan(folder, trials=3)), 1)) == [0]
-
-
 def test_invalid_combination_of_values_fails_its_trial_only(folder):
     def picky(overrides):
         if "model.init=xavier" in overrides:
@@ -363,18 +326,6 @@ def test_folder_name_may_contain_special_characters(folder):
     odd = folder.rename(folder.with_name("a?b#c%20d"))
     Search.open(plan(odd))
     assert [path.name for path in odd.parent.iterdir()] == [odd.name]
-
-
-def test_storage_of_another_folder_is_refused(folder):
-    shared = folder.rename(folder.with_name("shared")) / "study.db"
-    storage = f"sqlite:///{shared}"
-    Search.open(plan(folder, storage=storage))
-    other = folder.parent / "elsewhere" / folder.name
-    with pytest.raises(
-        ConfigError, match=r"storage \(=sqlite.*\) contains the search of another folder; use another name"
-    ):
-        Search.open(plan(other, storage=storage))
-    Search.open(plan(folder, storage=storage))
 
 
 def test_parameter_importances(folder):

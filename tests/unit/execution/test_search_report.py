@@ -2,19 +2,18 @@
 
 import csv
 import shlex
-from types import SimpleNamespace
 
 import optuna
 import pytest
-from optuna.trial import TrialState, create_trial
+from optuna.trial import TrialState
 from rich.console import Console
 
 import fcn
 from fcn import runs
 from fcn.execution.search import Search
 from fcn.execution.search_plan import TuneConfig, plan_search
-from fcn.execution.search_report import SearchFailed, check_search_succeeded, report_search, scores_by_choice
-from fcn.execution.search_space import parse_space, suggest_values
+from fcn.execution.search_report import SearchFailed, check_search_succeeded, report_search
+from fcn.execution.search_space import suggest_values
 from fcn.runs import Status
 
 
@@ -36,8 +35,7 @@ def test_printed_command_composes_the_best_run(monkeypatch, capsys, tmp_path):
         job.state = Status.finished
         search.update(job)
     report_search(plan, search.study, Console(width=120))
-    *_, where, line = (out := capsys.readouterr().out).splitlines()
-    assert "choices  schedule: poly 0.500 in 2 trials\n" in out
+    *_, where, line = capsys.readouterr().out.splitlines()
     assert where.startswith("best     outputs/best/tune-own/0_init-")
     program, script, *overrides = shlex.split(line)
     assert (program, script) == ("python", "train.py")
@@ -72,25 +70,6 @@ def test_conditions_refer_to_composed_values():
     assert list(values) == ["epochs", "seed"]
 
 
-def test_each_choice_has_its_best_score_and_number_of_trials():
-    """The sampler may leave a choice early, which then had few trials to reach a high score."""
-    space = parse_space({"lr": {"low": 0.1, "high": 1}, "model.init": {"choices": ["bilinear", "xavier", "zeros"]}})
-    plan = SimpleNamespace(space=space)
-    results = [("bilinear", 0.3), ("bilinear", 0.5), ("xavier", 0.2), ("bilinear", None), ("xavier", None)]
-    assert scores_by_choice(plan, []) == []
-    distributions = {"model.init": optuna.distributions.CategoricalDistribution(space["model.init"].ends())}
-    trials = [
-        create_trial(
-            state=TrialState.PRUNED if score is None else TrialState.COMPLETE,
-            value=score,
-            params={"model.init": init},
-            distributions=distributions,
-        )
-        for init, score in results
-    ]
-    assert scores_by_choice(plan, trials) == ["model.init: bilinear 0.500 in 3, xavier 0.200 in 2, zeros - in 0 trials"]
-
-
 def test_search_without_any_score_has_failed():
     study = optuna.create_study()
     check_search_succeeded(study)
@@ -100,5 +79,3 @@ def test_search_without_any_score_has_failed():
         check_search_succeeded(study)
     study.tell(study.ask(), 0.5)
     check_search_succeeded(study)
-    with pytest.raises(SearchFailed, match="no space left on device; the same command resumes the search"):
-        check_search_succeeded(study, given_up="no space left on device")
