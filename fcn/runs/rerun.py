@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
-
 from fcn import config as configuration
 from fcn import runs
-from fcn.config import NEUTRAL, Config, ConfigError
+from fcn.config import Config, ConfigError
 from fcn.config.overrides import split_override, without_keys
 from fcn.errors import UserError
+from fcn.runs.resume import merge_overrides
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,14 +29,6 @@ ORIGIN = ("git_commit", "git_diff_sha256", "data", "versions", "world_size", "de
 
 CLOCK = re.compile(r"(?!val/iou/).*(per_second|seconds|memory)").match
 """Whether a scalar measures time or memory; val/iou/ is followed by the name of a class, which may be any."""
-
-MAX_CAUSES = 8  # in the printed report
-HASH = re.compile(r"^([0-9a-f]{10})[0-9a-f]{30,}$")  # printed shortened
-
-NO_CAUSE = (
-    "configuration, code, data, versions and machine are the same; initial weights may have changed, and some GPU "
-    "kernels are not deterministic"
-)
 
 Pair = list[Any]  # value of the run, value of its copy
 
@@ -63,12 +53,16 @@ def prepare_copy(composed: Config, overrides: Sequence[str]) -> tuple[Config, li
     run = Path(str(composed.rerun))
     config = runs.load_config(run)
     _check_repeatable(run, config)
-    merged, requested = (OmegaConf.structured(each) for each in (config, composed))
-    for key in _allowed_keys(run, without_keys(overrides, "rerun")):
-        OmegaConf.update(merged, key, OmegaConf.select(requested, key))
-    copy = configuration.validate_run(merged)
-    before = without_keys(runs.load_overrides(run), "rerun")
-    return replace(copy, rerun=str(run), resume=None), [*before, *overrides]
+    changes = without_keys(overrides, "rerun")
+    for override in changes:
+        key, _ = split_override(override)
+        if key not in ALLOWED and not key.startswith("trainer."):
+            raise ConfigError(
+                f"rerun (={run}) uses the configuration of the run; remove {override}: only {', '.join(ALLOWED)} "
+                "can be changed"
+            )
+    copy = replace(merge_overrides(config, composed, changes), rerun=str(run), resume=None)
+    return copy, [*without_keys(runs.load_overrides(run), "rerun"), *overrides]
 
 
 def _check_repeatable(run: Path, config: Config) -> None:
@@ -80,20 +74,6 @@ def _check_repeatable(run: Path, config: Config) -> None:
         raise ConfigError(f"rerun (={run}) was resumed with changes (allow=[{keys}]) and cannot be repeated")
     if not (run / runs.LAST).is_file():
         raise ConfigError(f"rerun (={run}) must hold {runs.LAST} to be compared with; restore the file")
-
-
-def _allowed_keys(run: Path, overrides: Sequence[str]) -> list[str]:
-    """Return the keys whose values come from the command line."""
-    keys = []
-    for override in overrides:
-        key, _ = split_override(override)
-        if key not in ALLOWED and not key.startswith("trainer."):
-            raise ConfigError(
-                f"rerun (={run}) uses the configuration of the run; remove {override}: only {', '.join(ALLOWED)} "
-                "can be changed"
-            )
-        keys += ["trainer.accelerator", "trainer.devices"] if key == "trainer" else [key]
-    return keys
 
 
 def report_differences(copy: Path) -> None:
@@ -117,62 +97,35 @@ def compare_with_copy(run: Path, copy: Path) -> dict[str, Any]:
 
     Returns:
         Plain data; differing values are pairs (run, copy). `same`: whether all weights are bit-identical and all
-        metrics equal, except those that measure time and memory. `weights`: see `_compare_weights`. `metrics`: their
-        number, and the differing ones by name. `first`: the first differing scalar in metrics.csv with its epoch from
-        1, or None. `causes`: differences of configuration, code, data, versions and machine by dotted key.
+        metrics equal, except those that measure time and memory. `weights`, `metrics`: their number, and the differing
+        ones by name. `first`: the first differing scalar in metrics.csv with its epoch from 1, or None. `causes`:
+        differences of configuration, code, data, versions and machine by dotted key.
 
     Raises:
         CheckpointError: if a last.ckpt is missing or cannot be loaded.
     """
     from fcn.runs.checkpoints import read_checkpoint  # imports torch
 
-    contents = [read_checkpoint(path / runs.LAST) for path in (run, copy)]
-    ours, theirs = (runs.read_summary(path) for path in (run, copy))
-    weights = _compare_weights(*(content["state_dict"] for content in contents))
-    scores = [{name: value for name, value in each["metrics"].items() if not CLOCK(name)} for each in (ours, theirs)]
+    ours, theirs = (read_checkpoint(path / runs.LAST) for path in (run, copy))
+    summaries = [runs.read_summary(path) for path in (run, copy)]
+    names = {**ours["state_dict"], **theirs["state_dict"]}
+    weights = [
+        name for name in names if not _is_bit_identical(ours["state_dict"].get(name), theirs["state_dict"].get(name))
+    ]
+    scores = [{name: value for name, value in each["metrics"].items() if not CLOCK(name)} for each in summaries]
     both = {name: [each.get(name) for each in scores] for name in {**scores[0], **scores[1]}}
     metrics = {name: pair for name, pair in both.items() if pair[0] != pair[1]}
-    changed = _changed(*(configuration.flatten(content["config"]) for content in contents))
+    origins = [
+        configuration.flatten({**content["config"], **{key: value for key, value in summary.items() if key in ORIGIN}})
+        for content, summary in zip((ours, theirs), summaries, strict=True)
+    ]
     return {
         "run": str(run),
-        "same": not metrics and not weights["differing"],
-        "weights": weights,
+        "same": not metrics and not weights,
+        "weights": {"compared": len(names), "differing": weights},
         "metrics": {"compared": len(both), "differing": metrics},
         "first": _first_difference(runs.read_metrics(run), runs.read_metrics(copy)),
-        "causes": {**{key: pair for key, pair in changed.items() if key not in NEUTRAL}, **_causes(ours, theirs)},
-    }
-
-
-def _causes(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Pair]:
-    """Return the differences between the copy and all executions of the run."""
-    copy = _origin(theirs)
-    causes = _changed(_origin(ours), copy)
-    for number, earlier in enumerate(ours.get("history", []), 1):
-        causes |= {f"{key} of execution {number}": pair for key, pair in _changed(_origin(earlier), copy).items()}
-    return causes
-
-
-def _origin(summary: Mapping[str, Any]) -> dict[str, Any]:
-    return configuration.flatten({key: summary[key] for key in ORIGIN if key in summary})
-
-
-def _changed(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Pair]:
-    """Return the differing entries. A key that only one of them has comes from another version, and is no change."""
-    return {key: [ours[key], theirs[key]] for key in ours if key in theirs and ours[key] != theirs[key]}
-
-
-def _compare_weights(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return number of tensors, names of the differing ones, the largest difference and the name of its tensor."""
-    names = {**ours, **theirs}
-    differing = [name for name in names if not _is_bit_identical(ours.get(name), theirs.get(name))]
-    distances = {name: _distance(ours[name], theirs[name]) for name in differing if name in ours and name in theirs}
-    farthest = max(distances, key=lambda name: distances[name], default=None)
-    largest = distances[farthest] if farthest else math.inf
-    return {
-        "compared": len(names),
-        "differing": differing,
-        "largest_difference": largest if math.isfinite(largest) else None,
-        "largest_in": farthest,
+        "causes": configuration.changed_keys(*origins),
     }
 
 
@@ -185,14 +138,6 @@ def _is_bit_identical(ours: Tensor | None, theirs: Tensor | None) -> bool:
     return torch.equal(*(tensor.reshape(-1).view(torch.uint8) for tensor in (ours, theirs)))
 
 
-def _distance(ours: Tensor, theirs: Tensor) -> float:
-    """Return the largest absolute difference of two elements; infinity if the shapes differ or one is NaN."""
-    if ours.shape != theirs.shape:
-        return math.inf
-    distance = float((ours.double() - theirs.double()).abs().max())
-    return math.inf if math.isnan(distance) else distance
-
-
 def _first_difference(ours: Sequence[Mapping[str, str]], theirs: Sequence[Mapping[str, str]]) -> dict[str, Any] | None:
     """Return epoch, name and both values of the first difference between two metrics.csv."""
     for row, other in zip(ours, theirs, strict=False):
@@ -200,34 +145,26 @@ def _first_difference(ours: Sequence[Mapping[str, str]], theirs: Sequence[Mappin
             # A column that only one of them has comes from another version of the code.
             if row[name] != other.get(name, row[name]) and not CLOCK(name):
                 return {"epoch": int(row["epoch"]) + 1, "scalar": name, "values": [row[name], other[name]]}
-    lengths = [len(ours), len(theirs)]
-    if lengths[0] == lengths[1]:
-        return None
-    return {"epoch": min(lengths) + 1, "scalar": "number of epochs", "values": [str(length) for length in lengths]}
+    return None
 
 
 def format_report(report: Mapping[str, Any]) -> list[str]:
     """Return the lines of a report of `compare_with_copy` that are printed."""
     weights, metrics, first = report["weights"], report["metrics"], report["first"]
     causes = [f"{key} {_format_change(pair)}" for key, pair in report["causes"].items()]
-    if len(causes) > MAX_CAUSES:
-        causes[MAX_CAUSES:] = [f"and {len(causes) - MAX_CAUSES} more in {REPORT}"]
     if report["same"]:
         counts = f"all {weights['compared']} tensors and {metrics['compared']} metrics of {report['run']}"
-        return [f"same     {counts}, bit for bit", *_with_heading("although", causes)]
-    differences = [f"{len(weights['differing'])} of {weights['compared']} tensors of the weights"]
-    if weights["largest_difference"] is not None:
-        differences[0] += f", by up to {weights['largest_difference']:.3g} in {weights['largest_in']}"
-    differences.append(f"{len(metrics['differing'])} of {metrics['compared']} metrics")
+        return [f"same     {counts}, bit for bit", *(f"although {cause}" for cause in causes)]
+    lines = [
+        f"differs  {len(weights['differing'])} of {weights['compared']} tensors of the weights",
+        f"differs  {len(metrics['differing'])} of {metrics['compared']} metrics",
+    ]
     if first:
-        differences.append(f"from epoch {first['epoch']} on: {first['scalar']} {_format_change(first['values'])}")
-    return [*_with_heading("differs", differences), *_with_heading("because?", causes or [NO_CAUSE])]
-
-
-def _with_heading(heading: str, lines: Sequence[str]) -> list[str]:
-    return [f"{heading if number == 0 else '':<8} {line}" for number, line in enumerate(lines)]
+        lines.append(f"differs  from epoch {first['epoch']} on: {first['scalar']} {_format_change(first['values'])}")
+    unchanged = "configuration, code, data, versions and machine are the same; some GPU kernels are not deterministic"
+    return [*lines, *(f"because? {cause}" for cause in causes or [unchanged])]
 
 
 def _format_change(pair: Pair) -> str:
-    ours, theirs = ("none" if value in (None, "") else HASH.sub(r"\1...", str(value)) for value in pair)
+    ours, theirs = ("none" if value in (None, "") else value for value in pair)
     return f"{theirs} instead of {ours}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -29,7 +30,10 @@ def apply_overrides(run_dir: Path, composed: Config, overrides: Sequence[str]) -
     """
     overrides = without_keys(overrides, "resume")
     before = runs.load_config(run_dir)
-    after = _merge(run_dir, before, composed, overrides)
+    for override in overrides:
+        if split_override(override)[0].partition(".")[0] in ("experiment", "study", "hydra"):
+            raise ConfigError(f"resume (={run_dir}) uses the configuration of the run; remove {override}")
+    after = merge_overrides(replace(before, allow=[]), composed, overrides)
     changed = changed_keys(*(flatten(to_container(each)) for each in (before, after)))
     check_resumable(changed, allowed=after.allow, run=str(run_dir))
     # Earlier permissions stay: the next execution may start from a checkpoint written before the change.
@@ -42,15 +46,16 @@ def apply_overrides(run_dir: Path, composed: Config, overrides: Sequence[str]) -
         runs.change(run_dir, after, overrides=without_keys(overrides, "allow"))
 
 
-def _merge(run_dir: Path, before: Config, composed: Config, overrides: Sequence[str]) -> Config:
-    """Return the configuration of the run with the values of the overridden keys."""
-    merged, requested = (OmegaConf.structured(each) for each in (before, composed))
-    merged.allow = []
-    for override in overrides:
-        key, _ = split_override(override)
-        if key in ("experiment", "study", "hydra") or key.startswith("hydra."):
-            raise ConfigError(f"resume (={run_dir}) uses the configuration of the run; remove {override}")
-        # trainer=... only changes the devices; the rest of the group stays that of the run.
+def merge_overrides(config: Config, composed: Config, overrides: Sequence[str]) -> Config:
+    """Return the configuration of a run with the values of the overridden keys.
+
+    Args:
+        config: of the run.
+        composed: configuration of the command line.
+        overrides: of the command line; trainer=... only changes the devices, and keeps the rest of the group.
+    """
+    merged, requested = (OmegaConf.structured(each) for each in (config, composed))
+    for key in (split_override(override)[0] for override in overrides):
         for each in ("trainer.accelerator", "trainer.devices") if key == "trainer" else (key,):
             OmegaConf.update(merged, each, OmegaConf.select(requested, each))
     return configuration.validate_run(merged)

@@ -60,6 +60,8 @@ def change(folder: Path) -> None:
     (folder / "scripts").mkdir()
     (folder / "scripts" / "näw one.py").write_text("print('new')\n")
     (folder / "scripts" / "without newline.py").write_text("x = 1")
+    (folder / "staged.py").write_text("staged = True\n")
+    git(folder, "add", "staged.py")
 
 
 def test_clean_checkout_has_a_commit_and_no_diff(checkout):
@@ -84,28 +86,12 @@ def test_other_untracked_files_are_not_in_the_diff(checkout):
     assert read_code(checkout).diff == b""
 
 
-def test_diff_has_staged_changes_and_leaves_the_index_unchanged(checkout):
-    (checkout / "fcn" / "task.py").write_text("def step():\n    return 3\n")
-    (checkout / "fcn" / "new.py").write_text("staged = True\n")
-    git(checkout, "add", "fcn/new.py")
-    os.utime(checkout / "README.md", (1, 1))  # stale entry in the index, which `git diff` would update
-    before, objects = (checkout / ".git" / "index").read_bytes(), sorted((checkout / ".git" / "objects").rglob("*"))
-    diff = read_code(checkout).diff
-    assert b"+staged = True" in diff
-    assert b"+    return 3" in diff
-    assert (checkout / ".git" / "index").read_bytes() == before
-    assert sorted((checkout / ".git" / "objects").rglob("*")) == objects
-
-
-def test_diff_is_independent_of_git_settings(checkout, monkeypatch):
+def test_diff_is_independent_of_git_settings(checkout):
     change(checkout)
     plain = read_code(checkout)
-    for name, value in {
-        "diff.noprefix": "true", "diff.external": "false", "color.ui": "always", "diff.context": "9",
-        "diff.algorithm": "patience", "diff.mnemonicPrefix": "true",
-    }.items():  # fmt: skip
-        git(checkout, "config", name, value)
-    monkeypatch.setenv("GIT_DIR", str(checkout / "elsewhere"))  # as set by hooks of another repository
+    for name, value in {"noprefix": "true", "external": "false", "mnemonicPrefix": "true"}.items():
+        git(checkout, "config", f"diff.{name}", value)
+    git(checkout, "config", "color.ui", "always")
     assert read_code(checkout) == plain
 
 
@@ -149,17 +135,6 @@ def test_run_directory_keeps_all_diffs(tmp_path):
     assert contents(tmp_path) == {"code.diff": b"first\n", "code_2.diff": b"second\n"}
 
 
-def test_large_diff_is_truncated(tmp_path):
-    code = Code("c", b"0123456789\n" * (provenance.DIFF_LIMIT // 11 + 2))
-    kept = save_diff(tmp_path, code).read_bytes()
-    assert len(kept) < provenance.DIFF_LIMIT + 200
-    *lines, last = kept.decode().splitlines()
-    assert set(lines) == {"0123456789"}
-    whole = hashlib.sha256(code.diff).hexdigest()
-    assert last == f"[truncated: {11 * len(lines) - 1} of {len(code.diff)} bytes, sha256 of all {whole}]"
-    assert save_diff(tmp_path, code) == tmp_path / "code.diff"
-
-
 def test_provenance_describes_code_versions_and_machine():
     record = provenance.provenance()
     assert record["git_dirty"] == (record["git_diff_sha256"] is not None)
@@ -169,18 +144,3 @@ def test_provenance_describes_code_versions_and_machine():
     assert ("gpus" in record["hardware"]) == torch.cuda.is_available()
     assert getpass.getuser() not in json.dumps({**record["versions"], **record["hardware"]}).split('"')
     json.dumps(record, allow_nan=False)
-
-
-@pytest.mark.parametrize(
-    ("line", "version"),
-    [
-        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023", "535.104.05"),
-        (
-            "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build",
-            "570.86.15",
-        ),
-        ("", None),
-    ],
-)
-def test_driver_version(line, version):
-    assert provenance.driver_version(line) == version

@@ -10,14 +10,7 @@ from fcn import config as configuration
 from fcn import runs
 from fcn.config import Accelerator, Config, ConfigError, DataConfig, Precision, TrainerConfig
 from fcn.runs.checkpoints import CheckpointError
-from fcn.runs.rerun import (
-    MAX_CAUSES,
-    RunDiffers,
-    compare_with_copy,
-    format_report,
-    prepare_copy,
-    report_differences,
-)
+from fcn.runs.rerun import RunDiffers, compare_with_copy, format_report, prepare_copy, report_differences
 
 WEIGHTS = {
     "model.score.weight": torch.linspace(-1, 1, 12).reshape(3, 4, 1, 1),
@@ -52,7 +45,7 @@ def write(tmp_path):
             runs.create(run, config, overrides=["lr=0.001"])
         container = configuration.to_container(config) if config else DEFAULTS
         torch.save({"config": container, "state_dict": weights}, run / runs.LAST)
-        summary = {"status": "finished", "metrics": metrics, **ORIGIN, "seconds": len(name), "history": [], **summary}
+        summary = {"status": "finished", "metrics": metrics, **ORIGIN, "seconds": len(name), **summary}
         runs.write_summary(run, summary)
         runs.write_metrics(run, [{**row, "images_per_second": len(name)} for row in rows])
         return run
@@ -67,41 +60,34 @@ def changed(name, value):
 def test_identical_copy(write):
     report = compare_with_copy(write("run"), write("copied"))
     assert report["same"] is True
-    assert report["weights"] == {"compared": 3, "differing": [], "largest_difference": None, "largest_in": None}
+    assert report["weights"] == {"compared": 3, "differing": []}
     assert report["metrics"] == {"compared": 3, "differing": {}}
     assert (report["first"], report["causes"]) == (None, {})
 
 
-def test_difference_of_one_ulp_in_one_weight(write):
-    weight = WEIGHTS["model.score.weight"].clone()
-    weight[2, 3] = torch.nextafter(torch.tensor(1.0), torch.tensor(2.0))
-    report = compare_with_copy(write("run"), write("copy", weights=changed("model.score.weight", weight)))
-    assert report["same"] is False
-    assert report["weights"]["differing"] == ["model.score.weight"]
-    assert report["weights"]["largest_difference"] == 2.0**-23
-    assert report["weights"]["largest_in"] == "model.score.weight"
+ONE_ULP = WEIGHTS["model.score.weight"].clone()
+ONE_ULP[2, 3] = torch.nextafter(torch.tensor(1.0), torch.tensor(2.0))
 
 
 @pytest.mark.parametrize(
-    ("weights", "differing", "distance"),
+    ("name", "value", "differs"),
     [
-        (changed("model.norm.num_batches_tracked", torch.tensor(8)), ["model.norm.num_batches_tracked"], 1.0),
-        (changed("model.norm.running_mean", torch.tensor([0.5, math.nan, 0.0])), ["model.norm.running_mean"], None),
-        (changed("model.norm.running_mean", torch.tensor([0.5, 1.0, -0.0])), ["model.norm.running_mean"], None),
-        (changed("model.score.weight", torch.zeros(3, 4)), ["model.score.weight"], None),
-        (changed("model.score.weight", WEIGHTS["model.score.weight"].double()), ["model.score.weight"], 0.0),
-        (changed("model.other", torch.zeros(1)), ["model.other"], None),
-        ({name: WEIGHTS[name] for name in list(WEIGHTS)[1:]}, ["model.score.weight"], None),
-        (changed("model.score.weight", WEIGHTS["model.score.weight"].contiguous(memory_format=torch.channels_last)),
-         [], None),
+        ("model.score.weight", ONE_ULP, True),
+        ("model.norm.num_batches_tracked", torch.tensor(8), True),
+        ("model.norm.running_mean", torch.tensor([0.5, math.nan, 0.0]), True),
+        ("model.norm.running_mean", torch.tensor([0.5, 1.0, -0.0]), True),
+        ("model.score.weight", torch.zeros(3, 4), True),
+        ("model.score.weight", WEIGHTS["model.score.weight"].double(), True),
+        ("model.other", torch.zeros(1), True),
+        ("model.score.weight", WEIGHTS["model.score.weight"].contiguous(memory_format=torch.channels_last), False),
     ],
-    ids=["count", "minus zero", "was NaN", "shape", "type", "more", "fewer", "layout"],
-)  # fmt: skip
-def test_weights_are_compared_bit_by_bit(write, weights, differing, distance):
-    report = compare_with_copy(write("run"), write("copy", weights=weights))
-    assert report["weights"]["differing"] == differing
-    assert report["weights"]["largest_difference"] == distance
-    assert report["same"] is not bool(differing)
+    ids=["one ulp", "count", "minus zero", "was NaN", "shape", "type", "more", "layout"],
+)
+def test_weights_are_compared_bit_by_bit(write, name, value, differs):
+    run, again = write("run"), write("copy", weights=changed(name, value))
+    for report in (compare_with_copy(run, again), compare_with_copy(again, run)):
+        assert report["weights"]["differing"] == [name] * differs
+        assert report["same"] is not differs
 
 
 def test_metrics_are_compared_exactly(write):
@@ -132,7 +118,6 @@ def test_time_and_memory_are_not_compared(write):
             [{**ROWS[0], "val/loss": 2.75}, {**ROWS[1], "train/loss": 9.0}],
             {"epoch": 1, "scalar": "val/loss", "values": ["3.0", "2.75"]},
         ),
-        (ROWS[:1], {"epoch": 2, "scalar": "number of epochs", "values": ["2", "1"]}),
         ([{**row, "val/new": 1.0} for row in ROWS], None),
         ([{name: row[name] for name in ("epoch", "step", "train/loss")} for row in ROWS], None),
     ],
@@ -142,7 +127,7 @@ def test_first_differing_scalar(write, rows, first):
 
 
 def test_causes_are_differences_of_configuration_and_origin(write):
-    run = write("run", history=[{"started": "then", "versions": {"torch": "2.14.0", "numpy": "2.4.6"}}])
+    run = write("run")
     config = Config(name="other", lr=0.5, rerun=str(run), data=DataConfig(root="elsewhere"))
     versions = {"torch": "2.16.0", "numpy": "2.4.6", "pillow": "13.0.0"}  # the earlier run did not record pillow's
     again = write("copy", config=config, git_diff_sha256="c" * 64, versions=versions, hardware={"host": "two"})
@@ -151,7 +136,6 @@ def test_causes_are_differences_of_configuration_and_origin(write):
         "git_diff_sha256": [None, "c" * 64],
         "versions.torch": ["2.15.0", "2.16.0"],
         "hardware.host": ["one", "two"],
-        "versions.torch of execution 1": ["2.14.0", "2.16.0"],
     }
 
 
@@ -183,10 +167,10 @@ def test_report_of_a_differing_copy_names_likely_causes(write, capsys):
     with pytest.raises(RunDiffers, match=r"copy differs from .*run, which it repeats; see .*copy/rerun\.json"):
         report_differences(again)
     assert capsys.readouterr().out.splitlines() == [
-        "differs  1 of 3 tensors of the weights, by up to 1 in model.score.weight",
-        "         1 of 3 metrics",
-        "         from epoch 2 on: val/loss 2.75 instead of 2.5",
-        "because? git_commit dddddddddd... instead of aaaaaaaaaa...",
+        "differs  1 of 3 tensors of the weights",
+        "differs  1 of 3 metrics",
+        "differs  from epoch 2 on: val/loss 2.75 instead of 2.5",
+        f"because? git_commit {'d' * 40} instead of {'a' * 40}",
     ]
     assert json.loads((again / "rerun.json").read_text())["causes"] == {"git_commit": ["a" * 40, "d" * 40]}
 
@@ -194,14 +178,6 @@ def test_report_of_a_differing_copy_names_likely_causes(write, capsys):
 def test_report_without_known_cause(write):
     report = compare_with_copy(write("run"), write("copy", metrics={**METRICS, "val/loss": 2.0}))
     assert format_report(report)[-1].startswith("because? configuration, code, data, versions and machine are the same")
-
-
-def test_printed_causes_are_limited(write):
-    versions = {str(number): "1" for number in range(20)}
-    newer = dict.fromkeys(versions, "2")
-    printed = format_report(compare_with_copy(write("run", versions=versions), write("copy", versions=newer)))
-    assert len(printed) == 1 + MAX_CAUSES + 1
-    assert printed[-1] == "         and 12 more in rerun.json"
 
 
 def test_original_must_exist_for_the_report(write, tmp_path):
