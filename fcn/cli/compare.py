@@ -13,16 +13,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
 from fcn.cli.argument_parser import Parser, run_script
+from fcn.comparison.html_page import Picture
 from fcn.comparison.output_files import write_comparison
-from fcn.comparison.row_contrast import contrast_rows, default_contrast
-from fcn.comparison.run_comparison import METRIC, RunComparison, compare_runs, find_row
+from fcn.comparison.run_comparison import METRIC, RunComparison, compare_runs, contrast_rows, default_contrast, find_row
 from fcn.comparison.run_records import ComparisonError
-from fcn.comparison.terminal_tables import to_terminal
+from fcn.comparison.text_formats import to_terminal
 
 
 def compare_parser() -> argparse.ArgumentParser:
@@ -71,7 +70,7 @@ def run_comparison(arguments: argparse.Namespace) -> None:
             print(line)
 
 
-def _draw_predictions(comparison: RunComparison, num_images: int) -> tuple[Image.Image, str]:
+def _draw_predictions(comparison: RunComparison, num_images: int) -> Picture:
     from fcn.comparison.prediction_panels import choose_runs, draw_prediction_panels
 
     total = len(choose_runs(comparison))

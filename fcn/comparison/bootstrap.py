@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -10,7 +10,6 @@ from fcn.evaluation.scores import ClassCounts, Floats
 
 RESAMPLES = 2000
 SEED = 0
-_CHUNK = 2**22  # numbers in a chunk of resamples: 32 MiB
 
 INTERVAL_MEANING = (
     "The interval covers the choice of the evaluated images (resampled with replacement, the same images for both "
@@ -19,27 +18,26 @@ INTERVAL_MEANING = (
 )
 
 
-def resample_class_iou(runs: Sequence[ClassCounts], *, resamples: int = RESAMPLES, seed: int = SEED) -> list[Floats]:
-    """Return the IoU per class of every run on resampled sets of images, float64 [resamples, C] each.
+def resample_class_iou(counts: ClassCounts, *, resamples: int = RESAMPLES, seed: int = SEED) -> Floats:
+    """Return the IoU per class of a run on resampled sets of images, float64 [resamples, C].
 
     A resample draws N of the N images with replacement and sums their counts. Resample r holds the same images for all
-    runs, so that differences between runs are paired.
+    runs on N images, so that differences between runs are paired.
 
     Args:
-        runs: counts of every run on the same N images.
+        counts: counts of the run on N images.
         resamples: number of resampled sets.
         seed: seed of the draws.
     """
-    num_images = len(runs[0].hits)
-    rng = np.random.default_rng(seed)
+    times = _draw(len(counts.hits), resamples, seed)
+    return ClassCounts(times @ counts.hits, times @ counts.unions).iou()
+
+
+@lru_cache(maxsize=1)  # every compared run needs the same draws
+def _draw(num_images: int, resamples: int, seed: int) -> Floats:
+    """Return how often every resample holds every image, float64 [resamples, num_images]."""
     shares = np.full(num_images, 1 / num_images)
-    step = max(1, _CHUNK // num_images)
-    chunks: list[list[Floats]] = [[] for _ in runs]
-    for start in range(0, resamples, step):
-        times = rng.multinomial(num_images, shares, size=min(step, resamples - start)).astype(np.float64)
-        for ious, counts in zip(chunks, runs, strict=True):
-            ious.append(ClassCounts(times @ counts.hits, times @ counts.unions).iou())
-    return [np.concatenate(ious) for ious in chunks]
+    return np.random.default_rng(seed).multinomial(num_images, shares, size=resamples).astype(np.float64)
 
 
 def percentile_interval(differences: Floats) -> tuple[Floats, Floats]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fcn.comparison import key_labels
 from fcn.comparison.run_records import RunRecord
+
+DASH = "\N{EN DASH}"
 
 IGNORED_KEYS = frozenset(
     {"seed", "name", "resume", "rerun", "data.download", "trainer.log_every", "trainer.sample_images"}
@@ -38,15 +41,13 @@ class RunGroup:
 
     Attributes:
         number: number of the row, from 1.
-        values: values of the keys that differ between the groups.
-        texts: the same as short texts, distinct where the values are.
+        values: values of the keys that differ between the groups; `...` for a missing key.
         runs: runs sorted by seed.
         label: short description that distinguishes the group from the others.
     """
 
     number: int
     values: Mapping[str, Any]
-    texts: Mapping[str, str]
     runs: Sequence[RunRecord]
     label: str
 
@@ -88,26 +89,32 @@ def group_runs(runs: Sequence[RunRecord], *, metric: str, ignore: Iterable[str] 
         metric: a name in `RunRecord.metrics`.
         ignore: further keys that must not separate groups.
     """
-    keys = varied_keys(runs, ignore=ignore)
+    keys, names = varied_keys(runs, ignore=ignore), short_names(runs)
     members: dict[str, list[RunRecord]] = {}
     for run in runs:
-        members.setdefault(key_labels.identity_text([run.config.get(key, ...) for key in keys]), []).append(run)
-    names = key_labels.short_names(runs)
-    texts = {key: key_labels.distinct_texts([run.config.get(key, ...) for run in runs]) for key in keys}
+        members.setdefault(identity_text([run.config.get(key, ...) for key in keys]), []).append(run)
     groups = []
     for group in members.values():
         values = {key: group[0].config.get(key, ...) for key in keys}
-        own_texts = {key: texts[key][key_labels.format_setting(value)] for key, value in values.items()}
-        label = " ".join(f"{names[key]}={text}" for key, text in own_texts.items())
-        groups.append(RunGroup(0, values, own_texts, sorted(group, key=_seed_order), label or _common_path(group)))
+        label = " ".join(f"{names[key]}={format_setting(value)}" for key, value in values.items())
+        path = group[0].path if len(group) == 1 else group[0].path.parent  # label of the only group
+        by_seed = sorted(group, key=lambda run: (run.config["seed"], str(run.path)))
+        groups.append(RunGroup(0, values, by_seed, label or str(path)))
     groups.sort(key=lambda group: _rank(group, metric))
     return [replace(group, number=number) for number, group in enumerate(groups, start=1)]
+
+
+def _rank(group: RunGroup, metric: str) -> tuple[bool, float, str]:
+    mean = group.statistic(metric).mean
+    if math.isnan(mean):
+        return True, 0.0, group.label
+    return False, mean if metric.endswith("loss") else -mean, group.label
 
 
 def varied_keys(runs: Sequence[RunRecord], *, ignore: Iterable[str] = ()) -> list[str]:
     """Return the keys that separate runs into groups, in the order of the configuration; see `group_runs`."""
     ignored = IGNORED_KEYS | set(ignore)
-    keys = [key for key in key_labels.differing_keys([run.config for run in runs]) if key not in ignored]
+    keys = [key for key in differing_keys([run.config for run in runs]) if key not in ignored]
     return [key for key in keys if not _concerns_execution(key)] or keys
 
 
@@ -115,18 +122,31 @@ def _concerns_execution(key: str) -> bool:
     return key == "data.num_workers" or (key.startswith("trainer.") and key != "trainer.precision")
 
 
-def _seed_order(run: RunRecord) -> tuple[bool, Any, str]:
-    seed = run.config["seed"]
-    return not isinstance(seed, int), seed if isinstance(seed, int) else str(seed), str(run.path)
+def differing_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the keys whose values differ between configurations."""
+    keys = dict.fromkeys(key for config in configs for key in config)
+    return [key for key in keys if len({identity_text(config.get(key, ...)) for config in configs}) > 1]
 
 
-def _common_path(runs: Sequence[RunRecord]) -> str:
-    """Return a label for the only group."""
-    return str(runs[0].path if len(runs) == 1 else runs[0].path.parent)
+def short_names(records: Sequence[RunRecord]) -> dict[str, str]:
+    """Return every key of the runs with its shortest unambiguous end: `init` for model.init, but `model.name`."""
+    parts = {key: key.split(".") for record in records for key in record.config}
+    ends = {key: [".".join(own[-length:]) for length in range(1, len(own) + 1)] for key, own in parts.items()}
+    counts = Counter(end for own in ends.values() for end in own)
+    return {key: next((end for end in own if counts[end] == 1), key) for key, own in ends.items()}
 
 
-def _rank(group: RunGroup, metric: str) -> tuple[bool, float, str]:
-    mean = group.statistic(metric).mean
-    if math.isnan(mean):
-        return True, 0.0, group.label
-    return False, mean if metric.rpartition("/")[2].endswith("loss") else -mean, group.label
+def identity_text(value: Any) -> str:
+    """Return a text that is equal for equal settings: 1 and 1.0 are the same, 1 and true are not."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        value = int(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(identity_text, value))}]"
+    return json.dumps(value, default=lambda other: f"\0{other!r}", ensure_ascii=False)
+
+
+def format_setting(value: Any) -> str:
+    """Return a value as written in an override; a dash for a missing key."""
+    if value is ...:
+        return DASH
+    return value if isinstance(value, str) else identity_text(value).replace('"', "").replace(", ", ",")

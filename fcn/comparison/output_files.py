@@ -5,23 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from PIL import Image
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from fcn import errors, runs
 from fcn.comparison.html_page import Picture, to_html
-from fcn.comparison.row_contrast import RowContrast, default_contrast
-from fcn.comparison.run_comparison import RunComparison, compare_runs
+from fcn.comparison.run_comparison import RowContrast, RunComparison, compare_runs, default_contrast
 from fcn.comparison.run_records import ComparisonError
-from fcn.comparison.terminal_tables import to_terminal
-from fcn.comparison.text_formats import to_csv, to_markdown
+from fcn.comparison.text_formats import to_csv, to_markdown, to_terminal
 
 HTML, MARKDOWN, CSV = "comparison.html", "comparison.md", "comparison.csv"
 CURVES, CLASSES, PREDICTIONS = "comparison.png", "class_differences.png", "predictions.png"
+HEADINGS = {CURVES: "Curves", CLASSES: "Differences per class", PREDICTIONS: "Predictions on the same images"}
 
-Drawing = Callable[[], tuple[Image.Image, str]]
-"""Function that draws a figure and returns it with its caption."""
+Drawing = Callable[[], Picture]
 
 
 def summarize_sweep(folder: Path) -> RenderableType:
@@ -35,9 +32,8 @@ def summarize_sweep(folder: Path) -> RenderableType:
     """
     comparison = compare_runs([folder])
     _write_tables(folder, comparison, default_contrast(comparison))
-    curves = _draw_and_save(folder / CURVES, "Curves", lambda: _draw_curves(comparison))
-    problem = [] if curves.image else [Text(f"{CURVES} could not be drawn: {curves.caption}")]
-    return Group(to_terminal(comparison), *problem)
+    _, missing = _draw_figures(folder, {CURVES: lambda: _draw_curves(comparison)})
+    return Group(to_terminal(comparison), *map(Text, missing))
 
 
 def write_comparison(
@@ -56,20 +52,14 @@ def write_comparison(
     """
     folder.mkdir(parents=True, exist_ok=True)
     _write_tables(folder, comparison, contrast)
-    curves = _draw_and_save(folder / CURVES, "Curves", lambda: _draw_curves(comparison))
-    bars = predictions = None
+    drawings: dict[str, Drawing] = {CURVES: lambda: _draw_curves(comparison)}
     if contrast:
-        bars = _draw_and_save(folder / CLASSES, "IoU per class", lambda: _draw_class_differences(contrast))
+        drawings[CLASSES] = lambda: _draw_class_differences(contrast)
     if draw_predictions:
-        predictions = _draw_and_save(folder / PREDICTIONS, "Predictions on the same images", draw_predictions)
-    title = f"Comparison of {', '.join(map(str, comparison.folders))}"
-    pictures = [picture for picture in (curves, predictions) if picture]
-    page = to_html(comparison, title=title, contrast=contrast, bars=bars, pictures=pictures)
+        drawings[PREDICTIONS] = draw_predictions
+    pictures, missing = _draw_figures(folder, drawings)
+    page = to_html(comparison, contrast, {HEADINGS[name]: picture for name, picture in pictures.items()})
     runs.write_text(folder / HTML, page)
-    names = {CURVES: curves, CLASSES: bars, PREDICTIONS: predictions}
-    for name in (name for name, picture in names.items() if not picture or not picture.image):
-        (folder / name).unlink(missing_ok=True)
-    missing = [f"{name} could not be drawn: {one.caption}" for name, one in names.items() if one and not one.image]
     return [str(folder / HTML), *missing]
 
 
@@ -78,37 +68,47 @@ def _write_tables(folder: Path, comparison: RunComparison, contrast: RowContrast
     runs.write_text(folder / CSV, to_csv(comparison))
 
 
-def _draw_and_save(path: Path, title: str, draw: Drawing) -> Picture:
-    """Draw and save a figure; a failure becomes its caption, so that the other files are still written."""
-    try:
-        from fcn.visualization.png_files import save_png  # Matplotlib is slow to import
+def _draw_figures(folder: Path, drawings: dict[str, Drawing]) -> tuple[dict[str, Picture], list[str]]:
+    """Draw figures into files and delete those of an earlier comparison.
 
-        image, caption = draw()
-        save_png(image, path)
-    except Exception as error:
-        if errors.WANTS_TRACEBACK:
-            raise
-        return Picture(title, None, errors.explain(error))
-    return Picture(title, image, caption)
+    Returns:
+        The figures by file name, and a line for every one that could not be drawn; the others are still written.
+    """
+    from fcn.visualization.png_files import save_png
+
+    pictures, missing = {}, []
+    for name in HEADINGS:
+        (folder / name).unlink(missing_ok=True)
+    for name, draw in drawings.items():
+        try:
+            picture = draw()
+            save_png(picture.image, folder / name)
+        except Exception as error:
+            if errors.WANTS_TRACEBACK:
+                raise
+            missing.append(f"{name} could not be drawn: {errors.explain(error)}")
+        else:
+            pictures[name] = picture
+    return pictures, missing
 
 
-def _draw_curves(comparison: RunComparison) -> tuple[Image.Image, str]:
-    from fcn.visualization.group_curves import draw_group_curves
+def _draw_curves(comparison: RunComparison) -> Picture:
+    from fcn.visualization.group_curves import draw_group_curves  # Matplotlib is slow to import
 
     groups = {group.title: [runs.read_metrics(run.path) for run in group.runs] for group in comparison.groups}
     if not any(rows for records in groups.values() for rows in records):
         raise ComparisonError("no run has completed an epoch")
-    return draw_group_curves(groups, metric=comparison.metric), "measured at the end of every epoch during training"
+    image = draw_group_curves(groups, metric=comparison.metric)
+    return Picture(image, "measured at the end of every epoch during training")
 
 
-def _draw_class_differences(contrast: RowContrast) -> tuple[Image.Image, str]:
+def _draw_class_differences(contrast: RowContrast) -> Picture:
     from fcn.visualization.class_differences import draw_class_differences
 
     if not len(contrast.classes):
         raise ComparisonError(contrast.source)
-    difference = contrast.difference
-    intervals = None if difference.problem else list(zip(difference.lows, difference.highs, strict=True))
-    caption = f"{contrast.source}{'' if difference.problem else '; lines: 95 % bootstrap intervals over the images'}"
-    differences = (contrast.ious[0] - contrast.ious[1]).tolist()
-    image = draw_class_differences(contrast.classes, differences, names=contrast.names, intervals=intervals)
-    return image, caption
+    differences, intervals = (contrast.ious[0] - contrast.ious[1]).tolist(), contrast.intervals
+    ends = None if intervals is None else intervals.T.tolist()
+    image = draw_class_differences(contrast.classes, differences, names=contrast.names, intervals=ends)
+    meaning = "" if ends is None else "; lines: 95 % bootstrap intervals over the images"
+    return Picture(image, f"{contrast.source}{meaning}")

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
-
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from fcn import runs
-from fcn.comparison.grouping import RunGroup
-from fcn.comparison.key_labels import differing_keys
-from fcn.comparison.row_contrast import validation_keys
-from fcn.comparison.run_comparison import RunComparison
+from fcn.comparison.grouping import RunGroup, differing_keys
+from fcn.comparison.html_page import Picture
+from fcn.comparison.run_comparison import RunComparison, validation_keys
 from fcn.comparison.run_records import BEST, ComparisonError, RunRecord
 from fcn.comparison.tables import format_score
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 MAX_COLUMNS = 6
 """Maximum number of groups drawn: more could not be read side by side."""
@@ -47,7 +38,7 @@ def choose_runs(comparison: RunComparison) -> list[tuple[RunGroup, RunRecord]]:
 
 def draw_prediction_panels(
     comparison: RunComparison, num_images: int, *, advance: Callable[[], object] = lambda: None
-) -> tuple[Image.Image, str]:
+) -> Picture:
     """Draw input, target, and the prediction of every group's best run for images evenly spread over the split.
 
     Args:
@@ -56,7 +47,7 @@ def draw_prediction_panels(
         advance: called after every run.
 
     Returns:
-        The image, and a caption that names its runs.
+        The image, with a caption that names its runs.
 
     Raises:
         ComparisonError: as `choose_runs`.
@@ -72,22 +63,16 @@ def draw_prediction_panels(
     images = evaluation_images(replace(data, download=False), data.val_split, classes=data.classes)
     count = min(num_images, len(images))
     places = [place * len(images) // count for place in range(count)]
-    samples = [_to_arrays(images[place]) for place in places]
+    samples = [images[place] for place in places]
+    arrays = [(one["image"].permute(1, 2, 0).contiguous().numpy(), one["mask"].numpy()) for one in samples]
     columns: dict[str, list[Sample]] = {}
     for group, run in chosen:
         predictor = inference.load(run.path)
-        columns[group.title] = [(image, target, predictor.predict(image)) for image, target in samples]
+        columns[group.title] = [(image, target, predictor.predict(image)) for image, target in arrays]
         advance()
-    names = [images.pairs[place].name for place in places]
-    return draw_side_by_side(columns, data.classes, names=names), _caption(comparison, chosen, data.val_split)
-
-
-def _to_arrays(sample: Mapping[str, Tensor]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    return sample["image"].permute(1, 2, 0).contiguous().numpy(), sample["mask"].numpy()
-
-
-def _caption(comparison: RunComparison, chosen: Sequence[tuple[RunGroup, RunRecord]], split: str) -> str:
+    sheet = draw_side_by_side(columns, data.classes, names=[images.pairs[place].name for place in places])
     names = (f"row {group.number} {run.path.name} ({format_score(run.metrics[BEST])})" for group, run in chosen)
     omitted = len(comparison.groups) - len(chosen)
     note = f"; {omitted} more rows are not drawn" if omitted else ""
-    return f"images evenly spread over {split}; the run of best mean IoU of each row: {', '.join(names)}{note}"
+    caption = f"images evenly spread over {data.val_split}; the run of best mean IoU of each row: "
+    return Picture(sheet, f"{caption}{', '.join(names)}{note}")

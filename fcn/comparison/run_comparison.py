@@ -1,19 +1,22 @@
-"""Compares runs: their groups, the baseline, and the differences to it."""
+"""Compares runs: their groups, the differences to a baseline, and two rows side by side."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from fcn.comparison.differences import ScoreDifference, score_differences
-from fcn.comparison.evaluation_records import most_common_split
-from fcn.comparison.grouping import RunGroup, group_runs
-from fcn.comparison.key_labels import short_names
-from fcn.comparison.run_records import BEST, SPEED, ComparisonError, UnreadableRun, read_runs
+import numpy as np
+
+from fcn.comparison.evaluation_differences import ScoreDifference, most_common_split, score_differences
+from fcn.comparison.grouping import RunGroup, differing_keys, format_setting, group_runs, short_names
+from fcn.comparison.run_records import BEST, SPEED, ComparisonError, RunRecord, read_runs
 from fcn.config import nearest
+from fcn.evaluation.scores import Floats
 
 METRIC = "val/mean_iou"
+CLASS_IOU = "val/iou/"
 
 
 @dataclass(frozen=True)
@@ -25,9 +28,9 @@ class RunComparison:
         metric: metric by which the groups are sorted.
         keys: keys that separate the groups, dotted, with their short names.
         groups: rows of the table.
-        unreadable: directories that could not be read as runs.
+        unreadable: directories that could not be read as runs, with the reasons.
         baseline: row with which the others are compared.
-        split: split of the compared evaluations; None if no run was evaluated.
+        split: split of the compared evaluations.
         differences: difference of every group to the baseline on `split`.
     """
 
@@ -35,10 +38,16 @@ class RunComparison:
     metric: str
     keys: Mapping[str, str]
     groups: Sequence[RunGroup]
-    unreadable: Sequence[UnreadableRun]
+    unreadable: Mapping[Path, str]
     baseline: RunGroup
-    split: str | None
+    split: str
     differences: Sequence[ScoreDifference]
+
+    @property
+    def compared(self) -> list[ScoreDifference]:
+        """Differences to the baseline that could be computed."""
+        pairs = zip(self.groups, self.differences, strict=True)
+        return [difference for group, difference in pairs if group is not self.baseline and not difference.problem]
 
 
 def compare_runs(
@@ -80,11 +89,8 @@ def find_row(groups: Sequence[RunGroup], name: str) -> RunGroup:
     Raises:
         ComparisonError: if there is none.
     """
-    if name.isdecimal() and 1 <= int(name) <= len(groups):
-        return groups[int(name) - 1]
-    path = Path(name).resolve()
     for group in groups:
-        if any(run.path.resolve() == path for run in group.runs):
+        if name == str(group.number) or any(run.path.resolve() == Path(name).resolve() for run in group.runs):
             return group
     raise ComparisonError(f"row (={name}) must be 1 to {len(groups)}, or one of the compared run directories")
 
@@ -95,3 +101,67 @@ def _full_key(name: str, names: Mapping[str, str]) -> str:
         remedy = nearest(name, by_name) or "; use a column heading, or a key of config.yaml"
         raise ComparisonError(f"ignore (={name}) must be a key of the runs{remedy}")
     return by_name[name]
+
+
+@dataclass(frozen=True)
+class RowContrast:
+    """Differences between two rows A and B.
+
+    Attributes:
+        names: descriptions of both.
+        settings: texts of the values in A and in B by key, where they differ.
+        classes: names of the classes; empty if no class can be compared.
+        ious: float64 [2, C], IoU per class of A and B, averaged over their runs; NaN for an undefined one.
+        intervals: ends of the 95 % intervals of the differences per class, float64 [2, C]; None without evaluations.
+        source: origin of the IoUs, or the reason why there are none.
+    """
+
+    names: tuple[str, str]
+    settings: Mapping[str, tuple[str, str]]
+    classes: Sequence[str]
+    ious: Floats
+    intervals: Floats | None
+    source: str
+
+
+def default_contrast(comparison: RunComparison) -> RowContrast | None:
+    """Contrast the only two rows, or the first row with a chosen baseline; None otherwise."""
+    first, *others = comparison.groups
+    second = others[0] if len(others) == 1 else comparison.baseline
+    return contrast_rows(comparison, first, second) if second is not first else None
+
+
+def contrast_rows(comparison: RunComparison, first: RunGroup, second: RunGroup) -> RowContrast:
+    """Contrast two rows of a comparison."""
+    names = f"row {first.title}", f"row {second.title}"
+    texts = {
+        key: (_format_settings(first, key), _format_settings(second, key))
+        for key in differing_keys([run.config for run in [*first.runs, *second.runs]])
+    }
+    settings = {key: both for key, both in texts.items() if both[0] != both[1]}
+    (difference,) = score_differences([first], second, comparison.split)
+    if not difference.problem:
+        intervals, source = difference.class_intervals, difference.source
+        return RowContrast(names, settings, difference.classes, difference.ious, intervals, source)
+    classes, ious, source = _final_ious(first, second)
+    return RowContrast(names, settings, classes, ious, None, f"{source} ({difference.problem})")
+
+
+def _format_settings(group: RunGroup, key: str) -> str:
+    return ", ".join(dict.fromkeys(format_setting(run.config.get(key, ...)) for run in group.runs))
+
+
+def _final_ious(first: RunGroup, second: RunGroup) -> tuple[Sequence[str], Floats, str]:
+    """Return classes, IoUs [2, C] and their source from the last validations, if these used the same images."""
+    names = list(dict.fromkeys(name for run in first.finished for name in run.metrics if name.startswith(CLASS_IOU)))
+    ious = np.array([[group.statistic(name).mean for name in names] for group in (first, second)])
+    same = not differing_keys([validation_keys(run) for run in [*first.runs, *second.runs]])
+    if not same or not np.isfinite(ious).all(axis=0).any():
+        return [], np.empty((2, 0)), "no common validation"
+    return [name.removeprefix(CLASS_IOU) for name in names], ious, "last validation, without intervals"
+
+
+def validation_keys(run: RunRecord) -> dict[str, Any]:
+    """Return the keys that determine the images and classes on which a run was validated."""
+    keys = ("name", "root", "val_split", "classes", "shapes.seed", "shapes.num_train", "shapes.num_val")
+    return {f"data.{key}": run.config.get(f"data.{key}", ...) for key in keys}

@@ -46,31 +46,31 @@ class RunRecord:
         return self.state is Status.finished
 
 
-@dataclass(frozen=True)
-class UnreadableRun:
-    """A directory that holds config.yaml but cannot be read as a run, and the reason on one line."""
-
-    path: Path
-    problem: str
+def describe_damage(error: Exception) -> str:
+    """Return on one line why a file of a run cannot be read."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
-def read_runs(folders: Sequence[Path]) -> tuple[list[RunRecord], list[UnreadableRun]]:
+def read_runs(folders: Sequence[Path]) -> tuple[list[RunRecord], dict[Path, str]]:
     """Read every run at or below the folders, each once, sorted by path.
+
+    Returns:
+        The runs, and the reason for every directory that holds config.yaml but cannot be read as a run.
 
     Raises:
         ComparisonError: if a folder is missing, or none of them holds a readable run.
     """
     records: list[RunRecord] = []
-    unreadable: list[UnreadableRun] = []
+    unreadable: dict[Path, str] = {}
     for path in find_runs(folders):
         try:
             records.append(_read_run(path))
         except Exception as error:  # YAML, JSON and OmegaConf raise many types
-            unreadable.append(UnreadableRun(path, " ".join(str(error).split()) or type(error).__name__))
+            unreadable[path] = describe_damage(error)
     if records:
         return records, unreadable
-    if unreadable:
-        raise ComparisonError(f"{unreadable[0].path} cannot be read as a run: {unreadable[0].problem}")
+    for path, problem in unreadable.items():
+        raise ComparisonError(f"{path} cannot be read as a run: {problem}")
     names = ", ".join(map(str, folders))
     raise ComparisonError(f"folders (={names}) must hold a run directory, with a {runs.CONFIG}; use outputs/<name>")
 
@@ -122,10 +122,7 @@ def _read_run(path: Path) -> RunRecord:
     if not (path / runs.SUMMARY).is_file():
         return RunRecord(path, config, Status.unfinished, {})
     summary = runs.read_summary(path)
-    metrics: dict[str, Any] = {
-        **summary["metrics"],
-        SPEED: summary.get(SPEED),
-        BEST: summary.get("best", {}).get("val/mean_iou"),
-    }
-    numbers = {str(name): math.nan if value is None else float(value) for name, value in metrics.items()}
+    best = summary.get("best", {}).get("val/mean_iou")
+    metrics: dict[str, Any] = {**summary["metrics"], SPEED: summary.get(SPEED), BEST: best}
+    numbers = {name: math.nan if value is None else float(value) for name, value in metrics.items()}
     return RunRecord(path, config, Status(summary["status"]), numbers)

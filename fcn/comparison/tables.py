@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from fcn.comparison.differences import ScoreDifference
-from fcn.comparison.grouping import SeedStatistic
-from fcn.comparison.key_labels import DASH, MINUS, format_setting
-from fcn.comparison.remarks import existing_differences
-from fcn.comparison.row_contrast import RowContrast
-from fcn.comparison.run_comparison import METRIC, RunComparison
+import numpy as np
+
+from fcn.comparison.grouping import DASH, SeedStatistic, format_setting
+from fcn.comparison.run_comparison import METRIC, RowContrast, RunComparison
 from fcn.comparison.run_records import BEST, SPEED
+
+MINUS = "\N{MINUS SIGN}"
 
 
 class Table(NamedTuple):
@@ -44,40 +45,40 @@ def main_table(comparison: RunComparison) -> Table:
     """Return a row per group: distinguishing keys, mean ± sd of metrics, difference to the baseline, and state."""
     groups = comparison.groups
     columns = [("#", True, [str(group.number) for group in groups])]
-    columns += [
-        (name, _is_numeric(comparison, key), [group.texts[key] for group in groups])
-        for key, name in comparison.keys.items()
-    ] or [("run", False, [group.label for group in groups])]
+    for key, name in comparison.keys.items():
+        values = [group.values[key] for group in groups]
+        numeric = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
+        columns.append((name, numeric, list(map(format_setting, values))))
+    if not comparison.keys:
+        columns.append(("run", False, [group.label for group in groups]))
     counts = [group.statistic(comparison.metric).count for group in groups]
     for metric, name in metric_columns(comparison.metric).items():
         known = [1] * len(groups) if metric == comparison.metric else counts  # written once per row
         cells = [format_mean_sd(group.statistic(metric), known_count=n) for group, n in zip(groups, known, strict=True)]
         columns.append((name, True, cells))
-    if existing_differences(comparison):
-        cells = [_format_difference(difference) for difference in comparison.differences]
+    if comparison.compared:
+        cells = [format_difference(difference.value, difference.interval) for difference in comparison.differences]
         cells[comparison.baseline.number - 1] = "baseline"
         columns.append((difference_heading(comparison), True, cells))
     columns.append(("state", False, [group.state for group in groups]))
-    heads, numeric, texts = zip(*columns, strict=True)
-    return Table(list(heads), [list(row) for row in zip(*texts, strict=True)], list(numeric))
+    heads, numerics, texts = zip(*columns, strict=True)
+    return Table(list(heads), [list(row) for row in zip(*texts, strict=True)], list(numerics))
 
 
 def settings_table(contrast: RowContrast) -> Table:
     """Return the keys of the configuration in which two rows differ."""
-    rows = [[key, *(", ".join(map(format_setting, values)) for values in both)] for key, *both in contrast.settings]
-    return Table(["key", "A", "B"], rows, [False] * 3)
+    return Table(["key", "A", "B"], [[key, *both] for key, both in contrast.settings.items()], [False] * 3)
 
 
 def class_table(contrast: RowContrast) -> Table:
     """Return the IoU of every class in both rows and its difference, largest first."""
-    difference = contrast.difference
     deltas = contrast.ious[0] - contrast.ious[1]
-    order = sorted(range(len(deltas)), key=lambda index: -deltas[index] if math.isfinite(deltas[index]) else math.inf)
-    rows = []
-    for index in order:
-        interval = "" if difference.problem else _format_interval(difference.lows[index], difference.highs[index])
-        ious = [format_score(iou[index]) for iou in contrast.ious]
-        rows.append([contrast.classes[index], *ious, f"{format_score(deltas[index], sign=True)} {interval}".strip()])
+    intervals = np.full_like(contrast.ious, np.nan) if contrast.intervals is None else contrast.intervals
+    rows = [
+        [contrast.classes[index], *map(format_score, contrast.ious[:, index]),
+         format_difference(deltas[index], intervals[:, index].tolist())]
+        for index in np.argsort(-deltas, kind="stable")  # NaN last
+    ]  # fmt: skip
     return Table(["class", "A", "B", f"A {MINUS} B"], rows, [False, True, True, True])
 
 
@@ -116,21 +117,12 @@ def format_score(value: float, *, sign: bool = False) -> str:
     return text.replace("-", MINUS)
 
 
-def _format_difference(difference: ScoreDifference) -> str:
-    if difference.problem:
-        return DASH
-    interval = _format_interval(difference.low, difference.high)
-    return f"{format_score(difference.value, sign=True)} {interval}".strip()
-
-
-def _format_interval(low: float, high: float) -> str:
-    return "" if math.isnan(low) else f"[{format_score(low, sign=True)}, {format_score(high, sign=True)}]"
+def format_difference(value: float, interval: Sequence[float]) -> str:
+    """Return `+0.031 [+0.020, +0.042]`; a dash for NaN, no interval if it is NaN."""
+    text = format_score(value, sign=True)
+    ends = [format_score(end, sign=True) for end in interval]
+    return text if DASH in (text, *ends) else f"{text} [{', '.join(ends)}]"
 
 
 def _decimals(value: float) -> int:
     return 1 if abs(value) >= 100 else 2 if abs(value) >= 10 else 3
-
-
-def _is_numeric(comparison: RunComparison, key: str) -> bool:
-    values = (group.values[key] for group in comparison.groups)
-    return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)

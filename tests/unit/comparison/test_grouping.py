@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fcn.comparison.grouping import SeedStatistic, group_runs, varied_keys
+from fcn.comparison.grouping import SeedStatistic, format_setting, group_runs, short_names, varied_keys
 from fcn.comparison.run_records import RunRecord
 from fcn.runs import Status
 
@@ -109,9 +109,28 @@ def test_missing_key_separates_rows():
     assert [group.label for group in groups] == ["border=zero", "border=\N{EN DASH}"]
 
 
-def test_equal_settings_of_different_type_are_one_row():
-    assert len(group_runs([run(lr=1), run(lr=1.0)], metric=METRIC)) == 1
-    assert len(group_runs([run(lr=1), run(lr=True)], metric=METRIC)) == 2
-    assert len(group_runs([run(lr="1"), run(lr=1)], metric=METRIC)) == 2
-    assert len(group_runs([run(lr=None), run(lr="null")], metric=METRIC)) == 2
-    assert len(group_runs([run(lr=[1, 2]), run(lr=[1.0, 2.0])], metric=METRIC)) == 1
+@pytest.mark.parametrize(
+    ("first", "second", "num_rows"),
+    [(1, 1.0, 1), ([1, 2], [1.0, 2.0], 1), (1, True, 2), ("1", 1, 2), (None, "null", 2)],
+)
+def test_equal_settings_of_different_type_are_one_row(first, second, num_rows):
+    assert len(group_runs([run(lr=first), run(lr=second)], metric=METRIC)) == num_rows
+
+
+def test_short_names_are_unambiguous():
+    known = ["name", "lr", "seed", "model.name", "model.init", "data.shapes.seed", "backbone.weights", "model.weights"]
+    assert short_names([RunRecord(Path(), dict.fromkeys(known), Status.finished, {})]) == {
+        "name": "name", "lr": "lr", "seed": "seed", "model.name": "model.name", "model.init": "init",
+        "data.shapes.seed": "shapes.seed", "backbone.weights": "backbone.weights", "model.weights": "model.weights",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.001, "0.001"), (1.0, "1"), (1e-10, "1e-10"), (None, "null"), (True, "true"), ("xavier", "xavier"),
+        ([320, 480], "[320,480]"), (["a", "b"], "[a,b]"), (..., "\N{EN DASH}"), ("\u00e4", "\u00e4"),
+    ],
+)  # fmt: skip
+def test_values_are_formatted_as_in_overrides(value, text):
+    assert format_setting(value) == text

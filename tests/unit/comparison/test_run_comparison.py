@@ -9,9 +9,8 @@ import torch
 
 from fcn import runs
 from fcn.comparison.bootstrap import percentile_interval, resample_class_iou
-from fcn.comparison.remarks import collect_remarks, missing_intervals, repeated_seeds
-from fcn.comparison.row_contrast import contrast_rows, default_contrast
-from fcn.comparison.run_comparison import compare_runs
+from fcn.comparison.remarks import collect_remarks, missing_intervals
+from fcn.comparison.run_comparison import compare_runs, contrast_rows, default_contrast
 from fcn.comparison.run_records import ComparisonError
 from fcn.evaluation.metrics import segmentation_scores
 from fcn.evaluation.scores import class_counts, mean_iou
@@ -61,12 +60,11 @@ def test_difference_is_between_means_over_seeds_on_the_same_images(sweep):
     _, difference = compare_runs([folder]).differences
     first = np.mean([mean_iou_of(matrices[0]), mean_iou_of(matrices[1])])
     assert difference.value == pytest.approx(mean_iou_of(matrices[2]) - first)
-    resampled = resample_class_iou([class_counts(matrices[number]) for number in range(3)])
-    scores = [mean_iou(one) for one in resampled]
+    scores = [mean_iou(resample_class_iou(class_counts(matrices[number]))) for number in range(3)]
     low, high = percentile_interval(scores[2] - (scores[0] + scores[1]) / 2)
-    assert (difference.low, difference.high) == (pytest.approx(low), pytest.approx(high))
-    assert difference.low < difference.value < difference.high
-    assert (difference.num_images, difference.num_runs) == (9, (1, 2))
+    assert difference.interval == (pytest.approx(low), pytest.approx(high))
+    assert low < difference.value < high
+    assert (difference.source, difference.num_runs) == ("best checkpoints on 9 images of val", 1)
 
 
 def test_key_missing_from_an_older_run_has_its_default(tmp_path):
@@ -95,7 +93,7 @@ def test_baseline_is_chosen_by_row_or_run(sweep):
     for other in others:
         assert other.baseline.number == 2
         assert other.differences[0].value == pytest.approx(-default.differences[1].value)
-        assert (other.differences[1].low, other.differences[1].high) == (0, 0)
+        assert other.differences[1].interval == (0, 0)
     for name in ("0", "nowhere"):
         with pytest.raises(ComparisonError, match=rf"row \(={name}\) must be 1 to 2, or one of the compared run"):
             compare_runs([folder], baseline=name)
@@ -141,22 +139,13 @@ def test_settings_that_only_change_rounding_are_comparable(sweep):
 
 def test_missing_evaluations_are_listed_with_commands(sweep):
     folder, _ = sweep
+    command = "evaluate the runs: python scripts/evaluate.py run="
     (folder / "2" / "evaluation" / "val" / "confusions.npz").unlink()
-    command = "python scripts/evaluate.py run="
-    missing = "no interval for row 2: not evaluated; evaluate them: "
-    assert notes(folder) == [f"{missing}{command}{folder}"]
-    each = [folder / str(number) for number in range(4)]
-    assert missing_intervals(compare_runs(each)) == [f"{missing}{command}{folder}/2"]
-    (note,) = missing_intervals(compare_runs(each, baseline="2"))
-    assert note == f"no interval for row 1: row 2: not evaluated; evaluate them: {command}{folder}/2"
-    (note,) = notes(folder, split="test")
-    assert note.endswith(f"not evaluated; evaluate them: {command}{folder} split=test")
+    assert notes(folder) == [f"no interval for row 2: not evaluated; {command}{folder}"]
+    assert notes(folder, baseline="2") == [f"no interval for row 1: row 2: not evaluated; {command}{folder}"]
+    assert notes(folder, split="test") == [f"no interval for row 2: row 1: not evaluated; {command}{folder} split=test"]
     (folder / "1" / "evaluation" / "val" / "confusions.npz").unlink()
     assert "row 1: 1 of its 2 finished runs are evaluated on val" in notes(folder)
-    (folder / "0" / "evaluation" / "val" / "confusions.npz").write_text("truncated")
-    (note,) = notes(folder, split="val")
-    assert note.startswith("no interval for row 2: ")
-    assert compare_runs([folder], split="test").differences[1].problem == "not evaluated"
 
 
 def save_checkpoint(run, content, *, name=runs.BEST):
@@ -173,11 +162,11 @@ def test_evaluation_of_a_replaced_checkpoint_gives_no_interval(sweep, name):
     assert not compare_runs([folder]).differences[1].problem
     save_checkpoint(folder / "2", b"second", name=name)
     comparison = compare_runs([folder])
-    assert np.isnan(comparison.differences[1].low)
-    remedy = f"evaluate it again: python scripts/evaluate.py run={folder}"
+    assert np.isnan(comparison.differences[1].interval).all()
+    remedy = f"evaluate the runs: python scripts/evaluate.py run={folder}"
     problem = "evaluated before its best checkpoint changed"
     assert missing_intervals(comparison) == [f"no interval for row 2: {problem}; {remedy}"]
-    assert contrast_rows(comparison, *comparison.groups).source.endswith(f"without intervals: row 2: {problem}")
+    assert contrast_rows(comparison, *comparison.groups).source.endswith(f"without intervals (row 2: {problem})")
     (note,) = notes(folder, baseline="2")
     assert note.startswith(f"no interval for row 1: row 2: {problem}")
     (folder / "2" / name).unlink()  # deleted to save space
@@ -205,19 +194,20 @@ def test_default_split_is_the_most_common_one(sweep):
     comparison = compare_runs([folder])
     assert comparison.split == "minival"
     difference = comparison.differences[1]
-    assert (difference.value, difference.low, difference.high) == (0, 0, 0)
+    assert (difference.value, difference.interval) == (0, (0, 0))
 
 
-def test_damaged_evaluation_gives_no_interval(sweep):
+@pytest.mark.parametrize("name", ["evaluation.json", "confusions.npz"])
+def test_damaged_evaluation_gives_no_interval(sweep, name):
     folder, _ = sweep
-    (folder / "2" / "evaluation" / "val" / "evaluation.json").write_text("{")
+    (folder / "2" / "evaluation" / "val" / name).write_text("{")
     assert compare_runs([folder]).differences[1].problem.startswith("the evaluation cannot be read: ")
 
 
 def test_several_runs_of_one_seed_are_remarked(tmp_path):
     for name in ("a", "b"):
         make_run(tmp_path / name, seed=3)
-    assert "row 1 holds several runs of seed 3" in repeated_seeds(compare_runs([tmp_path]))[0]
+    assert any("row 1 holds several runs of one seed" in line for line in collect_remarks(compare_runs([tmp_path])))
 
 
 def test_comparison_without_a_finished_run(tmp_path):
@@ -225,7 +215,7 @@ def test_comparison_without_a_finished_run(tmp_path):
     make_run(tmp_path / "b", status="failed", lr=0.2)
     comparison = compare_runs([tmp_path])
     assert [group.state for group in comparison.groups] == ["unfinished", "failed"]
-    assert missing_intervals(comparison) == ["no interval for row 2: not finished"]
+    assert missing_intervals(comparison) == ["no interval for row 2: row 1: not finished"]
     make_run(tmp_path / "c" / "d", status=None)
     assert compare_runs([tmp_path / "c"], metric="anything").groups[0].state == "unfinished"
 
@@ -234,15 +224,15 @@ def test_contrast_of_settings_and_classes(sweep):
     folder, matrices = sweep
     comparison = compare_runs([folder])
     contrast = contrast_rows(comparison, *comparison.groups)
-    assert contrast.settings == [("lr", [0.1], [0.01])]
+    assert contrast.settings == {"lr": ("0.1", "0.01")}
     assert contrast.names == ("row 1: lr=0.1", "row 2: lr=0.01")
     assert contrast.source == "best checkpoints on 9 images of val"
     assert contrast.classes == CLASSES
     expected = [(class_iou_of(matrices[0]) + class_iou_of(matrices[1])) / 2, class_iou_of(matrices[2])]
     np.testing.assert_allclose(contrast.ious, expected)
     differences = contrast.ious[0] - contrast.ious[1]
-    assert (contrast.difference.lows < differences).all()
-    assert (differences < contrast.difference.highs).all()
+    assert (contrast.intervals[0] < differences).all()
+    assert (differences < contrast.intervals[1]).all()
 
 
 def test_contrast_without_evaluations_uses_the_last_validation(tmp_path):
@@ -253,15 +243,15 @@ def test_contrast_without_evaluations_uses_the_last_validation(tmp_path):
     make_run(tmp_path / "a", lr=0.1, mean_iou=0.6, name="a")
     make_run(tmp_path / "b", lr=0.2, mean_iou=0.4, seed=5)
     contrast = contrast_with(1)
-    assert contrast.settings == [("name", ["a"], ["x"]), ("lr", [0.1], [0.2]), ("seed", [0], [5])]
+    assert contrast.settings == {"name": ("a", "x"), "lr": ("0.1", "0.2"), "seed": ("0", "5")}
     np.testing.assert_allclose(contrast.ious[0] - contrast.ious[1], 0.2)
-    assert contrast.source == "last validation, without intervals: not evaluated"
+    assert contrast.source == "last validation, without intervals (row 2: not evaluated)"
+    assert contrast.intervals is None
     make_run(tmp_path / "c", lr=0.3, mean_iou=0.3, data__val_split="other")
-    contrast = contrast_with(2)
-    assert (list(contrast.classes), contrast.source) == ([], "not evaluated, and validated on other data")
     make_run(tmp_path / "d", lr=0.4, status=None)
-    contrast = contrast_with(3)
-    assert (list(contrast.classes), contrast.source) == ([], "not evaluated, and no class was validated in both")
+    for number, problem in ((2, "not evaluated"), (3, "not finished")):
+        contrast = contrast_with(number)
+        assert (contrast.classes, contrast.source) == ([], f"no common validation (row {number + 1}: {problem})")
 
 
 def test_default_contrast_is_of_two_rows_or_of_a_chosen_baseline(tmp_path):

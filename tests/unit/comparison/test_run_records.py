@@ -88,7 +88,7 @@ def test_unreadable_run_is_reported_and_the_others_are_read(tmp_path, file, cont
     (make_run(tmp_path / "damaged") / file).write_bytes(content.encode("latin-1"))
     runs, unreadable = read_runs([tmp_path])
     assert [run.path.name for run in runs] == ["intact"]
-    ((path, problem),) = [(one.path, one.problem) for one in unreadable]
+    ((path, problem),) = unreadable.items()
     assert path == tmp_path / "damaged"
     assert problem
     assert "\n" not in problem

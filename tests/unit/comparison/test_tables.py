@@ -8,11 +8,9 @@ import pytest
 from rich.console import Console
 
 from fcn.comparison.grouping import SeedStatistic
-from fcn.comparison.row_contrast import contrast_rows
-from fcn.comparison.run_comparison import compare_runs
+from fcn.comparison.run_comparison import compare_runs, contrast_rows
 from fcn.comparison.tables import format_mean_sd, format_score, main_table
-from fcn.comparison.terminal_tables import to_terminal
-from fcn.comparison.text_formats import escape_markdown, to_csv, to_markdown
+from fcn.comparison.text_formats import escape_markdown, to_csv, to_markdown, to_terminal
 from tests.comparisons import make_evaluation, make_run, random_confusions
 
 
@@ -63,7 +61,7 @@ def test_csv_holds_all_digits(folder):
             for cell, value in zip((row[name], row[f"{name} sd"]), (statistic.mean, statistic.sd), strict=True):
                 assert float(cell or "nan") == pytest.approx(value, rel=0, abs=0, nan_ok=True)
             assert int(row[f"{name} n"]) == statistic.count
-        assert float(row["difference low"] or "nan") == pytest.approx(difference.low, rel=0, abs=0, nan_ok=True)
+        assert float(row["difference low"] or "nan") == pytest.approx(difference.interval[0], rel=0, abs=0, nan_ok=True)
         assert row["folders"].split(";") == [str(run.path) for run in group.runs]
         assert (int(row["finished"]), int(row["runs"])) == (len(group.finished), len(group.runs))
 
