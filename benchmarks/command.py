@@ -33,7 +33,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fcn.cli.argument_parser import Parser, run_script
+from fcn.cli.error_lines import Parser, exceptions_as_error_lines
 
 if TYPE_CHECKING:  # imports that --help does not need
     from benchmarks.results import Breakdown, Result
@@ -79,7 +79,8 @@ def benchmark_parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    run_script(run_benchmarks, benchmark_parser().parse_args())
+    with exceptions_as_error_lines():
+        run_benchmarks(benchmark_parser().parse_args())
 
 
 def run_benchmarks(arguments: argparse.Namespace) -> None:

@@ -198,7 +198,7 @@ def _memory_remedies(values: Mapping[str, Any], *, on_gpu: bool = False) -> str:
         if not on_gpu and values["data.num_workers"]:
             remedies.append(f"lower {present('data.num_workers')}")
         remedies.append(f"raise {present('trainer.accumulate')}")
-        if (values["trainer.val_batch_size"] or (8 if on_gpu else 1)) > 1:  # the defaults of fcn.data.module
+        if (values["trainer.val_batch_size"] or (8 if on_gpu else 1)) > 1:  # the defaults; see fcn.data.datasets
             remedies.append(f"lower {present('trainer.val_batch_size')}")
         if values["trainer.precision"] == "fp32":
             remedies.append(f"use bf16 for {present('trainer.precision')}")

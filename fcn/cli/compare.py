@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from fcn.cli.argument_parser import Parser, run_script
+from fcn.cli.error_lines import Parser, exceptions_as_error_lines
 from fcn.comparison.html_page import Picture
 from fcn.comparison.output_files import write_comparison
 from fcn.comparison.run_comparison import METRIC, RunComparison, compare_runs, contrast_rows, default_contrast, find_row
@@ -46,7 +46,8 @@ def compare_parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    run_script(run_comparison, compare_parser().parse_args())
+    with exceptions_as_error_lines():
+        run_comparison(compare_parser().parse_args())
 
 
 def run_comparison(arguments: argparse.Namespace) -> None:

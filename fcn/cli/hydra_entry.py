@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fcn import errors
 from fcn.cli import completion, hydra_hooks
+from fcn.cli.error_lines import exceptions_as_error_lines
 from fcn.cli.help_text import help_text
 from fcn.config import flatten, validate
 from fcn.config.composition import CONF, register_schema
@@ -46,19 +47,16 @@ def run_command(task: Callable[[Schema], Any], *, config_name: str, schema: type
     register_schema(schema)
     arguments, sys.argv[1:] = hydra_hooks.parse_arguments(sys.argv[1:])
     guarded = _guarded(task, schema)
-    try:
-        with hydra_hooks.raising_exceptions(), _closed_output_ignored():
-            if arguments.help:
-                name = arguments.config_name or config_name
-                print(help_text(name, schema, arguments.overrides, config_dir=arguments.config_dir))
-            else:
-                hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(guarded)()
-    except KeyboardInterrupt:
-        raise SystemExit(128 + signal.SIGINT) from None
-    except Exception as error:
-        if errors.WANTS_TRACEBACK:
-            raise
-        raise SystemExit(f"error: {explain_composition(error, schema) or errors.explain(error)}") from None
+
+    def explain(error: Exception) -> str:
+        return explain_composition(error, schema) or errors.explain(error)
+
+    with exceptions_as_error_lines(explain), hydra_hooks.raising_exceptions(), _closed_output_ignored():
+        if arguments.help:
+            name = arguments.config_name or config_name
+            print(help_text(name, schema, arguments.overrides, config_dir=arguments.config_dir))
+        else:
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(guarded)()
 
 
 def _guarded(task: Callable[[Schema], Any], schema: type[Schema]) -> Callable[[DictConfig], Any]:

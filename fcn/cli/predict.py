@@ -53,23 +53,22 @@ def predict_files(config: PredictConfig) -> int:
         DataError: if a split list is invalid.
         CheckpointError: if run has no checkpoint that loads.
     """
-    run, text = _required(config)
+    _check_config(config)
     # Slow to import, so neither for --help nor for invalid input that is found without them.
     from fcn.inference import predicted_files
     from fcn.inference import predictor as inference
     from fcn.inference.image_files import find_sources
     from fcn.runs.checkpoints import find_checkpoint
 
+    checkpoint = find_checkpoint(config.run)
     folder = predicted_files.OutputFolder(Path(config.output), overlay=config.overlay, softmax=config.softmax)
-    sources = find_sources(text, folder.root)
+    sources = find_sources(config.input or "", folder.root)
     folder.check(sources)
-    if config.voc_submission:
-        predicted_files.check_submission(sources)
-    checkpoint = find_checkpoint(run)
-    folder.prepare(sources)
     predictor = inference.load(checkpoint, config)
     if config.voc_submission:
         predicted_files.check_submission(sources, predictor.classes)
+    folder.prepare(sources)
+    if config.voc_submission:
         folder.remove_archive()
     folder.write_legend(predictor.classes)
     start = time.perf_counter()
@@ -79,16 +78,13 @@ def predict_files(config: PredictConfig) -> int:
     return _report(config, len(sources), problems, seconds=time.perf_counter() - start)
 
 
-def _required(config: PredictConfig) -> tuple[str, str]:
-    """Return run and input after the checks that need no file."""
-    if not config.run:
-        raise ConfigError("run (=null) must be a run directory or a checkpoint; use run=outputs/<name>/<time>")
+def _check_config(config: PredictConfig) -> None:
+    """Check the keys that can be checked without reading a file."""
     if not config.input:
         raise ConfigError("input (=null) must be an image, a folder, a glob or a split list; use input=photos")
     if not config.output:
         raise ConfigError("output (='') must be a folder; use output=predictions, or output=. for this one")
     check_inference(config)
-    return config.run, config.input
 
 
 def _problems(results: Iterator[DataError | None], count: int) -> int:

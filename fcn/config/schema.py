@@ -244,6 +244,23 @@ class InferenceConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class EvaluateConfig(InferenceConfig):
+    """Evaluation of a run on a split."""
+
+    run: str | None = setting(None, "run directory (its best checkpoint), folder of runs, or checkpoint file; required")
+    data: DataConfig = field(default_factory=DataConfig)
+    split: str | None = setting(None, "list of images in ImageSets/Segmentation; null: data.val_split")
+    output: str | None = setting(
+        None, "folder of the results; null: evaluation/<split> in the run, or next to the file"
+    )
+    batch_size: int | None = setting(
+        None, "images of equal size evaluated at once; null: 1 on the CPU, 8 on a GPU", low=1
+    )
+    boundary_widths: list[int] = setting([1, 2, 4, 8, 16], "widths in pixels of the scored bands along outlines", low=1)
+    worst: int = setting(12, "number of images of lowest mean IoU to draw", low=0)
+
+
+@dataclass(kw_only=True, slots=True)
 class ExportConfig:
     """File format of an export, and the inputs that verify it."""
 

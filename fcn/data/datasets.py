@@ -16,6 +16,9 @@ from fcn.data.voc import Pair, Size
 Sample = dict[str, Tensor]
 Key = tuple[int, int]  # (epoch, index of the image)
 
+GPU_BATCH_SIZE = 8
+"""Default number of whole images validated or evaluated at once on a GPU; on the CPU it is 1."""
+
 
 def collate(samples: Sequence[Sample]) -> Sample:
     """Batch samples of one size: `image` uint8 [N, 3, H, W] with channels last, and `mask` uint8 [N, H, W]."""

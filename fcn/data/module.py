@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from fcn.config import Config, ConfigError, Protocol
 from fcn.data import cache, voc
-from fcn.data.datasets import Crops, Sample, WholeImages, collate
+from fcn.data.datasets import GPU_BATCH_SIZE, Crops, Sample, WholeImages, collate
 from fcn.data.device_crops import DeviceCrops, DrawnChanges
 from fcn.data.fingerprint import fingerprint
 from fcn.data.image_sets import locate_root, split_images
@@ -35,9 +35,6 @@ from fcn.data.voc import DataError
 from fcn.runs import STOP_SIGNALS
 
 log = logging.getLogger(__name__)
-
-GPU_VAL_BATCH_SIZE = 8
-"""Images validated at once on a GPU, by default; on a CPU it is 1."""
 
 
 class VOCDataModule(pl.LightningDataModule):
@@ -150,7 +147,7 @@ class VOCDataModule(pl.LightningDataModule):
     def val_dataloader(self) -> list[DataLoader[Sample]]:
         trainer = self.trainer
         assert trainer is not None
-        batch_size = self.config.trainer.val_batch_size or (GPU_VAL_BATCH_SIZE if self._on_gpu() else 1)
+        batch_size = self.config.trainer.val_batch_size or (GPU_BATCH_SIZE if self._on_gpu() else 1)
         share = self.val_images.batches(batch_size)[trainer.global_rank :: trainer.world_size]
         loaders = [DataLoader(self.val_images, batch_sampler=share, **self._loader_options())]
         if self.config.data.protocol is Protocol.d2l:

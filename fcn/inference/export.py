@@ -92,7 +92,7 @@ def export(config: ExportConfig) -> tuple[Path, list[Agreement]]:
     """
     output = _output(config)
     packages = _import_packages() if config.format is ExportFormat.onnx else ()
-    checkpoint = find_checkpoint(config.run or "")
+    checkpoint = find_checkpoint(config.run)
     network = load_network(checkpoint)
     with _writing(output) as folder:
         file = folder / output.name
@@ -178,15 +178,13 @@ def _compare(logits: Tensor, mask: Tensor, expected: Tensor, *, tolerance: float
 
 def _output(config: ExportConfig) -> Path:
     """The file to write, all keys checked."""
-    if config.run is None:
-        raise ConfigError("run must name a run directory or a checkpoint; use run=outputs/<name>/<time>")
     if not config.sizes or any(len(size) != 2 or min(size) < 1 for size in config.sizes):
         raise ConfigError(f"sizes (={config.sizes}) must be pairs of height and width, from 1 up: [[1,1],[375,500]]")
     if not config.batches:
         raise ConfigError("batches (=[]) must name at least one number of images; use batches=[1,2]")
     if config.opset and config.format is not ExportFormat.onnx:
         raise ConfigError(f"opset (={config.opset}) must be null for format={config.format}; it belongs to format=onnx")
-    run, suffix = Path(config.run), config.format.suffix
+    run, suffix = Path(config.run or ""), config.format.suffix
     default = run / "export" / f"model{suffix}" if run.is_dir() else run.with_suffix(suffix)
     output = Path(config.output) if config.output else default
     if output.suffix != suffix or output.is_dir():

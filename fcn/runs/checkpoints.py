@@ -26,12 +26,14 @@ class CheckpointError(UserError):
     """A file is not a checkpoint of this project, or does not fit."""
 
 
-def find_checkpoint(run: str | Path) -> Path:
+def find_checkpoint(run: str | Path | None) -> Path:
     """Return the best checkpoint of a run directory, else the last; or `run` itself if it is a file.
 
     Raises:
-        CheckpointError: if there is none.
+        CheckpointError: if there is none, or `run` is None or empty.
     """
+    if not run:
+        raise CheckpointError("run (=null) must be a run directory or a checkpoint; use run=outputs/<name>/<time>")
     path = Path(run)
     checkpoint = runs.checkpoint_of(path) if path.is_dir() else path
     if checkpoint is None:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from fcn import runs
-from fcn.cli.argument_parser import run_script
 from fcn.training import train as training
 from tests.commands import TINY, load_command, type_in
 
@@ -34,10 +33,7 @@ def test_bug_in_a_run_names_the_log_with_its_traceback(monkeypatch, capsys, tmp_
 
 @pytest.mark.parametrize(
     ("name", "replaced", "arguments"),
-    [
-        ("evaluate", "evaluate_run", ["run=x"]),
-        ("predict", "predict_files", []),
-    ],
+    [("evaluate", "evaluate_run", ["run=x"]), ("predict", "predict_files", []), ("compare", "run_comparison", ["x"])],
 )
 def test_bug_in_a_command_names_its_place(name, replaced, arguments, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
@@ -46,8 +42,3 @@ def test_bug_in_a_command_names_its_place(name, replaced, arguments, monkeypatch
     status, _, err = type_in(monkeypatch, capsys, *arguments, script=command)
     assert status == 1
     assert re.fullmatch(rf"{BUG} \(fcn/cli/\w+\.py:\d+\); this is a bug: for the traceback, run again .*\n", err), err
-
-
-def test_bug_in_a_command_with_an_argument_parser_names_its_place():
-    with pytest.raises(SystemExit, match=rf"^{BUG} \(fcn/cli/argument_parser\.py:\d+\); this is a bug: "):
-        run_script(reshape, None)

@@ -19,7 +19,6 @@ from tests.commands import SHARED, load_command
 
 WEIGHTS = SHARED / "weights" / "squeezenet1_0-imagenet.pth"
 
-
 predict = load_command("predict")
 
 
@@ -41,7 +40,7 @@ def trained(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    """A folder to type in that holds photos/a.jpg, photos/x/b.png and photos/turned.jpg, which lies on its side."""
+    """Working directory with photos/a.jpg, photos/x/b.png and photos/turned.jpg, rotated by its EXIF orientation."""
     generator = np.random.default_rng(0)
     (tmp_path / "photos" / "x").mkdir(parents=True)
     for name, size in (("a.jpg", (30, 40)), ("x/b.png", (40, 33)), ("turned.jpg", (24, 48))):
@@ -55,8 +54,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """Exit status of the command with these arguments, its output and its errors."""
-
+    """Return a function that runs the command and returns exit status, output and errors."""
     return lambda *arguments: commands.type_in(monkeypatch, capsys, "accelerator=cpu", *arguments, script=predict)
 
 
@@ -120,9 +118,9 @@ def test_split_list_gives_a_submission_archive(folder, trained, run):
         assert tar.getnames() == [f"{inside}/2008_000001.png", f"{inside}/2008_000006.png"]
         tar.extractall("unpacked", filter="data")
     for name in ("2008_000001", "2008_000006"):
-        found, written = (np.array(Image.open(f"{top}/{name}.png")) for top in (f"unpacked/{inside}", "predictions"))
-        np.testing.assert_array_equal(found, written)
-        assert found.max() <= 20
+        packed, written = (np.array(Image.open(f"{top}/{name}.png")) for top in (f"unpacked/{inside}", "predictions"))
+        np.testing.assert_array_equal(packed, written)
+        assert packed.max() <= 20
     (images / "2008_000001.jpg").unlink()
     status, _, err = run(f"run={trained}", f"input={lists}/test.txt", "output=other")
     assert status == 1
@@ -133,54 +131,39 @@ def test_split_list_gives_a_submission_archive(folder, trained, run):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["input=photos"], r"error: run \(=null\) must be a run directory or a checkpoint; use run="),
-        (["run=x"], r"error: input \(=null\) must be an image, a folder, a glob or a split list; use input=photos"),
-        (["run=x", "input="], r"error: input \(=null\) must be"),
-        (["run=x", "input=photoss"], r"error: input \(=photoss\) must be .*; there is no such file"),
-        (
-            ["run=absent", "input=photos"],
-            r"error: absent must be an existing run directory or checkpoint",
-        ),
-        (["run=photos", "input=photos"], r"error: photos must be a run with a saved checkpoint, but"),
-        (["run=photos/a.jpg", "input=photos"], r"error: photos/a.jpg must be a checkpoint saved by train.py"),
-        (
-            ["run=x", "input=photos", "output=photos"],
-            r"error: output \(=photos\) must not replace the image photos/x/b",
-        ),
-        (
-            ["run=photos/a.jpg", "input=photos", "output=photos/a.jpg"],
-            r"error: output \(=photos/a.jpg\) must be a folder",
-        ),
-        (["run=x", "input=photos", "tile_size=[100,100]"], r"error: tile_size \(=\[100, 100\]\) must be two multiples"),
-        (["run=x", "input=photos", "scales=[]"], r"error: scales \(=\[\]\) must have at least one scale"),
-        (["run=x", "input=photos", "competition=comp7"], r"error: competition \(=comp7\) must be one of comp5, comp6"),
-        (["run=x", "inputs=photos"], r"error: unknown key inputs; did you mean input\?"),
+        (["run=null"], "run (=null) must be a run directory or a checkpoint"),
+        (["run=photos/a.jpg"], "photos/a.jpg must be a checkpoint saved by train.py"),
+        (["input=null"], "input (=null) must be"),
+        (["input="], "input (=null) must be"),
+        (["output=photos"], "output (=photos) must not replace the image photos/x/b"),
+        (["output=photos/a.jpg"], "output (=photos/a.jpg) must be a folder"),
+        (["competition=comp7"], "competition (=comp7) must be one of comp5, comp6"),
+        (["inputs=photos"], "unknown key inputs; did you mean input?"),
     ],
 )
-def test_invalid_input_gives_a_one_line_error(folder, run, arguments, message):
-    status, out, err = run(*arguments)
+def test_invalid_input_gives_a_one_line_error(folder, trained, run, arguments, message):
+    status, out, err = run(f"run={trained}", "input=photos", *arguments)
     assert (status, out, err.count("\n")) == (1, "", 1)
-    assert re.match(message, err), err
-    if "output=photos/a.jpg" not in arguments and "run=photos/a.jpg" not in arguments:
-        assert sorted(path.name for path in folder.iterdir()) == ["photos"]
+    assert err.startswith(f"error: {message}")
+    assert [path.name for path in folder.iterdir()] == ["photos"]
 
 
-def test_submission_requires_unique_ids_and_voc_classes(folder, run):
+def test_submission_requires_unique_ids_and_voc_classes(folder, trained, run):
     Image.new("RGB", (4, 4)).save("photos/x/a.jpg")
-    status, _, err = run("run=x", "input=photos", "voc_submission=true")
+    status, _, err = run(f"run={trained}", "input=photos", "voc_submission=true")
     assert (status, err.count("\n")) == (1, 1)
-    assert "voc_submission (=true) needs ids that differ; photos/a.jpg and photos/x/a.jpg have the same" in err
+    assert "needs ids that differ; photos/a.jpg and photos/x/a.jpg" in err
     backbone = BackboneConfig(name=BackboneName.squeezenet1_0)
     save_checkpoint(Path("pets.ckpt"), backbone=backbone, data=DataConfig(classes=["background", "cat"]))
     status, _, err = run("run=pets.ckpt", "input=photos/a.jpg", "voc_submission=true")
     assert (status, err.count("\n")) == (1, 1)
-    assert "needs a run with the 21 classes of VOC in their order; this one has 2: background, cat" in err
+    assert "needs a run with the 21 classes of VOC" in err
 
 
 @pytest.mark.realdata
-@pytest.mark.skipif(not WEIGHTS.is_file(), reason="no genuine weights beside the checkout")
+@pytest.mark.skipif(not WEIGHTS.is_file(), reason="no ImageNet weights beside the checkout")
 def test_voc_images_whole_and_tiled(folder, voc_sample, run):
-    """A network with a genuine backbone on genuine images, against the images as training and evaluation read them."""
+    """Pretrained backbone; the expected logits come from the images as training and evaluation read them."""
     tree = voc_sample / "VOCdevkit" / "VOC2012"
     name = (tree / "ImageSets" / "Segmentation" / "val.txt").read_text().split()[0]
     image = tree / "JPEGImages" / f"{name}.jpg"
@@ -200,5 +183,5 @@ def test_voc_images_whole_and_tiled(folder, voc_sample, run):
                 count[top : top + 256, left : left + 320] += 1
     for kind, logits in (("whole", whole), ("tiled", total / count)):
         mask = voc.read_mask(Path(kind, f"{name}.png"), 21)
-        assert (mask == logits.argmax(0)).float().mean() > 0.9999  # but for ties
+        assert (mask == logits.argmax(0)).float().mean() > 0.9999  # except for ties
         assert Image.open(Path(kind, f"{name}_overlay.png")).size == (width, height)

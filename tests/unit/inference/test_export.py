@@ -19,7 +19,6 @@ from fcn.config import (
     BackboneName,
     Border,
     Config,
-    ConfigError,
     DataConfig,
     ExportConfig,
     ExportFormat,
@@ -27,6 +26,7 @@ from fcn.config import (
     ModelConfig,
     ModelName,
 )
+from fcn.errors import UserError
 from fcn.inference import export
 from fcn.inference.export import Agreement
 from fcn.inference.predictor import load
@@ -254,7 +254,7 @@ def test_an_output_that_cannot_be_written(type_in, fcn8s, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run=null"], "run must name a run directory or a checkpoint; use run=outputs/<name>/<time>"),
+        (["run=null"], "run (=null) must be a run directory or a checkpoint"),
         (["run=nowhere"], "nowhere must be an existing run directory or checkpoint"),
         (["sizes=[[0,4]]"], "sizes (=[[0, 4]]) must be pairs of height and width, from 1 up: [[1,1],[375,500]]"),
         (["sizes=[]"], "sizes (=[]) must be pairs"),
@@ -274,5 +274,5 @@ def test_a_mistake_is_one_line_and_no_file(type_in, fcn32s, tmp_path, monkeypatc
 
 
 def test_wrong_keys_from_python(fcn32s):
-    with pytest.raises(ConfigError, match="run must name a run directory"):
+    with pytest.raises(UserError, match=r"run .* must be a run directory"):
         export.export(ExportConfig())

@@ -1,0 +1,33 @@
+"""Errors of a command as one line on standard error. Imports no Hydra, because some commands do without it."""
+
+import argparse
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from typing import NoReturn
+
+from fcn import errors
+
+
+class Parser(argparse.ArgumentParser):
+    """Parser that reports an invalid option in one line instead of printing its usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; --help lists the options\n")
+
+
+@contextlib.contextmanager
+def exceptions_as_error_lines(explain: Callable[[Exception], str] = errors.explain) -> Iterator[None]:
+    """Exit with one line after an exception; with HYDRA_FULL_ERROR=1 in the environment the exception is raised.
+
+    Args:
+        explain: returns the line for an exception.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None
+    except Exception as error:
+        if errors.WANTS_TRACEBACK:
+            raise
+        raise SystemExit(f"error: {explain(error)}") from None
