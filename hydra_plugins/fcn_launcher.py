@@ -13,6 +13,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from fcn import runs
 from fcn.cli import train
 from fcn.config.overrides import parse_overrides, split_override
 from fcn.execution import sweeps
@@ -64,7 +65,7 @@ def _job_return(job: Job, config: DictConfig, failure: Exception | None) -> JobR
     """Return the result of a job for the sweeper: its score, or the failure of the sweep."""
     facts: dict[str, Any] = {"overrides": job.overrides, "cfg": config, "working_dir": str(job.run_dir)}
     if job.state is Status.finished:
-        return JobReturn(**facts, status=JobStatus.COMPLETED, _return_value=sweeps.best_score(job.run_dir))
+        return JobReturn(**facts, status=JobStatus.COMPLETED, _return_value=runs.best_score(job.run_dir))
     return _FailedJob(**facts, status=JobStatus.FAILED, _return_value=failure)
 
 

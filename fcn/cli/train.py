@@ -47,7 +47,7 @@ def launch(config: Config) -> dict[str, float] | float:
         _check_is_job(config)
         config, overrides = _repeated(config, overrides)
         cluster_jobs.execute_until_finished(sweeps.make_job(run_dir, config, overrides))
-        return sweeps.best_score(run_dir)
+        return runs.best_score(run_dir)
     if not config.execute:
         return _create_only(run_dir, config, overrides)
     if config.resume is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 
@@ -20,7 +19,7 @@ def job_names(job_overrides: Sequence[Sequence[str]], *, first: int = 0) -> list
     for number, overrides in enumerate(job_overrides, start=first):
         slugs = [_slug(override) for override in overrides if override not in shared]
         names.append("_".join([str(number), *filter(None, slugs)]))
-    return [_limit_length(name) for name in names]
+    return [name[:80] for name in names]  # file names are limited to 255 bytes
 
 
 def shared_overrides(job_overrides: Sequence[Sequence[str]]) -> set[str]:
@@ -31,12 +30,4 @@ def shared_overrides(job_overrides: Sequence[Sequence[str]]) -> set[str]:
 def _slug(override: str) -> str:
     """Turn `model.init=xavier` into `init-xavier`: safe in file names, on a command line and in TensorBoard."""
     key, value = split_override(override)
-    pieces = re.split(r"[^A-Za-z0-9.+]+", f"{re.split('[./]', key)[-1]}-{value}")
-    return "-".join(piece.strip(".") for piece in pieces if piece.strip("."))
-
-
-def _limit_length(name: str, *, limit: int = 80) -> str:
-    """Shorten a name, since file names are limited to 255 bytes; a hash keeps shortened names distinct."""
-    if len(name) <= limit:
-        return name
-    return f"{name[: limit - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return re.sub(r"[^A-Za-z0-9.+]+", "-", f"{re.split('[./]', key)[-1]}-{value}").strip("-.")

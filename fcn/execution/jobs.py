@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -13,11 +14,12 @@ from pathlib import Path
 
 from fcn import runs
 from fcn.execution import processes
-from fcn.execution.failures import clear_failure, failure_reason
 from fcn.runs import Status
 from fcn.runs.stop_signals import SignalNotes
 
 POLL_SECONDS = 0.1
+FAILURE = "failure.txt"
+"""File in the run directory of a job whose latest execution failed, with the reason."""
 
 
 @dataclass(eq=False)
@@ -28,15 +30,13 @@ class Job:
         run_dir: holds the configuration; the output of the process is appended to its console.log.
         overrides: that distinguish the job, for display.
         state: `Status.queued` before the first start.
-        reason: of a failure, see `fcn.execution.failures`.
-        started: time of the latest start in seconds since the epoch; None before the first.
+        reason: of a failure.
     """
 
     run_dir: Path
     overrides: list[str] = field(default_factory=list)
     state: Status = Status.queued
     reason: str = ""
-    started: float | None = None
     _process: subprocess.Popen[bytes] | None = None
     _killed: bool = False
 
@@ -46,7 +46,7 @@ class Job:
 
     def start(self, environment: Mapping[str, str]) -> None:
         """Start the process with these environment variables in addition to those of this process."""
-        clear_failure(self.run_dir)
+        (self.run_dir / FAILURE).unlink(missing_ok=True)
         with open(self.run_dir / runs.CONSOLE, "ab") as console:
             self._process = subprocess.Popen(
                 self.command(),
@@ -56,7 +56,7 @@ class Job:
                 env={**os.environ, **environment, **processes.child_environment()},
                 start_new_session=True,  # the terminal sends Ctrl-C to this process only, which stops the jobs
             )
-        self.state, self.reason, self.started = Status.running, "", time.time()
+        self.state, self.reason = Status.running, ""
 
     def poll(self) -> bool:
         """Return whether the process has ended, and update the attributes when it has."""
@@ -64,9 +64,12 @@ class Job:
         exit_status = self._process.poll()
         if exit_status is None:
             return False
-        self.state = self._final_state(exit_status)
-        if self.state is Status.failed:
-            self.reason = failure_reason(self.run_dir, exit_status)
+        if exit_status == 0 and runs.read_status(self.run_dir) is Status.finished:
+            self.state = Status.finished
+        elif self._killed or any(exit_status in (128 + number, -number) for number in runs.STOP_SIGNALS):
+            self.state = Status.interrupted
+        else:
+            self.state, self.reason = Status.failed, _failure_reason(self.run_dir, exit_status)
         return True
 
     def stop(self) -> None:
@@ -84,11 +87,21 @@ class Job:
             send = os.killpg if number == signal.SIGKILL else os.kill
             send(self._process.pid, number)
 
-    def _final_state(self, exit_status: int) -> Status:
-        if exit_status == 0 and runs.read_status(self.run_dir) is Status.finished:
-            return Status.finished
-        stopped = self._killed or any(exit_status in (128 + number, -number) for number in runs.STOP_SIGNALS)
-        return Status.interrupted if stopped else Status.failed
+
+def record_failure(run_dir: Path, reason: str) -> None:
+    """Write the reason of a failure into the run directory, unless the disk is the reason."""
+    with contextlib.suppress(OSError):
+        runs.write_text(run_dir / FAILURE, reason + "\n")
+
+
+def _failure_reason(run_dir: Path, exit_status: int) -> str:
+    """Return the reason that a process recorded, or its exit status and the last lines of its output."""
+    if (run_dir / FAILURE).is_file():
+        return (run_dir / FAILURE).read_text(encoding="utf-8").strip()
+    end = f"killed by {signal.Signals(-exit_status).name}" if exit_status < 0 else f"exit status {exit_status}"
+    output = (run_dir / runs.CONSOLE).read_text(encoding="utf-8", errors="replace")
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    return "\n".join([end, *lines[-3:]])
 
 
 def run_jobs(jobs: Iterable[Job], slots: Sequence[Mapping[str, str]], *, watch: Callable[[Job], None]) -> int:

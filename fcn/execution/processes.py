@@ -18,7 +18,6 @@ from typing import Any
 
 from fcn import errors, runs
 from fcn.config import Config, flatten, to_container
-from fcn.errors import UserError
 from fcn.execution.device_slots import count_processes, threads_per_process
 from fcn.runs import rerun
 
@@ -32,16 +31,12 @@ PARENT = "FCN_PARENT"
 """Environment variable with the process id of the process that started this one."""
 
 
-class RankFailed(UserError):
-    """A rank of a run failed: its number and the root cause."""
-
-
 def execute(run_dir: Path) -> dict[str, float]:
     """Execute a run directory in as many processes as it is configured for; return the final metrics.
 
     Raises:
         ConfigError: if the configuration cannot be executed here, or another process executes the run.
-        RankFailed: if one of several processes failed.
+        RunFailure: if one of several processes failed.
         RunDiffers: if the run repeats another one with a different result.
         SystemExit: with 128 + signal, after one of `runs.STOP_SIGNALS`.
         Exception: any exception of `fcn.training.train.train`.
@@ -69,7 +64,7 @@ def _execute_with_agent(run_dir: Path, num_processes: int, config: Config) -> No
     from fcn.execution import rendezvous
 
     for name in ("agent.server.api", "multiprocessing.api"):
-        # Several lines about a failed rank, which RankFailed reports in one.
+        # Several lines about a failed rank, which is reported in one below.
         logging.getLogger(f"torch.distributed.elastic.{name}").setLevel(logging.CRITICAL)
     optional: dict[str, Any] = {}
     if "shutdown_timeout" in LaunchConfig.__dataclass_fields__:  # since torch 2.12
@@ -98,7 +93,7 @@ def _execute_with_agent(run_dir: Path, num_processes: int, config: Config) -> No
             raise SystemExit(failure.exitcode) from None  # a signal to the ranks only; they have saved the run
         # Rank 0 may have been ended while it waited for the failed rank, and have recorded an interruption.
         runs.set_status(run_dir, runs.Status.failed)
-        raise RankFailed(_root_cause(error, run_dir, flatten(to_container(config)))) from None
+        raise errors.RunFailure(_root_cause(error, run_dir, flatten(to_container(config)))) from None
     except SignalException as error:
         # After an ordinary exception Hydra would continue with the next job of a sweep.
         raise SystemExit(128 + error.sigval) from None
@@ -110,12 +105,12 @@ def _root_cause(error: Any, run_dir: Path, values: Mapping[str, Any]) -> str:
     for message in messages.values():
         if message.startswith(STALLED):
             return message.removeprefix(STALLED)
-    # A rank that waited for the failed one may itself fail within the same second.
-    order = {
-        rank: (bool(errors.LOST_CONNECTION.search(messages[rank])), error.failures[rank].timestamp, rank)
-        for rank in messages
-    }
-    rank = min(order, key=lambda rank: order[rank])
+
+    def order(rank: int) -> tuple[bool, int, int]:
+        # A rank that waited for the failed one may itself fail within the same second.
+        return bool(errors.LOST_CONNECTION.search(messages[rank])), error.failures[rank].timestamp, rank
+
+    rank = min(messages, key=order)
     failure = error.failures[rank]
     if failure.exitcode < 0 and not os.path.isfile(failure.error_file):
         return f"rank {rank} {errors.describe_signal(-failure.exitcode, values)}; then continue with resume={run_dir}"

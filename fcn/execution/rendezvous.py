@@ -14,7 +14,6 @@ from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined
 from torch.distributed.elastic.rendezvous import (
     RendezvousHandler,
     RendezvousInfo,
-    RendezvousParameters,
     RendezvousStoreInfo,
     rendezvous_handler_registry,
 )
@@ -78,8 +77,4 @@ def loopback_interfaces() -> dict[str, str]:
     return {name: loopback for name in INTERFACES if loopback and name not in os.environ}
 
 
-def _create(parameters: RendezvousParameters) -> LoopbackRendezvous:
-    return LoopbackRendezvous(parameters.run_id)
-
-
-rendezvous_handler_registry.register(BACKEND, _create)
+rendezvous_handler_registry.register(BACKEND, lambda parameters: LoopbackRendezvous(parameters.run_id))

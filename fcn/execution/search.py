@@ -98,7 +98,7 @@ class Search:
             watch: called with a job that needs no execution: its run is finished, or its configuration is invalid.
         """
         while True:
-            with self._lock():
+            with runs.locked(self.plan.folder):  # while this process decides which trial it executes
                 abandoned = next(filter(self._is_abandoned, list_trials(self.study, TrialState.RUNNING)), None)
                 if abandoned is None and len(list_trials(self.study)) >= self.plan.trials:
                     return
@@ -115,12 +115,8 @@ class Search:
             return
         self._report_scores(job, owned)
         if job.state is not Status.running:
-            with self._lock():  # otherwise another process could take the trial for an abandoned one
+            with runs.locked(self.plan.folder):  # otherwise another process could take the trial for an abandoned one
                 self._report_end(job, owned)
-
-    def _lock(self) -> contextlib.AbstractContextManager[None]:
-        """Lock the search while this process decides which trial it executes."""
-        return runs.locked(self.plan.folder)
 
     def _is_abandoned(self, trial: FrozenTrial) -> bool:
         name = trial.user_attrs.get(RUN)
@@ -187,7 +183,7 @@ class Search:
 
     def _report_end(self, job: Job, owned: _OwnedTrial) -> None:
         """Report how a job has ended and release its lock. The trial of an interrupted job stays RUNNING."""
-        score = sweeps.best_score(job.run_dir)
+        score = runs.best_score(job.run_dir)
         if job.state is Status.finished and math.isnan(score):
             job.state, job.reason = Status.failed, "the run has no validation mean IoU"
         if job.state is Status.finished:

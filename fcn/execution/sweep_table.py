@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import sys
-import time
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -30,32 +30,6 @@ PRIORITY = (Status.running, Status.failed, Status.interrupted, Status.queued, St
 """States in the order in which their jobs are displayed when a terminal has too few lines for all jobs."""
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Progress of a run.
-
-    Attributes:
-        epochs: number of completed epochs.
-        best: best val mIoU; None before the first validation.
-        seconds: wall-clock time of all executions; 0 before the first epoch has been completed.
-        updated: end of the latest epoch, in seconds since the epoch of clocks.
-    """
-
-    epochs: int = 0
-    best: float | None = None
-    seconds: float = 0.0
-    updated: float = 0.0
-
-
-def read_progress(run_dir: Path) -> Progress:
-    """Read the progress of a run from the files in its directory."""
-    rows, summary = runs.read_metrics(run_dir), runs.read_summary(run_dir)
-    best = summary.get("best", {}).get("val/mean_iou")
-    if not rows or "seconds" not in summary:
-        return Progress(best=best)
-    return Progress(int(rows[-1]["epoch"]) + 1, best, summary["seconds"], (run_dir / runs.METRICS).stat().st_mtime)
-
-
 class SweepTable:
     """Context manager that displays jobs.
 
@@ -70,7 +44,6 @@ class SweepTable:
         self.folder = folder
         self.jobs = jobs
         self.headline = headline
-        self._num_epochs: dict[Job, int] = {}
         self._reported: dict[Job, Status] = {}
         self._shared = shared
         self._console = Console()
@@ -93,8 +66,9 @@ class SweepTable:
         if job.state is Status.failed:
             print(f"failed: {job.run_dir.name}: {job.reason}", file=sys.stderr)
         elif not self._console.is_terminal:
-            best = read_progress(job.run_dir).best if job.state in (Status.finished, Status.pruned) else None
-            score = "" if best is None else f", best val mIoU {best:.3f}"
+            best = runs.best_score(job.run_dir)
+            has_score = job.state in (Status.finished, Status.pruned) and not math.isnan(best)
+            score = f", best val mIoU {best:.3f}" if has_score else ""
             self._print(f"{job.state.value:<11} {job.run_dir.name}{score}")
 
     def table(self) -> Table:
@@ -115,29 +89,26 @@ class SweepTable:
         return table
 
     def _row(self, job: Job) -> list[Text]:
-        progress = read_progress(job.run_dir)
-        if job not in self._num_epochs:
-            self._num_epochs[job] = runs.load_config(job.run_dir).epochs
-        num_epochs = self._num_epochs[job]
+        rows, best = runs.read_metrics(job.run_dir), runs.best_score(job.run_dir)
+        num_epochs, epochs = _count_epochs(job.run_dir), int(rows[-1]["epoch"]) + 1 if rows else 0
+        time_left = "-"
+        if job.state is Status.running and epochs:
+            seconds = runs.read_summary(job.run_dir).get("seconds", 0.0) / epochs * (num_epochs - epochs)
+            time_left = str(timedelta(seconds=round(seconds)))
         return [
             Text(job.run_dir.name.partition("_")[0]),
             Text(" ".join(override for override in job.overrides if override not in self._shared)),
             Text(job.state.value, COLORS[job.state]),
-            Text(f"{progress.epochs}/{num_epochs}"),
-            Text("-" if progress.best is None else f"{progress.best:.3f}"),
-            Text(_time_text(job, progress, num_epochs)),
+            Text(f"{epochs}/{num_epochs}"),
+            Text("-" if math.isnan(best) else f"{best:.3f}"),
+            Text(time_left),
         ]
 
     def _print(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _time_text(job: Job, progress: Progress, num_epochs: int) -> str:
-    """Return the time left of a running job, estimated from its epochs so far, or the time that a run has taken."""
-    if not progress.seconds:
-        return "-"
-    if job.state is not Status.running:
-        return f"took {timedelta(seconds=round(progress.seconds))}"
-    seconds_left = progress.seconds / progress.epochs * (num_epochs - progress.epochs)
-    since_update = time.time() - max(progress.updated, job.started or 0.0)
-    return str(timedelta(seconds=round(max(0.0, seconds_left - since_update))))
+@functools.cache
+def _count_epochs(run_dir: Path) -> int:
+    """Return the number of epochs of a run; its configuration takes too long to read for every refresh."""
+    return runs.load_config(run_dir).epochs

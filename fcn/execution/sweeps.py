@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,15 +75,15 @@ class Sweep:
         Raises:
             ConfigError: before any directory is created, if one of them has another configuration.
         """
-        by_content = {_content(runs.load_config(job.run_dir)): job for job in self.jobs}
+        existing = {job: runs.load_config(job.run_dir) for job in self.jobs}
         new: dict[Job, Config] = {}
         jobs = []
         for name, config, overrides in requested:
-            content = _content(config)
-            if content not in by_content:
-                by_content[content] = job = Job(self.folder / name, list(overrides))
+            job = next((job for job, other in {**existing, **new}.items() if other == config), None)
+            if job is None:
+                job = Job(self.folder / name, list(overrides))
                 new[job] = config
-            jobs.append(by_content[content])
+            jobs.append(job)
         for job, config in new.items():
             _check_same_config(job.run_dir, config, remedy=REMEDY)
         for job, config in new.items():
@@ -130,12 +129,6 @@ def _load_job(run_dir: Path) -> Job:
     return Job(run_dir, runs.load_overrides(run_dir), Status.finished if finished else Status.queued)
 
 
-def best_score(run_dir: Path) -> float:
-    """Return the best val mIoU of a run, the objective of sweepers and searches; NaN without any validation."""
-    best = runs.read_summary(run_dir).get("best", {}).get("val/mean_iou")
-    return math.nan if best is None else float(best)
-
-
 def sweep_failure(jobs: Sequence[Job]) -> SweepFailed | None:
     """Return the exception for unfinished jobs; None if all are finished."""
     unfinished = [job for job in jobs if job.state is not Status.finished]
@@ -167,7 +160,7 @@ def resume_sweep(folder: Path, *, num_slots: int | None = None) -> dict[str, flo
         sweep.execute(sweep.jobs, build_slots(unfinished, number=num_slots))
     if error := sweep_failure(sweep.jobs):
         raise error
-    return {job.run_dir.name: best_score(job.run_dir) for job in sweep.jobs}
+    return {job.run_dir.name: runs.best_score(job.run_dir) for job in sweep.jobs}
 
 
 def sweep_lock(folder: Path) -> contextlib.AbstractContextManager[None]:
@@ -201,11 +194,6 @@ def _check_same_config(run_dir: Path, config: Config, *, remedy: str) -> None:
         raise ConfigError(
             f"{run_dir} contains a run with other values of {', '.join(keys[:4])}; {remedy}, or the same values"
         )
-
-
-def _content(config: Config) -> str:
-    """Return a text that is equal for equal configurations."""
-    return json.dumps(configuration.to_container(config), sort_keys=True)
 
 
 def at_a_time(slots: Sequence[object]) -> str:

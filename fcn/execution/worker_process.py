@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fcn import errors, runs
 from fcn.execution import processes
-from fcn.execution.failures import record_failure
+from fcn.execution.jobs import record_failure
 
 
 def main() -> None:

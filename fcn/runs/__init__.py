@@ -24,11 +24,21 @@ from fcn.runs.run_directory import (
     load_overrides,
 )
 from fcn.runs.stop_signals import STOP_SIGNALS
-from fcn.runs.summary import SUMMARY, Status, final_metrics, read_status, read_summary, set_status, write_summary
+from fcn.runs.summary import (
+    SUMMARY,
+    Status,
+    best_score,
+    final_metrics,
+    read_status,
+    read_summary,
+    set_status,
+    write_summary,
+)
 
 __all__ = [
-    "BEST", "CONFIG", "CONFUSIONS", "CONSOLE", "CURVES", "EVALUATION", "LAST", "LOCK", "LOG", "METRICS", "OVERRIDES",
-    "PREVIOUS", "SAMPLES", "SCORES", "STOP_SIGNALS", "SUMMARY", "Status", "change", "checkpoint_of", "copy_file",
-    "create", "final_metrics", "is_rank_zero", "load_config", "load_overrides", "locked", "read_metrics", "read_status",
-    "read_summary", "set_status", "write_metrics", "write_summary", "write_text",
+    "BEST", "CONFIG", "CONFUSIONS", "CONSOLE", "CURVES", "EVALUATION", "LAST", "LOCK", "LOG", "METRICS",
+    "OVERRIDES", "PREVIOUS", "SAMPLES", "SCORES", "STOP_SIGNALS", "SUMMARY", "Status", "best_score", "change",
+    "checkpoint_of", "copy_file", "create", "final_metrics", "is_rank_zero", "load_config", "load_overrides",
+    "locked", "read_metrics", "read_status", "read_summary", "set_status", "write_metrics", "write_summary",
+    "write_text",
 ]  # fmt: skip

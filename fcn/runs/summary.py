@@ -65,7 +65,7 @@ class Summary(Execution, total=False):
         images_per_second: training images of all processes per second, without validation.
         seconds: wall-clock time of all executions.
         overrides: as given on the command line.
-        history: earlier executions, oldest first, with `started` and the fields that differ from the latest execution.
+        history: earlier executions, oldest first.
     """
 
     status: str
@@ -74,7 +74,7 @@ class Summary(Execution, total=False):
     images_per_second: float
     seconds: float
     overrides: list[str]
-    history: list[dict[str, Any]]
+    history: list[Execution]
 
 
 def read_summary(run_dir: Path) -> Summary:
@@ -111,6 +111,12 @@ def set_status(run_dir: Path, status: Status) -> None:
     """Change the status in summary.json, if the file exists."""
     if summary := read_summary(run_dir):
         write_summary(run_dir, {**summary, "status": status})
+
+
+def best_score(run_dir: Path) -> float:
+    """Return the best val mIoU of a run, the objective of sweepers and searches; NaN without any validation."""
+    best = read_summary(run_dir).get("best", {}).get("val/mean_iou")
+    return math.nan if best is None else float(best)
 
 
 def final_metrics(run_dir: Path) -> dict[str, float]:

@@ -191,10 +191,7 @@ class Recording(pl.Callback):
             "world_size": trainer.world_size,
             "overrides": runs.load_overrides(self.run_dir),
             **self._execution,
-            "history": [
-                {key: value for key, value in each.items() if key == "started" or value != self._execution.get(key)}
-                for each in self._history
-            ],
+            "history": self._history,
         }
         runs.write_summary(self.run_dir, summary)
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import pytest
 
 from fcn import runs
-from fcn.execution.failures import record_failure
-from fcn.execution.jobs import Job, run_jobs
+from fcn.execution.jobs import Job, record_failure, run_jobs
 from fcn.runs import Status
 
 FINISH = "import json, sys; json.dump({'status': 'finished', 'metrics': {}}, open(sys.argv[1] + '/summary.json', 'w'))"

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from fcn import runs
 from fcn.config import Config, ConfigError
 from fcn.execution.jobs import Job
-from fcn.execution.sweeps import SWEEP, Sweep, SweepFailed, best_score, resume_sweep, sweep_failure
+from fcn.execution.sweeps import SWEEP, Sweep, SweepFailed, resume_sweep, sweep_failure
 from fcn.runs import Status
 from hydra_plugins import fcn_launcher
 from tests.commands import ROOT
@@ -110,9 +110,9 @@ def test_finished_jobs_are_not_executed_again(sweep, tmp_path, capsys):
 
 
 def test_score_is_the_best_val_mean_iou(tmp_path):
-    assert math.isnan(best_score(tmp_path))
+    assert math.isnan(runs.best_score(tmp_path))
     finish(tmp_path, 0.5)
-    assert best_score(tmp_path) == 0.5
+    assert runs.best_score(tmp_path) == 0.5
 
 
 def test_sweeper_gets_the_score_or_the_failure(sweep):
