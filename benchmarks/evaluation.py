@@ -12,7 +12,8 @@ from torchvision.transforms.v2 import functional as F
 from benchmarks.results import Goal, Result
 from benchmarks.settings import Settings, make_tree
 from benchmarks.timing import compare_in_turns, default_torch_settings, seconds_once
-from fcn.config import Accelerator, InferenceConfig
+from fcn.config import InferenceConfig
+from fcn.config.choices import Accelerator
 from fcn.evaluation.evaluator import evaluate, evaluation_images
 from fcn.inference.predictor import Predictor
 from fcn.models.network import IMAGENET_MEAN, IMAGENET_STD

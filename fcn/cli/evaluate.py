@@ -25,8 +25,7 @@ from rich.table import Table
 from fcn import errors, runs
 from fcn.cli.hydra_entry import run_command
 from fcn.comparison.run_records import find_runs
-from fcn.config import ConfigError
-from fcn.config.schema import EvaluateConfig
+from fcn.config import ConfigError, EvaluateConfig
 
 if TYPE_CHECKING:  # these import torch, which --help and completion do not need
     from fcn.evaluation.evaluation_plan import EvaluationPlan

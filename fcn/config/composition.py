@@ -11,7 +11,8 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from fcn.config import Config, ConfigError, ModelName, validate_run
+from fcn.config import Config, ConfigError, validate_run
+from fcn.config.choices import ModelName
 from fcn.config.messages import explain_composition
 
 _PACKAGE = Path(__file__).resolve().parents[1]

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fcn.config import ConfigError, DataConfig, DatasetName
+from fcn.config import ConfigError, DataConfig
+from fcn.config.choices import DatasetName
 from fcn.data import cache, download, shapes, voc
 from fcn.data.datasets import WholeImages
 from fcn.data.voc import DataError

@@ -23,7 +23,8 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, default_collate
 
-from fcn.config import Config, ConfigError, Protocol
+from fcn.config import Config, ConfigError
+from fcn.config.choices import Protocol
 from fcn.data import cache, voc
 from fcn.data.datasets import GPU_BATCH_SIZE, Crops, Sample, WholeImages, collate
 from fcn.data.device_crops import DeviceCrops, DrawnChanges

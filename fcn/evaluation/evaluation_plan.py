@@ -11,9 +11,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from fcn import runs
-from fcn.config import ConfigError, DataConfig, InferenceConfig, to_container, validate
+from fcn.config import ConfigError, DataConfig, EvaluateConfig, InferenceConfig, to_container, validate
 from fcn.config.overrides import values_by_key
-from fcn.config.schema import EvaluateConfig
 from fcn.data.datasets import GPU_BATCH_SIZE, WholeImages
 from fcn.evaluation.evaluator import Evaluation, evaluate, evaluation_images
 from fcn.inference.predictor import Predictor, load

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from fcn.config import Accelerator, Config, ConfigError, check_batch_size
+from fcn.config import Config, ConfigError, check_batch_size
+from fcn.config.choices import Accelerator
 
 
 def count_processes(config: Config, *, num_gpus: int | None = None) -> int:

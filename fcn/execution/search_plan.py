@@ -12,7 +12,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from fcn.config import Choice, Config, ConfigError, flatten, setting, to_container
+from fcn.config import Config, ConfigError, flatten, setting, to_container
+from fcn.config.choices import Choice
 from fcn.config.overrides import dotted_key, split_override, values_by_key
 from fcn.execution.device_slots import build_slots
 from fcn.execution.search_space import Entry, check_composition, parse_space

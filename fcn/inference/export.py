@@ -21,7 +21,8 @@ from torch.fx.experimental import _config as tracing
 from torchvision.models.convnext import LayerNorm2d
 from torchvision.ops.misc import Permute
 
-from fcn.config import Algorithm, ConfigError, ExportConfig, ExportFormat, ImageType
+from fcn.config import ConfigError, ExportConfig
+from fcn.config.choices import Algorithm, ExportFormat, ImageType
 from fcn.errors import UserError
 from fcn.inference.predictor import load_network
 from fcn.models.network import SegmentationNetwork

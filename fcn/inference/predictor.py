@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from fcn import config as configuration
-from fcn.config import ConfigError, Inference, InferenceConfig, PublishedWeights, check_inference
+from fcn.config import ConfigError, InferenceConfig, check_inference
+from fcn.config.choices import Inference, PublishedWeights
 from fcn.data.voc import to_rgb
 from fcn.inference.tiling import tiled_logits
 from fcn.models.device import choose_device

@@ -3,7 +3,7 @@
 `BACKBONES` says for each backbone where its maps end and where their cells lie: cell i of a map is centred at pixel
 stride * i + offset. The heads place their upsampling by that, so that any backbone serves any head.
 
-A new backbone is a member of `fcn.config.BackboneName`, an entry of `BACKBONES` and a file in conf/backbone.
+A new backbone is a member of `fcn.config.choices.BackboneName`, an entry of `BACKBONES` and a file in conf/backbone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import torch.nn.functional as F
 import torchvision.models as tv
 from torch import Tensor, nn
 
-from fcn.config import BackboneConfig, BackboneName, ConfigError
+from fcn.config import BackboneConfig, ConfigError
+from fcn.config.choices import BackboneName
 from fcn.models.upsampling import Grid
 from fcn.models.weights import copy_weights, fetch, read_state_dict
 

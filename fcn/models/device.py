@@ -6,7 +6,8 @@ import os
 
 import torch
 
-from fcn.config import Accelerator, ConfigError
+from fcn.config import ConfigError
+from fcn.config.choices import Accelerator
 from fcn.runs.provenance import processor
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
-from fcn.config import Alignment, ModelConfig, ModelName, ScoreInit
+from fcn.config import ModelConfig
+from fcn.config.choices import Alignment, ModelName, ScoreInit
 from fcn.models.backbones import Backbone
 from fcn.models.upsampling import PIXELS, Grid, Upsampling
 

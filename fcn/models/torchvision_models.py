@@ -8,7 +8,8 @@ import torchvision.models.segmentation as tv
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
-from fcn.config import VOC_CLASSES, BackboneConfig, ConfigError, ModelConfig, ModelName, PublishedWeights
+from fcn.config import VOC_CLASSES, BackboneConfig, ConfigError, ModelConfig
+from fcn.config.choices import ModelName, PublishedWeights
 from fcn.models.backbones import BACKBONES, load_backbone_weights
 from fcn.models.weights import copy_weights, fetch
 

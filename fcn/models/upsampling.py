@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fcn.config import Algorithm, Border, Init, ModelConfig
+from fcn.config import ModelConfig
+from fcn.config.choices import Algorithm, Border, Init
 from fcn.models.subpixel import Geometry, subpixel
 
 LARGE_FACTOR = 8

@@ -13,6 +13,7 @@ from fcn import config as configuration
 from fcn import runs
 from fcn.config import Config, ConfigError
 from fcn.config.overrides import split_override, without_keys
+from fcn.config.resumable_keys import changed_keys
 from fcn.errors import UserError
 from fcn.runs.resume import merge_overrides
 
@@ -125,7 +126,7 @@ def compare_with_copy(run: Path, copy: Path) -> dict[str, Any]:
         "weights": {"compared": len(names), "differing": weights},
         "metrics": {"compared": len(both), "differing": metrics},
         "first": _first_difference(runs.read_metrics(run), runs.read_metrics(copy)),
-        "causes": configuration.changed_keys(*origins),
+        "causes": changed_keys(*origins),
     }
 
 

@@ -10,8 +10,9 @@ from omegaconf import OmegaConf
 
 from fcn import config as configuration
 from fcn import runs
-from fcn.config import Config, ConfigError, changed_keys, check_resumable, flatten, to_container
+from fcn.config import Config, ConfigError, flatten, to_container
 from fcn.config.overrides import split_override, without_keys
+from fcn.config.resumable_keys import changed_keys, check_resumable
 
 
 def apply_overrides(run_dir: Path, composed: Config, overrides: Sequence[str]) -> None:

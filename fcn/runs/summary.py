@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
-from fcn.config import Choice, ConfigError
+from fcn.config import ConfigError
+from fcn.config.choices import Choice
 from fcn.runs.atomic_files import write_text
 
 SUMMARY = "summary.json"

@@ -13,7 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fcn.config import Algorithm, Config, ConfigError, Precision
+from fcn.config import Config, ConfigError
+from fcn.config.choices import Algorithm, Precision
 from fcn.models.network import memory_layout
 from fcn.models.upsampling import Upsampling
 

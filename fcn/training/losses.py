@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcn.config import IGNORE_INDEX, Reduction
+from fcn.config import IGNORE_INDEX
+from fcn.config.choices import Reduction
 
 
 def cross_entropy(logits: Tensor, target: Tensor, reduction: Reduction) -> tuple[Tensor, Tensor]:

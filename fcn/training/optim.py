@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import SGD, AdamW, Optimizer
 
-from fcn.config import OptimConfig, OptimName
+from fcn.config import OptimConfig
+from fcn.config.choices import OptimName
 
 KINDS = ("", "/no_decay", "/bias")
 NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 
-from fcn.config import Config, DatasetName, PublishedWeights, Reduction
+from fcn.config import Config
+from fcn.config.choices import DatasetName, PublishedWeights, Reduction
 from fcn.data.module import VOCDataModule
 from fcn.models.device import device_name
 from fcn.training.compute import describe

@@ -8,7 +8,8 @@ from functools import partial
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from fcn.config import ConfigError, ScheduleConfig, ScheduleName
+from fcn.config import ConfigError, ScheduleConfig
+from fcn.config.choices import ScheduleName
 
 
 def schedule_factor(step: int, *, config: ScheduleConfig, total_steps: int) -> float:

@@ -18,7 +18,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from fcn import config as configuration
-from fcn.config import IGNORE_INDEX, Config, ConfigError, Protocol, Reduction
+from fcn.config import IGNORE_INDEX, Config, ConfigError
+from fcn.config.choices import Protocol, Reduction
+from fcn.config.resumable_keys import changed_keys, check_resumable
 from fcn.errors import UserError
 from fcn.evaluation.metrics import SegmentationMetrics, predicted_classes, segmentation_scores
 from fcn.evaluation.scores import class_counts
@@ -221,10 +223,10 @@ class SegmentationTask(pl.LightningModule):
     def _check_changes(self, before: dict[str, Any], *, num_processes: int) -> None:
         """Check what has changed since the checkpoint, also by hand in config.yaml, and log it."""
         flat = (configuration.flatten(each) for each in (before, configuration.to_container(self.config)))
-        changes = configuration.changed_keys(*flat)
+        changes = changed_keys(*flat)
         if num_processes != self.trainer.world_size:  # whatever trainer.devices is
             changes["trainer.devices"] = [num_processes, self.trainer.world_size]
-        configuration.check_resumable(changes, allowed=self.config.allow, run="this run")
+        check_resumable(changes, allowed=self.config.allow, run="this run")
         for key, (old, new) in changes.items():
             log.info("changed  %s is %s instead of %s from here on", key, new, old)
 

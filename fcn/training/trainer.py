@@ -11,7 +11,8 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 
-from fcn.config import Config, ConfigError, Precision, check_batch_size
+from fcn.config import Config, ConfigError, check_batch_size
+from fcn.config.choices import Precision
 from fcn.models.device import choose_device
 from fcn.training.checkpointing import AtomicCheckpointIO
 from fcn.training.compute import chosen_precision

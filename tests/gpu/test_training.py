@@ -8,7 +8,7 @@ import torch
 
 import fcn
 from fcn import runs
-from fcn.config import Algorithm
+from fcn.config.choices import Algorithm
 from fcn.config.composition import compose
 from fcn.data.module import VOCDataModule
 from fcn.training.monitors import upsampling_layers

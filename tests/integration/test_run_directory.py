@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import fcn
 from fcn import config as configuration
 from fcn import runs
+from fcn.config.choices import Init
 from fcn.data.shapes import CLASSES
 from fcn.training.task import SegmentationTask
 from tests.commands import TINY
@@ -79,7 +80,7 @@ def test_run_directory_has_all_files(tiny):
 
 def test_config_is_resolved(tiny):
     config = configuration.read_config(tiny[0] / "config.yaml")
-    assert (config.name, config.model.init, config.batch_size) == ("tiny", configuration.Init.xavier, 8)
+    assert (config.name, config.model.init, config.batch_size) == ("tiny", Init.xavier, 8)
     assert "model.init=xavier" in (tiny[0] / ".hydra/overrides.yaml").read_text()
 
 

@@ -16,6 +16,7 @@ import pytest
 import fcn
 from fcn import config as configuration
 from fcn import runs
+from fcn.config.choices import Init
 from fcn.training.tensorboard import LAYOUT
 from tests.commands import TINY, type_in, wait_for, workers_of
 from tests.voc_tree import shapes_as_voc, truncate, write_list
@@ -43,7 +44,7 @@ def test_jobs_are_run_directories_named_by_their_varied_overrides(sweep, module_
     assert [path.name for path in (module_command.folder / "outputs").iterdir()] == ["sweep"]
     for name, (init, lr) in JOBS.items():
         config = configuration.read_config(sweep / name / "config.yaml")
-        assert (config.model.init, config.lr) == (configuration.Init(init), lr)
+        assert (config.model.init, config.lr) == (Init(init), lr)
         summary = json.loads((sweep / name / "summary.json").read_text())
         assert summary["status"] == "finished"
         assert {f"model.init={init}", f"lr={lr}"} <= set(summary["overrides"])

@@ -7,7 +7,8 @@ from benchmarks.evaluation import evaluate_plainly
 from benchmarks.settings import make_tree
 from benchmarks.training_loops import BareLoop, D2LLoop, random_batch
 from benchmarks.upsampling import upsample_subpixel, upsample_transposed
-from fcn.config import Accelerator, InferenceConfig
+from fcn.config import InferenceConfig
+from fcn.config.choices import Accelerator
 from fcn.config.composition import compose
 from fcn.data import shapes
 from fcn.evaluation.evaluator import evaluate, evaluation_images

@@ -15,7 +15,8 @@ from PIL import Image
 import fcn
 from fcn import config as configuration
 from fcn import runs
-from fcn.config import BackboneConfig, BackboneName, Config, DataConfig, DatasetName, InferenceConfig, ShapesConfig
+from fcn.config import BackboneConfig, Config, DataConfig, InferenceConfig, ShapesConfig
+from fcn.config.choices import BackboneName, DatasetName
 from fcn.data.shapes import CLASSES as SHAPES
 from fcn.evaluation import evaluation_files
 from fcn.inference.predictor import load

@@ -11,7 +11,8 @@ from PIL import Image
 
 import fcn
 from fcn import config as configuration
-from fcn.config import BackboneConfig, BackboneName, Config, DataConfig, Inference, InferenceConfig
+from fcn.config import BackboneConfig, Config, DataConfig, InferenceConfig
+from fcn.config.choices import BackboneName, Inference
 from fcn.data import voc
 from fcn.models.network import SegmentationNetwork
 from tests import commands

@@ -9,7 +9,8 @@ from omegaconf import OmegaConf
 
 import fcn
 from fcn import config as configuration
-from fcn.config import Choice, Config, ConfigError, flatten, schema_fields, to_container, validate_run
+from fcn.config import Config, ConfigError, flatten, schema_fields, to_container, validate_run
+from fcn.config.choices import Choice
 
 FIELDS = schema_fields(Config)
 TEXTS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from fcn.config import (
+from fcn.config import ConfigError
+from fcn.config.choices import (
     BackboneName,
-    ConfigError,
     DatasetName,
     Init,
     ModelName,

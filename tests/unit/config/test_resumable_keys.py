@@ -2,7 +2,8 @@
 
 import pytest
 
-from fcn.config import ConfigError, changed_keys, check_resumable
+from fcn.config import ConfigError
+from fcn.config.resumable_keys import changed_keys, check_resumable
 
 
 def test_changed_keys_leave_out_neutral_and_unknown_keys():

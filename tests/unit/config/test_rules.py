@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 
 from fcn import config as configuration
 from fcn.config import Config, ConfigError, InferenceConfig, schema_fields
+from fcn.config.choices import Init
 
 
 def composed(**overrides: object):
@@ -24,7 +25,7 @@ def test_defaults_are_valid():
 
 def test_values_are_typed():
     config = configuration.validate_run(composed(model__init="xavier", lr="1e-2", data__crop_size=[64, 96]))
-    assert config.model.init is configuration.Init.xavier
+    assert config.model.init is Init.xavier
     assert config.lr == 0.01
     assert config.data.crop_size == [64, 96]
 

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fcn.config import AugmentationConfig, DataConfig, DatasetName
+from fcn.config import AugmentationConfig, DataConfig
+from fcn.config.choices import DatasetName
 from fcn.data import cache, shapes, voc
 from fcn.data.datasets import Crops, WholeImages
 from fcn.data.transforms import TrainTransform

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fcn import config as configuration
-from fcn.config import AugmentationConfig, Config, ConfigError, DataConfig, Protocol, ShapesConfig
+from fcn.config import AugmentationConfig, Config, ConfigError, DataConfig, ShapesConfig
+from fcn.config.choices import Protocol
 from fcn.data import shapes
 from fcn.data.cache import DecodedImages
 from fcn.data.datasets import Crops, WholeImages

@@ -18,7 +18,8 @@ from torchmetrics.classification import (
     MulticlassJaccardIndex,
 )
 
-from fcn.config import IGNORE_INDEX, Reduction
+from fcn.config import IGNORE_INDEX
+from fcn.config.choices import Reduction
 from fcn.evaluation.metrics import (
     SegmentationMetrics,
     _count_in_lanes,

@@ -13,7 +13,8 @@ import pytest
 from optuna.trial import TrialState
 
 from fcn import runs
-from fcn.config import Config, ConfigError, Init, ModelConfig
+from fcn.config import Config, ConfigError, ModelConfig
+from fcn.config.choices import Init
 from fcn.config.overrides import values_by_key
 from fcn.execution.jobs import Job
 from fcn.execution.optuna_study import parameter_importances

@@ -13,19 +13,8 @@ import pytest
 import torch
 
 from fcn import config as configuration
-from fcn.config import (
-    Alignment,
-    BackboneConfig,
-    BackboneName,
-    Border,
-    Config,
-    DataConfig,
-    ExportConfig,
-    ExportFormat,
-    ImageType,
-    ModelConfig,
-    ModelName,
-)
+from fcn.config import BackboneConfig, Config, DataConfig, ExportConfig, ModelConfig
+from fcn.config.choices import Alignment, BackboneName, Border, ExportFormat, ImageType, ModelName
 from fcn.errors import UserError
 from fcn.inference import export
 from fcn.inference.export import Agreement

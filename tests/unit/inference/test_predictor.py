@@ -14,16 +14,8 @@ from PIL import Image
 from torch.nn import functional as F
 
 from fcn import config as configuration
-from fcn.config import (
-    Accelerator,
-    BackboneConfig,
-    BackboneName,
-    Config,
-    ConfigError,
-    DataConfig,
-    Inference,
-    InferenceConfig,
-)
+from fcn.config import BackboneConfig, Config, ConfigError, DataConfig, InferenceConfig
+from fcn.config.choices import Accelerator, BackboneName, Inference
 from fcn.data import shapes
 from fcn.inference.predictor import Predictor, load, load_network, predict_logits
 from fcn.inference.tiling import tiles

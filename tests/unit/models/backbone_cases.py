@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from torchvision.models.convnext import CNBlock
 from torchvision.ops import SqueezeExcitation
 
-from fcn.config import Alignment, BackboneConfig, BackboneName, Init, ModelName
+from fcn.config import BackboneConfig
+from fcn.config.choices import Alignment, BackboneName, Init, ModelName
 from fcn.models.backbones import Backbone, build_backbone
 from fcn.models.upsampling import Grid
 

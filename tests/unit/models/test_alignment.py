@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fcn.config import Alignment, BackboneName, Border, ModelConfig, ModelName
+from fcn.config import ModelConfig
+from fcn.config.choices import Alignment, BackboneName, Border, ModelName
 from fcn.models.fcn import FCN
 from fcn.models.upsampling import Grid
 from tests.unit.models.backbone_cases import DILATED, HEADS, Maps, every_alignment, map_sizes, shapes_only, windows

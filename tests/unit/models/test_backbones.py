@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from fcn.config import BackboneName, ConfigError
+from fcn.config import ConfigError
+from fcn.config.choices import BackboneName
 from fcn.models.backbones import BACKBONES, Backbone
 from tests.commands import ROOT, SHARED
 from tests.unit.models.backbone_cases import DILATED, build, every_backbone, shapes_only, windows

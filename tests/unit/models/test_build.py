@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from fcn.config import BackboneConfig, BackboneName, ModelConfig, ModelName
+from fcn.config import BackboneConfig, ModelConfig
+from fcn.config.choices import BackboneName, ModelName
 from fcn.models.fcn import FCN
 from fcn.models.network import build_model
 from fcn.models.weights import copy_fitting

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fcn.config import BackboneName, Init, ModelConfig, ModelName
+from fcn.config import ModelConfig
+from fcn.config.choices import BackboneName, Init, ModelName
 from fcn.models.backbones import Backbone
 from fcn.models.fcn import FCN
 from tests.unit.models.backbone_cases import HEADS, build, every_backbone, every_head, every_init

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fcn.config import BackboneConfig, BackboneName, Init, ModelConfig, ModelName, ScoreInit
+from fcn.config import BackboneConfig, ModelConfig
+from fcn.config.choices import BackboneName, Init, ModelName, ScoreInit
 from fcn.models.fcn import FCN
 from fcn.models.network import build_model
 from fcn.models.upsampling import Grid

@@ -8,7 +8,8 @@ import torchvision.models as tv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fcn.config import Alignment, BackboneName, Border, ModelConfig, ModelName
+from fcn.config import ModelConfig
+from fcn.config.choices import Alignment, BackboneName, Border, ModelName
 from fcn.models.backbones import BACKBONES, Backbone
 from fcn.models.fcn import FCN
 from fcn.models.weights import copy_weights

@@ -6,7 +6,8 @@ import pytest
 import torch
 import torchvision.models.segmentation as tv
 
-from fcn.config import BackboneConfig, BackboneName, ConfigError, ModelConfig, ModelName, PublishedWeights
+from fcn.config import BackboneConfig, ConfigError, ModelConfig
+from fcn.config.choices import BackboneName, ModelName, PublishedWeights
 from fcn.models.network import build_model
 from fcn.models.torchvision_models import BUILDERS, TorchvisionNetwork
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from fcn.config import Algorithm, Border, Init, ModelConfig
+from fcn.config import ModelConfig
+from fcn.config.choices import Algorithm, Border, Init
 from fcn.models.upsampling import PIXELS, Grid, Upsampling, bilinear_kernel
 
 

@@ -11,7 +11,8 @@ import torch
 import torchvision.models as tv
 from torch import Tensor, nn
 
-from fcn.config import BackboneConfig, BackboneName, ModelConfig, ModelName, PublishedWeights
+from fcn.config import BackboneConfig, ModelConfig
+from fcn.config.choices import BackboneName, ModelName, PublishedWeights
 from fcn.models.backbones import BACKBONES, load_backbone_weights
 from fcn.models.torchvision_models import BUILDERS, TorchvisionNetwork
 from fcn.models.weights import WeightsError, copy_weights

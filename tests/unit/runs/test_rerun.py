@@ -8,7 +8,8 @@ import torch
 
 from fcn import config as configuration
 from fcn import runs
-from fcn.config import Accelerator, Config, ConfigError, DataConfig, Precision, TrainerConfig
+from fcn.config import Config, ConfigError, DataConfig, TrainerConfig
+from fcn.config.choices import Accelerator, Precision
 from fcn.runs.checkpoints import CheckpointError
 from fcn.runs.rerun import RunDiffers, compare_with_copy, format_report, prepare_copy, report_differences
 

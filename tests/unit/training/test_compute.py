@@ -5,7 +5,8 @@ import copy
 import pytest
 import torch
 
-from fcn.config import Algorithm, ConfigError, Precision
+from fcn.config import ConfigError
+from fcn.config.choices import Algorithm, Precision
 from fcn.config.composition import compose
 from fcn.models.network import memory_layout
 from fcn.models.upsampling import Upsampling

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fcn.config import IGNORE_INDEX, Reduction
+from fcn.config import IGNORE_INDEX
+from fcn.config.choices import Reduction
 from fcn.training.losses import comparable_lr, cross_entropy, step_loss
 
 NUM_CLASSES = 4

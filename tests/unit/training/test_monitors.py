@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from fcn.config import BackboneConfig, BackboneName, Init, ModelConfig, ModelName
+from fcn.config import BackboneConfig, ModelConfig
+from fcn.config.choices import BackboneName, Init, ModelName
 from fcn.models.fcn import FCN
 from fcn.models.torchvision_models import TorchvisionNetwork
 from fcn.training.monitors import gradient_norm, peak_memory_mib, upsampling_drift, upsampling_layers

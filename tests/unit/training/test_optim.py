@@ -9,7 +9,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchvision.models import resnet18
 from torchvision.models.convnext import CNBlock
 
-from fcn.config import OptimConfig, OptimName, ScheduleConfig, ScheduleName
+from fcn.config import OptimConfig, ScheduleConfig
+from fcn.config.choices import OptimName, ScheduleName
 from fcn.training.optim import build_optimizer
 from fcn.training.schedules import build_schedule
 

@@ -8,7 +8,8 @@ from torch import nn
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, PolynomialLR
 
-from fcn.config import ConfigError, ScheduleConfig, ScheduleName
+from fcn.config import ConfigError, ScheduleConfig
+from fcn.config.choices import ScheduleName
 from fcn.training.schedules import build_schedule, schedule_factor
 
 
