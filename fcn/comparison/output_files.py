@@ -93,7 +93,7 @@ def _draw_figures(folder: Path, drawings: dict[str, Drawing]) -> tuple[dict[str,
 
 
 def _draw_curves(comparison: RunComparison) -> Picture:
-    from fcn.visualization.group_curves import draw_group_curves  # Matplotlib is slow to import
+    from fcn.visualization.learning_curves import draw_group_curves  # Matplotlib is slow to import
 
     groups = {group.title: [runs.read_metrics(run.path) for run in group.runs] for group in comparison.groups}
     if not any(rows for records in groups.values() for rows in records):

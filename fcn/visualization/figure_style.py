@@ -33,12 +33,6 @@ def remove_frame(axes: Axes, *sides: str) -> None:
         axes.tick_params(length=0)
 
 
-def write_not_measured(axes: Axes) -> None:
-    """Write "not measured" into axes without a curve."""
-    axes.set_yticks([])
-    axes.text(0.5, 0.5, "not measured", color="0.5", ha="center", va="center", transform=axes.transAxes)
-
-
 def shorten_label(text: str, length: int) -> str:
     """Put a text on one line of at most `length` characters; the end of a longer one is left out."""
     text = " ".join(text.split())

@@ -56,24 +56,20 @@ def draw_class_legend(classes: Sequence[str]) -> Image.Image:
     return image
 
 
-def legend_places(entries: Sequence[Entry], *, max_width: int) -> list[tuple[int, int]]:
-    """Return left and top of each entry relative to the first: one line, or columns spread over `max_width`."""
+def draw_entries(entries: Sequence[Entry], *, max_width: int) -> Image.Image:
+    """Draw the entries in one line, or in columns spread over `max_width` pixels."""
     step = _TEXT_LEFT + _max_width(name for _, name in entries) + _COLUMN_GAP
     lines = -(-len(entries) // max(1, max_width // step))
     columns = -(-len(entries) // lines)
     if lines > 1:
         step = max_width // columns
-    return [(index % columns * step, index // columns * LINE_HEIGHT) for index in range(len(entries))]
-
-
-def draw_legend(
-    draw: ImageDraw.ImageDraw, entries: Sequence[Entry], places: Sequence[tuple[int, int]], *, top: int
-) -> None:
-    """Draw the entries at their places; the first one is at the left margin and at `top`."""
-    for (color, name), (left, down) in zip(entries, places, strict=True):
-        x, y = MARGIN + left, top + down
+    image = Image.new("RGB", (max_width, (lines - 1) * LINE_HEIGHT + SWATCH), "white")
+    draw = ImageDraw.Draw(image)
+    for index, (color, name) in enumerate(entries):
+        x, y = index % columns * step, index // columns * LINE_HEIGHT
         _draw_swatch(draw, color, x, y)
         draw.text((x + _TEXT_LEFT, y + SWATCH / 2), name, INK, font(13), anchor="lm")
+    return image
 
 
 def _class_color(index: int) -> Color:

@@ -1,4 +1,4 @@
-"""Class masks as RGB images: class colours, and classes laid over the image."""
+"""Class masks as RGB images: class colours, classes laid over the image, and wrong pixels marked in it."""
 
 from __future__ import annotations
 
@@ -8,53 +8,54 @@ from numpy.typing import NDArray
 from fcn.config import IGNORE_INDEX
 from fcn.data.palette import color_map
 
+ERROR_COLOR = (214, 0, 58)
+"""Colour of wrong pixels: no class has this red, and it is dark enough to stand out without its hue."""
+
+_PALE = 160  # grey level to which black pixels of the image are lightened in an error map
+
 
 def colorize(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return a mask [H, W] in VOC's class colours, uint8 [H, W, 3]; void (255) is the devkit's cream, 224 224 192."""
     return color_map()[mask]
 
 
-def overlay(image: NDArray[np.uint8], mask: NDArray[np.uint8], *, alpha: float = 0.5) -> NDArray[np.uint8]:
+def overlay(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Blend the class colours of a mask into its image; background and void stay unchanged.
+
+    Classes are half transparent, except on their outermost pixels.
 
     Args:
         image: uint8 [H, W, 3], RGB.
         mask: uint8 [H, W], class indices.
-        alpha: opacity of the classes, 0 to 1. It is doubled on the outermost pixels of a class.
 
     Returns:
         uint8 [H, W, 3].
-
-    Raises:
-        ValueError: if the sizes differ or alpha is out of range.
     """
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha (={alpha}) must be between 0 and 1; use 0.5")
-    check_sizes(image, mask, name="mask")
-    opacity = np.where(_boundary(mask), min(1.0, 2 * alpha), alpha)
+    padded = np.pad(mask, 1, mode="edge")
+    neighbours = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
+    opacity = np.where(np.any([mask != neighbour for neighbour in neighbours], axis=0), 1.0, 0.5)
     opacity[(mask == 0) | (mask == IGNORE_INDEX)] = 0
     blended = image + opacity[..., None] * (colorize(mask).astype(np.float64) - image)
     return np.rint(blended).astype(np.uint8)
 
 
-def _boundary(mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Return the pixels with another value above, below, left or right of them, bool [H, W]."""
-    padded = np.pad(mask, 1, mode="edge")
-    neighbours = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
-    boundary: NDArray[np.bool_] = np.any([mask != neighbour for neighbour in neighbours], axis=0)
-    return boundary
+def error_map(image: NDArray[np.uint8], target: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the error map: wrong pixels in `ERROR_COLOR`, void in its colour, correct pixels in pale grey.
 
+    The pale image shows where in the scene the errors are.
 
-def check_sizes(image: NDArray[np.uint8], mask: NDArray[np.uint8], *, name: str) -> None:
-    """Check that a mask has the size of its image.
+    Args:
+        image: uint8 [H, W, 3], RGB.
+        target: uint8 [H, W], class indices; void (255) is neither right nor wrong.
+        prediction: uint8 [H, W], class indices.
 
-    Raises:
-        ValueError: if it has not, or if the image is not [H, W, 3]. The message calls the mask `name`.
+    Returns:
+        uint8 [H, W, 3].
     """
-    if image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"image (shape {image.shape}) must be [H, W, 3]; convert it to RGB")
-    if mask.shape != image.shape[:2]:
-        raise ValueError(
-            f"{name} (shape {mask.shape}) must have the image's height and width {image.shape[:2]}; "
-            "resize it by nearest neighbour"
-        )
+    grey = image @ np.array([0.299, 0.587, 0.114])  # luma of ITU-R BT.601
+    pale = np.rint(_PALE + (255 - _PALE) * grey / 255).astype(np.uint8)
+    errors = np.repeat(pale[..., None], 3, axis=2)
+    errors[prediction != target] = ERROR_COLOR
+    void = target == IGNORE_INDEX
+    errors[void] = colorize(target[void])
+    return errors

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +10,9 @@ from PIL import Image, ImageDraw
 
 from fcn.config import IGNORE_INDEX
 from fcn.visualization import legends
-from fcn.visualization.error_map import ERROR_COLOR, error_map
 from fcn.visualization.figure_style import ELLIPSIS
 from fcn.visualization.legends import GREY, INK, MARGIN, font
-from fcn.visualization.masks import check_sizes, colorize
+from fcn.visualization.masks import ERROR_COLOR, colorize, error_map
 
 Sample = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
 """Image [H, W, 3], target [H, W] and prediction [H, W], all uint8 and of the same height and width."""
@@ -25,18 +23,8 @@ CELL_SIZE = (300, 240)
 _GAP, _TITLE_HEIGHT, _TITLE_LINE, _CAPTION_HEIGHT = 12, 28, 18, 36
 
 
-class _Row(NamedTuple):
-    """A row of panels.
-
-    Attributes:
-        cells: images of one size, one per column.
-        name: text below the first cell.
-        scores: texts below other cells, by column number.
-    """
-
-    cells: Sequence[Image.Image]
-    name: str
-    scores: Mapping[int, str]
+Row = tuple[Sequence[Image.Image], Sequence[str]]
+"""Cells of one size, one per column, and the texts below them."""
 
 
 def draw_panels(
@@ -51,16 +39,14 @@ def draw_panels(
         samples: image, target and prediction of every row.
         classes: class names in the order of the mask values.
         names: a name per sample, written below the input; a long one is shortened.
-
-    Raises:
-        ValueError: if the sizes within a sample differ.
     """
-    cells = [_draw_cells(sample) for sample in samples]
-    scores = [{2: score_caption(target, prediction)} for _, target, prediction in samples]
+    rows: list[Row] = []
+    for name, (image, target, prediction) in zip(names or [""] * len(samples), samples, strict=True):
+        captions = [name, "", score_caption(target, prediction), ""]
+        rows.append((_draw_cells(image, target, prediction), captions))
     entries = legends.legend_entries([mask for _, *masks in samples for mask in masks], classes)
-    if any(_num_wrong(target, prediction) for _, target, prediction in samples):
+    if any(((target != prediction) & (target != IGNORE_INDEX)).any() for _, target, prediction in samples):
         entries.append((ERROR_COLOR, "wrong"))
-    rows = [_Row(*row) for row in zip(cells, names or [""] * len(samples), scores, strict=True)]
     return _draw_sheet(["input", "target", "prediction", "errors"], rows, entries)
 
 
@@ -75,13 +61,13 @@ def draw_side_by_side(
         names: a name per row.
 
     Raises:
-        ValueError: if the sizes within a sample differ, or the networks have different numbers of samples.
+        ValueError: if the networks have different numbers of samples.
     """
-    rows = []
+    rows: list[Row] = []
     for name, *samples in zip(names, *columns.values(), strict=True):
-        cells = [_draw_cells(sample) for sample in samples]
-        scores = {column: score_caption(*masks) for column, (_, *masks) in enumerate(samples, start=2)}
-        rows.append(_Row([*cells[0][:2], *(predictions for _, _, predictions, _ in cells)], name, scores))
+        cells = [_draw_cells(*sample) for sample in samples]
+        captions = [name, "", *(score_caption(target, prediction) for _, target, prediction in samples)]
+        rows.append(([*cells[0][:2], *(predictions for _, _, predictions, _ in cells)], captions))
     masks = [mask for samples in columns.values() for _, *masks in samples for mask in masks]
     return _draw_sheet(["input", "target", *columns], rows, legends.legend_entries(masks, classes))
 
@@ -97,16 +83,11 @@ def score_caption(target: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> s
     return f"mean IoU {np.mean(ious):.3f}   pixel acc {np.mean(target == prediction):.3f}"
 
 
-def _num_wrong(target: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> int:
-    return int(((target != prediction) & (target != IGNORE_INDEX)).sum())
-
-
-def _draw_cells(sample: Sample) -> list[Image.Image]:
+def _draw_cells(
+    image: NDArray[np.uint8], target: NDArray[np.uint8], prediction: NDArray[np.uint8]
+) -> list[Image.Image]:
     """Draw input, target, prediction and errors of a sample, fitted into the cell."""
-    image, target, prediction = sample
-    check_sizes(image, target, name="target")
-    check_sizes(image, prediction, name="prediction")
-    height, width = image.shape[:2]
+    height, width = target.shape
     scale = min(CELL_SIZE[0] / width, CELL_SIZE[1] / height)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     fitted = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
@@ -115,40 +96,31 @@ def _draw_cells(sample: Sample) -> list[Image.Image]:
     return [fitted, *(Image.fromarray(pixels) for pixels in (*map(colorize, masks), errors))]
 
 
-def _draw_sheet(titles: Sequence[str], rows: Sequence[_Row], entries: Sequence[legends.Entry]) -> Image.Image:
+def _draw_sheet(titles: Sequence[str], rows: Sequence[Row], entries: Sequence[legends.Entry]) -> Image.Image:
     """Draw titles, rows, a line, and the legend below it."""
-    max_text = max(font(13).getlength(text) for row in rows for text in row.scores.values())
-    width = max(int(np.ceil(max_text)), *(row.cells[0].width for row in rows))
+    longest_score = max(font(13).getlength(text) for _, captions in rows for text in captions[1:])
+    width = max(int(np.ceil(longest_score)), *(cells[0].width for cells, _ in rows))
     inner = len(titles) * (width + _GAP) - _GAP
     headings = [_wrap(title, width) for title in titles]
+    legend = legends.draw_entries(entries, max_width=inner)
     top = MARGIN + _TITLE_HEIGHT + (max(map(len, headings)) - 1) * _TITLE_LINE
-    places = legends.legend_places(entries, max_width=inner)
-    line = top + sum(row.cells[0].height + _CAPTION_HEIGHT for row in rows)
-    height = line + _GAP + places[-1][1] + legends.SWATCH + MARGIN
-    sheet = Image.new("RGB", (2 * MARGIN + inner, height), "white")
+    line = top + sum(cells[0].height + _CAPTION_HEIGHT for cells, _ in rows)
+    sheet = Image.new("RGB", (2 * MARGIN + inner, line + _GAP + legend.height + MARGIN), "white")
     draw = ImageDraw.Draw(sheet)
     lefts = [MARGIN + column * (width + _GAP) for column in range(len(titles))]
     for left, lines in zip(lefts, headings, strict=True):
         for number, text in enumerate(reversed(lines)):  # the last line is next to the image
             middle = top - _TITLE_HEIGHT + 8 - number * _TITLE_LINE
             draw.text((left + width / 2, middle), text, INK, font(15, bold=True), anchor="mm")
-    _draw_rows(sheet, draw, rows, lefts, top=top, width=width)
-    draw.line([(MARGIN, line), (MARGIN + inner - 1, line)], fill=legends.LINE)
-    legends.draw_legend(draw, entries, places, top=line + _GAP)
-    return sheet
-
-
-def _draw_rows(
-    sheet: Image.Image, draw: ImageDraw.ImageDraw, rows: Sequence[_Row], lefts: Sequence[int], *, top: int, width: int
-) -> None:
-    """Draw the cells and the texts below them."""
-    for row in rows:
-        for left, cell in zip(lefts, row.cells, strict=True):
+    for cells, captions in rows:
+        for left, cell, text in zip(lefts, cells, captions, strict=True):
             sheet.paste(cell, (left + (width - cell.width) // 2, top))
-        top += row.cells[0].height
-        for column, text in {**row.scores, 0: _shorten(row.name, width)}.items():
-            draw.text((lefts[column] + width / 2, top + 13), text, GREY, font(13), anchor="mm")
-        top += _CAPTION_HEIGHT
+            place = (left + width / 2, top + cell.height + 13)
+            draw.text(place, _shorten(text, width), GREY, font(13), anchor="mm")
+        top += cells[0].height + _CAPTION_HEIGHT
+    draw.line([(MARGIN, line), (MARGIN + inner - 1, line)], fill=legends.LINE)
+    sheet.paste(legend, (MARGIN, line + _GAP))
+    return sheet
 
 
 def _wrap(title: str, width: int) -> list[str]:
@@ -163,7 +135,7 @@ def _wrap(title: str, width: int) -> list[str]:
 
 def _shorten(text: str, width: int, *, bold: bool = False) -> str:
     """Put a text on one line and leave out its middle until it fits: names often differ at the end."""
-    short = whole = " ".join(text.split())
+    short = whole = text.replace("\n", " ")
     kept = len(whole)
     while font(15 if bold else 13, bold=bold).getlength(short) > width:
         kept -= 1

@@ -11,7 +11,7 @@ from fcn.comparison.html_page import Picture
 from fcn.comparison.output_files import summarize_sweep, write_comparison
 from fcn.comparison.run_comparison import compare_runs, default_contrast
 from fcn.comparison.run_records import ComparisonError
-from fcn.visualization import group_curves
+from fcn.visualization import learning_curves
 from tests.comparisons import make_evaluation, make_run, random_confusions
 
 
@@ -43,7 +43,7 @@ def test_failure_of_a_figure_keeps_the_tables(tmp_path, monkeypatch):
     def fail(*arguments, **options):
         raise RuntimeError("no font")
 
-    monkeypatch.setattr(group_curves, "draw_group_curves", fail)
+    monkeypatch.setattr(learning_curves, "draw_group_curves", fail)
     assert "comparison.png could not be drawn: RuntimeError: no font" in printed(summarize_sweep(tmp_path))
     assert file_names(tmp_path) == {"comparison.md", "comparison.csv"}
 

@@ -32,8 +32,3 @@ def test_bars_fit_into_the_image(count, recwarn):
     image = draw_class_differences(["class name " * 9] * count, differences, names=("n" * 300, "m"))
     assert has_white_border(image, 3)
     assert not list(recwarn)
-
-
-def test_differences_without_a_finite_number():
-    with pytest.raises(ValueError, match="at least one finite number"):
-        draw_class_differences(["a", "b"], [np.nan, np.nan], names=("one", "two"))

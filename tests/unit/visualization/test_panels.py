@@ -4,13 +4,10 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from fcn.config import VOC_CLASSES
-from fcn.visualization.error_map import ERROR_COLOR
-from fcn.visualization.masks import colorize
+from fcn.visualization.masks import ERROR_COLOR, colorize
 from fcn.visualization.panels import CELL_SIZE, draw_panels, draw_side_by_side, score_caption
 from fcn.visualization.png_files import save_png
 from tests.pictures import MAGENTA, boxes, filled, stripes
@@ -22,7 +19,7 @@ def plain_sample(height=100, width=150, prediction=0):
 
 @pytest.mark.parametrize(
     ("height", "width", "fitted"),
-    [(100, 150, (300, 200)), (375, 500, (300, 225)), (500, 375, (180, 240)), (1, 500, (300, 1)), (1, 1, (240, 240))],
+    [(100, 150, (300, 200)), (500, 375, (180, 240)), (1, 500, (300, 1)), (1, 1, (240, 240)), (600, 7, (3, 240))],
 )
 def test_row_of_input_target_prediction_and_errors(height, width, fitted):
     target, prediction = stripes(height, width, 1, 2), stripes(height, width, 2, 1)
@@ -49,23 +46,6 @@ def test_rows_of_different_shapes_are_centred_in_their_columns():
     assert {below[1] - above[3] for above, below in pairwise(rows)} == {36}  # space of the caption
 
 
-@settings(max_examples=8, deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 600), st.integers(1, 600)), min_size=1, max_size=4))
-def test_images_of_any_size_fit_the_cell_with_their_aspect_ratio(shapes):
-    sheet = draw_panels([plain_sample(*shape, prediction=4) for shape in shapes], VOC_CLASSES)
-    rows = boxes(sheet, MAGENTA)
-    assert len(rows) == len(shapes)
-    for (left, top, right, bottom), (height, width) in zip(rows, shapes, strict=True):
-        size = right - left, bottom - top
-        if size[0] == CELL_SIZE[0]:
-            assert size[1] == pytest.approx(max(1, size[0] * height / width), abs=0.51)
-        else:
-            assert size[0] == pytest.approx(max(1, size[1] * width / height), abs=0.51)
-            assert size[1] == CELL_SIZE[1]
-        assert size[1] <= CELL_SIZE[1]
-    assert sheet.width <= 2 * 20 + 4 * CELL_SIZE[0] + 3 * 12
-
-
 def test_captions_fit_a_sheet_of_narrow_images():
     sheet = draw_panels([plain_sample(300, 10)], VOC_CLASSES)
     border = np.asarray(sheet)[:, [*range(10), *range(sheet.width - 10, sheet.width)]]
@@ -85,14 +65,6 @@ def test_caption_scores_one_image_without_void(target, prediction, caption):
     target, prediction = np.array([target], np.uint8), np.array([prediction], np.uint8)
     assert score_caption(target, prediction) == caption
     assert draw_panels([(filled(*target.shape), target, prediction)], VOC_CLASSES).mode == "RGB"
-
-
-@pytest.mark.parametrize("wrong", [1, 2])
-def test_panels_require_masks_of_the_images_size(wrong):
-    sample = [filled(2, 3), stripes(2, 3, 0), stripes(2, 3, 0)]
-    sample[wrong] = stripes(3, 2, 0)
-    with pytest.raises(ValueError, match=r"(target|prediction) \(shape"):
-        draw_panels([sample], VOC_CLASSES)
 
 
 @pytest.mark.realdata
@@ -127,9 +99,9 @@ def test_names_are_written_below_the_inputs(name):
     assert not differs.any()
 
 
-def networks(count, *, rows=1):
+def networks(count):
     return {
-        f"network {number}": [(filled(100, 150), stripes(100, 150, 1, 2), stripes(100, 150, number))] * rows
+        f"network {number}": [(filled(100, 150), stripes(100, 150, 1, 2), stripes(100, 150, number))]
         for number in range(count)
     }
 
@@ -158,8 +130,6 @@ def test_long_titles_wrap_and_move_the_rows_down():
     assert top("x" * 300) == top("short") == top("")
 
 
-def test_side_by_side_requires_a_name_and_a_sample_of_every_network_per_row():
+def test_side_by_side_requires_a_sample_of_every_network_per_row():
     with pytest.raises(ValueError, match="shorter"):
-        draw_side_by_side({**networks(1), "b": networks(1, rows=2)["network 0"]}, VOC_CLASSES, names=["a", "b"])
-    with pytest.raises(ValueError, match="shorter"):
-        draw_side_by_side(networks(2), VOC_CLASSES, names=["a", "b"])
+        draw_side_by_side({**networks(1), "b": networks(1)["network 0"] * 2}, VOC_CLASSES, names=["a", "b"])
