@@ -49,9 +49,10 @@ def predict_files(config: PredictConfig) -> int:
     """Predict all images and return the exit status: 0 if every image was predicted, otherwise 1.
 
     Raises:
-        ConfigError: if run or input is missing, input contains no image, or output is not writable.
+        ConfigError: if run or input is missing, input contains no image, or output could replace a file of value.
         DataError: if a split list is invalid.
         CheckpointError: if run has no checkpoint that loads.
+        OSError: if output is not writable.
     """
     _check_config(config)
     # Slow to import, so neither for --help nor for invalid input that is found without them.
@@ -67,10 +68,8 @@ def predict_files(config: PredictConfig) -> int:
     predictor = inference.load(checkpoint, config)
     if config.voc_submission:
         predicted_files.check_submission(sources, predictor.classes)
-    folder.prepare(sources)
-    if config.voc_submission:
-        folder.remove_archive()
-    folder.write_legend(predictor.classes)
+        (folder.root / predicted_files.ARCHIVE).unlink(missing_ok=True)
+    folder.prepare(sources, predictor.classes)
     start = time.perf_counter()
     problems = _problems(predicted_files.write_predictions(predictor, sources, folder), len(sources))
     if config.voc_submission and not problems:

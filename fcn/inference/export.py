@@ -1,15 +1,14 @@
-"""A trained network as one file for other programs: ONNX, or torch.export's .pt2; verified before it is there.
+"""Export of a trained network to ONNX or torch.export's .pt2, verified against PyTorch before the file appears.
 
-The exported network takes images of any number and size, from one image of 1x1 up, and normalises them itself.
+The exported network accepts any number of images of any size from 1x1 up, and normalises them itself.
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import importlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from torchvision.ops.misc import Permute
 
 from fcn.config import ConfigError, ExportConfig
 from fcn.config.choices import Algorithm, ExportFormat, ImageType
-from fcn.errors import UserError
+from fcn.errors import UserError, message_line
 from fcn.inference.predictor import load_network
 from fcn.models.network import SegmentationNetwork
 from fcn.models.upsampling import Upsampling
@@ -35,16 +34,16 @@ Exported = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 class ExportError(UserError):
-    """A network cannot be exported, or its exported form computes something else."""
+    """The network cannot be exported, or the exported network gives other results."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far the exported network agrees with PyTorch on `batch` random images of `size` (height, width).
+    """Differences between the exported network and PyTorch on `batch` random images of `size` (height, width).
 
     Attributes:
-        difference: the largest of two logits.
-        other_class: pixels to which the two give different classes; their two best logits are within tolerance.
+        difference: largest absolute difference of two logits.
+        other_class: number of pixels of another class, whose two highest logits are within the tolerance.
     """
 
     size: tuple[int, int]
@@ -54,10 +53,11 @@ class Agreement:
 
 
 class Deployed(nn.Module):
-    """A network as it is exported: images in, logits and mask out.
+    """The network in the form in which it is exported: images in, logits and mask out.
 
-    The numbers are the network's, on a copy of its model. Only memory is laid out plainly, since what depends on
-    sizes of 1 makes a file that refuses them, and the upsampling is one operator.
+    It computes the same numbers with a copy of the network's model. The memory layout is contiguous, because
+    operations that depend on axes of size 1 would make the exported network refuse such images, and the upsampling is
+    a single transposed convolution.
     """
 
     def __init__(self, network: SegmentationNetwork) -> None:
@@ -67,60 +67,64 @@ class Deployed(nn.Module):
             if isinstance(module, Upsampling):
                 module.algorithm = Algorithm.transposed
             elif isinstance(module, (Permute, LayerNorm2d)):
-                module.register_forward_hook(_plainly)
+                module.register_forward_hook(_make_contiguous)
         self.normalize = network.normalize
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits float32 [N, C, H, W] and mask uint8 [N, H, W] of images [N, 3, H, W]."""
+        """Return logits, float32 [N, C, H, W], and mask, uint8 [N, H, W], of images [N, 3, H, W]."""
         logits = self.model(self.normalize(images))
         return logits, logits.argmax(dim=1).to(torch.uint8)
 
 
-def _plainly(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-    """Return the values in contiguous layout; `clone`, because `contiguous` specialises on axes of size 1."""
+def _make_contiguous(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+    """Copy the output to contiguous layout; `contiguous` instead of `clone` would specialise on axes of size 1."""
     return output.clone(memory_format=torch.contiguous_format)
 
 
 def export(config: ExportConfig) -> tuple[Path, list[Agreement]]:
-    """Write the network of a run as `config` says; the file is there once it is verified, or not at all.
+    """Export the network of a run; the file appears only after its verification.
 
     Returns:
-        The file, and how it agrees with PyTorch for every size and batch.
+        The file, and the agreement with PyTorch for every size and batch.
 
     Raises:
-        ConfigError, CheckpointError: if the keys are wrong, no checkpoint loads, or the file cannot be written.
-        ExportError: if a package is missing, the exporter fails, or the exported network differs.
+        ConfigError: if a key is invalid.
+        CheckpointError: if the run has no checkpoint that loads.
+        ExportError: if a package is missing, the exporter fails, or the exported network gives other results.
+        OSError: if the file cannot be written.
     """
-    output = _output(config)
-    packages = _import_packages() if config.format is ExportFormat.onnx else ()
     checkpoint = find_checkpoint(config.run)
+    output = _output_file(config)
+    packages = _import_packages() if config.format is ExportFormat.onnx else {}
     network = load_network(checkpoint)
-    with _writing(output) as folder:
+    metadata = {**_metadata(network, config), "run": str(checkpoint.resolve()), "packages": json.dumps(packages)}
+    write, read = (_write_onnx, _load_onnx) if config.format is ExportFormat.onnx else (_write_pt2, _load_pt2)
+    with replacing_files(output.parent) as folder:  # several files if the weights exceed protobuf's limit of 2 GB
         file = folder / output.name
-        metadata = {**_metadata(network, config), "run": str(checkpoint.resolve()), "packages": json.dumps(packages)}
         try:
-            program = trace(network, config.input)
-            (_write_onnx if config.format is ExportFormat.onnx else _write_pt2)(program, file, config, metadata)
-        except Exception as error:  # the exporters raise almost anything
-            problem = str(error).strip().splitlines() or [type(error).__name__]
-            line = f"format (={config.format}) cannot be exported: {problem[0]}; HYDRA_FULL_ERROR=1 shows where"
-            raise ExportError(line) from error
-        exported = _load_onnx(file) if config.format is ExportFormat.onnx else _load_pt2(file)
-        agreements = verify(exported, network, config)
+            write(trace(network, config.input), file, config, metadata)
+        except Exception as error:  # the exporters raise many types
+            problem = f"{_first_line(error)}; HYDRA_FULL_ERROR=1 shows the traceback"
+            raise ExportError(f"format (={config.format}) cannot be exported: {problem}") from error
+        agreements = verify(read(file), network, config)
     return output, agreements
 
 
+def _first_line(error: Exception) -> str:
+    return message_line(str(error)) or type(error).__name__
+
+
 def trace(network: SegmentationNetwork, images: ImageType) -> ExportedProgram:
-    """Program of torch.export for any batch, height and width from 1 up."""
+    """Return torch.export's program of the network for any batch size, height and width from 1 up."""
     example = random_images(2, (97, 130), images)
     dimensions = {0: Dim("batch", min=1), 2: Dim("height", min=1), 3: Dim("width", min=1)}
-    # torch.export takes sizes of 1 for a case of their own unless this is set; torch.onnx.export sets it too.
+    # Without this setting torch.export specialises on axes of size 1; torch.onnx.export sets it too.
     with torch.no_grad(), tracing.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
         return torch.export.export(
             Deployed(network),
             (example,),
             dynamic_shapes=(dimensions,),
-            # What cannot be proved about crops for all sizes is checked when the program runs.
+            # Conditions of crops that cannot be proved for all sizes are checked when the program runs.
             prefer_deferred_runtime_asserts_over_guards=True,
         )
 
@@ -134,38 +138,39 @@ def random_images(batch: int, size: tuple[int, int], images: ImageType) -> Tenso
 
 @torch.no_grad()
 def verify(exported: Exported, network: SegmentationNetwork, config: ExportConfig) -> list[Agreement]:
-    """Compare `exported` with the network for every size and batch of `config`.
+    """Compare the exported network with PyTorch for every size and batch of `config`.
 
     Raises:
-        ExportError: saying where the first difference beyond the tolerance is.
+        ExportError: naming the position of the largest difference, if it exceeds the tolerance.
     """
     agreements = []
     for height, width in config.sizes:
         for batch in config.batches:
             images = random_images(batch, (height, width), config.input)
-            where = f"{batch} x {height} x {width}"
+            inputs = f"{batch} x {height} x {width} images"
             try:
                 logits, mask = exported(images)
             except Exception as error:  # a guard of torch.export or a kernel of ONNX Runtime
-                problem = str(error).strip().splitlines() or [type(error).__name__]
-                raise ExportError(f"the exported network must run on {where} images, but: {problem[0]}") from error
-            difference, other = _compare(logits, mask, network(images), tolerance=config.tolerance, where=where)
+                problem = _first_line(error)
+                raise ExportError(f"the exported network must accept {inputs}, but fails: {problem}") from error
+            remedy = f"on {inputs}; raise tolerance (={config.tolerance:g}) only if that is rounding"
+            difference, other = _compare(logits, mask, network(images), tolerance=config.tolerance, remedy=remedy)
             agreements.append(Agreement((height, width), batch, difference, other))
     return agreements
 
 
-def _compare(logits: Tensor, mask: Tensor, expected: Tensor, *, tolerance: float, where: str) -> tuple[float, int]:
-    """Largest difference of logits, and number of pixels of another class."""
-    remedy = f"on {where} images; raise tolerance (={tolerance:g}) only if that is rounding"
+def _compare(logits: Tensor, mask: Tensor, expected: Tensor, *, tolerance: float, remedy: str) -> tuple[float, int]:
+    """Return the largest difference of logits, and the number of pixels of another class."""
     if logits.shape != expected.shape or mask.shape != expected[:, 0].shape:
-        raise ExportError(f"the exported network must give {tuple(expected.shape)}, not {tuple(logits.shape)} {remedy}")
+        shape, given = tuple(expected.shape), tuple(logits.shape)
+        raise ExportError(f"the exported logits must have the shape {shape}, not {given}, {remedy}")
     allowed = tolerance * max(1.0, float(expected.abs().max()))
     differences = (logits - expected).abs().nan_to_num(nan=torch.inf)
     largest = float(differences.max())
     if largest > allowed:
         place = [int(index) for index in torch.unravel_index(differences.argmax(), differences.shape)]
         raise ExportError(
-            f"the exported logits must be PyTorch's, but differ by {largest:.3g} at image, class, row, column "
+            f"the exported logits must equal PyTorch's, but differ by {largest:.3g} at image, class, row, column "
             f"{place} {remedy}"
         )
     other = mask != expected.argmax(dim=1)
@@ -173,16 +178,16 @@ def _compare(logits: Tensor, mask: Tensor, expected: Tensor, *, tolerance: float
     wrong = other & (best[:, 0] - best[:, 1] > allowed)
     if wrong.any():
         place = wrong.nonzero()[0].tolist()
-        raise ExportError(f"the exported mask must be PyTorch's, but differs at image, row, column {place} {remedy}")
+        raise ExportError(f"the exported mask must equal PyTorch's, but differs at image, row, column {place} {remedy}")
     return largest, int(other.sum())
 
 
-def _output(config: ExportConfig) -> Path:
-    """The file to write, all keys checked."""
+def _output_file(config: ExportConfig) -> Path:
+    """Check the keys and return the file to write."""
     if not config.sizes or any(len(size) != 2 or min(size) < 1 for size in config.sizes):
-        raise ConfigError(f"sizes (={config.sizes}) must be pairs of height and width, from 1 up: [[1,1],[375,500]]")
+        raise ConfigError(f"sizes (={config.sizes}) must be pairs of height and width from 1 up; use [[1,1],[375,500]]")
     if not config.batches:
-        raise ConfigError("batches (=[]) must name at least one number of images; use batches=[1,2]")
+        raise ConfigError("batches (=[]) must have at least one batch size; use batches=[1,2]")
     if config.opset and config.format is not ExportFormat.onnx:
         raise ConfigError(f"opset (={config.opset}) must be null for format={config.format}; it belongs to format=onnx")
     run, suffix = Path(config.run or ""), config.format.suffix
@@ -193,28 +198,12 @@ def _output(config: ExportConfig) -> Path:
     return output
 
 
-@contextlib.contextmanager
-def _writing(output: Path) -> Iterator[Path]:
-    """Yield a temporary folder whose files replace those beside `output` at the end.
-
-    Raises:
-        ConfigError: if the folder cannot be written.
-    """
-    try:
-        with replacing_files(output.parent) as folder:  # several files if the weights exceed protobuf's limit of 2 GB
-            yield folder
-    except OSError as error:
-        raise ConfigError(
-            f"output (={output}) must be a file that can be written: {error.strerror or error}"
-        ) from error
-
-
 def _metadata(network: SegmentationNetwork, config: ExportConfig) -> dict[str, str]:
-    """What a program that uses the file needs to know, as text."""
+    """Return the description of inputs, outputs and origin that is stored in the exported file."""
     images = "uint8, 0 to 255" if config.input is ImageType.uint8 else "float32, 0 to 1"
     return {
         "classes": json.dumps(network.config.data.classes),
-        "images": f"[batch, 3, height, width], RGB, {images}; any size from 1x1 up; normalised inside",
+        "images": f"[batch, 3, height, width], RGB, {images}; any size from 1x1 up; normalised by the network",
         "logits": "float32 [batch, class, height, width]",
         "mask": "uint8 [batch, height, width], index of the class with the largest logit",
         "network": f"{network.config.model.name} on {network.config.backbone.name}",
@@ -224,12 +213,12 @@ def _metadata(network: SegmentationNetwork, config: ExportConfig) -> dict[str, s
 
 
 def _import_packages() -> dict[str, str]:
-    """Versions of the packages that ONNX needs."""
+    """Import the packages that ONNX needs, and return their versions."""
     try:
         return {name: importlib.import_module(name).__version__ for name in ("onnx", "onnxscript", "onnxruntime")}
     except ImportError as error:
         raise ExportError(
-            f'format (=onnx) needs the package {error.name}; install it by pip install -e ".[export]", '
+            f'format (=onnx) needs the package {error.name}; install it with pip install -e ".[export]", '
             "or use format=torch_export"
         ) from error
 
@@ -249,7 +238,7 @@ def _write_onnx(program: ExportedProgram, file: Path, config: ExportConfig, meta
     assert logits.shape is not None
     symbols = [str(images.shape[axis]) for axis in (0, 2, 3)]
     exported.rename_axes(dict(zip(symbols, ("batch", "height", "width"), strict=True)))
-    # The exporter describes the crop at the end by formulas that come to the same.
+    # The exporter describes the output sizes by formulas of the crop, which are equal to the input sizes.
     shape = type(images.shape)
     logits.shape = shape(["batch", logits.shape[1], "height", "width"])
     mask.shape = shape(["batch", "height", "width"])

@@ -1,11 +1,8 @@
-"""Images predicted into files: masks, overlays, probabilities, and the archive for VOC's evaluation server."""
+"""Files of predictions: masks, overlays, probabilities, and the archive for VOC's evaluation server."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import gzip
-import os
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,22 +26,22 @@ from fcn.visualization.masks import overlay
 from fcn.visualization.png_files import save_png
 
 ARCHIVE = "results.tgz"
-"""The archive of `write_archive`, below the output folder."""
+"""Name of the archive of `write_archive` in the output folder."""
 
 LEGEND = "classes.png"
-"""Which colour is which class, below the output folder."""
+"""Name of the legend of class colours in the output folder."""
 
 
 @dataclass(frozen=True)
 class OutputFolder:
-    """The folder that receives predictions.
+    """Folder that receives predictions; errors of the system are passed on as OSError.
 
     Attributes:
-        root: the folder; below it the names of sources keep their own folders.
-        overlay: whether the image with its classes laid over it is written as well.
-        softmax: whether the probabilities are written as well, as float16 [C, H, W]: half the 16 MB that float32
-            takes for a VOC image. Their sum is then 1 to within 0.0005, what is below 3e-8 is 0, and the mask, which
-            is chosen before, is not their argmax at about one pixel in 100,000.
+        root: the folder; images of subfolders are predicted into the same subfolders.
+        overlay: whether to write the image overlaid with its classes.
+        softmax: whether to write the probabilities, as float16 [C, H, W]: 8 MB for a VOC image instead of 16 MB in
+            float32. Their sum is 1 to within 0.0005, values below 3e-8 become 0, and their argmax differs from the
+            mask, which is computed in float32, at about one pixel in 100,000.
     """
 
     root: Path
@@ -55,22 +52,19 @@ class OutputFolder:
         return self.root / f"{source.name}.png"
 
     def files(self, source: Source) -> list[Path]:
-        """All that is written for an image: the mask first."""
-        others = {"_overlay.png": self.overlay, "_probabilities.npy": self.softmax}
-        return [self.mask(source), *(self.root / f"{source.name}{end}" for end, asked in others.items() if asked)]
-
-    def write_legend(self, classes: Sequence[str]) -> None:
-        """Write which colour is which class; raises as `write`."""
-        with self._writing():
-            save_png(draw_class_legend(classes), self.root / LEGEND)
+        """Return the files of an image, the mask first."""
+        suffixes = ["_overlay.png"] * self.overlay + ["_probabilities.npy"] * self.softmax
+        return [self.mask(source), *(self.root / f"{source.name}{suffix}" for suffix in suffixes)]
 
     def check(self, sources: Sequence[Source]) -> None:
-        """Check that nothing of value would be overwritten; creates nothing.
+        """Check that no image, mask of a dataset or prediction of another image would be overwritten; write nothing.
 
         Raises:
-            ConfigError: if two images would give the same file, a file would replace one of the images or be replaced
-                by the legend, or the folder lies in a VOC tree, whose masks have the names of ours.
+            ConfigError: if the folder is a file or lies in a VOC tree, whose masks have the names of predictions; if
+                two images would have the same file, or a file would replace an image or be replaced by the legend.
         """
+        if self.root.exists() and not self.root.is_dir():
+            raise ConfigError(f"output (={self.root}) must be a folder, but is a file")
         if any((folder / SPLIT_LISTS).is_dir() for folder in (self.root.resolve(), *self.root.resolve().parents)):
             raise ConfigError(f"output (={self.root}) must lie outside of the VOC tree, whose masks it could replace")
         images = {source.path.resolve() for source in sources}
@@ -79,96 +73,66 @@ class OutputFolder:
             for file in self.files(source):
                 other = writers.setdefault(file, source)
                 if other is not source:
-                    pair = f"{other.path} and {source.path}"
-                    raise ConfigError(f"input must not give a file twice: {file} of {pair}; rename one of them")
-                if file == self.root / LEGEND:
                     raise ConfigError(
-                        f"input must not name an image {LEGEND[:-4]}, whose mask would be the legend {file}"
+                        f"input must give every image a file of its own, but {file} is that of {other.path} and "
+                        f"{source.path}; rename one of them"
                     )
+                if file == self.root / LEGEND:
+                    raise ConfigError(f"input must not name an image {file.stem}, because {file} is the legend")
                 if file.resolve() in images:
                     raise ConfigError(f"output (={self.root}) must not replace the image {file}; use another folder")
 
-    def prepare(self, sources: Sequence[Source]) -> None:
-        """Make all folders, and see that they can be written to.
-
-        Raises:
-            ConfigError: if they cannot, or a folder has the name of a file to write.
-        """
-        with self._writing():
-            for folder in sorted({file.parent for source in sources for file in self.files(source)}):
-                folder.mkdir(parents=True, exist_ok=True)
-                if not os.access(folder, os.W_OK):
-                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
-            for file in (file for source in sources for file in self.files(source)):
-                if file.is_dir():
-                    raise IsADirectoryError(f"{file} is a folder")
-
-    def remove_archive(self) -> None:
-        """Remove the archive of an earlier call, which would not go with the masks that are about to be written."""
-        with self._writing():
-            (self.root / ARCHIVE).unlink(missing_ok=True)
+    def prepare(self, sources: Sequence[Source], classes: Sequence[str]) -> None:
+        """Create the folders of all predictions and write the legend."""
+        for folder in {self.mask(source).parent for source in sources}:
+            folder.mkdir(parents=True, exist_ok=True)
+        save_png(draw_class_legend(classes), self.root / LEGEND)
 
     def write(self, source: Source, pixels: NDArray[np.uint8], logits: Tensor) -> None:
-        """Write all files of an image, each whole or not at all.
+        """Write all files of an image, each atomically.
 
         Args:
-            source: names the files.
-            pixels: the image, uint8 [H, W, 3].
+            source: the image.
+            pixels: its pixels, uint8 [H, W, 3].
             logits: float32 [C, H, W] on the CPU.
-
-        Raises:
-            ConfigError: if a file cannot be written.
         """
         mask = logits.argmax(dim=0).byte().numpy()
         files = iter(self.files(source))
-        with self._writing():
-            save_png(palette_image(mask), next(files))
-            if self.overlay:
-                save_png(Image.fromarray(overlay(pixels, mask)), next(files))
-            if self.softmax:
-                buffer = BytesIO()
-                np.save(buffer, logits.softmax(dim=0).half().numpy())
-                with replacing(next(files)) as temporary:
-                    temporary.write_bytes(buffer.getvalue())
+        save_png(palette_image(mask), next(files))
+        if self.overlay:
+            save_png(Image.fromarray(overlay(pixels, mask)), next(files))
+        if self.softmax:
+            buffer = BytesIO()
+            np.save(buffer, logits.softmax(dim=0).half().numpy())
+            with replacing(next(files)) as temporary:
+                temporary.write_bytes(buffer.getvalue())
 
     def write_archive(self, sources: Sequence[Source], competition: str) -> None:
-        """Write the masks as VOC's evaluation server takes them: `results.tgz`, the same bytes for the same masks.
+        """Write `results.tgz` with the masks, as VOC's evaluation server requires; equal masks give equal bytes.
 
         Args:
-            sources: images whose masks are written; the last part of a name is the image's id.
-            competition: comp5 (trained on VOC's images alone) or comp6 (on others too, such as ImageNet's).
-
-        Raises:
-            ConfigError: if the file cannot be written.
+            sources: images whose masks are written; the last part of a name is the id of the image.
+            competition: comp5 (trained on VOC's images alone) or comp6 (also on others, such as ImageNet).
         """
         # VOCopts.seg.clsrespath in VOCinit.m of the development kit, with the image set "test".
-        inside = f"results/VOC2012/Segmentation/{competition}_test_cls"
+        folder = f"results/VOC2012/Segmentation/{competition}_test_cls"
         buffer = BytesIO()
-        # A gzip header holds time and name of the file unless it is told not to.
+        # Without name and time in the header of gzip, which would make the bytes differ.
         with (
-            self._writing(),
             gzip.GzipFile(fileobj=buffer, filename="", mode="wb", mtime=0) as packed,
             tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar,
         ):
             for mask in sorted(map(self.mask, sources), key=lambda path: path.name):
-                entry = tarfile.TarInfo(f"{inside}/{mask.name}")
+                entry = tarfile.TarInfo(f"{folder}/{mask.name}")
                 entry.size = mask.stat().st_size
                 with open(mask, "rb") as file:
                     tar.addfile(entry, file)
-        with self._writing(), replacing(self.root / ARCHIVE) as temporary:
+        with replacing(self.root / ARCHIVE) as temporary:
             temporary.write_bytes(buffer.getvalue())
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            problem = f"{error.filename or self.root}: {error.strerror or error}"
-            raise ConfigError(f"output (={self.root}) must be a folder that can be written; {problem}") from error
 
-
-def check_submission(sources: Sequence[Source], classes: Sequence[str] | None = None) -> None:
-    """Check that masks can go into VOC's archive.
+def check_submission(sources: Sequence[Source], classes: Sequence[str]) -> None:
+    """Check that masks can be submitted to VOC's evaluation server.
 
     Raises:
         ConfigError: if two images have the same id, or `classes` are not VOC's 21 in their order.
@@ -177,23 +141,21 @@ def check_submission(sources: Sequence[Source], classes: Sequence[str] | None = 
     for source in sources:
         other = first.setdefault(Path(source.name).name, source)
         if other is not source:
-            pair = f"{other.path} and {source.path}"
-            raise ConfigError(f"voc_submission (=true) needs ids that differ; {pair} have the same, rename one of them")
-    if classes is not None and tuple(classes) != VOC_CLASSES:
+            raise ConfigError(
+                f"voc_submission (=true) must have images of different ids, not {other.path} and {source.path}; "
+                "rename one of them"
+            )
+    if tuple(classes) != VOC_CLASSES:
         raise ConfigError(
-            f"voc_submission (=true) needs a run with the {len(VOC_CLASSES)} classes of VOC in their order; this one "
-            f"has {len(classes)}: {', '.join(classes[:4])}..."
+            f"voc_submission (=true) must have a run with the {len(VOC_CLASSES)} classes of VOC in their order; this "
+            f"one has {len(classes)}: {', '.join(classes[:4])}..."
         )
 
 
 def write_predictions(
     predictor: Predictor, sources: Iterable[Source], folder: OutputFolder
 ) -> Iterator[DataError | None]:
-    """Predict and write one image after the other; yield None for each, or the error of its file.
-
-    Raises:
-        ConfigError: if a file cannot be written.
-    """
+    """Predict the images one by one and write their files; yield None for each, or the error of reading it."""
     for source, future in read_ahead(lambda source: read_upright(source.path), sources):
         try:
             pixels = future.result()

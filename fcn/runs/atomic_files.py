@@ -59,7 +59,8 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
     # Not tempfile.mkdtemp: its mode 0700 would survive a rename and lock out other users.
     temporary = parent / f".{uuid.uuid4().hex}"
     try:
-        temporary.mkdir(parents=True)
+        with named_in_errors(parent, temporary):
+            temporary.mkdir(parents=True)
         yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

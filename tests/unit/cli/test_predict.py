@@ -153,12 +153,12 @@ def test_submission_requires_unique_ids_and_voc_classes(folder, trained, run):
     Image.new("RGB", (4, 4)).save("photos/x/a.jpg")
     status, _, err = run(f"run={trained}", "input=photos", "voc_submission=true")
     assert (status, err.count("\n")) == (1, 1)
-    assert "needs ids that differ; photos/a.jpg and photos/x/a.jpg" in err
+    assert "must have images of different ids, not photos/a.jpg and photos/x/a.jpg" in err
     backbone = BackboneConfig(name=BackboneName.squeezenet1_0)
     save_checkpoint(Path("pets.ckpt"), backbone=backbone, data=DataConfig(classes=["background", "cat"]))
     status, _, err = run("run=pets.ckpt", "input=photos/a.jpg", "voc_submission=true")
     assert (status, err.count("\n")) == (1, 1)
-    assert "needs a run with the 21 classes of VOC" in err
+    assert "must have a run with the 21 classes of VOC" in err
 
 
 @pytest.mark.realdata
