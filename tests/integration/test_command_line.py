@@ -14,6 +14,14 @@ from fcn.config import Config
 from fcn.config.composition import CONF
 from tests.commands import ROOT, TINY, type_in
 
+D2L = {
+    "data.name": "voc", "data.protocol": "d2l", "data.crop_size": [320, 480], "data.augmentation.flip": 0.0,
+    "data.augmentation.scale": [1.0, 1.0], "backbone.name": "resnet18", "backbone.weights": "imagenet",
+    "model.init": "bilinear", "loss.reduction": "image_sum", "optim.name": "sgd", "optim.momentum": 0.0,
+    "optim.weight_decay": 1e-3, "optim.decay_all": True, "schedule.name": "constant", "lr": 1e-3, "batch_size": 32,
+    "epochs": 5,
+}  # fmt: skip
+
 
 @pytest.mark.parametrize(
     ("overrides", "expected"),
@@ -26,33 +34,11 @@ from tests.commands import ROOT, TINY, type_in
             ["backbone=resnet50", "optim=adamw", "schedule=cosine", "schedule.warmup_steps=5"],
             {"backbone.name": "resnet50", "optim.name": "adamw", "schedule.name": "cosine", "lr": 1e-3},
         ),
-        (["optim=adamw", "lr=0.5"], {"optim.name": "adamw", "lr": 0.5}),
         (["trainer=ddp_cpu"], {"trainer.accelerator": "cpu", "trainer.devices": 2}),
         (["trainer=ddp"], {"trainer.accelerator": "gpu", "trainer.devices": None}),
         (["loss=image_sum"], {"loss.reduction": "image_sum"}),
         (["data=voc", "data.root=x"], {"data.name": "voc", "name": "voc", "data.root": "x"}),
-        (
-            ["experiment=d2l"],
-            {
-                "data.name": "voc",
-                "data.protocol": "d2l",
-                "data.crop_size": [320, 480],
-                "data.augmentation.flip": 0.0,
-                "data.augmentation.scale": [1.0, 1.0],
-                "backbone.name": "resnet18",
-                "backbone.weights": "imagenet",
-                "model.init": "bilinear",
-                "loss.reduction": "image_sum",
-                "optim.name": "sgd",
-                "optim.momentum": 0.0,
-                "optim.weight_decay": 1e-3,
-                "optim.decay_all": True,
-                "schedule.name": "constant",
-                "lr": 1e-3,
-                "batch_size": 32,
-                "epochs": 5,
-            },
-        ),
+        (["experiment=d2l"], D2L),
         (["experiment=d2l", "model.init=xavier", "lr=0.1"], {"model.init": "xavier", "lr": 0.1, "batch_size": 32}),
     ],
 )
@@ -62,17 +48,15 @@ def test_composition(overrides, expected):
 
 
 def test_every_option_of_every_group_composes():
-    """The options of all groups side by side: the first of each, the second of each, and so on."""
-    conf = CONF
-    folders = {path.parent.relative_to(conf) for path in conf.glob("*/**/*.yaml")}
+    """Options of different groups are composed together: the first of each group, the second of each, and so on."""
     groups = {
-        str(group): sorted(path.stem for path in (conf / group).glob("*.yaml"))
-        for group in folders
+        str(group): sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+        for group in {path.parent.relative_to(CONF) for path in CONF.glob("*/**/*.yaml")}
         if group.parts[0] not in ("hydra", "experiment", "search")
     }
     for number in range(max(map(len, groups.values()))):
         fcn.compose(*(f"{group}={options[number % len(options)]}" for group, options in groups.items()))
-    for preset in (conf / "experiment").glob("*.yaml"):
+    for preset in (CONF / "experiment").glob("*.yaml"):
         fcn.compose(f"experiment={preset.stem}")
 
 
@@ -85,8 +69,8 @@ def test_help_is_wrapped_on_a_terminal_only(monkeypatch, capsys):
     _, piped, _ = type_in(monkeypatch, capsys, "--help")
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "80")
-    _, shown, _ = type_in(monkeypatch, capsys, "--help")
-    keys, _, _ = shown.partition("Keys: set with key=value\n")[2].partition("\n\n")
+    _, wrapped, _ = type_in(monkeypatch, capsys, "--help")
+    keys, _, _ = wrapped.partition("Keys: set with key=value\n")[2].partition("\n\n")
     assert max(map(len, keys.splitlines())) == 80
     assert " ".join(keys.split()) in " ".join(piped.split())
     assert all(re.search(rf"^{re.escape(key)} ", piped, re.M) for key in configuration.schema_fields(Config))
@@ -120,7 +104,5 @@ def test_directory_holds_one_run(monkeypatch, capsys, tmp_path):
     before = sorted((path, path.stat().st_mtime_ns) for path in run.rglob("*"))
     status, _, err = type_in(monkeypatch, capsys, *TINY, "hydra.run.dir=outputs/mine")
     assert status == 1
-    assert err == (
-        "error: outputs/mine already holds a run; resume it by resume=outputs/mine, or choose another name=...\n"
-    )
+    assert err.startswith("error: outputs/mine already holds a run; ")
     assert sorted((path, path.stat().st_mtime_ns) for path in run.rglob("*")) == before

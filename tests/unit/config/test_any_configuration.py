@@ -17,7 +17,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_
 
 
 def values(key: str) -> st.SearchStrategy:
-    """Values of a key that its type and its range allow."""
+    """Return a strategy for the values that the type and range of a key allow."""
     entry = FIELDS[key]
     low, high = entry.metadata["low"], entry.metadata["high"]
     annotation = str(entry.type)
@@ -31,15 +31,15 @@ def values(key: str) -> st.SearchStrategy:
     if inner not in kinds:
         choice = next(each for each in Choice.__subclasses__() if each.__name__ == inner)
         kinds[inner] = st.sampled_from([str(member.value) for member in choice])
-    found = kinds[inner]
+    kind = kinds[inner]
     if annotation.startswith("list["):
-        return st.lists(found, min_size=2, max_size=2, unique=True)
-    return st.one_of(st.none(), found) if annotation.endswith("| None") else found
+        return st.lists(kind, min_size=2, max_size=2, unique=True)
+    return st.one_of(st.none(), kind) if annotation.endswith("| None") else kind
 
 
 @st.composite
 def containers(draw) -> dict:
-    """Plain configurations in which a few keys have other values than by default."""
+    """Draw a plain configuration in which a few keys differ from their defaults."""
     container = to_container(Config())
     for key in draw(st.lists(st.sampled_from(sorted(FIELDS)), max_size=5, unique=True)):
         *groups, last = key.split(".")
@@ -55,7 +55,7 @@ def containers(draw) -> dict:
 def test_valid_configuration_is_restored_from_file_and_container(tmp_path_factory, container):
     try:
         config = validate_run(container)
-    except ConfigError:  # of keys that contradict each other
+    except ConfigError:  # contradictory keys
         reject()
     path = tmp_path_factory.getbasetemp() / "config.yaml"
     path.write_text(OmegaConf.to_yaml(OmegaConf.create(to_container(config))), encoding="utf-8")
@@ -73,10 +73,10 @@ SIGNS = st.sampled_from(["=", "=", "=", "", "+", "++", "~", "@", "=[", "={", "='
 @settings(max_examples=60)
 @given(key=KEYS, sign=SIGNS, value=st.one_of(TEXTS, st.floats().map(str), st.just("null")))
 def test_any_override_composes_or_gives_a_one_line_error(key, sign, value):
-    typed = f"{sign}{key}={value}" if sign in ("+", "++", "~") else f"{key}{sign}{value}"
-    answer = "composed"
+    override = f"{sign}{key}={value}" if sign in ("+", "++", "~") else f"{key}{sign}{value}"
+    message = "composed"
     try:
-        fcn.compose(typed)
+        fcn.compose(override)
     except ConfigError as error:
-        answer = str(error)
-    assert len(answer.splitlines()) == 1
+        message = str(error)
+    assert len(message.splitlines()) == 1

@@ -7,7 +7,7 @@ from fcn.config.resumable_keys import changed_keys, check_resumable
 
 
 def test_changed_keys_leave_out_neutral_and_unknown_keys():
-    before = {"lr": 0.1, "data.root": "a", "trainer.log_every": 10, "epochs": 3, "gone": 1}
+    before = {"lr": 0.1, "data.root": "a", "trainer.log_every": 10, "epochs": 3, "removed": 1}
     after = {"lr": 0.2, "data.root": "b", "trainer.log_every": 1, "epochs": 3, "new": 2}
     assert changed_keys(before, after) == {"lr": [0.1, 0.2]}
 
@@ -19,14 +19,14 @@ def test_fixed_key_cannot_change_even_if_allowed(key):
 
 
 def test_other_changed_keys_must_be_allowed():
-    found = {"lr": [0.1, 0.2], "seed": [0, 1]}
+    changes = {"lr": [0.1, 0.2], "seed": [0, 1]}
     with pytest.raises(ConfigError, match=r"lr \(=0.2\) was 0.1 in x; .* add allow=\[lr\]"):
-        check_resumable(found, allowed=["seed"], run="x")
+        check_resumable(changes, allowed=["seed"], run="x")
     with pytest.raises(ConfigError, match=r"lr .* was 0.1, seed .* was 0 in x; .* add allow=\[lr,seed\]"):
-        check_resumable(found, allowed=[], run="x")
+        check_resumable(changes, allowed=[], run="x")
     with pytest.raises(ConfigError, match=r"allow \(=lrr\) must name keys or groups; did you mean lr\?"):
         check_resumable({}, allowed=["lrr"], run="x")
-    check_resumable(found, allowed=["seed", "lr"], run="x")
+    check_resumable(changes, allowed=["seed", "lr"], run="x")
     check_resumable({"schedule.name": ["cosine", "poly"]}, allowed=["schedule"], run="x")
     check_resumable({"data.on_device": [True, False]}, allowed=["data"], run="x")
     check_resumable({}, allowed=[], run="x")
