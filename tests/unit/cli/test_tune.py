@@ -23,8 +23,6 @@ def run(monkeypatch, capsys, tmp_path):
     ("arguments", "message"),
     [
         (["modl=fcn8s"], "unknown key modl; did you mean model?"),
-        (["search=deflt"], "unknown option deflt of search; did you mean default?"),
-        (["trials=0"], "trials (=0) must be at least 1"),
         (["search.lr.low=1"], "search.lr.low (=1) must be below its high (=0.1)"),
         (["+search.foo={choices:[1]}", "search=init"], "search.foo (=1): unknown key foo"),
         (["search.lr={choices: [1], low: 0}"], "search.lr must be either choices or a range"),

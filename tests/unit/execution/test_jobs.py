@@ -139,15 +139,10 @@ def test_next_job_is_requested_when_a_slot_is_free(job):
     assert len(ended) == 3
 
 
-def test_output_of_every_start_is_appended_to_console_log(job):
+def test_every_start_appends_its_output_and_removes_the_reason_of_an_earlier_failure(job):
     talking = job("talking", "print('so far'); raise SystemExit(1)")
-    run_jobs([talking], [{}], watch=ignore)
-    run_jobs([talking], [{}], watch=ignore)
+    record_failure(talking.run_dir, "no space left on device")
+    for _ in range(2):
+        run_jobs([talking], [{}], watch=ignore)
+        assert talking.reason.startswith("exit status 1")
     assert (talking.run_dir / "console.log").read_text() == "so far\nso far\n"
-
-
-def test_reason_of_an_earlier_execution_is_removed(job):
-    again = job("again", "raise SystemExit(1)")
-    record_failure(again.run_dir, "no space left on device")
-    run_jobs([again], [{}], watch=ignore)
-    assert again.reason == "exit status 1"

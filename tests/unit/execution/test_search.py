@@ -17,7 +17,6 @@ from fcn.config import Config, ConfigError, ModelConfig
 from fcn.config.choices import Init
 from fcn.config.overrides import values_by_key
 from fcn.execution.jobs import Job
-from fcn.execution.optuna_study import parameter_importances
 from fcn.execution.search import Search
 from fcn.execution.search_plan import PrunerName, SearchPlan
 from fcn.execution.search_space import parse_space
@@ -307,17 +306,6 @@ def test_folder_of_another_search_is_refused(folder):
         Search.open(plan(folder, space=parse_space({"lr": SPACE["lr"]})))
 
 
-def test_run_directory_of_another_configuration_is_refused(folder):
-    runs.create(folder / next_jobs(Search.open(plan(folder)), 1)[0].run_dir.name / "elsewhere", compose([]))
-    (folder / "study.db").unlink()
-    (run_dir,) = (path for path in folder.iterdir() if path.is_dir())
-    (run_dir / "elsewhere" / "config.yaml").replace(run_dir / "config.yaml")
-    with pytest.raises(
-        ConfigError, match=r"contains a run with other values of lr, batch_size.*; use another name=\.\.\."
-    ):
-        next_jobs(Search.open(plan(folder)), 1)
-
-
 def test_invalid_storage(folder):
     with pytest.raises(ConfigError, match=r"storage \(=foo://x\) must be a database that Optuna can open: Can't load"):
         Search.open(plan(folder, storage="foo://x"))
@@ -327,16 +315,3 @@ def test_folder_name_may_contain_special_characters(folder):
     odd = folder.rename(folder.with_name("a?b#c%20d"))
     Search.open(plan(odd))
     assert [path.name for path in odd.parent.iterdir()] == [odd.name]
-
-
-def test_parameter_importances(folder):
-    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
-    assert parameter_importances(study) == {}
-    for _ in range(50):
-        trial = study.ask()
-        lr, _ = trial.suggest_float("lr", 0, 1), trial.suggest_float("x", 0, 1)
-        study.tell(trial, -abs(lr - 0.5))
-    shares = parameter_importances(study)
-    assert next(iter(shares)) == "lr"
-    assert shares["lr"] > 0.8
-    assert sum(shares.values()) == pytest.approx(1)

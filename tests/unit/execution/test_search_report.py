@@ -10,6 +10,7 @@ from rich.console import Console
 
 import fcn
 from fcn import runs
+from fcn.execution.optuna_study import parameter_importances
 from fcn.execution.search import Search
 from fcn.execution.search_plan import TuneConfig, plan_search
 from fcn.execution.search_report import SearchFailed, check_search_succeeded, report_search
@@ -72,6 +73,7 @@ def test_conditions_refer_to_composed_values():
 
 def test_search_without_any_score_has_failed():
     study = optuna.create_study()
+    assert parameter_importances(study) == {}
     check_search_succeeded(study)
     study.ask().set_user_attr("reason", "train/loss became nan")
     study.tell(0, state=TrialState.FAIL)

@@ -140,14 +140,6 @@ def test_causes_are_differences_of_configuration_and_origin(write):
     }
 
 
-def test_key_unknown_to_an_earlier_version_is_not_a_cause(write):
-    run, again = write("run"), write("copy")
-    content = torch.load(run / runs.LAST, weights_only=True)
-    del content["config"]["rerun"], content["config"]["model"]["border"]
-    torch.save(content, run / runs.LAST)
-    assert compare_with_copy(run, again)["causes"] == {}
-
-
 def test_report_of_an_identical_copy(write, capsys):
     run = write("run")
     again = write("copy", config=Config(name="mine", rerun=str(run)), hardware={"host": "two", "threads": 1})
