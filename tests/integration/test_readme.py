@@ -29,6 +29,7 @@ HERE = {  # run below, each with SMALL
 ELSEWHERE = {
     "pip install -e . && python train.py": ".ci/run",
     'pip install -e ".[dev]" && pytest': ".ci/run",
+    'pip install -e ".[tune,export]"': ".ci/run, as a part of dev",
     "python3 -m venv .venv && source .venv/bin/activate": ".ci/run",
     "python train.py data=voc data.root=<folder that holds VOCdevkit>": "test_own_data.py, with two keys more",
     "python train.py -m model.init=bilinear,xavier lr=0.001,0.01": "test_sweep.py",
