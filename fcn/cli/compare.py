@@ -10,16 +10,13 @@ Confidence intervals require that scripts/evaluate.py has evaluated the runs on 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import Progress
 
 from fcn.cli.error_lines import Parser, exceptions_as_error_lines
-from fcn.comparison.html_page import Picture
 from fcn.comparison.output_files import write_comparison
-from fcn.comparison.run_comparison import METRIC, RunComparison, compare_runs, contrast_rows, default_contrast, find_row
+from fcn.comparison.run_comparison import METRIC, compare_runs, contrast_rows, default_contrast, find_row
 from fcn.comparison.run_records import ComparisonError
 from fcn.comparison.text_formats import to_terminal
 
@@ -66,15 +63,4 @@ def run_comparison(arguments: argparse.Namespace) -> None:
         contrast = contrast_rows(comparison, *(find_row(comparison.groups, name) for name in arguments.between))
     Console().print(to_terminal(comparison, contrast))
     if arguments.output:
-        draw = (lambda: _draw_predictions(comparison, arguments.panels)) if arguments.panels else None
-        for line in write_comparison(arguments.output, comparison, contrast, draw_predictions=draw):
-            print(line)
-
-
-def _draw_predictions(comparison: RunComparison, num_images: int) -> Picture:
-    from fcn.comparison.prediction_panels import choose_runs, draw_prediction_panels
-
-    total = len(choose_runs(comparison))
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task("predicting", total=total)
-        return draw_prediction_panels(comparison, num_images, advance=lambda: progress.advance(task))
+        print(*write_comparison(arguments.output, comparison, contrast, num_panels=arguments.panels), sep="\n")

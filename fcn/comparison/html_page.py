@@ -12,7 +12,7 @@ from PIL import Image
 
 from fcn.comparison.remarks import collect_remarks
 from fcn.comparison.run_comparison import RowContrast, RunComparison
-from fcn.comparison.tables import Table, class_table, main_table, runs_table, settings_table
+from fcn.comparison.tables import Table, class_table, main_table, runs_table, settings_table, table_rows
 
 
 class Picture(NamedTuple):
@@ -84,10 +84,10 @@ def _figure(picture: Picture, name: str) -> str:
 
 
 def _html_table(table: Table, *, highlighted: int | None = None) -> str:
-    kinds = [' class="n"' if numeric else "" for numeric in table.numeric]
-    head = "".join(f"<th{kind}>{escape(text)}</th>" for kind, text in zip(kinds, table.heads, strict=True))
+    kinds = [' class="n"' if column.numeric else "" for column in table]
+    head = "".join(f"<th{kind}>{escape(column.head)}</th>" for kind, column in zip(kinds, table, strict=True))
     body = ""
-    for place, row in enumerate(table.rows):
+    for place, row in enumerate(table_rows(table)):
         name = ' class="baseline"' if place == highlighted else ""
         cells = "".join(f"<td{kind}>{escape(text)}</td>" for kind, text in zip(kinds, row, strict=True))
         body += f"<tr{name}>{cells}</tr>\n"

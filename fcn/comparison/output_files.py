@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from fcn import errors, runs
+from fcn.comparison import prediction_panels
 from fcn.comparison.html_page import Picture, to_html
 from fcn.comparison.run_comparison import RowContrast, RunComparison, compare_runs, default_contrast
 from fcn.comparison.run_records import ComparisonError
@@ -37,7 +38,7 @@ def summarize_sweep(folder: Path) -> RenderableType:
 
 
 def write_comparison(
-    folder: Path, comparison: RunComparison, contrast: RowContrast | None, *, draw_predictions: Drawing | None
+    folder: Path, comparison: RunComparison, contrast: RowContrast | None, *, num_panels: int
 ) -> list[str]:
     """Write tables, figures and the HTML page of a comparison into a folder, and replace those of an earlier one.
 
@@ -45,7 +46,7 @@ def write_comparison(
         folder: created if necessary.
         comparison: the compared runs.
         contrast: two rows set side by side; without it there is no figure of differences per class.
-        draw_predictions: draws predictions on the same images; None: without them.
+        num_panels: number of images with the predictions of every row; 0: no such figure.
 
     Returns:
         Lines to print: the page, and the figures that could not be drawn.
@@ -55,8 +56,8 @@ def write_comparison(
     drawings: dict[str, Drawing] = {CURVES: lambda: _draw_curves(comparison)}
     if contrast:
         drawings[CLASSES] = lambda: _draw_class_differences(contrast)
-    if draw_predictions:
-        drawings[PREDICTIONS] = draw_predictions
+    if num_panels:
+        drawings[PREDICTIONS] = lambda: prediction_panels.draw_prediction_panels(comparison, num_panels)
     pictures, missing = _draw_figures(folder, drawings)
     page = to_html(comparison, contrast, {HEADINGS[name]: picture for name, picture in pictures.items()})
     runs.write_text(folder / HTML, page)

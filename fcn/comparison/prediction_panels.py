@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
+
+from rich.console import Console
+from rich.progress import track
 
 from fcn import runs
 from fcn.comparison.grouping import RunGroup, differing_keys
@@ -36,15 +38,12 @@ def choose_runs(comparison: RunComparison) -> list[tuple[RunGroup, RunRecord]]:
     return same[:MAX_COLUMNS]
 
 
-def draw_prediction_panels(
-    comparison: RunComparison, num_images: int, *, advance: Callable[[], object] = lambda: None
-) -> Picture:
+def draw_prediction_panels(comparison: RunComparison, num_images: int) -> Picture:
     """Draw input, target, and the prediction of every group's best run for images evenly spread over the split.
 
     Args:
         comparison: the groups, drawn in the order of their rows.
         num_images: number of images, limited by the size of the split.
-        advance: called after every run.
 
     Returns:
         The image, with a caption that names its runs.
@@ -66,10 +65,10 @@ def draw_prediction_panels(
     samples = [images[place] for place in places]
     arrays = [(one["image"].permute(1, 2, 0).contiguous().numpy(), one["mask"].numpy()) for one in samples]
     columns: dict[str, list[Sample]] = {}
-    for group, run in chosen:
+    terminal = Console(stderr=True)
+    for group, run in track(chosen, "predicting", console=terminal, transient=True, disable=not terminal.is_terminal):
         predictor = inference.load(run.path)
         columns[group.title] = [(image, target, predictor.predict(image)) for image, target in arrays]
-        advance()
     sheet = draw_side_by_side(columns, data.classes, names=[images.pairs[place].name for place in places])
     names = (f"row {group.number} {run.path.name} ({format_score(run.metrics[BEST])})" for group, run in chosen)
     omitted = len(comparison.groups) - len(chosen)

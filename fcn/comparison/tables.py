@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,18 +15,20 @@ from fcn.comparison.run_records import BEST, SPEED
 MINUS = "\N{MINUS SIGN}"
 
 
-class Table(NamedTuple):
-    """Texts in columns.
+class Column(NamedTuple):
+    """Column of a table: heading, texts of the cells, and whether they are numbers, which are right-aligned."""
 
-    Attributes:
-        heads: column headings.
-        rows: one cell per column.
-        numeric: whether a column holds numbers, which are right-aligned.
-    """
+    head: str
+    cells: Sequence[str]
+    numeric: bool = False
 
-    heads: list[str]
-    rows: list[list[str]]
-    numeric: list[bool]
+
+Table = Sequence[Column]
+
+
+def table_rows(table: Table) -> list[tuple[str, ...]]:
+    """Return the cells of a table by row, without the headings."""
+    return list(zip(*(column.cells for column in table), strict=True))
 
 
 def metric_columns(metric: str) -> dict[str, str]:
@@ -44,53 +46,53 @@ def metric_columns(metric: str) -> dict[str, str]:
 def main_table(comparison: RunComparison) -> Table:
     """Return a row per group: distinguishing keys, mean ± sd of metrics, difference to the baseline, and state."""
     groups = comparison.groups
-    columns = [("#", True, [str(group.number) for group in groups])]
+    columns = [Column("#", [str(group.number) for group in groups], numeric=True)]
     for key, name in comparison.keys.items():
         values = [group.values[key] for group in groups]
         numeric = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
-        columns.append((name, numeric, list(map(format_setting, values))))
+        columns.append(Column(name, list(map(format_setting, values)), numeric))
     if not comparison.keys:
-        columns.append(("run", False, [group.label for group in groups]))
+        columns.append(Column("run", [group.label for group in groups]))
     counts = [group.statistic(comparison.metric).count for group in groups]
     for metric, name in metric_columns(comparison.metric).items():
         known = [1] * len(groups) if metric == comparison.metric else counts  # written once per row
         cells = [format_mean_sd(group.statistic(metric), known_count=n) for group, n in zip(groups, known, strict=True)]
-        columns.append((name, True, cells))
+        columns.append(Column(name, cells, numeric=True))
     if comparison.compared:
         cells = [format_difference(difference.value, difference.interval) for difference in comparison.differences]
         cells[comparison.baseline.number - 1] = "baseline"
-        columns.append((difference_heading(comparison), True, cells))
-    columns.append(("state", False, [group.state for group in groups]))
-    heads, numerics, texts = zip(*columns, strict=True)
-    return Table(list(heads), [list(row) for row in zip(*texts, strict=True)], list(numerics))
+        columns.append(Column(difference_heading(comparison), cells, numeric=True))
+    return [*columns, Column("state", [group.state for group in groups])]
 
 
 def settings_table(contrast: RowContrast) -> Table:
     """Return the keys of the configuration in which two rows differ."""
-    return Table(["key", "A", "B"], [[key, *both] for key, both in contrast.settings.items()], [False] * 3)
+    sides = (Column(name, [both[side] for both in contrast.settings.values()]) for side, name in enumerate("AB"))
+    return [Column("key", list(contrast.settings)), *sides]
 
 
 def class_table(contrast: RowContrast) -> Table:
     """Return the IoU of every class in both rows and its difference, largest first."""
     deltas = contrast.ious[0] - contrast.ious[1]
     intervals = np.full_like(contrast.ious, np.nan) if contrast.intervals is None else contrast.intervals
-    rows = [
-        [contrast.classes[index], *map(format_score, contrast.ious[:, index]),
-         format_difference(deltas[index], intervals[:, index].tolist())]
-        for index in np.argsort(-deltas, kind="stable")  # NaN last
-    ]  # fmt: skip
-    return Table(["class", "A", "B", f"A {MINUS} B"], rows, [False, True, True, True])
+    order = np.argsort(-deltas, kind="stable")  # NaN last
+    sides = (Column(name, [format_score(iou[index]) for index in order], numeric=True)
+             for iou, name in zip(contrast.ious, "AB", strict=True))  # fmt: skip
+    differences = [format_difference(deltas[index], intervals[:, index].tolist()) for index in order]
+    classes = Column("class", [contrast.classes[index] for index in order])
+    return [classes, *sides, Column(f"A {MINUS} B", differences, numeric=True)]
 
 
 def runs_table(comparison: RunComparison) -> Table:
     """Return a row per run: its group, seed, state, best mean IoU and directory."""
-    rows: list[list[Any]] = [
-        [group.number, run.config["seed"], run.state, format_score(run.metrics.get(BEST, math.nan)), run.path]
-        for group in comparison.groups
-        for run in group.runs
+    pairs = [(group, run) for group in comparison.groups for run in group.runs]
+    return [
+        Column("#", [str(group.number) for group, _ in pairs], numeric=True),
+        Column("seed", [str(run.config["seed"]) for _, run in pairs], numeric=True),
+        Column("state", [run.state for _, run in pairs]),
+        Column("best mIoU", [format_score(run.metrics.get(BEST, math.nan)) for _, run in pairs], numeric=True),
+        Column("directory", [str(run.path) for _, run in pairs]),
     ]
-    heads = ["#", "seed", "state", "best mIoU", "directory"]
-    return Table(heads, [list(map(str, row)) for row in rows], [True, True, False, True, False])
 
 
 def difference_heading(comparison: RunComparison) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -16,7 +15,16 @@ from rich.text import Text
 from fcn.comparison.grouping import format_setting
 from fcn.comparison.remarks import collect_remarks
 from fcn.comparison.run_comparison import RowContrast, RunComparison
-from fcn.comparison.tables import Table, class_table, difference_heading, main_table, metric_columns, settings_table
+from fcn.comparison.tables import (
+    Column,
+    Table,
+    class_table,
+    difference_heading,
+    main_table,
+    metric_columns,
+    settings_table,
+    table_rows,
+)
 
 
 def to_terminal(comparison: RunComparison, contrast: RowContrast | None = None) -> RenderableType:
@@ -39,13 +47,14 @@ class _FittedTable:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         full = main_table(self.comparison)
+        heads = [column.head for column in full]
         columns = ("images/s", "train loss", "val acc", "best mIoU", difference_heading(self.comparison))
-        optional = [head for head in columns if head in full.heads]
-        for omitted, merged in (
-            (optional[:number], merged) for number in range(len(optional) + 1) for merged in (False, True)
-        ):
-            table = _omit_columns(full, omitted)
-            rendered = _rich_table(_merge_keys(table, self.comparison) if merged else table)
+        optional = [head for head in columns if head in heads]
+        settings = Column("settings", [group.label for group in self.comparison.groups])
+        merged = [full[0], settings, *full[1 + max(1, len(self.comparison.keys)) :]]
+        for omitted, table in ((optional[:number], table) for number in range(len(optional) + 1)
+                               for table in (full, merged)):  # fmt: skip
+            rendered = _rich_table([column for column in table if column.head not in omitted])
             if 1 + sum((column.min_width or 0) + 3 for column in rendered.columns) <= options.max_width:
                 break
         yield rendered
@@ -53,30 +62,16 @@ class _FittedTable:
             yield Text(f"columns omitted to fit the terminal: {', '.join(omitted)}", style="dim")
 
 
-def _omit_columns(table: Table, heads: Sequence[str]) -> Table:
-    kept = [place for place, head in enumerate(table.heads) if head not in heads]
-    rows = [[row[place] for place in kept] for row in table.rows]
-    return Table([table.heads[place] for place in kept], rows, [table.numeric[place] for place in kept])
-
-
-def _merge_keys(table: Table, comparison: RunComparison) -> Table:
-    """Replace the columns of all keys by one whose lines can wrap."""
-    after = 1 + max(1, len(comparison.keys))
-    pairs = zip(table.rows, comparison.groups, strict=True)
-    rows = [[row[0], group.label, *row[after:]] for row, group in pairs]
-    return Table(["#", "settings", *table.heads[after:]], rows, [True, False, *table.numeric[after:]])
-
-
 def _rich_table(table: Table) -> RichTable:
     """Return a table for rich: numbers never wrap, other texts wrap where necessary."""
     rich_table = RichTable()
-    for place, (head, numeric) in enumerate(zip(table.heads, table.numeric, strict=True)):
-        texts = [cells[place] for cells in [table.heads, *table.rows]]
+    for head, cells, numeric in table:
+        texts = [head, *cells]
         width = max(map(len, texts)) if numeric else min(22, max(len(word) for text in texts for word in text.split()))
         rich_table.add_column(
             Text(head), justify="right" if numeric else "left", overflow="fold", no_wrap=numeric, min_width=width
         )
-    for row in table.rows:
+    for row in table_rows(table):
         rich_table.add_row(*map(Text, row))
     return rich_table
 
@@ -94,8 +89,9 @@ def to_markdown(comparison: RunComparison, contrast: RowContrast | None = None) 
 
 def _markdown_table(table: Table) -> str:
     """Return a table followed by an empty line."""
-    rule = ["---:" if numeric else "---" for numeric in table.numeric]
-    lines = [map(escape_markdown, table.heads), rule, *(map(escape_markdown, row) for row in table.rows)]
+    rule = ["---:" if column.numeric else "---" for column in table]
+    heads = [escape_markdown(column.head) for column in table]
+    lines = [heads, rule, *(map(escape_markdown, row) for row in table_rows(table))]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines) + "\n"
 
 

@@ -72,12 +72,10 @@ def test_run_of_another_version_is_read(tmp_path):
     ("file", "content"),
     [
         ("config.yaml", "a: [1"),
-        ("config.yaml", "- a"),
         ("config.yaml", ""),
         ("config.yaml", "lr: ${nothing}\nseed: 0\ndata: {name: x}"),
         ("config.yaml", "defaults: [data]"),
         ("summary.json", '{"status": "fin'),
-        ("summary.json", "[]"),
         ("summary.json", '{"status": "finished"}'),
         ("summary.json", '{"status": "finished", "metrics": {"val/mean_iou": "high"}}'),
         ("summary.json", "\xff"),

@@ -1,12 +1,10 @@
 """Confusion matrix figure: shares, colours and bars."""
 
+import functools
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from fcn.config import VOC_CLASSES
@@ -24,17 +22,8 @@ def draw_confusion_matrix(confusion, classes):
 
 def test_row_shares_are_shares_of_the_target_classes():
     shares = row_shares(np.array([[8, 2, 0], [1, 1, 2], [0, 0, 0]]))
-    np.testing.assert_allclose(shares[:2], [[0.8, 0.2, 0], [0.25, 0.25, 0.5]])
-    assert np.isnan(shares[2]).all()
+    np.testing.assert_allclose(shares, [[0.8, 0.2, 0], [0.25, 0.25, 0.5], [np.nan] * 3])
     assert shares.dtype == np.float64
-
-
-@settings(max_examples=40, deadline=None)
-@given(hnp.arrays(np.int64, (4, 4), elements=st.integers(0, 2**53)))
-def test_row_shares_sum_to_one_where_the_class_has_pixels(confusion):
-    sums = row_shares(confusion).sum(axis=1)
-    np.testing.assert_allclose(sums[confusion.any(axis=1)], 1)
-    assert np.isnan(sums[~confusion.any(axis=1)]).all()
 
 
 def cell_colors(figure, count):
@@ -83,8 +72,7 @@ def test_missing_classes_and_special_names_draw_without_warnings(recwarn):
 
 def test_figures_drawn_in_threads_equal_those_drawn_in_sequence():
     matrices = [np.random.default_rng(seed).integers(0, 1000, (3, 3)) for seed in range(3)]
-    names = ["background", "cat", "dog"]
-    in_sequence = [draw_confusion_matrix(matrix, names).tobytes() for matrix in matrices]
+    draw = functools.partial(draw_confusion_matrix, classes=["background", "cat", "dog"])
     with ThreadPoolExecutor(3) as pool:
-        figures = pool.map(lambda matrix: draw_confusion_matrix(matrix, names), matrices)
-        assert [figure.tobytes() for figure in figures] == in_sequence
+        in_threads = [figure.tobytes() for figure in pool.map(draw, matrices)]
+    assert in_threads == [draw(matrix).tobytes() for matrix in matrices]

@@ -24,8 +24,7 @@ def test_swatches_are_in_index_order_below_the_last_row():
     sheet = draw_panels([(filled(60, 90), stripes(60, 90, 1, 2), stripes(60, 90, 2, 255))], VOC_CLASSES)
     legend = below_panels(sheet)
     swatches = [boxes(legend, color) for color in (KNOWN_COLORS[1], KNOWN_COLORS[2], VOID_COLOR)]
-    assert [len(areas) for areas in swatches] == [1, 1, 1]
-    lefts, tops, rights, bottoms = zip(*(areas[0] for areas in swatches), strict=True)
+    lefts, tops, rights, bottoms = zip(*(area for (area,) in swatches), strict=True)
     assert len(set(tops)) == len(set(bottoms)) == 1
     assert [right - left for left, right in zip(lefts, rights, strict=True)] == [14] * 3  # 16 with the outline
     assert list(lefts) == sorted(lefts)
