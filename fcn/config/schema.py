@@ -51,12 +51,14 @@ def setting(default: Any, meaning: str, *, low: float | None = None, high: float
 class AugmentationConfig:
     """Random augmentation of a training image. The defaults only crop at random, as d2l does."""
 
-    scale: list[float] = setting([1.0, 1.0], "range of the random scale, relative to the native size", low=0.1, high=10)
+    scale: list[float] = setting(
+        [1.0, 1.0], "smallest and largest random scale, relative to the native size", low=0.1, high=10
+    )
     flip: float = setting(0.0, "probability of a horizontal flip", low=0, high=1)
     brightness: float = setting(0.0, "brightness factor, drawn from [1 - b, 1 + b]", low=0, high=1)
     contrast: float = setting(0.0, "contrast factor, drawn from [1 - c, 1 + c]", low=0, high=1)
     saturation: float = setting(0.0, "saturation factor, drawn from [1 - s, 1 + s]", low=0, high=1)
-    hue: float = setting(0.0, "hue shift, drawn from [-h, h], in turns of the colour circle", low=0, high=0.5)
+    hue: float = setting(0.0, "hue shift as a fraction of the hue circle, drawn from [-h, h]", low=0, high=0.5)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -78,13 +80,16 @@ class DataConfig:
     root: str = setting("data", "folder that holds VOCdevkit/VOC2012 or JPEGImages; shapes writes its images there")
     download: bool = setting(False, "download VOC2012 (2 GB) into root if it is missing")
     train_split: str = setting(
-        "train", "list of training images in ImageSets/Segmentation; train_aug uses SegmentationClassAug"
+        "train",
+        "list of training images in ImageSets/Segmentation; masks are read from SegmentationClass, for train_aug from "
+        "SegmentationClassAug",
     )
     val_split: str = setting("val", "list of validation images in ImageSets/Segmentation")
     classes: list[str] = setting(list(VOC_CLASSES), "class names in the order of the mask indices; 0 is the background")
     protocol: Protocol = setting(
         Protocol.voc,
-        "d2l: void counts as background, images smaller than the crop are dropped, d2l/... is logged too",
+        "voc: void pixels (mask value 255) are ignored; d2l: as in the d2l chapter, void counts as background in "
+        "training, images smaller than the crop are dropped, and the metrics d2l/... are logged in addition",
     )
     crop_size: list[int] = setting([320, 480], "height and width of the training crop in pixels", low=1)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
@@ -99,12 +104,16 @@ class DataConfig:
 
 @dataclass(kw_only=True, slots=True)
 class BackboneConfig:
-    """Backbone: a torchvision classification network without its pooling and classifier."""
+    """Backbone: the feature maps of a torchvision classification network."""
 
     name: BackboneName = setting(BackboneName.resnet18, "name of the torchvision network")
     weights: str = setting("none", "none (random), imagenet (torchvision's V1 weights), or path of a state dict")
     output_stride: int | None = setting(
-        None, "8, 16 or 32, reached by dilating later stages; null: stride of the original network", low=8, high=32
+        None,
+        "stride of the coarsest feature map (8, 16 or 32), reached by dilation instead of striding in later stages; "
+        "null: stride of the original network",
+        low=8,
+        high=32,
     )
 
 
@@ -121,14 +130,19 @@ class ModelConfig:
         ScoreInit.xavier, "initialisation of the coarsest score layer; score layers of skips start at zero"
     )
     skip_scale: list[float] = setting(
-        [1.0, 1.0], "scale of the skips, coarse to fine; FCN-8s at once: [0.01,1e-4]", low=0
+        [1.0, 1.0],
+        "factors of the feature maps of the skips, coarse to fine; [0.01,1e-4] for FCN-8s trained at once",
+        low=0,
     )
     alignment: Alignment = setting(
         Alignment.chapter,
-        "chapter: d2l's kernel 2s and padding s/2; centered: centred on the receptive field of each cell",
+        "placement of a transposed convolution of stride s; chapter: kernel 2s and padding s/2, as in the d2l chapter; "
+        "centered: centred on the cells of the backbone's feature map",
     )
     border: Border = setting(
-        Border.zero, "padding of the coarse score map: zero (logits fade at the border) or replicate"
+        Border.zero,
+        "padding of the score map before upsampling: zero (logits decrease at the border) or replicate (repeats the "
+        "outermost cells)",
     )
     freeze_batchnorm: bool = setting(False, "keep batch norm statistics, scale and shift at their initial values")
     weights: PublishedWeights = setting(PublishedWeights.none, "voc: published weights, with model=torchvision only")
@@ -141,7 +155,8 @@ class LossConfig:
 
     reduction: Reduction = setting(
         Reduction.pixel_mean,
-        "pixel_mean; image_sum: sum over images of the mean over pixels (d2l); pixel_sum (Long et al.)",
+        "pixel_mean: mean over all pixels of the batch; image_sum: mean over the pixels of each image, summed over the "
+        "images (d2l chapter); pixel_sum: sum over all pixels (Long et al.)",
     )
 
 
@@ -149,44 +164,49 @@ class LossConfig:
 class OptimConfig:
     """Optimiser; the learning rate is the top-level key `lr`."""
 
-    name: OptimName = setting(OptimName.adamw, "sgd or adamw; the learning rate is the top-level key lr")
+    name: OptimName = setting(OptimName.adamw, "optimiser; its learning rate is the top-level key lr")
     momentum: float = setting(0.9, "momentum of SGD", low=0, high=1)
     nesterov: bool = setting(False, "Nesterov momentum for SGD")
     betas: list[float] = setting([0.9, 0.999], "betas of AdamW", low=0, high=0.999999)
     weight_decay: float = setting(
-        1e-4, "weight decay of convolution weights; biases, norms and frozen kernels have none", low=0
+        1e-4, "weight decay of convolution weights; not applied to biases, norms and frozen kernels", low=0
     )
     decay_all: bool = setting(False, "apply weight decay to biases and norms too, as d2l does")
-    head_lr_multiplier: float = setting(1.0, "learning rate of the head, relative to the backbone", low=0)
-    bias_lr_multiplier: float = setting(1.0, "learning rate of biases, relative to weights; 2 in Long et al.", low=0)
+    head_lr_multiplier: float = setting(1.0, "factor of lr for the head", low=0)
+    bias_lr_multiplier: float = setting(1.0, "factor of the learning rate for biases; 2 in Long et al.", low=0)
 
 
 @dataclass(kw_only=True, slots=True)
 class ScheduleConfig:
     """Learning rate schedule: a factor of `lr`, updated at every step."""
 
-    name: ScheduleName = setting(ScheduleName.cosine, "constant, poly ((1 - t)^power, t from 0 to 1) or cosine")
+    name: ScheduleName = setting(
+        ScheduleName.cosine, "shape after the warm-up: constant, poly ((1 - t)^power, t from 0 to 1) or cosine"
+    )
     power: float = setting(0.9, "exponent of poly", low=0)
-    warmup_steps: int | None = setting(None, "steps of linear warm-up to lr; null: a tenth of the run", low=0)
+    warmup_steps: int | None = setting(None, "steps of linear warm-up; null: a tenth of the run", low=0)
 
 
 @dataclass(kw_only=True, slots=True)
 class TrainerConfig:
-    """Where and how a run is executed. Results change only by rounding, and by the batches of batch norm."""
+    """Where and how a run is executed. These keys change results only by rounding and through batch norm."""
 
-    accelerator: Accelerator = setting(Accelerator.auto, "auto: GPUs if available, else the CPU")
+    accelerator: Accelerator = setting(Accelerator.auto, "auto: GPUs if available, otherwise the CPU")
     devices: int | None = setting(
         None, "number of processes, one per device; null: all GPUs, or one process on the CPU", low=1
     )
     precision: Precision = setting(
         Precision.auto,
-        "precision of forward and backward pass, weights stay fp32; auto: bf16 if the device supports it",
+        "precision of the forward and backward pass; weights are always fp32; auto: bf16 on GPUs that support it, "
+        "otherwise fp32",
     )
     upsampling: Algorithm = setting(
-        Algorithm.auto, "algorithm of transposed convolutions; auto: transposed on the CPU, the faster one on a GPU"
+        Algorithm.auto,
+        "algorithm of transposed convolutions: PyTorch's (transposed) or the sub-pixel form (subpixel); auto: subpixel "
+        "for factors of at least 8 on a CPU, the faster one on a GPU",
     )
     accumulate: int = setting(
-        1, "number of parts in which a process computes its share of a step; more parts need less memory", low=1
+        1, "number of micro-batches per step and process (gradient accumulation); more need less memory", low=1
     )
     sync_batchnorm: bool = setting(False, "synchronise batch norm over all processes; GPUs only")
     val_every: int = setting(1, "epochs between validations; the last epoch is always validated", low=1)
@@ -196,7 +216,10 @@ class TrainerConfig:
     checkpoint_steps: int | None = setting(None, "steps between checkpoints within an epoch; null: none", low=1)
     checkpoint_minutes: float | None = setting(10, "minutes between checkpoints within an epoch; null: none", low=0)
     timeout_minutes: float | None = setting(
-        30, "minutes without progress of any rank before the run ends and names the stalled rank; null: never", low=0.01
+        30,
+        "a run of several processes fails and names the stalled rank if no rank makes progress for this many minutes; "
+        "null: no check",
+        low=0.01,
     )
     log_every: int = setting(10, "steps between two points of the training curves", low=1)
     sample_images: int = setting(6, "number of validation images drawn as panels after each validation", low=0)
@@ -207,17 +230,23 @@ class Config:
     """A run. Every preset supports `lr`, `epochs`, `batch_size`, `seed` and `name`."""
 
     name: str = setting("${data.name}", "folder of the run below outputs/")
-    lr: float = setting(1e-3, "peak learning rate of the backbone", low=0)
+    lr: float = setting(1e-3, "peak learning rate; the head uses lr x optim.head_lr_multiplier", low=0)
     epochs: int = setting(7, "passes over the training images; 0: save the initialised network without training", low=0)
     batch_size: int = setting(16, "images per optimiser step over all processes", low=1)
     seed: int = setting(0, "seed of initial weights, order of images and augmentation", low=0, high=2**32 - 1)
     deterministic: bool = setting(
-        False, "use only deterministic algorithms on a GPU; results on a CPU are always reproducible"
+        False,
+        "use only deterministic algorithms on a GPU; runs on a CPU are reproducible without it (same machine, same "
+        "number of threads)",
     )
-    compile: bool = setting(False, "compile the network for training, which takes about a minute at the start")
-    resume: str | None = setting(None, "run or sweep directory to resume, with its own configuration")
+    compile: bool = setting(False, "compile the network for training, which takes one to two minutes at the start")
+    resume: str | None = setting(
+        None, "run or sweep directory to resume; it keeps its configuration, except for overrides permitted by allow"
+    )
     allow: list[str] = setting([], "keys allowed to change on resume; the result is then no longer bit-identical")
-    rerun: str | None = setting(None, "finished run to repeat in a new directory and compare with bit for bit")
+    rerun: str | None = setting(
+        None, "finished run to repeat in a new run directory; weights and metrics are compared bit for bit"
+    )
     execute: bool = setting(True, "false: only create the run directory, for another machine to execute")
     data: DataConfig = field(default_factory=DataConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
@@ -240,7 +269,7 @@ class InferenceConfig:
     scales: list[float] = setting(
         [1.0], "average over these scales of the image, relative to its native size", low=0.1, high=10
     )
-    accelerator: Accelerator = setting(Accelerator.auto, "auto: a GPU if available, else the CPU")
+    accelerator: Accelerator = setting(Accelerator.auto, "auto: a GPU if available, otherwise the CPU")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -273,7 +302,11 @@ class ExportConfig:
         [[1, 1], [2, 3], [33, 47], [96, 128], [375, 500]], "heights and widths of the images for verification"
     )
     batches: list[int] = setting([1, 2], "batch sizes for verification", low=1)
-    tolerance: float = setting(1e-3, "allowed difference of logits, relative to the largest logit if above 1", low=0)
+    tolerance: float = setting(
+        1e-3,
+        "largest allowed difference of the exported logits from PyTorch's, relative to the largest logit if above 1",
+        low=0,
+    )
 
 
 def schema_fields(schema: type, prefix: str = "") -> dict[str, dataclasses.Field[Any]]:
