@@ -80,9 +80,7 @@ class DataConfig:
     root: str = setting("data", "folder that holds VOCdevkit/VOC2012 or JPEGImages; shapes writes its images there")
     download: bool = setting(False, "download VOC2012 (2 GB) into root if it is missing")
     train_split: str = setting(
-        "train",
-        "list of training images in ImageSets/Segmentation; masks are read from SegmentationClass, for train_aug from "
-        "SegmentationClassAug",
+        "train", "list of training images in ImageSets/Segmentation; train_aug reads masks from SegmentationClassAug"
     )
     val_split: str = setting("val", "list of validation images in ImageSets/Segmentation")
     classes: list[str] = setting(list(VOC_CLASSES), "class names in the order of the mask indices; 0 is the background")
@@ -109,11 +107,7 @@ class BackboneConfig:
     name: BackboneName = setting(BackboneName.resnet18, "name of the torchvision network")
     weights: str = setting("none", "none (random), imagenet (torchvision's V1 weights), or path of a state dict")
     output_stride: int | None = setting(
-        None,
-        "stride of the coarsest feature map (8, 16 or 32), reached by dilation instead of striding in later stages; "
-        "null: stride of the original network",
-        low=8,
-        high=32,
+        None, "stride of the coarsest feature map, reduced by dilation; null: the network's own", low=8, high=32
     )
 
 
@@ -130,9 +124,7 @@ class ModelConfig:
         ScoreInit.xavier, "initialisation of the coarsest score layer; score layers of skips start at zero"
     )
     skip_scale: list[float] = setting(
-        [1.0, 1.0],
-        "factors of the feature maps of the skips, coarse to fine; [0.01,1e-4] for FCN-8s trained at once",
-        low=0,
+        [1.0, 1.0], "factors of the skips, coarse to fine; [0.01,1e-4] for FCN-8s trained at once", low=0
     )
     alignment: Alignment = setting(
         Alignment.chapter,
@@ -140,9 +132,7 @@ class ModelConfig:
         "centered: centred on the cells of the backbone's feature map",
     )
     border: Border = setting(
-        Border.zero,
-        "padding of the score map before upsampling: zero (logits decrease at the border) or replicate (repeats the "
-        "outermost cells)",
+        Border.zero, "padding of the score map before upsampling: zero, or replicate (repeats the outermost cells)"
     )
     freeze_batchnorm: bool = setting(False, "keep batch norm statistics, scale and shift at their initial values")
     weights: PublishedWeights = setting(PublishedWeights.none, "voc: published weights, with model=torchvision only")
@@ -216,10 +206,7 @@ class TrainerConfig:
     checkpoint_steps: int | None = setting(None, "steps between checkpoints within an epoch; null: none", low=1)
     checkpoint_minutes: float | None = setting(10, "minutes between checkpoints within an epoch; null: none", low=0)
     timeout_minutes: float | None = setting(
-        30,
-        "a run of several processes fails and names the stalled rank if no rank makes progress for this many minutes; "
-        "null: no check",
-        low=0.01,
+        30, "minutes without progress of any process after which a run fails; null: no limit", low=0.01
     )
     log_every: int = setting(10, "steps between two points of the training curves", low=1)
     sample_images: int = setting(6, "number of validation images drawn as panels after each validation", low=0)
@@ -244,9 +231,7 @@ class Config:
         None, "run or sweep directory to resume; it keeps its configuration, except for overrides permitted by allow"
     )
     allow: list[str] = setting([], "keys allowed to change on resume; the result is then no longer bit-identical")
-    rerun: str | None = setting(
-        None, "finished run to repeat in a new run directory; weights and metrics are compared bit for bit"
-    )
+    rerun: str | None = setting(None, "finished run to repeat in a new run directory and to compare bit for bit")
     execute: bool = setting(True, "false: only create the run directory, for another machine to execute")
     data: DataConfig = field(default_factory=DataConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
@@ -285,8 +270,8 @@ class EvaluateConfig(InferenceConfig):
     batch_size: int | None = setting(
         None, "images of equal size evaluated at once; null: 1 on the CPU, 8 on a GPU", low=1
     )
-    boundary_widths: list[int] = setting([1, 2, 4, 8, 16], "widths in pixels of the scored bands along outlines", low=1)
-    worst: int = setting(12, "number of images of lowest mean IoU to draw", low=0)
+    boundary_widths: list[int] = setting([1, 2, 4, 8, 16], "widths in pixels of the scored bands at boundaries", low=1)
+    worst: int = setting(12, "number of images to draw, those with the lowest mean IoU", low=0)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -303,9 +288,7 @@ class ExportConfig:
     )
     batches: list[int] = setting([1, 2], "batch sizes for verification", low=1)
     tolerance: float = setting(
-        1e-3,
-        "largest allowed difference of the exported logits from PyTorch's, relative to the largest logit if above 1",
-        low=0,
+        1e-3, "largest allowed error of the exported logits, relative to the largest logit if above 1", low=0
     )
 
 
