@@ -35,16 +35,11 @@ class RunFailure(RuntimeError):
 STORAGE_REMEDIES = {
     errno.ENOSPC: "free space there, or write to another disk",
     errno.EDQUOT: "free space there, or write to another disk",
-    errno.EFBIG: "raise the limit of the file size (ulimit -f), or write to another disk",
     errno.EROFS: "make it writable, or write to another disk",
     errno.EACCES: "change its permissions, or use another folder",
     errno.EPERM: "change its permissions, or use another folder",
     errno.ENOTDIR: "a parent folder in its path is a file; move that file, or use another folder",
-    errno.EISDIR: "a folder has the name of this file; move that folder, or use another name",
-    errno.ENAMETOOLONG: "use a shorter name",
-    errno.ELOOP: "a symbolic link in its path points to itself; fix that link",
     errno.EIO: "check the disk in the system log",
-    errno.ESTALE: "check whether the file server responds",
     errno.EMFILE: "raise the limit of open files (ulimit -n), or lower data.num_workers",
 }
 
@@ -122,7 +117,7 @@ def describe_failure(error: BaseException, values: Mapping[str, Any]) -> str | N
         or (isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(text))
     ):
         return _describe_memory(text, values)
-    if type(error).__module__.startswith("submitit."):  # for example sbatch does not know the partition
+    if type(error).__module__.startswith("submitit."):  # for example sbatch with an unknown partition
         return f"submitit could not execute the job: {message_line(text)}"
     if isinstance(error, RuntimeError) and LOST_CONNECTION.search(text):
         return "lost connection to another rank; see its error, or check the network between the ranks"
@@ -169,22 +164,20 @@ def describe_signal(number: int, values: Mapping[str, Any]) -> str:
 
 
 def _describe_loader(pids: str, reason: str, values: Mapping[str, Any]) -> str:
-    number = {"Killed": signal.SIGKILL, "Bus error": signal.SIGBUS, "Segmentation fault": signal.SIGSEGV}.get(
-        reason.strip()
-    )
+    signals = {"Bus error": signal.SIGBUS, "Segmentation fault": signal.SIGSEGV}
     process = f"a data loader process{f' ({pids})' if pids else ''}"
-    return f"{process} {describe_signal(number or signal.SIGKILL, values)}"
+    return f"{process} {describe_signal(signals.get(reason.strip(), signal.SIGKILL), values)}"
 
 
 def _describe_memory(text: str, values: Mapping[str, Any]) -> str:
     requested = re.search(r"(?:tried to allocate|Unable to allocate) ([\d.]+) (\w+)", text, re.I)
     memory = "GPU memory" if ON_GPU.search(text) else "memory"
-    size = f" (tried to allocate {_format_size(*requested.groups())})" if requested else ""
+    size = ""
+    if requested:
+        number, unit = requested.groups()
+        amount = f"{float(number) / 2**30:.2f} GiB" if unit == "bytes" else f"{number} {unit}"
+        size = f" (tried to allocate {amount})"
     return f"out of {memory}{size}: {_memory_remedies(values, on_gpu=bool(ON_GPU.search(text)))}"
-
-
-def _format_size(number: str, unit: str) -> str:
-    return f"{float(number) / 2**30:.2f} GiB" if unit == "bytes" else f"{number} {unit}"
 
 
 def _memory_remedies(values: Mapping[str, Any], *, on_gpu: bool = False) -> str:

@@ -90,17 +90,24 @@ def explain_composition(error: BaseException, schema: type = Config) -> str | No
     if failure := errors.describe_failure(cause, {}):
         return failure
     message = errors.message_line(str(cause))
+    if explanation := _explain_text(message, schema):
+        return explanation
+    if isinstance(error, ConfigCompositionException):
+        file = errors.message_line(str(error)).partition(": ")[0]
+        return f"{file}: {message}; a preset has lines of the form KEY: VALUE"
+    is_hydra = isinstance(cause, (HydraException, OmegaConfBaseException)) or _raised_by_hydra(cause)
+    return (message or type(cause).__name__) if is_hydra else None
+
+
+def _explain_text(message: str, schema: type) -> str | None:
+    """Explain a message of Hydra whose exception has no type or attributes of its own."""
     if match := re.search(r"Could not override '([^']+)'", message):
         return _unknown_or_preset(match[1], schema)
     if message.startswith("Config group override must be"):
         return "an option of a group must be a name, not null; leave the group out to keep its default"
     if match := re.match(r"Additional config directory '([^']+)'", message):
         return f"--config-dir (={match[1]}) must be a folder of YAML files"
-    if isinstance(error, ConfigCompositionException):
-        file = errors.message_line(str(error)).partition(": ")[0]
-        return f"{file}: {message}; a preset has lines of the form KEY: VALUE"
-    is_hydra = isinstance(cause, (HydraException, OmegaConfBaseException)) or _raised_by_hydra(cause)
-    return (message or type(cause).__name__) if is_hydra else None
+    return None
 
 
 def _raised_by_hydra(error: BaseException) -> bool:

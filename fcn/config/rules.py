@@ -8,19 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fcn.config.choices import (
-    Accelerator,
-    ModelName,
-    Precision,
-    PublishedWeights,
-)
+from fcn.config.choices import Accelerator, ModelName, Precision, PublishedWeights
 from fcn.config.messages import unknown_key
-from fcn.config.schema import (
-    IGNORE_INDEX,
-    Config,
-    InferenceConfig,
-    schema_fields,
-)
+from fcn.config.schema import IGNORE_INDEX, Config, InferenceConfig, schema_fields
 from fcn.errors import UserError
 
 
@@ -28,23 +18,25 @@ class ConfigError(UserError):
     """An invalid configuration: the message names the key, its value, the rule and the remedy."""
 
 
-def check_keys(values: Mapping[Any, Any], schema: type) -> None:
+def check_keys(values: Mapping[Any, Any], schema: type, *, section: type | None = None, prefix: str = "") -> None:
     """Check that the schema has every key: Hydra accepts `+key=value`, and a saved configuration may hold any.
+
+    Args:
+        values: a configuration, or a section of it.
+        schema: dataclass of the whole configuration.
+        section: dataclass of the section.
+        prefix: dotted name of the section, with a dot at its end.
 
     Raises:
         ConfigError: naming the first unknown key and the nearest known one.
     """
-    _check_keys(values, schema, schema, prefix="")
-
-
-def _check_keys(values: Mapping[Any, Any], section: type, schema: type, *, prefix: str) -> None:
-    entries = {entry.name: entry for entry in dataclasses.fields(section)}
+    entries = {entry.name: entry for entry in dataclasses.fields(section or schema)}
     for key, value in values.items():
         if key not in entries:
             raise ConfigError(unknown_key(f"{prefix}{key}", schema))
         nested = entries[key].default_factory
         if isinstance(nested, type) and dataclasses.is_dataclass(nested) and isinstance(value, Mapping):
-            _check_keys(value, nested, schema, prefix=f"{prefix}{key}.")
+            check_keys(value, schema, section=nested, prefix=f"{prefix}{key}.")
 
 
 def check_ranges(values: Mapping[str, Any], schema: type) -> None:
@@ -64,7 +56,13 @@ def check_run(config: Config) -> None:
         ConfigError: naming key, value, rule and remedy of the first rule that is broken.
     """
     _check_lists(config)
-    _check_rules(config)
+    _check_names(config)
+    if config.optim.nesterov and config.optim.momentum == 0:
+        raise ConfigError("optim.nesterov (=true) must have optim.momentum above 0; use optim.momentum=0.9")
+    _check_model(config)
+    check_batch_size(config, config.trainer.devices or 1)
+    if config.trainer.precision is Precision.fp16 and config.trainer.accelerator is Accelerator.cpu:
+        raise ConfigError("trainer.precision (=fp16) must run on a GPU; use bf16 or fp32 on the CPU")
 
 
 def _check_range(key: str, value: Any, *, low: float | None, high: float | None) -> None:
@@ -89,19 +87,9 @@ def _check_lists(config: Config) -> None:
     for key, (value, rule) in lengths.items():
         if len(value) != 2:
             raise ConfigError(f"{key} (={value}) must be {rule}")
-
-
-def _check_rules(config: Config) -> None:
     low, high = config.data.augmentation.scale
     if low > high:
         raise ConfigError(f"data.augmentation.scale (=[{low}, {high}]) must be in ascending order; use [{high},{low}]")
-    _check_names(config)
-    if config.optim.nesterov and config.optim.momentum == 0:
-        raise ConfigError("optim.nesterov (=true) must have optim.momentum above 0; use optim.momentum=0.9")
-    _check_model(config)
-    check_batch_size(config, config.trainer.devices or 1)
-    if config.trainer.precision is Precision.fp16 and config.trainer.accelerator is Accelerator.cpu:
-        raise ConfigError("trainer.precision (=fp16) must run on a GPU; use bf16 or fp32 on the CPU")
 
 
 def _check_names(config: Config) -> None:
