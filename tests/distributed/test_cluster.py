@@ -13,6 +13,7 @@ import torch
 
 from fcn import runs
 from tests.commands import ROOT, TINY, processes_of, wait_for
+from tests.identical_runs import assert_identical
 
 pytestmark = pytest.mark.slow
 # Small steps, many enough to be preempted in between, and validations before and after.
@@ -33,18 +34,6 @@ def prepared(command, name: str, *overrides: str) -> Path:
     (printed,) = done.stdout.splitlines()
     assert command.folder / printed == command.run_of(name)
     return Path(printed)
-
-
-def assert_same(command, one: Path, other: Path) -> None:
-    """Assert that weights and metrics are bit-identical."""
-    ours, theirs = (torch.load(command.folder / run / runs.LAST, weights_only=True) for run in (one, other))
-    assert ours["global_step"] == theirs["global_step"]
-    for name, weight in theirs["state_dict"].items():
-        assert torch.equal(ours["state_dict"][name], weight), name
-    summaries = [runs.read_summary(command.folder / run) for run in (one, other)]
-    assert [summary["status"] for summary in summaries] == ["finished", "finished"]
-    assert summaries[0]["metrics"] == summaries[1]["metrics"]
-    assert summaries[0]["world_size"] == summaries[1]["world_size"]
 
 
 @pytest.fixture
@@ -83,7 +72,7 @@ def test_two_nodes_are_bit_identical_to_one_node(command, start):
         for node in [start(line) for line in lines]:
             out, _ = node.communicate(timeout=280)
             assert node.returncode == 0, out
-    assert_same(command, apart, together)
+    assert_identical(command.folder / apart, command.folder / together)
     assert runs.read_summary(command.folder / apart)["world_size"] == 2
 
 
@@ -138,7 +127,7 @@ def test_slurm_job_requeues_itself_when_preempted_and_not_when_finished(command,
         out, _ = process.communicate(timeout=280)
         assert process.returncode == 0, out
     assert not requeued.exists()
-    assert_same(command, run, alone)
+    assert_identical(command.folder / run, command.folder / alone)
 
 
 @pytest.mark.exhaustive
@@ -156,15 +145,8 @@ def test_failed_slurm_job_is_not_requeued(command, slurm):
 def test_preempted_job_of_a_sweep_is_requeued_and_resumed(command, trainer):
     """SLURM preempts with SIGTERM, which submitit ignores, and immediately afterwards submitit's own signal."""
     options = (*LONG, f"trainer={trainer}")
-    sweep = command.start(
-        "-m",
-        *SMALL,
-        *options,
-        f"data.root={command.data}",
-        "name=sweep",
-        "lr=choice(0.001)",
-        "hydra/launcher=slurm_local",
-    )
+    keys = (f"data.root={command.data}", "name=sweep", "lr=choice(0.001)", "hydra/launcher=slurm_local")
+    sweep = command.start("-m", *SMALL, *options, *keys)
     folder = command.folder / "outputs" / "sweep"
     wait_for(lambda: any(folder.glob(f"*/0_lr-0.001/{runs.LAST}")), process=sweep, seconds=280)
     (run,) = folder.glob("*/0_lr-0.001")
@@ -179,4 +161,4 @@ def test_preempted_job_of_a_sweep_is_requeued_and_resumed(command, trainer):
     (log,) = run.parent.glob(".submitit/*/*_log.out")
     assert "Requeued job" in log.read_text()
     alone = command.train(*SMALL, *options, "lr=0.001", name="alone")
-    assert_same(command, run, alone)
+    assert_identical(command.folder / run, command.folder / alone)

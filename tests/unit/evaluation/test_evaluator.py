@@ -1,4 +1,4 @@
-"""A network and a set to counts: every pixel once, whatever the batches and the order."""
+"""Evaluation of a set of images: every pixel is counted once for any batch size and order."""
 
 import random
 from pathlib import Path
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from fcn.config import ConfigError, DataConfig, ShapesConfig
-from fcn.data import prefetch
+from fcn.data import prefetch, shapes
 from fcn.data.datasets import WholeImages
 from fcn.data.voc import DataError, Pair
 from fcn.evaluation.evaluator import evaluate, evaluation_images
@@ -21,8 +21,8 @@ SIZES = [(7, 5), (5, 7), (7, 5), (6, 6), (7, 5), (5, 7), (7, 5), (7, 5)]
 VOID = 255
 
 
-class Painted:
-    """Stands for a network: the class of a pixel is its red value over 100, which a PNG keeps."""
+class PaintedPredictions:
+    """Predictor whose class of a pixel is its red value divided by 100."""
 
     classes = CLASSES
 
@@ -43,15 +43,15 @@ def write_pair(folder: Path, name: str, target: np.ndarray, prediction: np.ndarr
 
 @pytest.fixture(scope="module")
 def truth() -> list[tuple[np.ndarray, np.ndarray]]:
-    """Target, in blocks with void, and prediction of each image; the third is all void."""
+    """Target, in blocks with void, and prediction of each image; the third target is all void."""
     rng = np.random.default_rng(0)
-    found = []
+    pairs = []
     for height, width in SIZES:
         blocks = rng.choice([0, 1, 2, VOID], size=(3, 3), p=[0.5, 0.2, 0.2, 0.1])
         target = np.kron(blocks, np.ones((3, 3), int))[:height, :width]
-        found.append((target, rng.integers(0, 3, (height, width))))
-    found[2][0][:] = VOID
-    return found
+        pairs.append((target, rng.integers(0, 3, (height, width))))
+    pairs[2][0][:] = VOID
+    return pairs
 
 
 @pytest.fixture(scope="module")
@@ -62,45 +62,49 @@ def images(truth, tmp_path_factory) -> WholeImages:
 
 
 def count(target: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """Return the confusion matrix, counted pixel by pixel."""
     matrix = np.zeros((3, 3), np.int64)
-    for expected, found in zip(target.ravel(), prediction.ravel(), strict=True):
-        if expected != VOID:
-            matrix[expected, found] += 1
+    for row, column in zip(target.ravel(), prediction.ravel(), strict=True):
+        if row != VOID:
+            matrix[row, column] += 1
     return matrix
 
 
 def mean_iou(matrix: np.ndarray) -> float:
-    """By Python's own arithmetic; NaN without pixels."""
+    """Return the mean IoU in Python's own arithmetic; NaN without pixels."""
     unions = [int(matrix[c].sum() + matrix[:, c].sum() - matrix[c, c]) for c in range(len(matrix))]
     ious = [int(matrix[c, c]) / union for c, union in enumerate(unions) if union]
     return sum(ious) / len(ious) if ious else float("nan")
 
 
 def test_every_image_is_counted_once_in_the_order_of_the_list(images, truth):
-    found = evaluate(Painted(), images)
-    assert found.names == [f"image{number}" for number in range(len(SIZES))]
+    evaluation = evaluate(PaintedPredictions(), images)
+    assert evaluation.names == [f"image{number}" for number in range(len(SIZES))]
     expected = np.array([count(*both) for both in truth])
-    np.testing.assert_array_equal(found.confusions, expected)
-    np.testing.assert_array_equal(found.confusion, expected.sum(axis=0))
-    assert found.confusions.dtype == torch.int64
+    np.testing.assert_array_equal(evaluation.confusions, expected)
+    np.testing.assert_array_equal(evaluation.confusion, expected.sum(axis=0))
+    assert evaluation.confusions.dtype == torch.int64
 
 
 @pytest.mark.parametrize("batch_size", [2, 4, 100])
-def test_neither_batches_nor_order_change_a_count(images, batch_size):
-    one_by_one = evaluate(Painted(), images, widths=[1, 3], worst=3)
-    network = Painted()
+def test_counts_do_not_depend_on_batches_and_order(images, batch_size):
+    one_by_one = evaluate(PaintedPredictions(), images, widths=[1, 3], worst=3)
+    predictor, steps = PaintedPredictions(), []
     order = random.Random(batch_size).sample(range(len(images)), len(images))
     shuffled = WholeImages([images.pairs[index] for index in order], num_classes=3)
-    found = evaluate(network, shuffled, batch_size=batch_size, widths=[1, 3], worst=3)
-    assert max(network.batches) == min(batch_size, 5)  # five images are of one size
-    assert found.names == [one_by_one.names[index] for index in order]
-    assert torch.equal(found.confusions, one_by_one.confusions[order])
-    assert torch.equal(found.in_bands, one_by_one.in_bands)
-    assert [found.names[one.index] for one in found.worst] == [one_by_one.names[one.index] for one in one_by_one.worst]
+    evaluation = evaluate(predictor, shuffled, batch_size=batch_size, widths=[1, 3], worst=3, advance=steps.append)
+    assert max(predictor.batches) == min(batch_size, 5)  # five images have the same size
+    assert steps == predictor.batches
+    assert sum(steps) == len(images)
+    assert evaluation.names == [one_by_one.names[index] for index in order]
+    assert torch.equal(evaluation.confusions, one_by_one.confusions[order])
+    assert torch.equal(evaluation.in_bands, one_by_one.in_bands)
+    worst, expected = ([one.names[image.index] for image in one.worst] for one in (evaluation, one_by_one))
+    assert worst == expected
 
 
-def test_bands_are_counted_over_the_set(images, truth):
-    found = evaluate(Painted(), images, widths=[1, 2])
+def test_bands_are_counted_over_all_images(images, truth):
+    evaluation = evaluate(PaintedPredictions(), images, widths=[1, 2])
     for number, width in enumerate((1, 2)):
         expected = np.zeros((3, 3), np.int64)
         for target, prediction in truth:
@@ -108,37 +112,38 @@ def test_bands_are_counted_over_the_set(images, truth):
             windows = np.lib.stride_tricks.sliding_window_view(padded, (2 * width + 1, 2 * width + 1))
             band = ((windows != target[..., None, None]) & (windows != -1)).any(axis=(2, 3))
             expected += count(np.where(band, target, VOID), prediction)
-        np.testing.assert_array_equal(found.in_bands[number], expected)
-    assert [row["width"] for row in found.boundary_rows()] == [1, 2]
-    assert found.boundary_rows()[0]["pixels"] == int(found.in_bands[0].sum())
-    assert found.boundary_rows()[0]["mean_iou"] == pytest.approx(mean_iou(found.in_bands[0].numpy()))
+        np.testing.assert_array_equal(evaluation.in_bands[number], expected)
+    first, second = evaluation.boundary_rows()
+    assert (first["width"], second["width"]) == (1, 2)
+    assert first["pixels"] == int(evaluation.in_bands[0].sum())
+    assert first["mean_iou"] == pytest.approx(mean_iou(evaluation.in_bands[0].numpy()))
 
 
-def test_the_worst_are_those_of_lowest_mean_iou_and_have_their_pixels(images, truth):
-    found = evaluate(Painted(), images, batch_size=4, worst=3)
+def test_worst_images_have_the_lowest_mean_iou(images, truth):
+    evaluation = evaluate(PaintedPredictions(), images, batch_size=4, worst=3)
     ious = [mean_iou(count(*both)) for both in truth]
     expected = sorted((iou, index) for index, iou in enumerate(ious) if not np.isnan(iou))[:3]
-    assert [one.index for one in found.worst] == [index for _, index in expected]
-    for one in found.worst:
+    assert [one.index for one in evaluation.worst] == [index for _, index in expected]
+    for one in evaluation.worst:
         target, prediction = truth[one.index]
         np.testing.assert_array_equal(one.target, target)
         np.testing.assert_array_equal(one.prediction, prediction)
         np.testing.assert_array_equal(one.image[..., 0], 100 * prediction)
         assert {one.image.dtype, one.target.dtype, one.prediction.dtype} == {np.dtype(np.uint8)}
-    # More than there are: the image that is all void has no mean IoU, so it is not among them.
-    assert len(evaluate(Painted(), images, worst=100).worst) == len(SIZES) - 1
+    # The image that is all void has no mean IoU and is excluded.
+    assert len(evaluate(PaintedPredictions(), images, worst=100).worst) == len(SIZES) - 1
 
 
 def test_rows_of_images_and_classes(images, truth):
-    found = evaluate(Painted(), images)
-    for row, (target, prediction) in zip(found.image_rows(), truth, strict=True):
+    evaluation = evaluate(PaintedPredictions(), images)
+    for row, (target, prediction) in zip(evaluation.image_rows(), truth, strict=True):
         valid = target != VOID
         assert row["pixels"] == valid.sum()
         accuracy = (target == prediction)[valid].mean() if valid.any() else float("nan")
         assert row["pixel_accuracy"] == pytest.approx(accuracy, nan_ok=True)
         assert row["mean_iou"] == pytest.approx(mean_iou(count(target, prediction)), nan_ok=True)
     matrix = sum(count(*both) for both in truth)
-    for index, row in enumerate(found.class_rows()):
+    for index, row in enumerate(evaluation.class_rows()):
         assert row["class"] == CLASSES[index]
         assert row["target_pixels"] == matrix[index].sum()
         assert row["predicted_pixels"] == matrix[:, index].sum()
@@ -147,56 +152,43 @@ def test_rows_of_images_and_classes(images, truth):
         assert row["iou"] == pytest.approx(matrix[index, index] / union)
 
 
-def test_a_class_without_pixels_has_no_score(tmp_path):
+def test_class_without_pixels_has_no_score(tmp_path):
     pair = write_pair(tmp_path, "a", np.zeros((2, 2)), np.array([[0, 0], [1, 0]]))
-    rows = evaluate(Painted(), WholeImages([pair], num_classes=3)).class_rows()
+    rows = evaluate(PaintedPredictions(), WholeImages([pair], num_classes=3)).class_rows()
     assert [row["iou"] for row in rows] == pytest.approx([3 / 4, 0, float("nan")], nan_ok=True)
     assert [row["accuracy"] for row in rows] == pytest.approx([3 / 4, float("nan"), float("nan")], nan_ok=True)
 
 
-def test_progress_counts_every_image(images):
-    steps: list[int] = []
-    evaluate(Painted(), images, batch_size=4, advance=steps.append)
-    assert (sum(steps), max(steps)) == (len(images), 4)
-
-
-def test_batches_are_of_one_size_and_hold_every_image_once(images):
+def test_batches_contain_every_image_once_and_one_size_each(images):
     batches = images.batches(2)
     assert sorted(index for batch in batches for index in batch) == list(range(len(images)))
     assert all(len(batch) <= 2 and len({SIZES[index] for index in batch}) == 1 for batch in batches)
 
 
-def test_one_unreadable_pair_is_an_error_and_the_rest_is_not_read(images, tmp_path):
+def test_unreadable_image_ends_the_evaluation(images, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")
     broken = Pair("broken", tmp_path / "broken.png", images.pairs[0].mask)
     reads = []
 
-    class Watched(WholeImages):
+    class RecordedImages(WholeImages):
         def __getitem__(self, index):
             reads.append(index)
             return super().__getitem__(index)
 
-    watched = Watched([broken, *images.pairs * 20], num_classes=3)
     with pytest.raises(DataError, match=r"broken\.png must be a readable image"):
-        evaluate(Painted(), watched)
-    # Reading is a few images ahead, not more: a set does not fit into memory.
-    assert len(reads) <= 3 * prefetch.THREADS + 1
+        evaluate(PaintedPredictions(), RecordedImages([broken, *images.pairs * 20], num_classes=3))
+    assert len(reads) <= 3 * prefetch.THREADS + 1  # because a whole set does not fit into memory
 
 
-def test_a_set_with_another_number_of_classes_is_refused(images):
+def test_images_with_other_classes_are_rejected(images):
     with pytest.raises(ValueError, match=r"^images.num_classes \(=4\) must be the network's; use 3$"):
-        evaluate(Painted(), WholeImages(images.pairs, num_classes=4))
-
-
-def test_a_set_with_other_classes_is_refused():
+        evaluate(PaintedPredictions(), WholeImages(images.pairs, num_classes=4))
     data = DataConfig(classes=["ground", "dog", "cat"])
-    with pytest.raises(
-        ConfigError, match=r"data.classes \(=\[ground,dog,cat\]\) must be those of the run \(=\[ground,"
-    ):
+    with pytest.raises(ConfigError, match=r"data.classes \(=\[ground,dog,cat\]\) must be those of the run"):
         evaluation_images(data, "val", classes=CLASSES)
 
 
-def test_the_embedded_set_is_drawn(tmp_path):
-    names = ["background", "disc", "square", "triangle", "star", "cross"]
+def test_built_in_dataset_is_drawn_if_missing(tmp_path):
+    names = list(shapes.CLASSES)
     data = DataConfig(root=str(tmp_path), classes=names, shapes=ShapesConfig(num_train=1, num_val=2))
     assert len(evaluation_images(data, "val", classes=names)) == 2
