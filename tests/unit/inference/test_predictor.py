@@ -1,4 +1,4 @@
-"""A trained network applied to images, and files that are no trained network."""
+"""Prediction with a trained network: whole, tiled, averaged over views; invalid images and checkpoints."""
 
 import copy
 import pickle
@@ -21,26 +21,33 @@ from fcn.inference.predictor import Predictor, load, load_network, predict_logit
 from fcn.inference.tiling import tiles
 from fcn.models.network import IMAGENET_MEAN, IMAGENET_STD, SegmentationNetwork
 from fcn.runs.checkpoints import CheckpointError, find_checkpoint, network_weights
+from tests.voc_tree import noise
+
+BIAS = "model.score_fr.bias"
 
 
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(0)
-    data = DataConfig(classes=["background", "cat", "dog"])
-    return SegmentationNetwork(
-        Config(name="x", data=data, backbone=BackboneConfig(name=BackboneName.squeezenet1_0))
-    ).eval()
+    data, backbone = DataConfig(classes=["background", "cat", "dog"]), BackboneConfig(name=BackboneName.squeezenet1_0)
+    return SegmentationNetwork(Config(name="x", data=data, backbone=backbone)).eval()
 
 
-@pytest.fixture
-def checkpoint(network, tmp_path):
-    path = tmp_path / "run.ckpt"
-    torch.save({"config": configuration.to_container(network.config), "state_dict": network.state_dict()}, path)
+def save(network, path, **changes):
+    """Save a checkpoint of the network; `changes` replace entries of its state dict, None removes one."""
+    state = {**network.state_dict(), **changes}
+    state = {name: value for name, value in state.items() if value is not None}
+    path.parent.mkdir(exist_ok=True)
+    torch.save({"config": configuration.to_container(network.config), "state_dict": state}, path)
     return path
 
 
-def test_logits_are_the_models_of_the_normalised_image(network):
-    image = np.random.default_rng(0).integers(0, 256, (37, 50, 3), np.uint8)
+def as_batch(image):
+    return torch.from_numpy(image).permute(2, 0, 1).unsqueeze(0)
+
+
+def test_logits_are_those_of_the_model_for_the_normalised_image(network):
+    image = noise(37, 50)
     mean, std = np.array(IMAGENET_MEAN), np.array(IMAGENET_STD)
     normalised = torch.from_numpy(((image / 255 - mean) / std).transpose(2, 0, 1)).float()
     expected = network.model(normalised.unsqueeze(0))[0]
@@ -49,50 +56,41 @@ def test_logits_are_the_models_of_the_normalised_image(network):
     torch.testing.assert_close(logits, expected.detach(), rtol=1e-4, atol=1e-4)
 
 
-def noise(height, width, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
-
-
-def as_batch(image):
-    return torch.from_numpy(image).permute(2, 0, 1).unsqueeze(0)
-
-
 @settings(deadline=None)
 @given(st.integers(1, 300), st.integers(1, 10), st.integers(1, 150), st.integers(1, 8))
-def test_tiles_are_the_fewest_that_cover_every_pixel(height, width, tile_height, tile_width):
+def test_tiles_cover_every_pixel_with_the_smallest_number(height, width, tile_height, tile_width):
     covered = np.zeros((height, width), int)
-    found = tiles((height, width), (tile_height, tile_width))
-    for rows, columns in found:
+    boxes = tiles((height, width), (tile_height, tile_width))
+    for rows, columns in boxes:
         window = covered[rows, columns]
         assert window.shape == (min(height, tile_height), min(width, tile_width))
         window += 1
     assert covered.min() >= 1
-    fewest = -(-height // tile_height) * -(-width // tile_width)
-    assert len(found) == fewest
+    assert len(boxes) == -(-height // tile_height) * -(-width // tile_width)
 
 
-def test_an_image_that_fits_one_tile_has_the_logits_of_the_whole(network):
+def test_single_tile_equals_whole_image(network):
     image = noise(32, 40)
     tiled = Predictor(network, InferenceConfig(inference=Inference.tiled, tile_size=[32, 64]))
     assert torch.equal(tiled.logits(image), Predictor(network).logits(image))
 
 
-def test_where_tiles_overlap_their_logits_are_averaged(network):
+def test_logits_of_overlapping_tiles_are_averaged(network):
     image = noise(40, 70)
     total, count = np.zeros((3, 40, 70)), np.zeros((40, 70))
-    # By hand: two rows of tiles with 8 spare pixels, three columns with 38.
+    # By hand: two rows of tiles start 8 pixels apart, three columns 19 pixels apart.
     for top in (0, 8):
         for left in (0, 19, 38):
             window = image[top : top + 32, left : left + 32]
             with torch.no_grad():
                 total[:, top : top + 32, left : left + 32] += network(as_batch(window))[0].numpy()
             count[top : top + 32, left : left + 32] += 1
-    found = Predictor(network, InferenceConfig(inference=Inference.tiled, tile_size=[32, 32])).logits(image)
-    np.testing.assert_allclose(found.numpy(), total / count, rtol=1e-4, atol=1e-4)
+    logits = Predictor(network, InferenceConfig(inference=Inference.tiled, tile_size=[32, 32])).logits(image)
+    np.testing.assert_allclose(logits.numpy(), total / count, rtol=1e-4, atol=1e-4)
 
 
 class Pointwise(torch.nn.Module):
-    """A network that sees single pixels, so that tiles cannot change its scores: red and green."""
+    """Network whose logits of a pixel are its red and green, so that tiling has no effect."""
 
     device = torch.device("cpu")
     config = Config()
@@ -102,11 +100,11 @@ class Pointwise(torch.nn.Module):
 
 
 @given(height=st.integers(1, 100), width=st.integers(1, 100), tile=st.tuples(*[st.sampled_from([32, 64, 96])] * 2))
-def test_tiles_of_any_size_leave_every_pixel_its_own_score(height, width, tile):
+def test_pointwise_network_gives_the_same_logits_for_any_tile_size(height, width, tile):
     network = Pointwise()
     network.config.data.classes = ["a", "b"]
     predictor = Predictor(network, InferenceConfig(inference=Inference.tiled, tile_size=list(tile)))
-    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    image = noise(height, width)
     np.testing.assert_allclose(predictor.logits(image), image[..., :2].transpose(2, 0, 1), rtol=1e-6)
 
 
@@ -127,7 +125,7 @@ def test_flip_and_scales_average_probabilities(network):
     torch.testing.assert_close(probabilities.sum(0), torch.ones(36, 44))
 
 
-def test_with_flip_the_mirrored_image_has_the_mirrored_prediction(network):
+def test_flip_makes_the_prediction_of_a_mirrored_image_the_mirrored_prediction(network):
     image = noise(33, 50)
     predictor = Predictor(network, InferenceConfig(flip=True))
     mirrored = predictor.logits(image[:, ::-1])
@@ -135,28 +133,22 @@ def test_with_flip_the_mirrored_image_has_the_mirrored_prediction(network):
     assert not torch.allclose(Predictor(network).logits(image[:, ::-1]), Predictor(network).logits(image).flip(-1))
 
 
-def test_averaged_logits_stay_finite_where_probabilities_vanish(network):
-    sure = copy.deepcopy(network)
+def test_averaged_logits_are_finite_where_probabilities_underflow(network):
+    certain = copy.deepcopy(network)
     with torch.no_grad():
-        sure.model.score_fr.bias.copy_(torch.tensor([0.0, 500.0, -500.0]))
-    found = Predictor(sure, InferenceConfig(flip=True)).logits(noise(64, 64))[:, 32, 32]
-    assert found.isfinite().all()
-    assert found[1] == 0  # the logarithm of certainty
-    assert found[2] < found[0] < -100  # float32 has no probability as small
+        certain.model.score_fr.bias.copy_(torch.tensor([0.0, 500.0, -500.0]))
+    logits = Predictor(certain, InferenceConfig(flip=True)).logits(noise(64, 64))[:, 32, 32]
+    assert logits.isfinite().all()
+    assert logits[1] == 0  # logarithm of probability 1
+    assert logits[2] < logits[0] < -100  # these probabilities underflow in float32
 
 
-def test_probabilities_sum_to_one(network):
-    found = Predictor(network).probabilities(noise(20, 30))
-    torch.testing.assert_close(found.sum(0), torch.ones(20, 30))
-    assert found.min() >= 0
-
-
-def test_a_batch_has_the_logits_of_its_images(network):
+def test_batch_gives_the_logits_of_its_images(network):
     first, second = noise(20, 30), noise(20, 30, seed=1)
     predictor = Predictor(network, InferenceConfig(inference=Inference.tiled, tile_size=[32, 32], flip=True))
-    found = predictor.batch_logits(torch.cat([as_batch(first), as_batch(second)]))
-    for one, image in zip(found, (first, second), strict=True):
-        torch.testing.assert_close(one, predictor.logits(image), rtol=1e-4, atol=1e-4)
+    batch = predictor.batch_logits(torch.cat([as_batch(first), as_batch(second)]))
+    for logits, image in zip(batch, (first, second), strict=True):
+        torch.testing.assert_close(logits, predictor.logits(image), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -165,29 +157,33 @@ def test_a_batch_has_the_logits_of_its_images(network):
         (np.zeros((4, 4, 3), np.float32), r"image \(shape \[4, 4, 3\], float32\) must be uint8 \[H, W, 3\] in RGB"),
         (np.zeros((4, 4), np.uint8), r"image \(shape \[4, 4\], uint8\) must be uint8"),
         (np.zeros((3, 4, 4), np.uint8), r"image \(shape \[3, 4, 4\], uint8\) must be uint8"),
-        (np.zeros((0, 4, 3), np.uint8), r"image \(shape \[0, 4, 3\], uint8\) must be uint8"),
         (Image.new("RGB", (0, 4)), r"must be uint8 \[H, W, 3\]"),
         (Image.new("F", (4, 4)), r"image \(mode F\) must hold integer pixels"),
     ],
 )
-def test_what_is_no_image_is_refused(network, image, message):
+def test_invalid_images_are_rejected(network, image, message):
     with pytest.raises(ValueError, match=message):
         Predictor(network).logits(image)
 
 
-def test_settings_that_contradict_each_other_are_refused(network):
-    with pytest.raises(ConfigError, match=r"tile_size \(=\[33, 32\]\) must be two multiples of 32"):
-        Predictor(network, InferenceConfig(tile_size=[33, 32]))
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tile_size": [33, 32]}, r"tile_size \(=\[33, 32\]\) must be two multiples of 32"),
+        pytest.param(
+            {"accelerator": Accelerator.gpu},
+            r"accelerator \(=gpu\) needs a GPU",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is available"),
+        ),
+    ],
+)
+def test_invalid_settings_are_rejected(network, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        Predictor(network, InferenceConfig(**settings))
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_where_there_is_none(network):
-    with pytest.raises(ConfigError, match=r"accelerator \(=gpu\) needs a GPU, and torch sees none"):
-        Predictor(network, InferenceConfig(accelerator=Accelerator.gpu))
-
-
-@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "CMYK", "1"])
-def test_any_mode_is_read_as_its_colours(network, mode):
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA"])
+def test_images_of_any_mode_are_predicted_in_rgb(network, mode):
     image = Image.effect_noise((33, 20), 80).convert(mode)
     predictor = Predictor(network)
     assert torch.equal(predictor.logits(image), predictor.logits(np.asarray(image.convert("RGB"))))
@@ -196,28 +192,29 @@ def test_any_mode_is_read_as_its_colours(network, mode):
     np.testing.assert_array_equal(mask, predictor.logits(image).argmax(0))
 
 
-def test_predicting_in_the_middle_of_training_leaves_the_mode(network):
+def test_predict_logits_restores_the_training_mode(network):
     network.train()
     predict_logits(network, torch.zeros(3, 16, 16, dtype=torch.uint8))
     assert network.training
     network.eval()
 
 
-def test_a_checkpoint_is_enough(network, checkpoint):
+def test_checkpoint_file_is_sufficient(network, tmp_path):
     image = Image.effect_noise((33, 20), 80)
-    predictor = load(checkpoint)
+    predictor = load(save(network, tmp_path / "run.ckpt"))
     assert predictor.classes == ["background", "cat", "dog"]
     assert torch.equal(predictor.logits(image), Predictor(network).logits(image))
 
 
-def test_a_run_gives_its_best_checkpoint_else_its_last(network, tmp_path):
-    (tmp_path / "checkpoints").mkdir()
-    content = {"config": configuration.to_container(network.config), "state_dict": dict(network.state_dict())}
-    torch.save(content, tmp_path / "checkpoints" / "last.ckpt")
-    last = load(tmp_path).logits(Image.new("RGB", (8, 8)))
-    content["state_dict"]["model.score_fr.bias"] = content["state_dict"]["model.score_fr.bias"] + 1
-    torch.save(content, tmp_path / "checkpoints" / "best.ckpt")
-    assert not torch.equal(load(tmp_path).logits(Image.new("RGB", (8, 8))), last)
+def test_run_directory_gives_its_best_checkpoint_else_its_last(network, tmp_path):
+    with pytest.raises(CheckpointError, match=r"must be a run with a saved .*, but .*last\.ckpt is missing"):
+        load(tmp_path)
+    last = save(network, tmp_path / "checkpoints" / "last.ckpt")
+    assert find_checkpoint(tmp_path) == last
+    best = save(network, tmp_path / "checkpoints" / "best.ckpt", **{BIAS: network.state_dict()[BIAS] + 1})
+    assert find_checkpoint(str(tmp_path)) == best
+    assert find_checkpoint(last) == last
+    assert torch.equal(load(tmp_path).network.state_dict()[BIAS], network.state_dict()[BIAS] + 1)
 
 
 WITHOUT_LIGHTNING = """
@@ -237,18 +234,17 @@ print(sorted({"pytorch_lightning", "lightning", "fcn.training"} & set(sys.module
 """
 
 
-def test_prediction_evaluation_and_export_import_neither_lightning_nor_training(shapes_root, tmp_path):
+def test_prediction_evaluation_and_export_import_no_lightning(shapes_root, tmp_path):
     data = DataConfig(classes=list(shapes.CLASSES))
     config = Config(name="x", data=data, backbone=BackboneConfig(name=BackboneName.squeezenet1_0))
-    state = SegmentationNetwork(config).state_dict()
-    torch.save({"config": configuration.to_container(config), "state_dict": state}, tmp_path / "run.ckpt")
+    save(SegmentationNetwork(config), tmp_path / "run.ckpt")
     arguments = [sys.executable, "-c", WITHOUT_LIGHTNING, str(tmp_path / "run.ckpt"), str(shapes_root)]
     process = subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path)
     assert process.stdout.splitlines()[-1:] == ["[]"], process.stderr
 
 
-class Evil:
-    """Creates a file when it is unpickled, as code hidden in a checkpoint would."""
+class Malicious:
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -257,72 +253,50 @@ class Evil:
         return (open, (self.path, "w"))
 
 
-def test_code_in_a_checkpoint_is_not_run(tmp_path):
-    trace = tmp_path / "trace"
-    torch.save({"config": Evil(str(trace)), "state_dict": {}}, tmp_path / "evil.ckpt")
+def test_code_in_a_checkpoint_is_not_executed(tmp_path):
+    torch.save({"config": Malicious(str(tmp_path / "executed")), "state_dict": {}}, tmp_path / "run.ckpt")
     with pytest.raises(CheckpointError, match="must be a checkpoint saved by"):
-        load_network(tmp_path / "evil.ckpt")
-    assert not trace.exists()
+        load_network(tmp_path / "run.ckpt")
+    assert not (tmp_path / "executed").exists()
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"text", pickle.dumps([1, 2]), "truncated", "other keys"], ids=lambda value: str(value)[:12]
-)
-def test_what_is_no_checkpoint_is_refused(checkpoint, tmp_path, content):
-    path = tmp_path / "file.ckpt"
-    if content == "truncated":
-        path.write_bytes(checkpoint.read_bytes()[:-1000])
-    elif content == "other keys":
+@pytest.mark.parametrize("kind", ["empty", "text", "pickle", "truncated", "other keys"])
+def test_files_other_than_checkpoints_are_rejected(network, tmp_path, kind):
+    path = save(network, tmp_path / "file.ckpt")
+    if kind == "other keys":
         torch.save({"weights": {}}, path)
     else:
-        path.write_bytes(content)
+        contents = {
+            "empty": b"",
+            "text": b"text",
+            "pickle": pickle.dumps([1, 2]),
+            "truncated": path.read_bytes()[:-1000],
+        }
+        path.write_bytes(contents[kind])
     with pytest.raises(CheckpointError, match=r"file\.ckpt must be a checkpoint saved by train\.py"):
         load_network(path)
 
 
-def test_an_absent_checkpoint(tmp_path):
-    with pytest.raises(CheckpointError, match=r"must be a run with a saved .*, but .*last\.ckpt is missing"):
-        load(tmp_path)
+@pytest.mark.parametrize(
+    ("bias", "message"),
+    [
+        (None, r"must hold the weights of its own .*: Missing .*score_fr\.bias"),
+        (torch.full((3,), torch.nan), r"but model\.score_fr\.bias has NaN or infinity"),
+    ],
+)
+def test_invalid_weights_are_rejected(network, tmp_path, bias, message):
+    path = save(network, tmp_path / "run.ckpt", **{BIAS: bias})
+    with pytest.raises(CheckpointError, match=message):
+        load_network(path)
 
 
-def test_the_best_checkpoint_goes_before_the_last(tmp_path):
-    (tmp_path / "checkpoints").mkdir()
-    last, best = tmp_path / "checkpoints" / "last.ckpt", tmp_path / "checkpoints" / "best.ckpt"
-    with pytest.raises(CheckpointError, match=r"must be a run with a saved .*, but .*last\.ckpt is missing"):
-        find_checkpoint(tmp_path)
-    last.touch()
-    assert find_checkpoint(tmp_path) == last
-    best.touch()
-    assert find_checkpoint(str(tmp_path)) == best
-    assert find_checkpoint(last) == last
+def test_network_weights_have_the_names_of_the_model(network, tmp_path):
+    weights, expected = network_weights(save(network, tmp_path / "run.ckpt")), network.model.state_dict()
+    assert list(weights) == list(expected)
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
-def test_weights_have_the_names_that_they_have_in_the_network(network, checkpoint):
-    found, expected = network_weights(checkpoint), network.model.state_dict()
-    assert list(found) == list(expected)
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
-
-
-def test_weights_that_do_not_fit_their_configuration(network, tmp_path):
-    state = dict(network.state_dict())
-    del state["model.score_fr.bias"]
-    torch.save({"config": configuration.to_container(network.config), "state_dict": state}, tmp_path / "less.ckpt")
-    with pytest.raises(
-        CheckpointError, match=r"less\.ckpt must hold the weights of its own .*: Missing .*score_fr\.bias"
-    ):
-        load_network(tmp_path / "less.ckpt")
-
-
-def test_a_checkpoint_of_other_types(tmp_path):
+def test_network_weights_require_a_configuration(tmp_path):
     torch.save({"config": "text", "state_dict": {}}, tmp_path / "odd.ckpt")
     with pytest.raises(CheckpointError, match=r"saved by train\.py, but lacks config or state_dict"):
         network_weights(tmp_path / "odd.ckpt")
-
-
-def test_a_checkpoint_whose_weights_are_not_finite(network, tmp_path):
-    state = {**network.state_dict(), "model.score_fr.bias": torch.full_like(network.model.score_fr.bias, torch.nan)}
-    torch.save({"config": configuration.to_container(network.config), "state_dict": state}, tmp_path / "nan.ckpt")
-    with pytest.raises(
-        CheckpointError, match=r"nan\.ckpt must .*, but model\.score_fr\.bias has NaN or infinity; use ano"
-    ):
-        load_network(tmp_path / "nan.ckpt")
