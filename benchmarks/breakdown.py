@@ -17,7 +17,7 @@ from benchmarks.data_pipeline import build_data
 from benchmarks.results import Breakdown
 from benchmarks.settings import Settings, Variant
 from benchmarks.training_loops import BareLoop
-from benchmarks.training_run import OURS, compose_run, train_in_turns
+from benchmarks.training_run import OURS, MeasuredRun
 from fcn.config import Config
 from fcn.evaluation.metrics import SegmentationMetrics, predicted_classes
 
@@ -75,21 +75,19 @@ class PhasedLoop:
 
 def measure_breakdown(settings: Settings) -> list[Breakdown]:
     """Break down the step of every uncompiled variant; a compiled network has no separate phases."""
-    return [_measure_variant(settings, variant) for variant in settings.variants if not variant.compile]
+    return [_break_down(settings, variant) for variant in settings.variants if not variant.compile]
 
 
-def _measure_variant(settings: Settings, variant: Variant) -> Breakdown:
-    name = f"breakdown-{variant}"
-    config, settle = compose_run(settings, variant, name)
-    loop = PhasedLoop(config)
+def _break_down(settings: Settings, variant: Variant) -> Breakdown:
+    run = MeasuredRun(settings, variant, "breakdown")
+    loop = PhasedLoop(run.config)
     rounds: list[dict[str, float]] = []
 
     def measure_phases() -> float:
         rounds.append(loop.milliseconds(settings.steps))
         return sum(rounds[-1].values())
 
-    seconds = train_in_turns(config, settings, {"phases": measure_phases}, settle=settle, name=name)[OURS]
-    height, width = config.data.crop_size
-    title = f"step on {config.batch_size} x {height}x{width}, {variant}"
-    step_ms = [1000 * value for value in seconds]
+    step_ms = run.milliseconds(phases=measure_phases)[OURS]
+    height, width = run.config.data.crop_size
+    title = f"step on {run.config.batch_size} x {height}x{width}, {variant}"
     return Breakdown.of(title, rounds[1:], step_ms, rest="Lightning, log")  # without the warm-up round

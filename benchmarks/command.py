@@ -102,8 +102,6 @@ def run_benchmarks(arguments: argparse.Namespace) -> None:
     for name in names:
         if name not in NAMES:
             raise BenchmarkError(f"unknown benchmark {name}{nearest(name, list(NAMES))}; known: {', '.join(NAMES)}")
-    for logger in ("pytorch_lightning", "lightning.fabric", "lightning_fabric"):
-        logging.getLogger(logger).setLevel(logging.ERROR)
     findings: list[Any] = []
     with (
         tempfile.TemporaryDirectory(prefix="fcn-benchmark-") as folder,
@@ -114,11 +112,14 @@ def run_benchmarks(arguments: argparse.Namespace) -> None:
         for name in names:
             settings.log(name)
             module = importlib.import_module(f"benchmarks.{MODULES[name]}")
+            for logger in ("pytorch_lightning", "lightning_fabric"):  # their import sets the level INFO
+                logging.getLogger(logger).setLevel(logging.ERROR)
             findings += getattr(module, f"measure_{name}")(settings)
             progress.advance(bar)
     results = [one for one in findings if isinstance(one, Result)]
     breakdowns = [one for one in findings if isinstance(one, Breakdown)]
-    Console().print(Markdown(markdown_tables(results, breakdowns)))
+    tables = markdown_tables(results, breakdowns)
+    Console().print(Markdown(tables)) if sys.stdout.isatty() else print(tables)
     _write_files(arguments, results, breakdowns, load=load)
 
 

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import flop_registry
 from benchmarks.results import Goal, Result, Spread
 from benchmarks.settings import Settings, Variant
 from benchmarks.training_loops import BareLoop
-from benchmarks.training_run import OURS, compose_run, train_in_turns
+from benchmarks.training_run import OURS, MeasuredRun
 
 
 @dataclass(frozen=True)
@@ -102,16 +102,15 @@ def count_kernels(step: Callable[[], object]) -> KernelCounter:
 
 def measure_roofline(settings: Settings) -> list[Result]:
     """Compare our training with the limit of the device, for every variant; on a CPU measure only the rate."""
-    return [result for variant in settings.variants for result in _measure_variant(settings, variant)]
+    return [result for variant in settings.variants for result in _rate(settings, variant)]
 
 
-def _measure_variant(settings: Settings, variant: Variant) -> list[Result]:
-    name = f"roofline-{variant}".replace(", ", "-")
-    config, settle = compose_run(settings, variant, name)
-    counter = count_kernels(BareLoop(replace(config, compile=False)).step)
-    seconds = train_in_turns(config, settings, {}, settle=settle, name=name)[OURS]
+def _rate(settings: Settings, variant: Variant) -> list[Result]:
+    run = MeasuredRun(settings, variant, "roofline")
+    counter = count_kernels(BareLoop(replace(run.config, compile=False)).step)
+    step_ms = run.milliseconds()[OURS]
     note = f"{counter.operations / 1e9:.4g} GFLOP and {counter.bytes / 1e9:.3g} GB per step"
-    rates = Spread.of([counter.operations / 1e9 / one for one in seconds])
+    rates = Spread.of([counter.operations / 1e6 / one for one in step_ms])
     rate = Result(f"arithmetic of a step, {variant}", "", "GFLOP/s", rates, note=note)
     if not settings.on_gpu:
         return [rate]
@@ -124,8 +123,8 @@ def _measure_variant(settings: Settings, variant: Variant) -> list[Result]:
         f"share of the limit of uncompiled kernels, {variant}",
         "operations and bytes of our kernels at the peaks of the data sheet",
         "share",
-        ours=[1000 * value for value in seconds],
-        theirs=[1000 * limit] * len(seconds),
+        ours=step_ms,
+        theirs=[1000 * limit] * len(step_ms),
         goal=Goal(60) if settings.goals_apply else None,
         note=note,
     )

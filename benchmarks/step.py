@@ -8,7 +8,7 @@ from benchmarks.results import Goal, Result
 from benchmarks.settings import Settings, Variant
 from benchmarks.timing import seconds_per_call
 from benchmarks.training_loops import BareLoop, D2LLoop, random_batch
-from benchmarks.training_run import OURS, compose_run, train_in_turns
+from benchmarks.training_run import OURS, MeasuredRun
 
 D2L = "d2l's loop, fp32, NCHW, batch in memory"
 BARE = "the same network in a bare loop, batch on the device"
@@ -16,20 +16,17 @@ BARE = "the same network in a bare loop, batch on the device"
 
 def measure_step(settings: Settings) -> list[Result]:
     """Compare bare loop and training with d2l's loop, and training with the bare loop, for every variant."""
-    return [result for variant in settings.variants for result in _measure_variant(settings, variant)]
+    return [result for variant in settings.variants for result in _compare_loops(settings, variant)]
 
 
-def _measure_variant(settings: Settings, variant: Variant) -> list[Result]:
-    name, run = f"step, {variant}", f"step-{variant}".replace(", ", "-")
-    config, settle = compose_run(settings, variant, run)
-    bare, d2l = BareLoop(config), D2LLoop(len(config.data.classes), device=settings.device)
-    batch = d2l.prepare(random_batch(config))
-    others = {
-        "d2l": lambda: seconds_per_call(lambda: d2l.step(batch), calls=settings.steps),
-        "bare": lambda: seconds_per_call(bare.step, calls=settings.steps),
-    }
-    seconds = train_in_turns(config, settings, others, settle=settle, name=run)
-    ms = {contestant: [1000 * value for value in values] for contestant, values in seconds.items()}
+def _compare_loops(settings: Settings, variant: Variant) -> list[Result]:
+    run, name = MeasuredRun(settings, variant, "step"), f"step, {variant}"
+    bare, d2l = BareLoop(run.config), D2LLoop(len(run.config.data.classes), device=settings.device)
+    batch = d2l.prepare(random_batch(run.config))
+    ms = run.milliseconds(
+        d2l=lambda: seconds_per_call(lambda: d2l.step(batch), calls=settings.steps),
+        bare=lambda: seconds_per_call(bare.step, calls=settings.steps),
+    )
     fast = low = None
     if settings.goals_apply:
         in_fp32 = str(bare.trainer.precision) == "32-true"
@@ -45,12 +42,10 @@ def _measure_variant(settings: Settings, variant: Variant) -> list[Result]:
 
 def measure_overhead(settings: Settings) -> list[Result]:
     """Measure the host time of a step outside of the network, on crops so small that little else remains."""
-    tiny = ("batch_size=2", "data.crop_size=[32,32]")
-    config, settle = compose_run(settings, settings.variants[0], "overhead", *tiny)
-    bare = BareLoop(config)
-    others = {"bare": lambda: seconds_per_call(bare.step, calls=settings.steps)}
-    seconds = train_in_turns(config, settings, others, settle=settle, name="overhead")
-    ours, theirs = ([1000 * value for value in seconds[name]] for name in (OURS, "bare"))
+    run = MeasuredRun(settings, settings.variants[0], "overhead", "batch_size=2", "data.crop_size=[32,32]")
+    bare = BareLoop(run.config)
+    ms = run.milliseconds(bare=lambda: seconds_per_call(bare.step, calls=settings.steps))
+    ours, theirs = ms[OURS], ms["bare"]
     excess = statistics.median(our - their for our, their in zip(ours, theirs, strict=True))
     note = f"{excess:.2f} ms per step more than the bare loop, which a GPU must hide"
     name = "host time of a step: 2 images of 32x32"

@@ -22,7 +22,6 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.benchmark import timer
 
 from benchmarks.settings import Settings, Variant, make_tree
-from fcn.config import Config
 from fcn.training.train import train
 
 OURS = "ours"
@@ -77,42 +76,43 @@ class StepClock:
                 self.values.setdefault(name, []).append(value)
 
 
-def compose_run(settings: Settings, variant: Variant, name: str, *overrides: str) -> tuple[Config, int]:
-    """Compose a training of a warm-up epoch and `settings.rounds` epochs, and write its images.
-
-    Returns:
-        The configuration, and the number of uncounted steps at the beginning of an epoch.
-    """
-    workers = settings.config(Path("tree"), variant, *overrides).data.num_workers
-    if workers is None:  # as VOCDataModule chooses
-        workers = min(8, os.cpu_count() or 1) if settings.on_gpu else 0
-    settle = 1 + 2 * workers  # a loader process prepares two batches
-    batch_size = settings.config(Path("tree"), variant, *overrides).batch_size
-    num_images = (settle + settings.steps + 1) * batch_size
-    tree = make_tree(settings.folder / f"{name}-tree", num_train=num_images, source=settings.data_root)
-    return settings.config(tree, variant, *overrides, f"epochs={settings.rounds + 1}", *QUIET_EPOCHS), settle
-
-
-def train_in_turns(
-    config: Config, settings: Settings, others: Mapping[str, Callable[[], float]], *, settle: int, name: str
-) -> dict[str, list[float]]:
-    """Train, alternating with other contestants; return the values of all rounds, ours in seconds per step.
+class MeasuredRun:
+    """Training of a warm-up epoch and `settings.rounds` epochs, on images that it writes.
 
     Args:
-        config: configuration from `compose_run`.
         settings: settings of the benchmarks.
-        others: other contestants, which measure themselves once when called.
-        settle: uncounted steps from `compose_run`.
-        name: name of the run directory.
+        variant: how the network computes.
+        name: name of the benchmark; together with the variant, that of the run directory.
+        overrides: further overrides of the configuration.
     """
-    clock = StepClock(settle, settings.steps, others, log=lambda line: settings.log(f"{name}: {line}"))
-    handle = register_optimizer_step_post_hook(clock)
-    try:
-        # The output of the run is in its train.log.
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            train(config, settings.folder / name)
-    finally:
-        handle.remove()
-    if settings.on_gpu:
-        torch.cuda.empty_cache()
-    return clock.values
+
+    def __init__(self, settings: Settings, variant: Variant, name: str, *overrides: str) -> None:
+        self.settings = settings
+        self.name = f"{name}-{variant}".replace(", ", "-")
+        config = settings.config(Path("tree"), variant, *overrides)
+        workers = config.data.num_workers
+        if workers is None:  # as VOCDataModule chooses
+            workers = min(8, os.cpu_count() or 1) if settings.on_gpu else 0
+        self.settle = 1 + 2 * workers  # a loader process prepares two batches
+        num_images = (self.settle + settings.steps + 1) * config.batch_size
+        tree = make_tree(settings.folder / f"{self.name}-tree", num_train=num_images, source=settings.data_root)
+        self.config = settings.config(tree, variant, *overrides, f"epochs={settings.rounds + 1}", *QUIET_EPOCHS)
+
+    def milliseconds(self, **others: Callable[[], float]) -> dict[str, list[float]]:
+        """Train, alternating with other contestants; return the milliseconds per step of all rounds by contestant.
+
+        Args:
+            others: contestants that measure themselves once when called, and return seconds per step.
+        """
+        settings = self.settings
+        clock = StepClock(self.settle, settings.steps, others, log=lambda line: settings.log(f"{self.name}: {line}"))
+        handle = register_optimizer_step_post_hook(clock)
+        try:
+            # The output of the run is in its train.log.
+            with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+                train(self.config, settings.folder / self.name)
+        finally:
+            handle.remove()
+        if settings.on_gpu:
+            torch.cuda.empty_cache()
+        return {name: [1000 * value for value in values] for name, values in clock.values.items()}

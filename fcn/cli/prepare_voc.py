@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
@@ -21,9 +21,6 @@ from rich.table import Table
 from fcn.cli.hydra_entry import run_command
 from fcn.config import VOC_CLASSES, ConfigError, setting
 from fcn.runs.atomic_files import write_text
-
-if TYPE_CHECKING:  # imports torch, which --help and completion do not need
-    from fcn.data.statistics import SplitStatistics
 
 
 @dataclass(kw_only=True, slots=True)
@@ -43,7 +40,7 @@ def prepare_voc(config: PrepareConfig) -> int:
         ConfigError: if no split is named, or the JSON file cannot be written.
         DataError: if the download fails, or the tree or a list is missing.
     """
-    from fcn.data import download, statistics, voc
+    from fcn.data import download, statistics, voc  # imports torch, which --help and completion do not need
 
     if not config.splits:
         raise ConfigError("splits (=[]) must name a list; use splits=[train,val]")
@@ -54,28 +51,18 @@ def prepare_voc(config: PrepareConfig) -> int:
     # All lists first: a misspelt one must not cost the time of reading the others.
     lists = {split: voc.split_lines(tree, split) for split in config.splits}
     content: dict[str, Any] = {"splits": {}, "problems": []}
-    options: dict[str, Any] = {"num_classes": len(config.classes), "workers": config.workers}
+    options: dict[str, Any] = {"classes": config.classes, "workers": config.workers}
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
         for split, lines in lists.items():
             bar = progress.add_task(f"reading {split}", total=len(lines))
-            values, problems = statistics.read_statistics(
-                tree, split, lines, **options, advance=partial(progress.advance, bar)
-            )
-            content["splits"][split] = _split_content(values, config.classes)
+            advance = partial(progress.advance, bar)
+            values, problems = statistics.read_statistics(tree, split, lines, **options, advance=advance)
+            content["splits"][split] = values
             content["problems"] += problems
-            console.print(_table(split, content["splits"][split]))
+            console.print(_table(split, values))
     if config.json is not None:
         _write_json(Path(config.json), content)
     return _print_verdict(console, content["problems"], num_pairs=sum(map(len, lists.values())))
-
-
-def _split_content(values: SplitStatistics, classes: list[str]) -> dict[str, Any]:
-    return {
-        "images": values.num_images,
-        "void_pixels": values.void,
-        "void_share": values.void_share,
-        "classes": values.class_rows(classes),
-    }
 
 
 def _table(split: str, content: dict[str, Any]) -> Table:

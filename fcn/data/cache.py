@@ -103,8 +103,8 @@ def cache_folder(root: Path, cache_dir: str | None) -> Path:
 
 def open_cache(pairs: Sequence[Pair], split: str, *, num_classes: int, folder: Path) -> DecodedImages | None:
     """Return the cache of a set, or None if the folder has none that is complete and valid for the present files."""
-    prefix, key = _identity(pairs, split, num_classes)
-    return _open_file(_file(folder, prefix, key), key, len(pairs))
+    path, _, key = _identity(pairs, split, num_classes, folder)
+    return _open_file(path, key, len(pairs))
 
 
 def write_missing_caches(sets: Mapping[str, Sequence[Pair]], *, num_classes: int, folder: Path) -> None:
@@ -143,18 +143,18 @@ def write_missing_caches(sets: Mapping[str, Sequence[Pair]], *, num_classes: int
     log.info("cache    %s images decoded, %.1f MB in %s (%s)", images, megabytes, folder, how)
 
 
-def _identity(pairs: Sequence[Pair], split: str, num_classes: int) -> tuple[str, bytes]:
-    """Return the prefix of the file name, which stays when the files of a set change, and the key, which does not."""
+def _identity(pairs: Sequence[Pair], split: str, num_classes: int, folder: Path) -> tuple[Path, str, bytes]:
+    """Return the cache file of a set, the prefix of its name, and its key.
+
+    When files of the set change, the prefix stays and the key does not.
+    """
     decoder = f"{PIL.__version__} {features.version('libjpeg_turbo')}"
     place = f"{pairs[0].mask.parent.resolve()} {split} {num_classes} {decoder}"
     states = [(pair.name, pair.image.stat(), pair.mask.stat()) for pair in pairs]
     lines = [f"{n} {i.st_size} {i.st_mtime_ns} {m.st_size} {m.st_mtime_ns}" for n, i, m in states]
     key = hashlib.sha256("\n".join([place, *lines]).encode()).digest()
-    return f"{split[:60]}-{hashlib.sha256(place.encode()).hexdigest()[:8]}-", key
-
-
-def _file(folder: Path, prefix: str, key: bytes) -> Path:
-    return folder / f"{prefix}{key.hex()[:16]}.decoded"
+    prefix = f"{split[:60]}-{hashlib.sha256(place.encode()).hexdigest()[:8]}-"
+    return folder / f"{prefix}{key.hex()[:16]}.decoded", prefix, key
 
 
 def _open_file(path: Path, key: bytes, num_images: int) -> DecodedImages | None:
@@ -174,13 +174,14 @@ def _open_file(path: Path, key: bytes, num_images: int) -> DecodedImages | None:
 
 def _write_cache(pairs: Sequence[Pair], split: str, num_classes: int, folder: Path) -> DecodedImages:
     """Write and open the cache of a set, unless another process does so at the same time; raises OSError."""
-    prefix, key = _identity(pairs, split, num_classes)
-    path = _file(folder, prefix, key)
+    path, prefix, key = _identity(pairs, split, num_classes, folder)
     folder.mkdir(parents=True, exist_ok=True)
     with _exclusive_access(folder) as locked:
         # The process that held the lock before may have written the same cache.
         if not _open_file(path, key, len(pairs)):
-            _remove_outdated(folder, prefix, unfinished=locked)
+            for former in folder.iterdir():
+                if former.name.startswith(prefix) or (locked and former.match(".*.tmp")):  # left by a killed process
+                    former.unlink(missing_ok=True)
             _decode_into(path, key, pairs, num_classes)
     cache = _open_file(path, key, len(pairs))
     if cache is None:
@@ -192,22 +193,14 @@ def _write_cache(pairs: Sequence[Pair], split: str, num_classes: int, folder: Pa
 def _exclusive_access(folder: Path) -> Iterator[bool]:
     """Let one process at a time write caches into a folder; yields False if the file system has no locks."""
     descriptor = os.open(folder, os.O_RDONLY)
+    locked = False  # two processes may then write the same file, and the last one remains
     try:
-        locked = True
-        try:
+        with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError:
-            locked = False  # two processes may then write the same file, and the last one remains
+            locked = True
         yield locked
     finally:
         os.close(descriptor)
-
-
-def _remove_outdated(folder: Path, prefix: str, *, unfinished: bool) -> None:
-    """Remove the former files of the set with this prefix and, if `unfinished`, files left by killed processes."""
-    for path in folder.iterdir():
-        if path.name.startswith(prefix) or (unfinished and path.match(".*.tmp")):
-            path.unlink(missing_ok=True)
 
 
 def _decode_into(path: Path, key: bytes, pairs: Sequence[Pair], num_classes: int) -> None:

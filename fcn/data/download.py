@@ -46,9 +46,6 @@ def _fetch(root: Path) -> Path:
 
 def _extract(archive: Path, tree: Path) -> None:
     """Extract beside `tree` and rename, so that an incomplete tree is never taken for a complete one."""
-    if not hasattr(tarfile, "data_filter"):
-        problem = f"Python must be at least 3.10.12, 3.11.4 or 3.12 to extract {archive} safely"
-        raise DataError(problem, f"update it, or extract by hand into {tree.parent.parent}")
     try:
         with new_folder(tree, part=TREE) as temporary, tarfile.open(archive) as tar:
             tar.extractall(temporary, filter="data")

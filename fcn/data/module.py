@@ -129,14 +129,13 @@ class VOCDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Sample]:
         assert self.trainer is not None
         progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress
+        options: dict[str, Any] = {
+            "stream": AUGMENTATION,
+            "seed": self.config.seed,
+            "on_device": self.config.data.on_device,
+        }
         # `processed` counts the finished steps over all epochs; `ready` and current_epoch are off by one at times.
-        return self._crop_loader(
-            self.train_images,
-            stream=AUGMENTATION,
-            seed=self.config.seed,
-            position=lambda: progress.total.processed,
-            on_device=self.config.data.on_device,
-        )
+        return self._crop_loader(self.train_images, position=lambda: progress.total.processed, **options)
 
     def transfer_batch_to_device(self, batch: Sample, device: torch.device, dataloader_idx: int) -> Sample:
         """Move the batch to the device or, under `data.on_device`, make its crops there."""
@@ -153,14 +152,8 @@ class VOCDataModule(pl.LightningDataModule):
         loaders = [DataLoader(self.val_images, batch_sampler=share, **self._loader_options())]
         if self.config.data.protocol is Protocol.d2l:
             steps = len(self.d2l_images) // self.config.batch_size
-            loaders.append(
-                self._crop_loader(
-                    self.d2l_images,
-                    stream=D2L_CROPS,
-                    seed=None,
-                    position=lambda: trainer.current_epoch * steps,
-                )
-            )
+            position = lambda: trainer.current_epoch * steps  # noqa: E731
+            loaders.append(self._crop_loader(self.d2l_images, stream=D2L_CROPS, seed=None, position=position))
         return loaders
 
     def _crop_loader(

@@ -15,17 +15,19 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
-def read_ahead(function: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[tuple[Job, Future[Result]]]:
+def read_ahead(
+    function: Callable[[Job], Result], jobs: Iterable[Job], *, threads: int = THREADS
+) -> Iterator[tuple[Job, Future[Result]]]:
     """Yield every job, in order, with the future of `function(job)`; threads work a few jobs ahead of the consumer.
 
     `ThreadPoolExecutor.map` would instead hold the results of all jobs in memory and stop at the first error.
     """
     pending: deque[tuple[Job, Future[Result]]] = deque()
-    workers = ThreadPoolExecutor(THREADS)
+    workers = ThreadPoolExecutor(threads)
     try:
         for job in jobs:
             pending.append((job, workers.submit(function, job)))
-            if len(pending) > 2 * THREADS:
+            if len(pending) > 2 * threads:
                 yield pending.popleft()
         while pending:
             yield pending.popleft()

@@ -75,22 +75,13 @@ def ensure_shapes(root: Path, *, num_train: int, num_val: int, seed: int) -> Pat
         `<root>/v<VERSION>-<num_train>-<num_val>-seed<seed>`.
 
     Raises:
-        ValueError: if a number is too small.
         OSError: if the dataset cannot be written below `root`.
     """
-    _require_at_least(1, "num_train", num_train)
-    _require_at_least(1, "num_val", num_val)
-    _require_at_least(0, "seed", seed)
     folder = root / f"v{VERSION}-{num_train}-{num_val}-seed{seed}"
     if not folder.is_dir():
         with new_folder(folder) as temporary:
             _write_voc(temporary / TREE, dict(zip(SPLITS, (num_train, num_val), strict=True)), seed)
     return folder
-
-
-def _require_at_least(minimum: int, name: str, value: int) -> None:
-    if value < minimum:
-        raise ValueError(f"{name} (={value}) must be at least {minimum}; use {name}={minimum} or more")
 
 
 def _write_voc(tree: Path, counts: dict[str, int], seed: int) -> None:
@@ -100,16 +91,12 @@ def _write_voc(tree: Path, counts: dict[str, int], seed: int) -> None:
     names = {split: [f"{split}_{index:05d}" for index in range(count)] for split, count in counts.items()}
     for split, names_of_split in names.items():
         for index, name in enumerate(names_of_split):
-            rng = np.random.default_rng((seed, SPLITS.index(split), index))
-            _write_sample(tree, name, *draw_sample(rng))
+            image, mask = draw_sample(np.random.default_rng((seed, SPLITS.index(split), index)))
+            Image.fromarray(image).save(tree / "JPEGImages" / f"{name}.jpg", quality=95)
+            palette_image(mask).save(tree / "SegmentationClass" / f"{name}.png")
     names["trainval"] = [name for split in SPLITS for name in names[split]]
     for split, names_of_split in names.items():
         (tree / SPLIT_LISTS / f"{split}.txt").write_text("\n".join([*names_of_split, ""]), encoding="utf-8")
-
-
-def _write_sample(tree: Path, name: str, image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
-    Image.fromarray(image).save(tree / "JPEGImages" / f"{name}.jpg", quality=95)
-    palette_image(mask).save(tree / "SegmentationClass" / f"{name}.png")
 
 
 def draw_sample(rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

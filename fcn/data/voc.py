@@ -110,9 +110,6 @@ def require_tree(root: Path) -> Path:
         if (tree / IMAGES).is_dir():
             problem = f"{tree} must contain {SPLIT_LISTS}/train.txt and val.txt beside {IMAGES}"
             raise DataError(problem, "list the images in them, one name without suffix per line")
-    if (root.absolute().parent / TREE / SPLIT_LISTS).is_dir():
-        problem = f"data.root (={root}) must be the folder that contains {TREE}"
-        raise DataError(problem, f"use {root.absolute().parent}")
     raise DataError(
         f"data.root (={root}) must contain VOC2012, but {(root / TREE / SPLIT_LISTS).absolute()} does not exist",
         "use data.download=true or `python scripts/prepare_voc.py download=true` to download it (2 GB), or "
@@ -140,21 +137,16 @@ def pair_of_line(tree: Path, split: str, number: int, line: str) -> Pair:
         raise DataError(problem, "correct or delete the line")
     pair = Pair(name, image=find_image(tree, name), mask=tree / masks / f"{name}.png")
     for path in (pair.image, pair.mask):
-        try:
-            exists = path.is_file()
-        except OSError as error:
-            problem = f"{where} (={name}) must name an image and a mask, but {path}: {error.strerror}"
-            raise DataError(problem, "make the folder readable") from error
-        if not exists:
-            remedy = "remove the suffix" if name.endswith(IMAGE_SUFFIXES) else _remedy(path)
-            raise DataError(f"{where} (={name}) must name an image and a mask, but {path} does not exist", remedy)
+        if not os.path.isfile(path):  # False without permission, where Path.is_file raises an error
+            problem = f"{where} (={name}) must name an image and a mask, but {path} is missing or cannot be read"
+            raise DataError(problem, "remove the suffix" if name.endswith(IMAGE_SUFFIXES) else _remedy(path))
     return pair
 
 
 def find_image(tree: Path, name: str) -> Path:
     """Return the file of an image id; if none exists, the one with the first of `IMAGE_SUFFIXES`."""
     paths = [tree / IMAGES / f"{name}{suffix}" for suffix in IMAGE_SUFFIXES]
-    return next((path for path in paths if os.path.isfile(path)), paths[0])  # False without permission
+    return next((path for path in paths if os.path.isfile(path)), paths[0])
 
 
 def _remedy(missing: Path) -> str:

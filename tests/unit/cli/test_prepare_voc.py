@@ -79,7 +79,7 @@ def test_all_problems_are_listed_and_valid_pairs_are_counted(root, run):
     for problem in (
         "train.txt line 2 (=../b) must be an image id",
         "b.jpg must be a readable image",
-        "absent.jpg does not exist",
+        "absent.jpg is missing",
         "val.txt line 1 (=c) must name an image and a mask",
     ):
         assert problem in output
