@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import nn
 
 import fcn
 from fcn import runs
@@ -23,6 +22,7 @@ from fcn.inference.predictor import load_network
 from fcn.models.network import IMAGENET_MEAN, IMAGENET_STD, memory_layout
 from fcn.training.run_header import loss_line
 from fcn.training.task import SegmentationTask
+from tests.d2l import d2l_network
 from tests.voc_tree import make_voc_tree
 
 CROP = (128, 96)
@@ -69,11 +69,7 @@ class ChapterLoop:
     """Network, loss, optimiser and training loop of d2l, section 14.11."""
 
     def __init__(self, num_classes: int) -> None:
-        backbone = torchvision.models.resnet18()
-        self.net = nn.Sequential(*list(backbone.children())[:-2])
-        self.net.add_module("final_conv", nn.Conv2d(512, num_classes, kernel_size=1))
-        transposed = nn.ConvTranspose2d(num_classes, num_classes, kernel_size=64, padding=16, stride=32)
-        self.net.add_module("transpose_conv", transposed)
+        self.net = d2l_network(num_classes)
         self.optimizer = torch.optim.SGD(self.net.parameters(), lr=1e-3, weight_decay=1e-3)
 
     def take_weights(self, task: SegmentationTask) -> None:

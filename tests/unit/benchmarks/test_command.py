@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from PIL import Image
 
 from tests.commands import ROOT, load_command, type_in
@@ -76,10 +77,10 @@ def run_quickly(folder, *names):
     """Run benchmarks in a new process, and return the content of the JSON file."""
     command = [sys.executable, str(ROOT / "scripts" / "benchmark.py"), *names, "--quick", "--device", "cpu"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.run(
-        [*command, "--json", "b.json"], cwd=folder, env=environment, capture_output=True, text=True
-    )
+    options = {"cwd": folder, "env": environment, "capture_output": True, "text": True}
+    process = subprocess.run([*command, "--json", "b.json"], **options)
     assert process.returncode == 0, process.stderr
+    assert "GPU available" not in process.stderr
     return json.loads((folder / "b.json").read_text())
 
 
@@ -103,10 +104,8 @@ def test_benchmarks_of_processes_run(tmp_path):
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_step_on_a_gpu(monkeypatch, capsys, tmp_path):
-    torch = pytest.importorskip("torch")
-    if not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device")
     monkeypatch.chdir(tmp_path)
     arguments = ("step", "breakdown", "roofline", "--quick", "--device", "cuda", "--json", "b.json")
     status, _, err = type_in(monkeypatch, capsys, *arguments, script=script)

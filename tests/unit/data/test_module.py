@@ -155,12 +155,6 @@ def test_cache_can_be_disabled(shapes_root, tmp_path, enabled):
     assert (data.train_images.decoded is not None) == (data.val_images.decoded is not None) == enabled
 
 
-def test_samples_are_uint8(module):
-    for sample in (crops(module)[0, 0], module.val_images[0]):
-        assert sample["image"].dtype == sample["mask"].dtype == torch.uint8
-        assert sample["image"].shape[1:] == sample["mask"].shape
-
-
 def test_d2l_protocol_drops_images_smaller_than_the_crop(shapes_root):
     config = shapes_config(shapes_root, protocol=Protocol.d2l, crop_size=[110, 110], batch_size=1)
     data = VOCDataModule(config)

@@ -47,15 +47,19 @@ def random_pair(height: int, width: int) -> tuple[Tensor, Tensor]:
     size=st.tuples(sides, sides),
     crop=st.tuples(sides, sides),
     scale=st.tuples(st.floats(0.1, 10), st.floats(0.1, 10)).map(sorted),
+    jitter=st.sampled_from([0.0, 0.4]),
     seed=seeds,
 )
-def test_crop_has_exact_size_and_no_new_label(
-    size: tuple[int, int], crop: tuple[int, int], scale: list[float], seed: int
+@example(size=(8, 8), crop=(8, 8), scale=[1.0, 1.0], jitter=0.0, seed=0)  # the crop is the image
+@example(size=(8, 8), crop=(4, 4), scale=[1.0, 1.0], jitter=0.0, seed=0)
+@example(size=(8, 8), crop=(12, 12), scale=[1.0, 1.0], jitter=0.0, seed=0)
+def test_crop_has_exact_size_own_memory_and_no_new_label(
+    size: tuple[int, int], crop: tuple[int, int], scale: list[float], jitter: float, seed: int
 ) -> None:
     image, mask = random_pair(*size)
     before = image.clone(), mask.clone()
-    settings_ = AugmentationConfig(scale=scale, flip=0.5, brightness=0.4)
-    out_image, out_mask = TrainTransform(crop, settings_)(image, mask, rng(seed))
+    augmentation = AugmentationConfig(scale=scale, flip=0.5, brightness=jitter)
+    out_image, out_mask = TrainTransform(crop, augmentation)(image, mask, rng(seed))
     assert out_image.shape == (3, *crop)
     assert out_mask.shape == crop
     assert out_image.dtype == out_mask.dtype == torch.uint8
@@ -63,6 +67,8 @@ def test_crop_has_exact_size_and_no_new_label(
     assert out_mask.is_contiguous()
     assert set(out_mask.unique().tolist()) <= {*mask.unique().tolist(), 255}
     assert (out_mask != 255).any()
+    out_image.fill_(0)  # shares no memory with the input
+    out_mask.fill_(0)
     assert torch.equal(image, before[0])
     assert torch.equal(mask, before[1])
 
@@ -232,19 +238,3 @@ def test_jitter_is_torchvisions_with_a_factor_in_range(name: str) -> None:
     for seed in range(5):
         factor = middle + strength * (2 * rng(seed).random(8)[column] - 1)
         assert torch.equal(transform(image, mask, rng(seed))[0], adjust(image, factor))
-
-
-@pytest.mark.parametrize("crop", [(8, 8), (4, 4), (12, 12)])
-def test_output_shares_no_memory_with_the_input(crop: tuple[int, int]) -> None:
-    image, mask = random_pair(8, 8)
-    before = image.clone(), mask.clone()
-    out_image, out_mask = TrainTransform(crop, PLAIN)(image, mask, rng(0))
-    out_image.fill_(0)
-    out_mask.fill_(0)
-    assert torch.equal(image, before[0])
-    assert torch.equal(mask, before[1])
-
-
-def test_image_and_mask_must_have_one_size() -> None:
-    with pytest.raises(AssertionError, match=r"\[3, 4, 4\]"):
-        TrainTransform((2, 2), PLAIN)(torch.zeros(3, 4, 4), torch.zeros(4, 5), rng(0))

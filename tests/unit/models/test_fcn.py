@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torchvision.models as tv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from fcn.models.fcn import FCN
 from fcn.models.network import build_model
 from fcn.models.upsampling import Grid
 from fcn.models.weights import WeightsError
+from tests.d2l import d2l_network
 from tests.unit.models.backbone_cases import HEADS, Maps, every_backbone, every_head, map_sizes, shapes_only
 
 SMALL = BackboneName.squeezenet1_0
@@ -124,17 +124,9 @@ def test_score_init_is_of_the_coarsest_layer(head: ModelName, score_init: ScoreI
     assert not any(parameter.any() for parameter in model.skip_scores.parameters())
 
 
-def chapters_network() -> nn.Sequential:
-    """The network of "Dive into Deep Learning", section 14.11, with random weights throughout."""
-    network = nn.Sequential(*list(tv.resnet18().children())[:-2])
-    network.add_module("final_conv", nn.Conv2d(512, 21, kernel_size=1))
-    network.add_module("transpose_conv", nn.ConvTranspose2d(21, 21, kernel_size=64, padding=16, stride=32))
-    return network
-
-
 @pytest.mark.parametrize("training", [True, False])
 def test_scores_equal_the_chapters(tmp_path: Path, *, training: bool) -> None:
-    chapter = chapters_network()
+    chapter = d2l_network(21)
     names = ["conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"]
     torch.save(
         {
