@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 
 import optuna
 import sqlalchemy
@@ -29,7 +28,8 @@ def open_study(plan: SearchPlan) -> tuple[optuna.Study, BaseStorage]:
         ConfigError: if the folder contains a different search, or the storage cannot be opened.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    url = plan.storage or _sqlite_url(plan.folder / STUDY)
+    database = str(plan.folder / STUDY)  # the URL is quoted, since a folder may have any name
+    url = plan.storage or sqlalchemy.URL.create("sqlite", database=database).render_as_string()
     plan.folder.mkdir(parents=True, exist_ok=True)
     with runs.locked(plan.folder):
         try:
@@ -66,11 +66,6 @@ def parameter_importances(study: optuna.Study) -> dict[str, float]:
     """Return the share of each entry in the differences between finished trials; empty for fewer than two trials."""
     finished = list_trials(study, TrialState.COMPLETE)
     return optuna.importance.get_param_importances(study) if len(finished) > 1 else {}
-
-
-def _sqlite_url(path: Path) -> str:
-    """Return the URL of a database file, quoted, since a folder may have any name."""
-    return sqlalchemy.URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
 
 
 def _build_pruner(plan: SearchPlan) -> BasePruner:

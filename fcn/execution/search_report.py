@@ -6,7 +6,6 @@ import csv
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
@@ -84,19 +83,10 @@ def _write_csv(path: Path, trials: Sequence[FrozenTrial], keys: Sequence[str]) -
     with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["trial", "state", "val/mean_iou", *keys, "seconds", RUN, REASON])
         writer.writeheader()
-        writer.writerows(_csv_row(trial) for trial in trials)
-
-
-def _csv_row(trial: FrozenTrial) -> Mapping[str, Any]:
-    return {
-        "trial": trial.number,
-        "state": trial.state.name.lower(),
-        "val/mean_iou": trial.value,
-        **trial.params,
-        "seconds": round(trial.duration.total_seconds(), 1) if trial.duration else None,
-        RUN: trial.user_attrs.get(RUN),
-        REASON: trial.user_attrs.get(REASON),
-    }
+        for trial in trials:
+            state, seconds = trial.state.name.lower(), trial.duration and round(trial.duration.total_seconds(), 1)
+            row = {"trial": trial.number, "state": state, "val/mean_iou": trial.value, "seconds": seconds}
+            writer.writerow({**row, **trial.params, **{name: trial.user_attrs.get(name) for name in (RUN, REASON)}})
 
 
 def _draw_figures(folder: Path, trials: Sequence[FrozenTrial], importances: Mapping[str, float]) -> None:

@@ -160,14 +160,12 @@ def _check_entry(name: str, entry: Entry) -> None:
 
 
 def _check_when(name: str, space: Mapping[str, Entry]) -> None:
-    *_, entry = space.values()
-    above = {dotted_key(key): other for key, other in space.items() if other is not entry}
+    *above, (_, entry) = space.items()
+    choices = {dotted_key(key): [format_value(choice) for choice in other.choices] for key, other in above}
     for key, value in entry.when.items():
-        choices = (
-            [format_value(choice) for choice in above[dotted_key(key)].choices] if dotted_key(key) in above else []
-        )
-        if format_value(value) not in choices:
-            known = f"; {key} has {', '.join(choices)}" if choices else ""
+        allowed = choices.get(dotted_key(key), [])
+        if format_value(value) not in allowed:
+            known = f"; {key} has {', '.join(allowed)}" if allowed else ""
             raise ConfigError(f"{name}.when ({key}={value}) must name a choice of an entry above{known}")
 
 

@@ -19,14 +19,14 @@ from fcn.execution.jobs import Job
 from fcn.runs import Status
 
 COLORS = {
-    Status.queued: "dim",
     Status.running: "cyan",
-    Status.finished: "green",
-    Status.interrupted: "yellow",
-    Status.pruned: "yellow",
     Status.failed: "bold red",
+    Status.interrupted: "yellow",
+    Status.queued: "dim",
+    Status.pruned: "yellow",
+    Status.finished: "green",
 }
-PRIORITY = (Status.running, Status.failed, Status.interrupted, Status.queued, Status.pruned, Status.finished)
+PRIORITY = list(COLORS)
 """States in the order in which their jobs are displayed when a terminal has too few lines for all jobs."""
 
 

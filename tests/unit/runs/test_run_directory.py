@@ -22,13 +22,6 @@ def test_created_run_is_read_back(tmp_path):
     assert runs.read_metrics(tmp_path / "run") == []
 
 
-def test_directory_holds_one_run(tmp_path):
-    runs.create(tmp_path, Config(name="first"))
-    with pytest.raises(ConfigError, match=r"already holds a run; resume it by resume="):
-        runs.create(tmp_path, Config(name="second"))
-    assert runs.load_config(tmp_path).name == "first"
-
-
 def test_metrics_table_has_a_column_per_name(tmp_path):
     runs.write_metrics(tmp_path, [{"epoch": 0, "train/loss": 1.5}, {"epoch": 1, "train/loss": 1.25, "val/loss": 2.0}])
     assert runs.read_metrics(tmp_path) == [

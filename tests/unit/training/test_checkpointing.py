@@ -22,7 +22,7 @@ def handled(number: int, handler):
 
 
 class Trainer(SimpleNamespace):
-    """The attributes of a trainer that are used; `saved` lists the checkcheckpointing."""
+    """The attributes of a trainer that are used; `saved` lists the paths of checkpoints."""
 
     world_size = 1
     is_last_batch = False
