@@ -81,17 +81,11 @@ def test_sweep_is_submitted_to_slurm_as_an_array(monkeypatch, capsys, tmp_path):
     assert status == 1
     assert err.splitlines()[-1] == "error: submitit could not execute the job: no such partition"
     submitted = (tmp_path / "submitted.sh").read_text()
-    for line in (
-        "--array=0-1%2",
-        "--gpus-per-node=8",
-        "--ntasks-per-node=1",
-        "--cpus-per-task=8",
-        "--time=240",
-        "--partition=none",
-        "--job-name=shapes",
-        "--signal=USR2@120",
-    ):
-        assert f"#SBATCH {line}\n" in submitted
+    options = (
+        "array=0-1%2", "gpus-per-node=8", "ntasks-per-node=1", "cpus-per-task=8", "time=240", "partition=none",
+        "job-name=shapes", "signal=USR2@120",
+    )  # fmt: skip
+    assert all(f"#SBATCH --{option}\n" in submitted for option in options), submitted
     (sweep,) = (tmp_path / "outputs" / "shapes").iterdir()
     assert f"#SBATCH --output={sweep}/.submitit/%A_%a/" in submitted
 

@@ -9,10 +9,9 @@ import pytest
 
 import fcn
 from fcn import config as configuration
-from fcn import runs
 from fcn.config import Config
 from fcn.config.composition import CONF
-from tests.commands import ROOT, TINY, type_in
+from tests.commands import ROOT, type_in
 
 D2L = {
     "data.name": "voc", "data.protocol": "d2l", "data.crop_size": [320, 480], "data.augmentation.flip": 0.0,
@@ -71,8 +70,8 @@ def test_help_is_wrapped_on_a_terminal_only(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "80")
     _, wrapped, _ = type_in(monkeypatch, capsys, "--help")
     keys, _, _ = wrapped.partition("Keys: set with key=value\n")[2].partition("\n\n")
-    assert max(map(len, keys.splitlines())) == 80
-    assert " ".join(keys.split()) in " ".join(piped.split())
+    assert 70 < max(map(len, keys.splitlines())) <= 80
+    assert "".join(keys.split()) in "".join(piped.split())  # also words broken at hyphens
     assert all(re.search(rf"^{re.escape(key)} ", piped, re.M) for key in configuration.schema_fields(Config))
 
 
@@ -95,14 +94,3 @@ def test_traceback_is_shown_only_with_hydra_full_error(fresh_command):
     assert quiet.returncode == loud.returncode == 1
     assert quiet.stderr == "error: lr (=-1.0) must be at least 0\n"
     assert "Traceback" in loud.stderr
-
-
-def test_directory_holds_one_run(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    run = tmp_path / "outputs" / "mine"
-    runs.create(run, Config(name="mine"))
-    before = sorted((path, path.stat().st_mtime_ns) for path in run.rglob("*"))
-    status, _, err = type_in(monkeypatch, capsys, *TINY, "hydra.run.dir=outputs/mine")
-    assert status == 1
-    assert err.startswith("error: outputs/mine already holds a run; ")
-    assert sorted((path, path.stat().st_mtime_ns) for path in run.rglob("*")) == before

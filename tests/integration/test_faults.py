@@ -93,13 +93,6 @@ def test_weights_file_with_nan_is_refused(train_command, tmp_path):
     assert "features.3.squeeze.bias" in err
 
 
-def test_file_in_place_of_a_folder_is_one_line(train_command, tmp_path):
-    (tmp_path / "outputs").touch()
-    status, err = train_command("name=run")
-    assert status == 1
-    assert_message("output is a file", err)
-
-
 @pytest.fixture
 def disk(tmp_path):
     """Mount a tmpfs at outputs/, whose size can be changed; skip the test without the right to mount."""

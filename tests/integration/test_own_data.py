@@ -85,12 +85,6 @@ def test_invalid_masks_are_reported_in_one_line(folder, monkeypatch, capsys):
     assert "docs/tutorial.md" in out
 
 
-def test_own_classes_without_data_voc_name_the_remedy(folder, monkeypatch, capsys):
-    status, _, err = type_in(monkeypatch, capsys, "data.root=mine", "data.classes=[background,cat,dog]", "epochs=1")
-    assert status == 1
-    assert "use data=voc" in err
-
-
 def convert(name: str) -> list[Image.Image]:
     """Return the folder's masks after the program of the tutorial that starts with this comment."""
     (block,) = (block for block in python_blocks(TUTORIAL) if block.startswith(f"# {name}"))

@@ -9,13 +9,8 @@ from fcn import runs
 from tests.commands import TINY, type_in
 
 SMALL = (
-    *TINY,
-    "epochs=1",
-    "data.shapes.num_train=8",
-    "data.shapes.num_val=2",
-    "trainer=cpu",
-    "trainer.sample_images=0",
-)
+    *TINY, "epochs=1", "data.shapes.num_train=8", "data.shapes.num_val=2", "trainer=cpu", "trainer.sample_images=0",
+)  # fmt: skip
 SKIPS = [f"skip_{layer}.0.{kind}" for layer in ("scores", "upscores") for kind in ("weight", "bias")]
 
 
@@ -69,12 +64,3 @@ def test_finer_network_starts_from_a_coarser_one(train, monkeypatch, capsys):
     status, out, _ = train("other", "backbone=resnet18", f"model.init_from={coarse}")
     assert status == 1
     assert f"error: model.init_from (={coarse}) must fit the network; use a run with the same backbone" in out
-
-
-@pytest.mark.parametrize("run", ["<run of fcn32s_vgg16>", "outputs/absent"])
-def test_init_from_without_a_run_is_one_line(train, run):
-    status, out, _ = train("fine", "model=fcn16s", f"model.init_from='{run}'")
-    assert status == 1
-    (line,) = [line for line in out.splitlines() if line.startswith("error: ")]
-    assert line.startswith(f"error: model.init_from (={run}) must be a run or a checkpoint: ")
-    assert line.endswith("must be an existing run directory or checkpoint")
