@@ -1,9 +1,9 @@
-"""Backbones of torchvision's classification networks as feature maps, without pooling and classifier.
+"""Backbones: torchvision's classification networks as feature maps, without pooling and classifier.
 
-`BACKBONES` says for each backbone where its maps end and where their cells lie: cell i of a map is centred at pixel
-stride * i + offset. The heads place their upsampling by that, so that any backbone serves any head.
+`BACKBONES` gives, for each backbone, the modules that compute the maps and where the cells of the maps lie: cell i is
+centred at pixel stride * i + offset. The heads place their upsampling accordingly, so any head fits any backbone.
 
-A new backbone is a member of `fcn.config.choices.BackboneName`, an entry of `BACKBONES` and a file in conf/backbone.
+To add a backbone, add a member to `fcn.config.choices.BackboneName`, an entry to `BACKBONES` and a file to conf/backbone.
 """
 
 from __future__ import annotations
@@ -24,24 +24,21 @@ from fcn.models.weights import copy_weights, fetch, read_state_dict
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneSpec:
-    """What makes a torchvision network a backbone. Maps are listed fine to coarse.
+    """How a torchvision network is used as a backbone. Maps are listed from fine to coarse.
 
     Attributes:
-        builder: torchvision's function, which gives the randomly initialised network. The `imagenet` weights
-            are its IMAGENET1K_V1.
-        ends: dotted name of the module whose output is the map. The network's children after the last one are left out.
-        strides: distance between neighbouring cells, in input pixels.
-        channels: channels of the map.
+        outputs: dotted names of the modules whose outputs are the maps. Children after the last one are dropped.
+        strides: distance between neighbouring cells, pixels.
+        channels: number of channels of each map.
         offsets: pixel at which cell 0 is centred; may lie outside the image.
-        adapt: changes the built network in place.
-        dilates: whether stages can be dilated instead of strided: where all striding is done by convolutions with
-            padding of half their kernel.
-        multiple: sides are padded with zeros, at the bottom and right, to a multiple of this, for networks that would
-            drop an incomplete last cell.
+        adapt: modifies the network in place before it is used.
+        dilates: whether dilation can replace striding: all striding must be done by convolutions that are padded by
+            half their kernel.
+        multiple: images are padded with zeros at the bottom and right to a multiple of this size, for networks that
+            would drop an incomplete last cell.
     """
 
-    builder: Callable[[], nn.Module]
-    ends: tuple[str, ...]
+    outputs: tuple[str, ...]
     strides: tuple[int, ...] = (8, 16, 32)
     channels: tuple[int, ...]
     offsets: tuple[float, ...] = (0.0, 0.0, 0.0)
@@ -50,24 +47,8 @@ class BackboneSpec:
     multiple: int = 1
 
 
-def _resnet(builder: Callable[[], nn.Module], *channels: int) -> BackboneSpec:
-    return BackboneSpec(builder=builder, ends=("layer2", "layer3", "layer4"), channels=channels, dilates=True)
-
-
-def _vgg(builder: Callable[[], nn.Module], *ends: str) -> BackboneSpec:
-    # pool3, pool4 and fc7. Without padding their cells would be centred at (stride - 1) / 2; 99 pixels more on
-    # each side move them back, and fc6, which looks at 7 cells without padding, moves its own forth by 3 of 32.
-    return BackboneSpec(
-        builder=builder,
-        ends=(*ends, "classifier.5"),
-        channels=(256, 512, 4096),
-        offsets=(3.5 - 99, 7.5 - 99, 15.5 - 99 + 3 * 32),
-        adapt=_vgg_of_the_papers,
-    )
-
-
 def _vgg_of_the_papers(network: nn.Module) -> None:
-    """Padding of 100, pools that keep an incomplete last cell, fc6 and fc7 as convolutions, no fc8.
+    """Use a padding of 100, pools that keep an incomplete last cell, and fc6 and fc7 as convolutions; drop fc8.
 
     Source: the authors' networks (fcn.berkeleyvision.org); Long et al. 2015, section 4.1.
     """
@@ -78,25 +59,23 @@ def _vgg_of_the_papers(network: nn.Module) -> None:
     for layer in features.children():
         if isinstance(layer, nn.MaxPool2d):
             layer.ceil_mode = True
-    convolutions = []
-    for layer, kernel_size in zip(list(classifier.children())[:6], (7, 0, 0, 1, 0, 0), strict=True):
-        if isinstance(layer, nn.Linear):
-            channels = layer.in_features // kernel_size**2
-            convolution = nn.Conv2d(channels, layer.out_features, kernel_size)
-            convolution.load_state_dict(
-                {"weight": layer.weight.view_as(convolution.weight), "bias": layer.bias}, assign=True
-            )
-            layer = convolution
-        convolutions.append(layer)
-    network.add_module("classifier", nn.Sequential(*convolutions))
+    layers = list(classifier.children())[:6]
+    for index, kernel_size in ((0, 7), (3, 1)):
+        linear = layers[index]
+        assert isinstance(linear, nn.Linear)
+        convolution = nn.Conv2d(linear.in_features // kernel_size**2, linear.out_features, kernel_size)
+        weight = linear.weight.view_as(convolution.weight)
+        convolution.load_state_dict({"weight": weight, "bias": linear.bias}, assign=True)
+        layers[index] = convolution
+    network.add_module("classifier", nn.Sequential(*layers))
     network.add_module("avgpool", nn.Identity())
 
 
 def _pad_squeezenet(network: nn.Module) -> None:
-    """Pad the strided layers by half their kernel, as a ResNet does.
+    """Pad the strided layers by half their kernel, as in a ResNet; the weights are unchanged.
 
-    torchvision's SqueezeNet pads none of them: the cells of its last map lie at pixel 16 * i + 17, and an
-    input needs 21 pixels. The weights are the same.
+    Without padding, as in torchvision, the cells of the last map would lie at pixel 16 * i + 17, and images would
+    need at least 21 pixels.
     """
     for layer in network.get_submodule("features").children():
         if isinstance(layer, nn.Conv2d):
@@ -105,36 +84,46 @@ def _pad_squeezenet(network: nn.Module) -> None:
             layer.padding, layer.ceil_mode = 1, False
 
 
+def _resnet(*channels: int) -> BackboneSpec:
+    return BackboneSpec(outputs=("layer2", "layer3", "layer4"), channels=channels, dilates=True)
+
+
+def _vgg(pool3: str, pool4: str) -> BackboneSpec:
+    # Without padding, the cells of pool3, pool4 and pool5 would be centred at (stride - 1) / 2. The additional padding
+    # of 99 pixels moves them back; fc6, which spans 7 cells without padding, moves its own forward by 3 cells of 32.
+    return BackboneSpec(
+        outputs=(pool3, pool4, "classifier.5"),
+        channels=(256, 512, 4096),
+        offsets=(3.5 - 99, 7.5 - 99, 15.5 - 99 + 3 * 32),
+        adapt=_vgg_of_the_papers,
+    )
+
+
 BACKBONES: dict[BackboneName, BackboneSpec] = {
-    BackboneName.resnet18: _resnet(tv.resnet18, 128, 256, 512),
-    BackboneName.resnet34: _resnet(tv.resnet34, 128, 256, 512),
-    BackboneName.resnet50: _resnet(tv.resnet50, 512, 1024, 2048),
-    BackboneName.resnet101: _resnet(tv.resnet101, 512, 1024, 2048),
-    BackboneName.resnet152: _resnet(tv.resnet152, 512, 1024, 2048),
-    BackboneName.resnext50_32x4d: _resnet(tv.resnext50_32x4d, 512, 1024, 2048),
-    BackboneName.wide_resnet50_2: _resnet(tv.wide_resnet50_2, 512, 1024, 2048),
+    BackboneName.resnet18: _resnet(128, 256, 512),
+    BackboneName.resnet34: _resnet(128, 256, 512),
+    BackboneName.resnet50: _resnet(512, 1024, 2048),
+    BackboneName.resnet101: _resnet(512, 1024, 2048),
+    BackboneName.resnet152: _resnet(512, 1024, 2048),
+    BackboneName.resnext50_32x4d: _resnet(512, 1024, 2048),
+    BackboneName.wide_resnet50_2: _resnet(512, 1024, 2048),
     BackboneName.squeezenet1_0: BackboneSpec(
-        builder=tv.squeezenet1_0,
-        ends=("features.5", "features.10", "features.12"),
+        outputs=("features.5", "features.10", "features.12"),
         strides=(4, 8, 16),
         channels=(256, 512, 512),
         adapt=_pad_squeezenet,
     ),
     BackboneName.mobilenet_v3_large: BackboneSpec(
-        builder=tv.mobilenet_v3_large,
-        ends=("features.6", "features.12", "features.16"),
-        channels=(40, 112, 960),
-        dilates=True,
+        outputs=("features.6", "features.12", "features.16"), channels=(40, 112, 960), dilates=True
     ),
     BackboneName.convnext_tiny: BackboneSpec(
-        builder=tv.convnext_tiny,
-        ends=("features.3", "features.5", "features.7"),
+        outputs=("features.3", "features.5", "features.7"),
         channels=(192, 384, 768),
         offsets=(3.5, 7.5, 15.5),
         multiple=32,
     ),
-    BackboneName.vgg16: _vgg(tv.vgg16, "features.16", "features.23"),
-    BackboneName.vgg16_bn: _vgg(tv.vgg16_bn, "features.23", "features.33"),
+    BackboneName.vgg16: _vgg("features.16", "features.23"),
+    BackboneName.vgg16_bn: _vgg("features.23", "features.33"),
 }
 
 
@@ -144,12 +133,12 @@ class Backbone(nn.Module):
     The parameters keep torchvision's names below `layers`, such as `layers.layer1.0.conv1.weight`.
 
     Args:
-        network: the torchvision network; its modules are taken over, not copied.
+        network: the torchvision network; its modules are used, not copied.
         spec: its entry in `BACKBONES`.
 
     Attributes:
-        grids: where the cells of each map lie, fine to coarse.
-        channels: of each map, fine to coarse.
+        grids: positions of the cells of each map, from fine to coarse.
+        channels: number of channels of each map, from fine to coarse.
     """
 
     def __init__(self, network: nn.Module, spec: BackboneSpec) -> None:
@@ -157,125 +146,117 @@ class Backbone(nn.Module):
         self.grids = tuple(Grid(stride, offset) for stride, offset in zip(spec.strides, spec.offsets, strict=True))
         self.channels = spec.channels
         self.layers = nn.Sequential()
-        last = spec.ends[-1].split(".")[0]
+        last = spec.outputs[-1].split(".")[0]
         for name, child in network.named_children():
             self.layers.add_module(name, child)
             if name == last:
                 break
         self._multiple = spec.multiple
-        self._ends = spec.ends
-        self._steps = tuple(_steps(self.layers, ends=spec.ends))
+        self._outputs = spec.outputs
+        self._steps = tuple(_steps(self.layers, outputs=spec.outputs))
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Feature maps, fine to coarse.
+        """Return the feature maps, from fine to coarse.
 
         Args:
-            images: float [N, 3, H, W], normalised, H and W from 1 up.
+            images: float [N, 3, H, W], normalised, of any size from 1 x 1.
 
         Returns:
-            One float [N, channels, h, w] for each grid. Its cells cover the image: h = ceil(H / stride), and for
-            VGG, which pads, a few more.
+            One float [N, channels, h, w] for each grid. The cells cover the image: h = ceil(H / stride), or a few more
+            for VGG, which pads the image.
         """
         maps = []
-        height, width = images.shape[-2:]
         features = images
         if self._multiple > 1:
-            features = F.pad(images, (0, _missing(width, self._multiple), 0, _missing(height, self._multiple)))
+            height, width = (_missing(side, self._multiple) for side in images.shape[-2:])
+            features = F.pad(images, (0, width, 0, height))
         for step in self._steps:
             features = self.layers.get_submodule(step)(features)
-            if step in self._ends:
+            if step in self._outputs:
                 maps.append(features)
         return maps
 
     def dilate(self, output_stride: int) -> None:
-        """Take the striding beyond `output_stride` out and dilate what follows: as many weights, finer maps.
+        """Replace striding beyond `output_stride` by dilation, which makes the maps finer and keeps the weights.
 
-        A strided convolution still looks at the cells that it looked at; those after it are spread. For
-        ResNets this is torchvision's `replace_stride_with_dilation`.
+        A convolution that was strided keeps its receptive field; the convolutions after it are dilated. For ResNets
+        this equals torchvision's `replace_stride_with_dilation`.
         """
         strides = iter(grid.stride for grid in self.grids)
         stride, dilation = next(strides), 1
         for step in self._steps:
             for layer in self.layers.get_submodule(step).modules():
                 if stride > output_stride and isinstance(layer, nn.Conv2d):
-                    _spread(layer, dilation)
+                    _dilate_convolution(layer, dilation)
                     if layer.stride != (1, 1):
                         layer.stride, dilation = (1, 1), stride // output_stride
-            if step in self._ends:
+            if step in self._outputs:
                 stride = next(strides, stride)
         self.grids = tuple(replace(grid, stride=min(grid.stride, output_stride)) for grid in self.grids)
 
 
 def _missing(side: int, multiple: int) -> int:
-    # Not -side % multiple: torch.export reasons about divisions and not about the remainder of a negative number.
+    # Not `-side % multiple`: torch.export cannot reason about the remainder of a negative number.
     return (side + multiple - 1) // multiple * multiple - side
 
 
-def _spread(layer: nn.Conv2d, dilation: int) -> None:
+def _dilate_convolution(layer: nn.Conv2d, dilation: int) -> None:
     if layer.kernel_size != (1, 1):
         layer.dilation = (dilation, dilation)
         layer.padding = tuple((side - 1) // 2 * dilation for side in layer.kernel_size)
 
 
-def _steps(module: nn.Module, *, ends: Collection[str], prefix: str = "") -> Iterator[str]:
-    """Dotted names of the modules to run in turn; a child inside which a map ends is entered."""
+def _steps(module: nn.Module, *, outputs: Collection[str], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted names of the modules to run in order; a child that contains an output is split further."""
     for name, child in module.named_children():
         path = prefix + name
-        if any(end.startswith(f"{path}.") for end in ends):
-            yield from _steps(child, ends=ends, prefix=f"{path}.")
+        if any(output.startswith(f"{path}.") for output in outputs):
+            yield from _steps(child, outputs=outputs, prefix=f"{path}.")
         else:
             yield path
 
 
 def build_backbone(config: BackboneConfig) -> Backbone:
-    """Backbone with the weights that `config.weights` names, dilated to `config.output_stride`.
-
-    `none` leaves torchvision's random initialisation. `imagenet` fetches torchvision's IMAGENET1K_V1 file
-    unless it lies in torch hub's folder. Anything else is the path of a state dict of torchvision's network,
-    with or without its classifier.
+    """Build the backbone with the weights of `config.weights`, dilated to `config.output_stride`.
 
     Raises:
-        ConfigError: if the backbone cannot have this output stride.
-        WeightsError: if the file is missing, cannot be fetched or read, or does not fit the backbone.
+        ConfigError: if the backbone does not support the output stride.
+        WeightsError: if the weights cannot be loaded or do not fit the backbone.
     """
     spec = BACKBONES[config.name]
-    network = spec.builder()
+    network = tv.get_model(config.name.value)
     if spec.adapt:
         spec.adapt(network)
-    backbone = _dilated(Backbone(network, spec), spec, config)
+    backbone = Backbone(network, spec)
+    if config.output_stride is not None:
+        allowed = [stride for stride in spec.strides if stride >= 8] if spec.dilates else [spec.strides[-1]]
+        if config.output_stride not in allowed:
+            raise ConfigError(
+                f"backbone.output_stride (={config.output_stride}) must be {' or '.join(map(str, allowed))} on "
+                f"{config.name}; use null, or a ResNet or MobileNet, which can be dilated"
+            )
+        backbone.dilate(config.output_stride)
     load_backbone_weights(backbone.layers, config)
     return backbone
 
 
 def load_backbone_weights(module: nn.Module, config: BackboneConfig) -> None:
-    """Copy the weights that `config.weights` names into a module with torchvision's names.
+    """Load the weights of `config.weights` into a module with torchvision's parameter names.
+
+    `none` keeps the random initialisation. `imagenet` is torchvision's IMAGENET1K_V1, downloaded unless the file is in
+    torch hub's folder. Any other value is the path of a torchvision state dict, with or without classifier.
 
     Raises:
-        WeightsError: if they cannot be had or do not fit.
+        WeightsError: if the weights cannot be loaded or do not fit.
     """
-    key = f"backbone.weights (={config.weights})"
+    key, name = f"backbone.weights (={config.weights})", config.name.value
     if config.weights == "none":
         return
     if config.weights == "imagenet":
-        source = tv.get_model_weights(BACKBONES[config.name].builder).IMAGENET1K_V1
+        source = tv.get_model_weights(name).IMAGENET1K_V1
         state = fetch(source, key=key, remedy="or use backbone.weights=none or the path of a state dict")
     else:
         state = read_state_dict(config.weights)
-    with torch.device("meta"):  # names alone, the classifier's among them
-        whole = BACKBONES[config.name].builder().state_dict()
-    copy_weights(module, state, key=key, network=config.name.value, unused=whole)
-
-
-def _dilated(backbone: Backbone, spec: BackboneSpec, config: BackboneConfig) -> Backbone:
-    """The backbone at the configured output stride."""
-    output_stride = config.output_stride
-    if output_stride is None:
-        return backbone
-    allowed = [stride for stride in spec.strides if stride >= 8] if spec.dilates else [spec.strides[-1]]
-    if output_stride not in allowed:
-        raise ConfigError(
-            f"backbone.output_stride (={output_stride}) must be {' or '.join(map(str, allowed))} on {config.name}; "
-            "use null, or a ResNet or MobileNet, which can be dilated"
-        )
-    backbone.dilate(output_stride)
-    return backbone
+    with torch.device("meta"):  # only the names are needed, which include those of the classifier
+        unused = tv.get_model(name).state_dict()
+    copy_weights(module, state, key=key, network=name, unused=unused)

@@ -1,4 +1,4 @@
-"""Fully convolutional networks (Long, Shelhamer, Darrell 2015): class scores per pixel, for any size."""
+"""Fully convolutional networks (Long, Shelhamer, Darrell 2015): class scores of every pixel for any image size."""
 
 from __future__ import annotations
 
@@ -15,51 +15,42 @@ NUM_SKIPS = {ModelName.fcn32s: 0, ModelName.fcn16s: 1, ModelName.fcn8s: 2}
 
 
 class FCN(nn.Module):
-    """FCN-32s, -16s and -8s: scores per cell of the coarsest map, refined by those of finer maps, at every pixel.
+    """FCN-32s, FCN-16s and FCN-8s: scores of the coarsest map, refined by scores of finer maps, for every pixel.
 
-    The coarsest map is scored by a 1x1 convolution. For every skip, the scores are brought to the next finer
-    map by a 2x transposed convolution and the scores of that map are added; the last transposed convolution
-    leads to the pixels. The names are the papers', whose backbone has strides 8, 16 and 32; on SqueezeNet, say,
-    the same heads have strides 4, 8 and 16. FCN-32s on ResNet-18 is the chapter's network.
+    A 1x1 convolution scores the coarsest map. For each skip, a 2x transposed convolution upsamples the scores to the
+    next finer map, whose own scores are added. A last transposed convolution upsamples to pixels. The names are those
+    of the papers, whose backbone has strides 8, 16 and 32; on other backbones, such as SqueezeNet with strides 4, 8
+    and 16, the names stay. FCN-32s on ResNet-18 is the network of the d2l chapter.
 
     Args:
         backbone: the backbone.
         config: the group `model`.
-        num_classes: classes, the background among them.
+        num_classes: number of classes, including the background.
     """
 
     def __init__(self, backbone: Backbone, config: ModelConfig, *, num_classes: int) -> None:
         super().__init__()
-        num_skips = NUM_SKIPS[config.name]
-        coarse_to_fine = list(zip(backbone.grids, backbone.channels, strict=True))[::-1]
-        (grid, channels), *finer = coarse_to_fine[: num_skips + 1]
-        grid = _assumed(grid, config.alignment)
-
-        def upsampling(target: Grid) -> Upsampling:
-            return Upsampling(num_classes, source=grid, target=target, config=config)
-
+        num_maps = NUM_SKIPS[config.name] + 1
+        grids = [_assumed_grid(grid, config.alignment) for grid in backbone.grids]
+        (grid, channels), *finer = list(zip(grids, backbone.channels, strict=True))[::-1][:num_maps]
         self.backbone = backbone
         self.score_fr = _score_layer(channels, num_classes, init=config.score_init)
         self.skip_scores = nn.ModuleList()
         self.skip_upscores = nn.ModuleList()
         for skip, skip_channels in finer:
-            skip = _assumed(skip, config.alignment)
-            upscore = upsampling(skip)
+            upscore = Upsampling(num_classes, source=grid, target=skip, config=config)
             self.skip_scores.append(_score_layer(skip_channels, num_classes, init=ScoreInit.zero))
             self.skip_upscores.append(upscore)
             grid = Grid(skip.stride, skip.offset + skip.stride * upscore.first)
-        self.upscore = upsampling(PIXELS)
-        assert self.upscore.first == 0, "the map must reach beyond the image's first pixel"
+        self.upscore = Upsampling(num_classes, source=grid, target=PIXELS, config=config)
+        assert self.upscore.first == 0, "the map must cover the first pixel of the image"
         self._skip_scale = tuple(config.skip_scale)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of every pixel.
+        """Return the logits of every pixel, float [N, num_classes, H, W].
 
         Args:
-            images: float [N, 3, H, W], normalised, H and W from 1 up.
-
-        Returns:
-            float [N, num_classes, H, W]. What the upsampling gives beyond the image is cut at the bottom and right.
+            images: float [N, 3, H, W], normalised, of any size from 1 x 1.
         """
         maps = self.backbone(images)[::-1]
         scores: Tensor = self.score_fr(maps[0])
@@ -71,15 +62,16 @@ class FCN(nn.Module):
         return logits[..., : images.shape[-2], : images.shape[-1]]
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters outside the backbone, frozen ones included; the backbone's are `backbone.parameters()`."""
+        """Return the parameters outside the backbone, including frozen ones."""
         return (parameter for name, parameter in self.named_parameters() if not name.startswith("backbone."))
 
 
-def _assumed(grid: Grid, alignment: Alignment) -> Grid:
-    """The grid that the upsampling is placed by.
+def _assumed_grid(grid: Grid, alignment: Alignment) -> Grid:
+    """Return the grid by which the upsampling is placed.
 
-    The chapter takes a cell to be centred in a square of pixels, the first one in the corner of the image, which
-    is so for VGG. Where padded strided convolutions look, as in a ResNet, is half a cell up and left of there.
+    The d2l chapter assumes that each cell is a square of pixels and that the first square lies in the corner of the
+    image. This holds for VGG; the cells of padded strided convolutions, as in a ResNet, are centred half a cell above
+    and to the left.
     """
     if alignment is Alignment.centered or not grid.offset.is_integer():
         return grid
@@ -87,14 +79,14 @@ def _assumed(grid: Grid, alignment: Alignment) -> Grid:
 
 
 def _fuse(upsampled: Tensor, skip: Tensor, *, first: int) -> Tensor:
-    """Sum of both where they overlap; `upsampled` begins at cell `first` of `skip`."""
+    """Return the sum of both where they overlap; `upsampled` begins at cell `first` of `skip`."""
     height = min(upsampled.shape[-2], skip.shape[-2] - first)
     width = min(upsampled.shape[-1], skip.shape[-1] - first)
     return upsampled[..., :height, :width] + skip[..., first : first + height, first : first + width]
 
 
 def _score_layer(channels: int, num_classes: int, *, init: ScoreInit) -> nn.Conv2d:
-    """1x1 convolution to the classes with zero bias: Glorot uniform, as the chapter's text has it, or zero."""
+    """Return a 1x1 convolution to the classes with zero bias; its weight is Glorot uniform, as in d2l, or zero."""
     layer = nn.Conv2d(channels, num_classes, kernel_size=1)
     assert layer.bias is not None
     if init is ScoreInit.zero:

@@ -1,9 +1,10 @@
-"""A transposed convolution of stride f and kernel 2f as a 2 x 2 convolution and a pixel shuffle (Shi et al. 2016).
+"""A transposed convolution of stride f and kernel 2f as matrix products and a pixel shuffle (Shi et al. 2016).
 
-Every output cell sums 2 x 2 input cells, with weights that depend on its place within a block of f x f cells. So the
-outputs of a place are a product of two matrices: the neighbourhoods, and the weights of the place. Places whose block
-begins in the same input cell go together, which leaves 2 x 2 products. Written out instead of `conv2d` and
-`pixel_shuffle`, because cropping their result costs two copies of the logits, and as many in the backward pass.
+Every output cell is a sum over 2 x 2 input cells, whose weights depend on the position of the output cell in its block
+of f x f cells. The outputs of one position are therefore a product of two matrices: the neighbourhoods of all input
+cells, and the weights of that position. Positions whose block begins in the same input cell share a product, which
+leaves 2 x 2 products. `conv2d` and `pixel_shuffle` are not used because cropping their result would copy the logits
+twice, and twice more in the backward pass.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ Phase = tuple[slice, slice, int]
 
 @dataclass(frozen=True)
 class Geometry:
-    """Of the layer along both axes: its stride, padding, and the sides of the output."""
+    """Stride and padding of the layer on both axes, and the size of its output."""
 
     factor: int
     padding: int
@@ -29,31 +30,35 @@ class Geometry:
     width: int
 
     def blocks(self) -> tuple[int, int]:
-        """Blocks that cover the output, down and across."""
+        """Return the number of rows and columns of blocks that cover the output."""
         return -(-self.height // self.factor), -(-self.width // self.factor)
 
     def phases(self) -> Iterator[Phase]:
-        """Places in a block, the kernel cells of their nearer input cell, and the first input cell of block 0."""
+        """Yield positions in a block, the kernel cells of their nearer input cell, and the first input cell."""
         cells, within = divmod(self.padding, self.factor)
         split = self.factor - within
         yield slice(0, split), slice(within, self.factor), cells
         if within:
             yield slice(split, self.factor), slice(0, within), cells + 1
 
+    def pairs(self) -> Iterator[tuple[Phase, Phase]]:
+        """Yield all pairs of a vertical and a horizontal phase."""
+        return ((down, across) for down in self.phases() for across in self.phases())
 
-class Subpixel(torch.autograd.Function):
-    """The layer and its gradients; see `subpixel`."""
+
+class SubpixelFunction(torch.autograd.Function):
+    """Forward and backward pass of `subpixel`."""
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, weight: Tensor, bias: Tensor, geometry: Geometry) -> Tensor:
         rows, columns = geometry.blocks()
         size, channels, factor = len(scores), weight.shape[1], geometry.factor
-        cells, kernel = _neighbourhoods(scores, geometry), _by_cell(weight, factor)
+        cells, kernel = _neighbourhoods(scores, geometry), _weights_by_cell(weight, factor)
         logits = scores.new_empty(size, channels, rows, factor, columns, factor)
-        for down, across in _pairs(geometry):
-            product = _at(cells, down, across, geometry) @ _of(kernel, down, across)
-            places = (down[0].stop - down[0].start, across[0].stop - across[0].start)
-            blocks = product.view(size, rows, columns, channels, *places).permute(0, 3, 1, 4, 2, 5)
+        for down, across in geometry.pairs():
+            product = _cells_matrix(cells, down, across, geometry) @ _kernel_matrix(kernel, down, across)
+            positions = (down[0].stop - down[0].start, across[0].stop - across[0].start)
+            blocks = product.view(size, rows, columns, channels, *positions).permute(0, 3, 1, 4, 2, 5)
             logits[:, :, :, down[0], :, across[0]] = blocks
         logits += bias.view(1, -1, 1, 1, 1, 1)
         ctx.save_for_backward(cells, kernel)
@@ -68,27 +73,27 @@ class Subpixel(torch.autograd.Function):
         factor = geometry.factor
         missing = (0, columns * factor - geometry.width, 0, rows * factor - geometry.height)
         blocks = F.pad(gradient, missing).view(size, channels, rows, factor, columns, factor)
-        of_cells, of_kernel = torch.zeros_like(cells), torch.zeros_like(kernel)
-        for down, across in _pairs(geometry):
+        cells_gradient, kernel_gradient = torch.zeros_like(cells), torch.zeros_like(kernel)
+        for down, across in geometry.pairs():
             part = blocks[:, :, :, down[0], :, across[0]].permute(0, 2, 4, 1, 3, 5).reshape(size * rows * columns, -1)
-            here = of_cells[:, down[2] : down[2] + rows, across[2] : across[2] + columns]
-            here += (part @ _of(kernel, down, across).T).view(here.shape)
-            product = _at(cells, down, across, geometry).T @ part
-            target = of_kernel[:, :, down[1], across[1]]
+            target = cells_gradient[:, down[2] : down[2] + rows, across[2] : across[2] + columns]
+            target += (part @ _kernel_matrix(kernel, down, across).T).view(target.shape)
+            product = _cells_matrix(cells, down, across, geometry).T @ part
+            target = kernel_gradient[:, :, down[1], across[1]]
             target += product.view(target.shape)
-        weight = of_kernel.view(2, 2, inputs, channels, factor, factor).permute(2, 3, 0, 4, 1, 5).flip(2, 4)
+        weight = kernel_gradient.view(2, 2, inputs, channels, factor, factor).permute(2, 3, 0, 4, 1, 5).flip(2, 4)
         weight = weight.reshape(inputs, channels, 2 * factor, 2 * factor)[..., :kernel_size, :kernel_size]
-        return _scattered(of_cells, ctx.shapes[0]), weight, gradient.sum(dim=(0, 2, 3)), None
+        return _scatter(cells_gradient, ctx.shapes[0]), weight, gradient.sum(dim=(0, 2, 3)), None
 
 
 def subpixel(scores: Tensor, weight: Tensor, bias: Tensor, geometry: Geometry) -> Tensor:
-    """What `conv_transpose2d` gives, up to the order of sums.
+    """Compute `conv_transpose2d`, up to the order of summation.
 
     Args:
         scores: float [N, C, H, W].
-        weight: float [C, D, k, k], where k is 2f or less.
+        weight: float [C, D, k, k], with k <= 2f.
         bias: float [D].
-        geometry: factor f, padding, and sides of the output.
+        geometry: factor f, padding, and size of the output.
 
     Returns:
         float [N, D, height, width].
@@ -97,16 +102,12 @@ def subpixel(scores: Tensor, weight: Tensor, bias: Tensor, geometry: Geometry) -
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         scores, weight, bias = scores.to(dtype), weight.to(dtype), bias.to(dtype)
-    logits: Tensor = Subpixel.apply(scores, weight, bias, geometry)
+    logits: Tensor = SubpixelFunction.apply(scores, weight, bias, geometry)
     return logits
 
 
-def _pairs(geometry: Geometry) -> Iterator[tuple[Phase, Phase]]:
-    return ((down, across) for down in geometry.phases() for across in geometry.phases())
-
-
 def _neighbourhoods(scores: Tensor, geometry: Geometry) -> Tensor:
-    """Each cell's own and its neighbours above and left of it, [N, H', W', 4C], zeros around the map."""
+    """Return each cell with its neighbours above and to the left, [N, H', W', 4C]; the map is padded with zeros."""
     height, width = (count + geometry.padding // geometry.factor + 1 for count in geometry.blocks())
     below, right = max(1, height - scores.shape[2]), max(1, width - scores.shape[3])
     padded = F.pad(scores, (1, right, 1, below)).permute(0, 2, 3, 1)
@@ -114,8 +115,8 @@ def _neighbourhoods(scores: Tensor, geometry: Geometry) -> Tensor:
     return torch.cat(windows, dim=3)
 
 
-def _scattered(cells: Tensor, shape: torch.Size) -> Tensor:
-    """The transpose of `_neighbourhoods`: each cell's sum over the neighbourhoods that it is in."""
+def _scatter(cells: Tensor, shape: torch.Size) -> Tensor:
+    """Return the transpose of `_neighbourhoods`: the sum over all neighbourhoods that contain a cell."""
     size, channels, height, width = shape
     padded = cells.new_zeros(size, cells.shape[1] + 1, cells.shape[2] + 1, channels)
     for number, part in enumerate(torch.split(cells, channels, dim=3)):
@@ -124,18 +125,18 @@ def _scattered(cells: Tensor, shape: torch.Size) -> Tensor:
     return padded[:, 1 : 1 + height, 1 : 1 + width].permute(0, 3, 1, 2)
 
 
-def _by_cell(weight: Tensor, factor: int) -> Tensor:
-    """Weights by input cell, in the order of `_neighbourhoods`, and by place in a block, [4C, D, f, f]."""
+def _weights_by_cell(weight: Tensor, factor: int) -> Tensor:
+    """Return the weights by input cell, as in `_neighbourhoods`, and by position in a block, [4C, D, f, f]."""
     spare = 2 * factor - weight.shape[-1]
     kernel = F.pad(weight, (0, spare, 0, spare)).view(*weight.shape[:2], 2, factor, 2, factor).flip(2, 4)
     return kernel.permute(2, 4, 0, 1, 3, 5).reshape(4 * weight.shape[0], weight.shape[1], factor, factor)
 
 
-def _at(cells: Tensor, down: Phase, across: Phase, geometry: Geometry) -> Tensor:
+def _cells_matrix(cells: Tensor, down: Phase, across: Phase, geometry: Geometry) -> Tensor:
     rows, columns = geometry.blocks()
     part = cells[:, down[2] : down[2] + rows, across[2] : across[2] + columns]
     return part.reshape(-1, cells.shape[3])
 
 
-def _of(kernel: Tensor, down: Phase, across: Phase) -> Tensor:
+def _kernel_matrix(kernel: Tensor, down: Phase, across: Phase) -> Tensor:
     return kernel[:, :, down[1], across[1]].reshape(len(kernel), -1)

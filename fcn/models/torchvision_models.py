@@ -1,72 +1,59 @@
-"""torchvision's segmentation networks, to compare with: trained, evaluated and used by the same commands."""
+"""Segmentation networks of torchvision, for comparison: trained, evaluated and used by the same commands."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torchvision.models.segmentation as tv
 from torch import Tensor, nn
-from torchvision.models import get_model_weights
+from torchvision.models import get_model, get_model_weights
 
 from fcn.config import VOC_CLASSES, BackboneConfig, ConfigError, ModelConfig
-from fcn.config.choices import ModelName, PublishedWeights
-from fcn.models.backbones import BACKBONES, load_backbone_weights
+from fcn.config.choices import BackboneName, PublishedWeights
+from fcn.models.backbones import load_backbone_weights
 from fcn.models.weights import copy_weights, fetch
-
-BUILDERS = {
-    ModelName.fcn_resnet50: tv.fcn_resnet50,
-    ModelName.fcn_resnet101: tv.fcn_resnet101,
-    ModelName.deeplabv3_resnet50: tv.deeplabv3_resnet50,
-    ModelName.lraspp_mobilenet_v3_large: tv.lraspp_mobilenet_v3_large,
-}
 
 
 class TorchvisionNetwork(nn.Module):
-    """A network of torchvision.models.segmentation as torchvision builds it, without the auxiliary head.
+    """A network of torchvision.models.segmentation, without the auxiliary head.
 
     The parameters keep torchvision's names below `network`. ResNet backbones have an output stride of 8.
 
     Args:
-        model: the group `model`; only `name` and `weights` mean something here.
-        backbone: the group `backbone`; its weights are loaded.
-        num_classes: classes, the background among them.
+        model: the group `model`; only `name` and `weights` are used.
+        backbone: the group `backbone`; its weights are loaded unless `model.weights` replaces them.
+        num_classes: number of classes, including the background.
 
     Raises:
-        ConfigError: if VOC's weights are asked for with other classes.
-        WeightsError: if weights cannot be had or do not fit.
+        ConfigError: if weights for VOC are requested with other classes.
+        WeightsError: if weights cannot be loaded or do not fit.
     """
 
     def __init__(self, model: ModelConfig, backbone: BackboneConfig, *, num_classes: int) -> None:
         super().__init__()
-        builder = BUILDERS[model.name]
-        self.network = builder(num_classes=num_classes, weights=None, weights_backbone=None)
+        self.network = get_model(model.name.value, num_classes=num_classes, weights=None, weights_backbone=None)
         if model.weights is PublishedWeights.voc:
-            _load_published(self.network, model, num_classes=num_classes)
-        else:
-            _load_backbone(self.network, backbone)
+            _load_published_weights(self.network, model, num_classes=num_classes)
+            return
+        layers = self.network.get_submodule("backbone")
+        if backbone.name is BackboneName.mobilenet_v3_large:  # torchvision moves its layers out of `features`
+            layers = nn.ModuleDict({"features": layers})
+        load_backbone_weights(layers, backbone)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of every pixel, float [N, num_classes, H, W], for normalised float images [N, 3, H, W]."""
+        """Return the logits of every pixel, float [N, num_classes, H, W], for normalised float [N, 3, H, W] images."""
         logits: Tensor = self.network(images)["out"]
         return logits
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters outside the backbone."""
+        """Return the parameters outside the backbone."""
         return (parameter for name, parameter in self.named_parameters() if not name.startswith("network.backbone."))
 
 
-def _load_backbone(network: nn.Module, backbone: BackboneConfig) -> None:
-    layers = network.get_submodule("backbone")
-    if BACKBONES[backbone.name].ends[0].startswith("features."):  # torchvision takes a MobileNet's layers out of there
-        layers = nn.ModuleDict({"features": layers})
-    load_backbone_weights(layers, backbone)
-
-
-def _load_published(network: nn.Module, model: ModelConfig, *, num_classes: int) -> None:
-    key = f"model.weights (={model.weights})"
+def _load_published_weights(network: nn.Module, model: ModelConfig, *, num_classes: int) -> None:
+    key, name = f"model.weights (={model.weights})", model.name.value
     if num_classes != len(VOC_CLASSES):
-        raise ConfigError(f"{key} are for VOC's {len(VOC_CLASSES)} classes, not {num_classes}; use data=voc")
-    source = get_model_weights(BUILDERS[model.name]).COCO_WITH_VOC_LABELS_V1
+        raise ConfigError(f"{key} needs VOC's {len(VOC_CLASSES)} classes, not {num_classes}; use data=voc")
+    source = get_model_weights(name).COCO_WITH_VOC_LABELS_V1
     state = fetch(source, key=key, remedy="or use model.weights=none")
-    auxiliary = {name for name in state if name.startswith("aux_classifier.")}
-    copy_weights(network, state, key=key, network=model.name.value, unused=auxiliary)
+    auxiliary = {parameter for parameter in state if parameter.startswith("aux_classifier.")}
+    copy_weights(network, state, key=key, network=name, unused=auxiliary)

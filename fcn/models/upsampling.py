@@ -1,4 +1,4 @@
-"""The transposed convolution that brings a coarse map to a finer grid, its geometry, and its two initialisations."""
+"""The transposed convolution that upsamples a coarse map to a finer grid, its geometry, and its initialisations."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from fcn.config.choices import Algorithm, Border, Init
 from fcn.models.subpixel import Geometry, subpixel
 
 LARGE_FACTOR = 8
-"""From this factor on, the sub-pixel form is faster on a CPU, see docs/performance.md."""
+"""Smallest upsampling factor for which the sub-pixel form is faster on a CPU, see docs/performance.md."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the cells of a map lie: cell i is centred at pixel `stride * i + offset` of the image, on both axes."""
+    """Positions of the cells of a map: on both axes, cell i is centred at pixel `stride * i + offset` of the image."""
 
     stride: int
     offset: float
@@ -28,9 +28,9 @@ PIXELS = Grid(1, 0.0)
 
 
 def bilinear_kernel(channels: int, kernel_size: int) -> Tensor:
-    """Weight of a transposed convolution that interpolates every channel bilinearly, by itself.
+    """Return the weight of a transposed convolution that interpolates every channel separately.
 
-    The same kernel stands on the class diagonal, the rest is zero.
+    The class diagonal holds the bilinear kernel; all other weights are zero.
 
     Returns:
         float32 [channels, channels, kernel_size, kernel_size].
@@ -46,37 +46,36 @@ def bilinear_kernel(channels: int, kernel_size: int) -> Tensor:
 
 
 class Upsampling(nn.ConvTranspose2d):
-    """Transposed convolution from one grid to a finer one, placed by where the cells of both lie.
+    """Transposed convolution from one grid to a finer one, placed according to the positions of their cells.
 
-    With factor f from `source` to `target`, the kernel's centre falls on the cell that it spreads. That takes
-    a kernel of 2f where the centres of source cells lie half-way between target cells, as in VGG, and of
-    2f - 1 where they lie on them, as in a ResNet. For a stride of 32 and cells taken to be centred at 15.5
-    this is the chapter's layer, kernel 64 and padding 16; for VGG padded by 100 pixels it gives the offsets of
-    the papers' crop layers. The layer has a bias, as the chapter's has; it starts at zero, so that bilinear
-    initialisation is interpolation and nothing else.
+    The centre of the kernel falls on the cell that it spreads. With a factor of f, this takes a kernel of size 2f if
+    the source cells are centred halfway between target cells, as in VGG, and 2f - 1 if they are centred on target
+    cells, as in a ResNet. A stride of 32 and cells centred at 15.5 give the layer of d2l (kernel 64, padding 16); VGG
+    with a padding of 100 pixels gives the offsets of the papers' crop layers. The layer has a bias, as in d2l, which
+    starts at zero, so that bilinear initialisation gives exact interpolation.
 
     Args:
-        channels: classes, both in and out.
+        channels: number of classes, which is the number of input and output channels.
         source: grid of the input.
-        target: grid of the output; its stride divides the source's.
-        config: initialisation (bilinear, or Glorot uniform), whether weight and bias train, and what lies round the
-            map: zero, so that the outermost half cell fades, or its outermost cells again.
+        target: grid of the output; its stride must divide that of the source.
+        config: the group `model`: initialisation of the weight, whether the layer is trained, and the padding of the
+            map (zero, so that logits fade within the outermost half cell, or replicate).
 
     Attributes:
-        first: cell of `target` at which the output begins; 0 unless the target's map reaches further out.
-        algorithm: how it is computed, see `forward`; no part of the weights.
+        first: cell of `target` at which the output begins; not 0 only if the target extends beyond the source.
+        algorithm: how the output is computed, see `forward`.
     """
 
     def __init__(self, channels: int, *, source: Grid, target: Grid, config: ModelConfig) -> None:
         factor = source.stride // target.stride
-        distance = (source.offset - target.offset) / target.stride  # of the first centres, in cells of the target
+        distance = (source.offset - target.offset) / target.stride  # between the first centres, in cells of the target
         assert source.stride == factor * target.stride, (source, target)
         assert 2 * distance == round(2 * distance), (source, target)
-        margin = 1 if config.border is Border.replicate else 0  # cells added to each side
+        margin = 1 if config.border is Border.replicate else 0  # cells of padding on each side
         kernel_size = 2 * factor - int(distance.is_integer())
-        cut = int((kernel_size - 1) / 2 - distance)  # cells before the target's first one
+        cut = int((kernel_size - 1) / 2 - distance)  # cells before the first one of the target
         padding = max(0, cut + factor * margin)
-        missing = factor + 2 * cut - kernel_size  # to `factor` cells of the target for each of the source
+        missing = factor + 2 * cut - kernel_size  # up to `factor` target cells per source cell
         super().__init__(
             channels,
             channels,
@@ -98,17 +97,17 @@ class Upsampling(nn.ConvTranspose2d):
         self.requires_grad_(config.upsample_trainable)
 
     def forward(self, scores: Tensor) -> Tensor:  # type: ignore[override]
-        """Scores on the grid of the target, from its cell `first` on.
+        """Return the scores on the target grid, from its cell `first` on.
 
-        `algorithm` decides how, and changes no more than rounding: `transposed` is torch's transposed convolution,
-        `subpixel` a 2 x 2 convolution and a pixel shuffle, see `fcn.models.subpixel`, `auto` whichever is faster.
+        `algorithm` affects the result by rounding only: `transposed` is torch's transposed convolution, `subpixel` a
+        2 x 2 convolution with a pixel shuffle (see `fcn.models.subpixel`), `auto` the faster one.
 
         Args:
             scores: float [N, channels, H, W].
 
         Returns:
-            float [N, channels, h, w]: h = factor * H and w = factor * W, or somewhat fewer or more where the source is
-            padded beyond the image, as VGG's maps are.
+            float [N, channels, h, w]: h = factor * H and w = factor * W, or slightly different sizes if the source is
+            padded beyond the image, as for VGG.
         """
         if self._margin:
             scores = F.pad(scores, (1, 1, 1, 1), mode="replicate")
@@ -117,17 +116,15 @@ class Upsampling(nn.ConvTranspose2d):
         return self._subpixel(scores)
 
     def chosen(self, device: torch.device) -> Algorithm:
-        """The algorithm that is used on a device: `algorithm`, or what was found to be faster on such devices."""
+        """Return the algorithm used on a device. On a GPU, `fcn.training.compute` sets `algorithm` by measurement."""
         if self.algorithm is not Algorithm.auto:
             return self.algorithm
-        # On a GPU it is measured where a training begins, see fcn.training.compute.
-        suits = device.type == "cpu" and self.stride[0] >= LARGE_FACTOR
-        return Algorithm.subpixel if suits else Algorithm.transposed
+        is_subpixel_faster = device.type == "cpu" and self.stride[0] >= LARGE_FACTOR
+        return Algorithm.subpixel if is_subpixel_faster else Algorithm.transposed
 
     def _subpixel(self, scores: Tensor) -> Tensor:
         (factor, _), kernel_size, padding = self.stride, self.kernel_size[0], int(self.padding[0])
-        sides = (
-            (side - 1) * factor + kernel_size - 2 * padding + int(self.output_padding[0]) for side in scores.shape[2:]
-        )
+        added = kernel_size - 2 * padding + int(self.output_padding[0])
+        height, width = ((side - 1) * factor + added for side in scores.shape[2:])
         assert self.bias is not None
-        return subpixel(scores, self.weight, self.bias, Geometry(factor, padding, *sides))
+        return subpixel(scores, self.weight, self.bias, Geometry(factor, padding, height, width))

@@ -1,4 +1,4 @@
-"""Shared by tests of the networks: backbones by name, backbones that compute shapes only, and pure geometry."""
+"""Shared by tests of the networks: backbones by name, on the meta device, with given maps, and as pure geometry."""
 
 import functools
 
@@ -19,7 +19,7 @@ DILATED = [
     (BackboneName.resnet18, 8), (BackboneName.resnet18, 16), (BackboneName.resnet50, 8),
     (BackboneName.mobilenet_v3_large, 8), (BackboneName.mobilenet_v3_large, 16),
 ]  # fmt: skip
-"""Backbones with an output stride: basic blocks, bottlenecks, and depthwise convolutions of 3 and 5."""
+"""Dilated backbones with basic blocks, bottlenecks, and depthwise convolutions of kernel size 3 and 5."""
 
 every_backbone = pytest.mark.parametrize("name", list(BackboneName), ids=str)
 every_init = pytest.mark.parametrize("init", list(Init), ids=str)
@@ -34,21 +34,21 @@ def build(
 
 
 @functools.cache
-def shapes_only(name: BackboneName, output_stride: int | None = None) -> Backbone:
-    """A backbone that computes shapes and no values, in no time whatever its size."""
+def build_on_meta(name: BackboneName, output_stride: int | None = None) -> Backbone:
+    """Build a backbone that computes shapes only, which is fast for any size."""
     with torch.device("meta"):
         return build(name, output_stride=output_stride).eval()
 
 
 @functools.cache
 def map_sizes(name: BackboneName, output_stride: int | None, height: int, width: int) -> list[tuple[int, int]]:
-    """Height and width of the maps of an image, fine to coarse."""
-    maps = shapes_only(name, output_stride)(torch.empty(1, 3, height, width, device="meta"))
+    """Return the height and width of the maps of an image, from fine to coarse."""
+    maps = build_on_meta(name, output_stride)(torch.empty(1, 3, height, width, device="meta"))
     return [(features.shape[-2], features.shape[-1]) for features in maps]
 
 
 class Maps(nn.Module):
-    """A backbone whose maps are given, whatever the image: a head can be looked at by itself."""
+    """Backbone with fixed maps for any image, to test a head alone."""
 
     def __init__(self, maps: list[Tensor], grids: tuple[Grid, ...]) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Maps(nn.Module):
 
 
 class Window(nn.Module):
-    """Where a convolution or a pool looks, and no more: the mean over its window and over the channels."""
+    """Geometry of a convolution or pool: the mean over its window and over the channels."""
 
     def __init__(self, layer: nn.Conv2d | nn.MaxPool2d) -> None:
         super().__init__()
@@ -82,11 +82,11 @@ class Window(nn.Module):
 POINTWISE = (
     nn.BatchNorm2d, nn.LayerNorm, nn.ReLU, nn.Hardswish, nn.GELU, nn.Dropout, nn.Linear, SqueezeExcitation,
 )  # fmt: skip
-"""Layers that look at one place, or, as squeeze-and-excitation, at all places alike."""
+"""Layers without spatial extent, and squeeze-and-excitation, which treats all positions alike."""
 
 
 def windows(name: BackboneName, output_stride: int | None = None) -> Backbone:
-    """The backbone's geometry alone. It is linear, so that the gradient of a cell is its receptive field."""
+    """Build the geometry of a backbone. It is linear, so the gradient of a cell is its receptive field."""
     with torch.device("meta"):
         backbone = build(name, output_stride=output_stride).eval()
     for layer in list(backbone.modules()):

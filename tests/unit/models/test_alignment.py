@@ -1,4 +1,4 @@
-"""Logits are aligned with the features that they were computed from, for every backbone and head."""
+"""Logits are aligned with the features from which they are computed, for every backbone and head."""
 
 import pytest
 import torch
@@ -9,34 +9,42 @@ from fcn.config import ModelConfig
 from fcn.config.choices import Alignment, BackboneName, Border, ModelName
 from fcn.models.fcn import FCN
 from fcn.models.upsampling import Grid
-from tests.unit.models.backbone_cases import DILATED, HEADS, Maps, every_alignment, map_sizes, shapes_only, windows
+from tests.unit.models.backbone_cases import (
+    DILATED,
+    HEADS,
+    Maps,
+    build_on_meta,
+    every_alignment,
+    every_head,
+    map_sizes,
+    windows,
+)
 
 RESNET = tuple(Grid(stride, 0.0) for stride in (8, 16, 32))
-TRUNK_GRIDS = [
+BACKBONE_GRIDS = [
     (BackboneName.resnet18, None), (BackboneName.squeezenet1_0, None), (BackboneName.convnext_tiny, None),
     (BackboneName.vgg16, None), *DILATED,
 ]  # fmt: skip
-"""Every kind of grid that there is; the other backbones share them, which test_backbones.py shows."""
-every_grid = pytest.mark.parametrize(("name", "output_stride"), TRUNK_GRIDS)
-BORDERS = [Border.zero, Border.replicate]
+"""One backbone for each kind of grid; test_backbones.py verifies the grids of all backbones."""
+every_grid = pytest.mark.parametrize(("name", "output_stride"), BACKBONE_GRIDS)
 
 
 def head_on(maps: list[Tensor], grids: tuple[Grid, ...], config: ModelConfig) -> FCN:
-    """A head in float64 for one class, with score layers that hand through the one channel of each map."""
+    """Build a float64 head for one class, with score layers that pass the single channel of each map through."""
     model = FCN(Maps(maps, grids), config, num_classes=1).double()
     for layer in (model.score_fr, *model.skip_scores):
         nn.init.ones_(layer.weight)
     return model.eval()
 
 
-def assumed(grid: Grid, alignment: Alignment) -> Grid:
-    """Where the chapter takes the cells of padded backbones to lie: in squares that begin in the image's corner."""
+def assumed_grid(grid: Grid, alignment: Alignment) -> Grid:
+    """Return the grid that d2l assumes for padded backbones: squares that begin in the corner of the image."""
     corner = (grid.stride - 1) / 2
     return Grid(grid.stride, corner) if alignment is Alignment.chapter and grid.offset == 0 else grid
 
 
 def ramp(rows: Tensor, columns: Tensor, number: int) -> Tensor:
-    """A plane over the image, another one for each map."""
+    """Return a plane over the image, a different one for each map."""
     slopes = [(0.5, -0.25, 3.0), (-0.125, 1.0, 7.0), (0.75, 0.375, -2.0)][number]
     return slopes[0] * rows[:, None] + slopes[1] * columns[None, :] + slopes[2]
 
@@ -45,38 +53,38 @@ def centres(grid: Grid, count: int) -> Tensor:
     return grid.stride * torch.arange(count, dtype=torch.float64) + grid.offset
 
 
-@pytest.mark.parametrize("head", HEADS, ids=str)
+@every_head
 @every_alignment
 @every_grid
-def test_planes_come_out_as_planes_at_every_pixel(
+def test_linear_functions_are_reproduced_at_every_pixel(
     name: BackboneName, output_stride: int | None, alignment: Alignment, head: ModelName
 ) -> None:
-    """Bilinear interpolation reproduces linear functions, so that any misplaced cell shows."""
+    """Bilinear interpolation reproduces linear functions, so any misplaced cell changes the result."""
     height, width = 193, 230
-    grids = shapes_only(name, output_stride).grids
+    grids = build_on_meta(name, output_stride).grids
     maps = []
     for number, (grid, (rows, columns)) in enumerate(
         zip(grids, map_sizes(name, output_stride, height, width), strict=True)
     ):
-        place = assumed(grid, alignment)
+        place = assumed_grid(grid, alignment)
         maps.append(ramp(centres(place, rows), centres(place, columns), number)[None, None])
     images = torch.empty(1, 3, height, width, dtype=torch.float64)
     pixels = centres(Grid(1, 0.0), height), centres(Grid(1, 0.0), width)
     expected = sum(ramp(*pixels, number) for number in range(3)[-1 - HEADS.index(head) :])
-    for border in BORDERS:
+    for border in Border:
         logits = head_on(maps, grids, ModelConfig(name=head, alignment=alignment, border=border))(images)[0, 0]
         inside = slice(64, -64)
         torch.testing.assert_close(logits[inside, inside], expected[inside, inside], rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("head", HEADS, ids=str)
+@every_head
 @every_alignment
 @every_grid
 @pytest.mark.parametrize("size", [(1, 1), (70, 97)])
-def test_replicated_borders_let_nothing_fade(
+def test_replicated_borders_keep_constant_maps_constant(
     name: BackboneName, output_stride: int | None, alignment: Alignment, head: ModelName, size: tuple[int, int]
 ) -> None:
-    grids = shapes_only(name, output_stride).grids
+    grids = build_on_meta(name, output_stride).grids
     maps = [torch.ones(1, 1, *cells, dtype=torch.float64) for cells in map_sizes(name, output_stride, *size)]
     config = ModelConfig(name=head, alignment=alignment, border=Border.replicate)
     logits = head_on(maps, grids, config)(torch.empty(1, 3, *size))
@@ -85,9 +93,9 @@ def test_replicated_borders_let_nothing_fade(
     torch.testing.assert_close(logits, torch.full_like(logits, num_maps))
 
 
-@pytest.mark.parametrize("head", HEADS, ids=str)
-def test_centered_and_replicated_a_mirrored_image_gives_mirrored_logits(head: ModelName) -> None:
-    """On sides of 32 m + 1 cells lie on both borders. The backbone is a ResNet's geometry without its weights."""
+@every_head
+def test_centered_alignment_is_equivariant_to_mirroring(head: ModelName) -> None:
+    """With sides of 32 m + 1, cells lie on both borders. The backbone is the geometry of a ResNet."""
     config = ModelConfig(name=head, alignment=Alignment.centered, border=Border.replicate)
     backbone = windows(BackboneName.resnet18)
     backbone.channels = (1, 1, 1)
@@ -103,37 +111,36 @@ def test_centered_and_replicated_a_mirrored_image_gives_mirrored_logits(head: Mo
             torch.testing.assert_close(model(images.flip(axis)).flip(axis), logits)
 
 
-def peak(logits: Tensor) -> tuple[float, float]:
-    """Centre of mass, row and column."""
+def centre_of_mass(logits: Tensor) -> tuple[float, float]:
+    """Return row and column."""
     mass = logits[0, 0].detach()
     rows, columns = (torch.arange(side, dtype=mass.dtype) for side in mass.shape)
     return float((mass.sum(1) * rows).sum() / mass.sum()), float((mass.sum(0) * columns).sum() / mass.sum())
 
 
 @pytest.mark.parametrize(("alignment", "shift"), [(Alignment.chapter, 15.5), (Alignment.centered, 0.0)])
-def test_the_chapter_puts_a_resnets_scores_15_pixels_and_a_half_down_and_right(
-    alignment: Alignment, shift: float
-) -> None:
+def test_d2l_alignment_shifts_resnet_scores_by_15_5_pixels(alignment: Alignment, shift: float) -> None:
     maps = [torch.zeros(1, 1, 320 // grid.stride, 320 // grid.stride, dtype=torch.float64) for grid in RESNET]
     maps[-1][..., 4, 6] = 1
     logits = head_on(maps, RESNET, ModelConfig(alignment=alignment))(torch.empty(1, 3, 320, 320))
-    assert peak(logits) == pytest.approx((32 * 4 + shift, 32 * 6 + shift))
+    assert centre_of_mass(logits) == pytest.approx((32 * 4 + shift, 32 * 6 + shift))
 
 
-@pytest.mark.parametrize("head", HEADS, ids=str)
+@every_head
 @pytest.mark.parametrize("name", [BackboneName.vgg16, BackboneName.vgg16_bn, BackboneName.convnext_tiny], ids=str)
-def test_where_cells_are_squares_of_pixels_both_alignments_are_the_same(name: BackboneName, head: ModelName) -> None:
+def test_alignments_agree_for_square_cells(name: BackboneName, head: ModelName) -> None:
     with torch.device("meta"):
-        chapter, centered = (
-            FCN(shapes_only(name), ModelConfig(name=head, alignment=at), num_classes=2) for at in Alignment
+        d2l, centered = (
+            FCN(build_on_meta(name), ModelConfig(name=head, alignment=alignment), num_classes=2)
+            for alignment in Alignment
         )
-    # The text of a layer names its kernel, stride, padding and output padding.
-    assert str(chapter) == str(centered)
-    assert [layer.first for layer in chapter.skip_upscores] == [layer.first for layer in centered.skip_upscores]
+    # The representation of a layer includes its kernel, stride, padding and output padding.
+    assert str(d2l) == str(centered)
+    assert [layer.first for layer in d2l.skip_upscores] == [layer.first for layer in centered.skip_upscores]
 
 
-def test_on_convnext_the_upsampling_is_plain_interpolation() -> None:
-    grids = shapes_only(BackboneName.convnext_tiny).grids
+def test_convnext_upsampling_equals_interpolate() -> None:
+    grids = build_on_meta(BackboneName.convnext_tiny).grids
     maps = [torch.randn(1, 1, rows, columns, dtype=torch.float64) for rows, columns in ((8, 12), (4, 6), (2, 3))]
     model = head_on(maps, grids, ModelConfig(border=Border.replicate))
     expected = F.interpolate(maps[-1], (64, 96), mode="bilinear", align_corners=False)

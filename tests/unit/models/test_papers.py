@@ -1,4 +1,4 @@
-"""What a user relies on: on VGG-16 the heads are the papers' networks, as their authors published them."""
+"""On VGG-16, the heads are the networks that the authors of the papers published."""
 
 import functools
 
@@ -13,7 +13,7 @@ from fcn.config.choices import Alignment, BackboneName, Border, ModelName
 from fcn.models.backbones import BACKBONES, Backbone
 from fcn.models.fcn import FCN
 from fcn.models.weights import copy_weights
-from tests.unit.models.backbone_cases import Maps, build, every_alignment, map_sizes, shapes_only
+from tests.unit.models.backbone_cases import Maps, build_on_meta, every_alignment, map_sizes
 
 CROPS = {
     # Offsets of the Crop layers in voc-fcn{32,16,8}s/train.prototxt of fcn.berkeleyvision.org.
@@ -27,27 +27,27 @@ KERNELS = {ModelName.fcn32s: (64,), ModelName.fcn16s: (4, 32), ModelName.fcn8s: 
 @every_alignment
 @pytest.mark.parametrize("name", [BackboneName.vgg16, BackboneName.vgg16_bn], ids=str)
 @pytest.mark.parametrize("head", list(CROPS), ids=str)
-def test_crops_and_kernels_are_the_published_ones(head: ModelName, name: BackboneName, alignment: Alignment) -> None:
+def test_crops_and_kernels_equal_published_networks(head: ModelName, name: BackboneName, alignment: Alignment) -> None:
     with torch.device("meta"):
-        model = FCN(shapes_only(name), ModelConfig(name=head, alignment=alignment), num_classes=21)
+        model = FCN(build_on_meta(name), ModelConfig(name=head, alignment=alignment), num_classes=21)
     upscores = [*model.skip_upscores, model.upscore]
     assert tuple(layer.kernel_size[0] for layer in upscores) == KERNELS[head]
     assert all(layer.stride[0] * 2 == layer.kernel_size[0] for layer in upscores)
-    # The last crop is the padding of the last layer; the others cut the skip.
+    # The last crop is the padding of the last layer; the others crop the skip.
     assert [*(layer.first for layer in model.skip_upscores), model.upscore.padding[0]] == list(CROPS[head].values())
     assert [layer.padding for layer in model.skip_upscores] == [(0, 0)] * (len(upscores) - 1)
 
 
 def crop(features: Tensor, offset: int, size: tuple[int, int]) -> Tensor:
-    """Caffe's Crop layer."""
+    """Apply Caffe's Crop layer."""
     rows, columns = (slice(offset, offset + side) for side in size)
     cropped = features[..., rows, columns]
-    assert cropped.shape[-2:] == size, "Caffe would refuse"
+    assert cropped.shape[-2:] == size, "Caffe requires this size"
     return cropped
 
 
 def published_head(maps: list[Tensor], weights: dict[str, Tensor], size: tuple[int, int], *, scales: bool) -> Tensor:
-    """voc-fcn8s/net.py and voc-fcn8s-atonce/net.py of fcn.berkeleyvision.org from the score layers on, as written."""
+    """Compute voc-fcn8s/net.py or voc-fcn8s-atonce/net.py of fcn.berkeleyvision.org from the score layers on."""
     pool3, pool4, fc7 = maps
     score_fr = F.conv2d(fc7, weights["score_fr"])
     upscore2 = F.conv_transpose2d(score_fr, weights["upscore2"], stride=2)
@@ -64,10 +64,9 @@ def published_head(maps: list[Tensor], weights: dict[str, Tensor], size: tuple[i
 
 @pytest.mark.parametrize("scales", [False, True], ids=["staged", "at once"])
 @pytest.mark.parametrize("size", [(1, 1), (33, 47), (500, 333)])
-def test_fcn8s_is_the_published_head(size: tuple[int, int], *, scales: bool) -> None:
-    """On maps of VGG's sizes, with a few channels each and random weights."""
+def test_fcn8s_equals_published_head(size: tuple[int, int], *, scales: bool) -> None:
     torch.manual_seed(0)
-    backbone = shapes_only(BackboneName.vgg16)
+    backbone = build_on_meta(BackboneName.vgg16)
     cells = map_sizes(BackboneName.vgg16, None, *size)
     maps = [torch.randn(1, channels, *sides) for channels, sides in zip((3, 4, 5), cells, strict=True)]
     config = ModelConfig(name=ModelName.fcn8s, skip_scale=[0.01, 0.0001] if scales else [1.0, 1.0])
@@ -84,10 +83,9 @@ def test_fcn8s_is_the_published_head(size: tuple[int, int], *, scales: bool) -> 
 
 
 @pytest.mark.parametrize("head", list(CROPS), ids=str)
-def test_replicated_borders_move_nothing(head: ModelName) -> None:
-    """Away from the borders of the maps, more cells round them change nothing."""
+def test_replicated_borders_change_logits_at_borders_only(head: ModelName) -> None:
     torch.manual_seed(0)
-    backbone = shapes_only(BackboneName.vgg16)
+    backbone = build_on_meta(BackboneName.vgg16)
     cells = map_sizes(BackboneName.vgg16, None, 320, 352)
     maps = [torch.randn(1, channels, *sides) for channels, sides in zip((3, 4, 5), cells, strict=True)]
     models = [
@@ -103,28 +101,27 @@ def test_replicated_borders_move_nothing(head: ModelName) -> None:
     assert not torch.allclose(replicate, zero)
 
 
-# --- the backbone, with torchvision's layers: 138 M weights ---
+# --- the backbone, with all 138 M weights of torchvision ---
 
 
 @functools.cache
 def classifier_and_backbone() -> tuple[nn.Module, Backbone]:
-    """torchvision's VGG-16 with random weights, and a backbone that took them over."""
+    """Build torchvision's VGG-16 with random weights, and a backbone with the same weights."""
     torch.manual_seed(0)
     network = tv.vgg16().eval()
     nn.init.uniform_(network.classifier[0].bias)
-    # Neither is built with values of its own: those of VGG take a second to draw.
+    # Built on the meta device, because drawing random weights takes a second.
     with torch.device("meta"):
-        backbone = BACKBONES[BackboneName.vgg16]
-        other = backbone.builder()
-        backbone.adapt(other)
-    backbone = Backbone(other, backbone).to_empty(device="cpu")
+        spec, empty = BACKBONES[BackboneName.vgg16], tv.vgg16()
+        spec.adapt(empty)
+    backbone = Backbone(empty, spec).to_empty(device="cpu")
     unused = {"classifier.6.weight", "classifier.6.bias"}
     copy_weights(backbone.layers, network.state_dict(), key="weights", network="vgg16", unused=unused)
     return network, backbone
 
 
 @pytest.mark.slow
-def test_fc6_and_fc7_are_torchvisions_classifier_as_convolutions() -> None:
+def test_fc6_and_fc7_equal_torchvision_classifier() -> None:
     network, backbone = classifier_and_backbone()
     classifier = backbone.eval().layers.get_submodule("classifier")
     with torch.no_grad():
@@ -137,7 +134,7 @@ def test_fc6_and_fc7_are_torchvisions_classifier_as_convolutions() -> None:
 
 
 def published_backbone(network: nn.Module, images: Tensor) -> list[Tensor]:
-    """pool3, pool4 and fc7 of the published networks: padding of 100, pools rounded up, fc6 without padding."""
+    """Compute pool3, pool4 and fc7: a padding of 100, pools that round up, fc6 without padding."""
     features, pools = images, []
     for number, layer in enumerate(network.features):
         if isinstance(layer, nn.Conv2d):
@@ -152,7 +149,7 @@ def published_backbone(network: nn.Module, images: Tensor) -> list[Tensor]:
 
 
 @pytest.mark.slow
-def test_the_backbone_is_the_published_one() -> None:
+def test_maps_equal_published_backbone() -> None:
     network, backbone = classifier_and_backbone()
     images = torch.randn(1, 3, 33, 20)
     with torch.no_grad():
@@ -161,26 +158,8 @@ def test_the_backbone_is_the_published_one() -> None:
         torch.testing.assert_close(features, reference, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.slow
-def test_vgg_in_a_backbone_starts_from_torchvisions_random_weights() -> None:
-    torch.manual_seed(3)
-    backbone = build(BackboneName.vgg16)
-    torch.manual_seed(3)
-    network = tv.vgg16()
-    assert torch.equal(backbone.layers.get_parameter("features.28.weight"), network.features[28].weight)
-    fc6 = backbone.layers.get_parameter("classifier.0.weight")
-    assert torch.equal(fc6.flatten(1), network.classifier[0].weight)
-    assert fc6.is_leaf
-    assert fc6.requires_grad
-
-
-def test_dropout_stays_at_one_half_and_acts_in_training_only() -> None:
-    layers = shapes_only(BackboneName.vgg16).layers.get_submodule("classifier")
+def test_classifier_keeps_dropout_of_one_half() -> None:
+    layers = build_on_meta(BackboneName.vgg16).layers.get_submodule("classifier")
     dropouts = [layer for layer in layers.children() if isinstance(layer, nn.Dropout)]
     assert [layer.p for layer in dropouts] == [0.5, 0.5]
     assert [type(layer).__name__ for layer in layers.children()] == ["Conv2d", "ReLU", "Dropout"] * 2
-    ones = torch.ones(1, 1, 100, 100)
-    dropped = nn.Dropout(dropouts[1].p).train()(ones)
-    assert 0.45 < (dropped == 0).double().mean() < 0.55
-    with torch.device("meta"):
-        assert all(layer.training for layer in build(BackboneName.vgg16).modules() if isinstance(layer, nn.Dropout))

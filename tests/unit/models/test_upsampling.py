@@ -1,5 +1,6 @@
-"""What a user relies on: `bilinear` interpolates each class alone, where its cells lie; `xavier` is Glorot's."""
+"""Bilinear initialisation interpolates each class separately at the right position; Xavier is Glorot uniform."""
 
+import itertools
 import math
 
 import pytest
@@ -15,7 +16,7 @@ from fcn.models.upsampling import PIXELS, Grid, Upsampling, bilinear_kernel
 
 
 def cornered(stride: int) -> Grid:
-    """Cells that are squares of pixels, the first one in the corner of the image."""
+    """Return a grid whose cells are squares of pixels, the first one in the corner of the image."""
     return Grid(stride, (stride - 1) / 2)
 
 
@@ -23,22 +24,8 @@ def upsampling(channels: int, source: Grid, target: Grid = PIXELS, **config: obj
     return Upsampling(channels, source=source, target=target, config=ModelConfig(**config))
 
 
-def by_the_paper(channels: int, kernel_size: int) -> Tensor:
-    """The rule of the paper and the chapter, weight by weight."""
-    factor = (kernel_size + 1) // 2
-    centre = factor - 1 if kernel_size % 2 == 1 else factor - 0.5
-    weight = torch.zeros(channels, channels, kernel_size, kernel_size)
-    for channel in range(channels):
-        for row in range(kernel_size):
-            for column in range(kernel_size):
-                weight[channel, channel, row, column] = (1 - abs(row - centre) / factor) * (
-                    1 - abs(column - centre) / factor
-                )
-    return weight
-
-
-def by_the_chapter(in_channels: int, out_channels: int, kernel_size: int) -> Tensor:
-    """The listing of "Dive into Deep Learning", section 14.11 (fully convolutional networks), as printed."""
+def d2l_kernel(in_channels: int, out_channels: int, kernel_size: int) -> Tensor:
+    """Listing of "Dive into Deep Learning", section 14.11 (fully convolutional networks), unmodified."""
     factor = (kernel_size + 1) // 2
     center = factor - 1 if kernel_size % 2 == 1 else factor - 0.5
     og = (torch.arange(kernel_size).reshape(-1, 1), torch.arange(kernel_size).reshape(1, -1))
@@ -49,40 +36,44 @@ def by_the_chapter(in_channels: int, out_channels: int, kernel_size: int) -> Ten
 
 
 @given(st.integers(1, 3), st.integers(1, 17))
-def test_kernel_follows_the_paper_for_odd_and_even_sizes(channels: int, kernel_size: int) -> None:
-    torch.testing.assert_close(bilinear_kernel(channels, kernel_size), by_the_paper(channels, kernel_size))
+def test_kernel_follows_definition_for_odd_and_even_sizes(channels: int, size: int) -> None:
+    factor = (size + 1) // 2
+    centre = factor - 1 if size % 2 == 1 else factor - 0.5
+    tent = [1 - abs(place - centre) / factor for place in range(size)]
+    expected = torch.zeros(channels, channels, size, size)
+    for channel, row, column in itertools.product(range(channels), range(size), range(size)):
+        expected[channel, channel, row, column] = tent[row] * tent[column]
+    torch.testing.assert_close(bilinear_kernel(channels, size), expected)
 
 
-def test_kernel_is_the_chapters() -> None:
-    assert torch.equal(bilinear_kernel(21, 64), by_the_chapter(21, 21, 64))
+def test_kernel_equals_d2l_listing() -> None:
+    assert torch.equal(bilinear_kernel(21, 64), d2l_kernel(21, 21, 64))
 
 
-def test_kernel_of_stride_two_is_the_known_one() -> None:
+def test_kernel_of_stride_two() -> None:
     tent = torch.tensor([0.25, 0.75, 0.75, 0.25])
     assert torch.equal(bilinear_kernel(1, 4)[0, 0], tent[:, None] * tent)
 
 
-@pytest.mark.parametrize("stride", [2, 4, 8, 16, 32])
-def test_bilinear_is_interpolation_away_from_the_edges(stride: int) -> None:
-    layer = upsampling(3, cornered(stride))
+every_stride = pytest.mark.parametrize("stride", [2, 4, 8, 16, 32])
+
+
+@every_stride
+@pytest.mark.parametrize("border", list(Border), ids=str)
+def test_bilinear_equals_interpolate(stride: int, border: Border) -> None:
+    layer = upsampling(3, cornered(stride), border=border)
     scores = torch.randn(2, 3, 5, 6)
     expected = F.interpolate(scores, scale_factor=stride, mode="bilinear", align_corners=False)
     upsampled = layer(scores)
     assert upsampled.shape == expected.shape
-    inside = slice(stride // 2, -(stride // 2))
-    torch.testing.assert_close(upsampled[..., inside, inside], expected[..., inside, inside])
+    margin = stride // 2 if border is Border.zero else 0  # with zero padding, the outermost half cell fades
+    height, width = expected.shape[-2:]
+    inside = (..., slice(margin, height - margin), slice(margin, width - margin))
+    torch.testing.assert_close(upsampled[inside], expected[inside])
 
 
-@pytest.mark.parametrize("stride", [2, 4, 8, 16, 32])
-def test_with_replicated_borders_it_is_interpolation_up_to_the_edges(stride: int) -> None:
-    layer = upsampling(3, cornered(stride), border=Border.replicate)
-    scores = torch.randn(2, 3, 5, 6)
-    expected = F.interpolate(scores, scale_factor=stride, mode="bilinear", align_corners=False)
-    torch.testing.assert_close(layer(scores), expected)
-
-
-@pytest.mark.parametrize("stride", [2, 4, 8, 16, 32])
-def test_between_centred_cells_it_is_interpolation_that_keeps_the_corners(stride: int) -> None:
+@every_stride
+def test_bilinear_between_centred_cells_equals_interpolate_with_aligned_corners(stride: int) -> None:
     layer = upsampling(3, Grid(stride, 0.0))
     scores = torch.randn(2, 3, 5, 6)
     size = (4 * stride + 1, 5 * stride + 1)  # from the first centre to the last
@@ -93,7 +84,7 @@ def test_between_centred_cells_it_is_interpolation_that_keeps_the_corners(stride
 
 
 @pytest.mark.parametrize("border", list(Border), ids=str)
-def test_between_equal_grids_it_is_nothing_but_a_bias(border: Border) -> None:
+def test_bilinear_between_equal_grids_is_identity(border: Border) -> None:
     layer = upsampling(3, Grid(8, 0.0), Grid(8, 0.0), border=border)
     scores = torch.randn(2, 3, 5, 6)
     assert torch.equal(layer(scores), scores)
@@ -101,27 +92,28 @@ def test_between_equal_grids_it_is_nothing_but_a_bias(border: Border) -> None:
 
 FINER = [
     # source, target, kernel, padding, first cell
-    (cornered(32), PIXELS, 64, 16, 0),  # the chapter's
+    (cornered(32), PIXELS, 64, 16, 0),  # d2l
     (cornered(32), cornered(16), 4, 1, 0),
     (Grid(32, 0.0), PIXELS, 63, 31, 0),
     (Grid(32, 0.0), Grid(16, 0.0), 3, 1, 0),
-    (Grid(32, 12.5), PIXELS, 64, 19, 0),  # the papers'
+    (Grid(32, 12.5), PIXELS, 64, 19, 0),  # Long et al.
     (Grid(32, 12.5), Grid(16, -91.5), 4, 0, 5),
     (Grid(8, 0.0), Grid(8, 0.0), 1, 0, 0),
 ]
 
 
 @pytest.mark.parametrize(("source", "target", "kernel", "padding", "first"), FINER)
-def test_kernel_and_padding_follow_from_where_the_cells_lie(
+def test_kernel_and_padding_follow_from_grids(
     source: Grid, target: Grid, kernel: int, padding: int, first: int
 ) -> None:
     layer = upsampling(1, source, target)
     assert (layer.kernel_size, layer.padding, layer.first) == ((kernel, kernel), (padding, padding), first)
+    assert layer.stride == (source.stride // target.stride,) * 2
 
 
 @pytest.mark.parametrize("border", list(Border), ids=str)
 @pytest.mark.parametrize(("source", "target"), [case[:2] for case in FINER])
-def test_the_kernels_centre_falls_on_the_cell_that_it_spreads(source: Grid, target: Grid, border: Border) -> None:
+def test_kernel_is_centred_on_source_cell(source: Grid, target: Grid, border: Border) -> None:
     layer = upsampling(1, source, target, border=border)
     scores = torch.zeros(1, 1, 9, 9)
     scores[..., 4, 4] = 1
@@ -134,7 +126,7 @@ def test_the_kernels_centre_falls_on_the_cell_that_it_spreads(source: Grid, targ
 
 
 @pytest.mark.parametrize(("border", "edge", "corner"), [(Border.zero, 0.515625, 0.265869), (Border.replicate, 1, 1)])
-def test_scores_fade_at_the_border_unless_it_is_replicated(border: Border, edge: float, corner: float) -> None:
+def test_scores_fade_at_zero_borders_only(border: Border, edge: float, corner: float) -> None:
     upsampled = upsampling(1, cornered(32), border=border)(torch.ones(1, 1, 3, 4))[0, 0]
     middle = (slice(16, -16), slice(16, -16))
     torch.testing.assert_close(upsampled[middle], torch.ones_like(upsampled[middle]))
@@ -164,16 +156,14 @@ def test_xavier_is_glorot_uniform() -> None:
 
 
 @pytest.mark.parametrize("init", list(Init))
-def test_layer_has_the_chapters_geometry_and_a_bias_of_zero(init: Init) -> None:
+def test_bias_starts_at_zero(init: Init) -> None:
     layer = upsampling(21, cornered(32), init=init)
-    assert (layer.kernel_size, layer.stride, layer.padding) == ((64, 64), (32, 32), (16, 16))
-    assert layer.output_padding == (0, 0)
     assert layer.bias is not None
     assert not layer.bias.any()
 
 
 @pytest.mark.parametrize("trainable", [True, False])
-def test_frozen_means_weight_and_bias(*, trainable: bool) -> None:
+def test_upsample_trainable_applies_to_weight_and_bias(*, trainable: bool) -> None:
     layer = upsampling(2, cornered(4), upsample_trainable=trainable)
     assert [parameter.requires_grad for parameter in layer.parameters()] == [trainable, trainable]
 
@@ -192,36 +182,36 @@ GEOMETRIES = [
 
 @pytest.mark.parametrize(("source", "target"), GEOMETRIES)
 @pytest.mark.parametrize("border", list(Border))
-def test_the_subpixel_form_is_the_transposed_convolution(source: Grid, target: Grid, border: Border) -> None:
-    """Outputs and all gradients, in float64, where nothing but the order of sums differs."""
+def test_subpixel_equals_transposed_convolution(source: Grid, target: Grid, border: Border) -> None:
+    """Outputs and gradients in float64 differ only by the order of summation."""
     torch.manual_seed(0)
     layer = upsampling(3, source, target, border=border, init=Init.xavier).double()
-    found = []
+    results = []
     for layer.algorithm in (Algorithm.transposed, Algorithm.subpixel):
         scores = torch.linspace(-1, 1, 2 * 3 * 4 * 5, dtype=torch.float64).view(2, 3, 4, 5).cos().requires_grad_()
         logits = layer(scores)
         weighted = (logits * torch.arange(logits.numel()).view(logits.shape).sin()).sum()
-        found.append([logits, *torch.autograd.grad(weighted, [scores, *layer.parameters()])])
-    for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+        results.append([logits, *torch.autograd.grad(weighted, [scores, *layer.parameters()])])
+    for result, expected in zip(*results, strict=True):
+        torch.testing.assert_close(result, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_the_algorithm_is_no_part_of_the_weights_and_large_factors_take_the_subpixel_form_on_a_cpu() -> None:
+def test_subpixel_computes_in_autocast_precision() -> None:
+    layer = upsampling(3, cornered(8))
+    scores, gradients = torch.randn(2, 3, 4, 5), []
+    for layer.algorithm in (Algorithm.transposed, Algorithm.subpixel):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits = layer(scores)
+        assert logits.dtype is torch.bfloat16
+        gradients.append(torch.autograd.grad(logits.float().square().sum(), layer.weight)[0])
+    torch.testing.assert_close(*gradients, rtol=0.05, atol=0.05 * float(gradients[0].abs().max()))
+
+
+def test_cpu_uses_subpixel_for_large_factors_by_default() -> None:
     large, small = upsampling(6, cornered(8)), upsampling(6, cornered(32), cornered(16))
-    assert set(large.state_dict()) == {"weight", "bias"}
+    assert set(large.state_dict()) == {"weight", "bias"}  # the algorithm is not saved
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     assert [layer.chosen(cpu) for layer in (large, small)] == [Algorithm.subpixel, Algorithm.transposed]
     assert large.chosen(gpu) is Algorithm.transposed
     large.algorithm = Algorithm.transposed
     assert large.chosen(cpu) is Algorithm.transposed
-
-
-def test_the_subpixel_form_computes_in_the_precision_of_autocast() -> None:
-    layer = upsampling(3, cornered(8))
-    scores, found = torch.randn(2, 3, 4, 5), []
-    for layer.algorithm in (Algorithm.transposed, Algorithm.subpixel):
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            logits = layer(scores)
-        found.append((logits.dtype, torch.autograd.grad(logits.float().square().sum(), layer.weight)[0]))
-    assert found[0][0] is found[1][0] is torch.bfloat16
-    torch.testing.assert_close(found[0][1], found[1][1], rtol=0.05, atol=0.05 * float(found[0][1].abs().max()))

@@ -1,4 +1,4 @@
-"""What a user relies on: weights under torchvision's names, all of them, or an error that says why not."""
+"""Weights are loaded completely under torchvision's names, or rejected with a message that states the reason."""
 
 import io
 import urllib.error
@@ -13,116 +13,97 @@ from torch import Tensor, nn
 
 from fcn.config import BackboneConfig, ModelConfig
 from fcn.config.choices import BackboneName, ModelName, PublishedWeights
-from fcn.models.backbones import BACKBONES, load_backbone_weights
-from fcn.models.torchvision_models import BUILDERS, TorchvisionNetwork
-from fcn.models.weights import WeightsError, copy_weights
-from tests.unit.models.backbone_cases import build, every_backbone, shapes_only
+from fcn.models.network import build_model
+from fcn.models.torchvision_models import TorchvisionNetwork
+from fcn.models.weights import WeightsError, copy_fitting, copy_weights
+from tests.unit.models.backbone_cases import build, build_on_meta, every_backbone, every_head
+
+LRASPP = ModelName.lraspp_mobilenet_v3_large
+baselines = pytest.mark.parametrize("name", [LRASPP, ModelName.fcn_resnet50], ids=str)
+Write = Callable[[object], str]
 
 
 @pytest.fixture
-def write(tmp_path: Path) -> Callable[[object], str]:
+def write(tmp_path: Path) -> Write:
     def write_weights(content: object) -> str:
-        path = tmp_path / "weights.pth"
-        torch.save(content, path)
-        return str(path)
+        torch.save(content, tmp_path / "weights.pth")
+        return str(tmp_path / "weights.pth")
 
     return write_weights
 
 
+# --- files ---
+
+
 @every_backbone
-def test_parameters_keep_torchvisions_names(name: BackboneName) -> None:
+def test_parameters_keep_torchvision_names(name: BackboneName) -> None:
     with torch.device("meta"):
-        theirs = tv.get_model(name.value).state_dict()
-    ours = shapes_only(name).state_dict()
+        reference = tv.get_model(name.value).state_dict()
     # VGG's fc6 and fc7 belong to the backbone; its fc8 is classifier.6.
-    left_out = ("classifier.6.",) if name.value.startswith("vgg") else ("fc.", "classifier.")
-    assert {key.removeprefix("layers.") for key in ours} == {key for key in theirs if not key.startswith(left_out)}
+    classifier = ("classifier.6.",) if name.value.startswith("vgg") else ("fc.", "classifier.")
+    expected = {key for key in reference if not key.startswith(classifier)}
+    assert {key.removeprefix("layers.") for key in build_on_meta(name).state_dict()} == expected
 
 
-@pytest.mark.parametrize("with_classifier", [True, False])
-@pytest.mark.parametrize("with_counts", [True, False])
-def test_a_state_dict_is_loaded_whole(
-    write: Callable[[object], str], *, with_classifier: bool, with_counts: bool
-) -> None:
-    network = tv.resnet18()
-    network.bn1.running_mean.fill_(7)
-    state = network.state_dict()
-    # torchvision's own V1 files have no num_batches_tracked.
-    dropped = [key for key in state if key.endswith("num_batches_tracked") and not with_counts]
-    dropped += [key for key in state if key.startswith("fc.") and not with_classifier]
-    weights = write({key: value for key, value in state.items() if key not in dropped})
+@pytest.mark.parametrize("omitted", ["nothing", "num_batches_tracked", "fc."])  # V1 files of torchvision lack counts
+def test_state_dict_is_loaded_completely(write: Write, omitted: str) -> None:
+    state = tv.resnet18().state_dict()
+    state["bn1.running_mean"].fill_(7)
+    weights = write({key: value for key, value in state.items() if omitted not in key})
     loaded = build(BackboneName.resnet18, weights).layers.state_dict()
     assert all(torch.equal(loaded[key], value) for key, value in state.items() if not key.startswith("fc."))
 
 
-def test_a_classifier_for_other_classes_is_no_obstacle(write: Callable[[object], str]) -> None:
+def test_classifier_with_other_classes_is_ignored(write: Write) -> None:
     network = tv.squeezenet1_0(num_classes=5)
     loaded = build(weights=write(network.state_dict()))
     assert torch.equal(loaded.layers.get_parameter("features.0.weight"), network.features[0].weight)
 
 
-def without(state: dict[str, Tensor], *keys: str) -> dict[str, Tensor]:
-    return {key: value for key, value in state.items() if key not in keys}
-
-
 @pytest.mark.parametrize(
-    ("change", "problem"),
+    ("removed", "added", "problem"),
     [
-        (lambda state: without(state, "features.0.bias"), "lacks features.0.bias; use"),
-        (
-            lambda state: without(state, "features.0.weight", "features.0.bias"),
-            "lacks features.0.weight and 1 more",
-        ),
-        (lambda state: state | {"head.weight": torch.ones(1)}, "has the unknown head.weight; use"),
-        (
-            lambda state: state | {"features.0.bias": torch.ones(4)},
-            "has another shape for features.0.bias; use",
-        ),
+        (["features.0.bias"], {}, "lacks features.0.bias; use"),
+        (["features.0.weight", "features.0.bias"], {}, "lacks features.0.weight and 1 more"),
+        ([], {"head.weight": torch.ones(1)}, "has the unknown head.weight; use"),
+        ([], {"features.0.bias": torch.ones(4)}, "has another shape for features.0.bias; use"),
     ],
 )
-def test_weights_of_another_network_are_refused(
-    write: Callable[[object], str], change: Callable[[dict[str, Tensor]], dict[str, Tensor]], problem: str
+def test_weights_of_another_network_are_rejected(
+    write: Write, removed: list[str], added: dict[str, Tensor], problem: str
 ) -> None:
-    weights = write(change(tv.squeezenet1_0().state_dict()))
+    state = {key: value for key, value in tv.squeezenet1_0().state_dict().items() if key not in removed}
     with pytest.raises(WeightsError, match=f"must fit torchvision's squeezenet1_0, but it {problem}"):
-        build(weights=weights)
+        build(weights=write(state | added))
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        {"epoch": 3, "state_dict": {}},
-        [torch.ones(1)],
-        {0: torch.ones(1)},
-        Path("code, which an unsafe pickle could run"),
-    ],
-)
-def test_a_file_that_is_no_state_dict_is_refused(write: Callable[[object], str], content: object) -> None:
+@pytest.mark.parametrize("content", [{"epoch": 3, "state_dict": {}}, [torch.ones(1)], Path("arbitrary pickled code")])
+def test_file_without_state_dict_is_rejected(write: Write, content: object) -> None:
     with pytest.raises(WeightsError, match=r"must be a state dict .*; write it with torch.save"):
         build(weights=write(content))
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 a broken archive"])
-def test_a_damaged_file_is_refused(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "weights.pth"
-    path.write_bytes(content)
+def test_damaged_file_is_rejected(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "weights.pth").write_bytes(content)
     with pytest.raises(WeightsError, match="must be a state dict"):
-        build(weights=str(path))
+        build(weights=str(tmp_path / "weights.pth"))
 
 
-def test_a_missing_file_is_named_with_the_nearest_word(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"absent.pth\) must be none, imagenet or the path .* no such file$"):
-        build(weights=str(tmp_path / "absent.pth"))
-    with pytest.raises(WeightsError, match="no such file; did you mean imagenet"):
-        build(weights="imagnet")
+@pytest.mark.parametrize(("weights", "end"), [("absent.pth", "no such file$"), ("imagnet", "did you mean imagenet")])
+def test_missing_file_is_rejected(weights: str, end: str) -> None:
+    with pytest.raises(WeightsError, match=rf"\(={weights}\) must be none, imagenet or the path .*{end}"):
+        build(weights=weights)
 
 
-# --- imagenet ---
+# --- downloads ---
+
+SQUEEZENET_FILE = "squeezenet1_0-b66bff10.pth"
 
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder into which torch downloads, empty, with no network behind it."""
+    """Empty download folder of torch hub, without network access."""
 
     def offline(*args: object, **kwargs: object) -> None:
         raise urllib.error.URLError("no network in this test")
@@ -135,57 +116,50 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class Response(io.BytesIO):
-    """A reply without headers."""
+    """HTTP response without headers."""
 
     def info(self) -> Message:
         return Message()
 
 
-SQUEEZENET_FILE = "squeezenet1_0-b66bff10.pth"
+@every_backbone
+def test_imagenet_weights_are_version_1(name: BackboneName, monkeypatch: pytest.MonkeyPatch, hub: Path) -> None:
+    with pytest.raises(WeightsError, match=rf"https://download.pytorch.org/models/{name.value}-"), torch.device("meta"):
+        build(name, weights="imagenet")
 
 
-def test_imagenet_takes_the_file_in_torch_hubs_folder(hub: Path) -> None:
+def test_imagenet_weights_are_read_from_hub_folder(hub: Path) -> None:
     network = tv.squeezenet1_0()
     torch.save(network.state_dict(), hub / SQUEEZENET_FILE)
     loaded = build(weights="imagenet")
     assert torch.equal(loaded.layers.get_parameter("features.0.weight"), network.features[0].weight)
 
 
-@every_backbone
-def test_imagenet_is_torchvisions_first_version(name: BackboneName) -> None:
-    first = tv.get_model_weights(BACKBONES[name].builder).IMAGENET1K_V1
-    assert Path(first.url).name.startswith(f"{name.value}-")
-
-
-def test_imagenet_without_network_says_where_to_put_the_file(hub: Path) -> None:
+def test_failed_download_names_file_url_and_alternative(hub: Path) -> None:
     with pytest.raises(WeightsError) as caught:
         build(weights="imagenet")
-    message = str(caught.value)
-    assert str(hub / SQUEEZENET_FILE) in message
-    assert f"https://download.pytorch.org/models/{SQUEEZENET_FILE}" in message
-    assert "no network in this test" in message
-    assert "backbone.weights=none or the path of a state dict" in message
+    url = f"https://download.pytorch.org/models/{SQUEEZENET_FILE}"
+    for part in (str(hub / SQUEEZENET_FILE), url, "no network in this test", "backbone.weights=none or the path"):
+        assert part in str(caught.value)
 
 
-def test_imagenet_with_a_wrong_hash_is_refused(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_with_wrong_hash_is_rejected(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.hub.urlopen", lambda request: Response(b"not the weights"))
-    with pytest.raises(WeightsError, match=r"which failed \(invalid hash value"):
+    with pytest.raises(WeightsError, match=r"could not be downloaded .* \(invalid hash value"):
         build(weights="imagenet")
     assert list(hub.iterdir()) == []
 
 
-def test_imagenet_with_a_damaged_file_says_to_delete_it(hub: Path) -> None:
+def test_damaged_download_is_to_be_deleted(hub: Path) -> None:
     (hub / SQUEEZENET_FILE).write_bytes(b"half a download")
-    with pytest.raises(
-        WeightsError, match=rf"cannot read .*{SQUEEZENET_FILE}; delete it, or use backbone.weights=none"
-    ):
+    with pytest.raises(WeightsError, match=rf"cannot read .*{SQUEEZENET_FILE}; delete it, or use backbone.weights="):
         build(weights="imagenet")
 
 
 # --- fully connected layers as convolutions ---
 
 
-def test_a_fully_connected_layers_weight_becomes_a_convolutions() -> None:
+def test_fully_connected_weight_becomes_convolution() -> None:
     linear, convolution = nn.Linear(5 * 3 * 3, 4), nn.Conv2d(5, 4, 3)
     copy_weights(convolution, linear.state_dict(), key="weights", network="net", unused=())
     features = torch.randn(2, 5, 3, 3)
@@ -193,18 +167,16 @@ def test_a_fully_connected_layers_weight_becomes_a_convolutions() -> None:
 
 
 @pytest.mark.parametrize("shape", [(5, 36), (4, 44), (36, 5), (2, 90)])
-def test_a_fully_connected_layer_of_another_shape_is_refused(shape: tuple[int, int]) -> None:
+def test_fully_connected_weight_of_another_shape_is_rejected(shape: tuple[int, int]) -> None:
     state = {"weight": torch.zeros(shape), "bias": torch.zeros(4)}
     with pytest.raises(WeightsError, match="has another shape for weight"):
         copy_weights(nn.Conv2d(5, 4, 3), state, key="weights", network="net", unused=())
 
 
 @pytest.mark.parametrize("name", [BackboneName.vgg16, BackboneName.vgg16_bn], ids=str)
-def test_torchvisions_vgg_fits_by_names_and_shapes(name: BackboneName) -> None:
-    """Names and shapes alone; the numbers are in test_papers.py, marked slow."""
+def test_vgg_weights_fit_by_name_and_shape(name: BackboneName) -> None:
     with torch.device("meta"):
-        state = tv.get_model(name.value).state_dict()
-        layers = build(name).layers
+        state, layers = tv.get_model(name.value).state_dict(), build(name).layers
     copy_weights(layers, state, key="weights", network=name.value, unused={"classifier.6.weight", "classifier.6.bias"})
     with pytest.raises(WeightsError, match=r"has the unknown classifier.6.weight and 1 more"):
         copy_weights(layers, state, key="weights", network=name.value, unused=())
@@ -213,55 +185,120 @@ def test_torchvisions_vgg_fits_by_names_and_shapes(name: BackboneName) -> None:
 # --- torchvision's segmentation networks ---
 
 
-@pytest.mark.parametrize("name", [ModelName.lraspp_mobilenet_v3_large, ModelName.fcn_resnet50], ids=str)
-def test_a_baselines_backbone_takes_the_weights_of_torchvisions_classifier(
-    write: Callable[[object], str], name: ModelName
-) -> None:
-    backbone = name.backbone
-    assert backbone is not None
-    state = tv.get_model(backbone.value).state_dict()
+@baselines
+def test_baseline_backbone_loads_classifier_weights(write: Write, name: ModelName) -> None:
+    state = tv.get_model(name.backbone.value).state_dict()
     weights = write({key: torch.full_like(value, 0.5) for key, value in state.items()})
-    model = TorchvisionNetwork(ModelConfig(name=name), BackboneConfig(name=backbone, weights=weights), num_classes=3)
+    backbone = BackboneConfig(name=name.backbone, weights=weights)
+    model = TorchvisionNetwork(ModelConfig(name=name), backbone, num_classes=3)
     loaded = {key: value for key, value in model.state_dict().items() if key.startswith("network.backbone.")}
     assert len(loaded) > 200
-    half = [key for key, value in loaded.items() if value.is_floating_point() and not (value == 0.5).all()]
-    assert half == []
-    with pytest.raises(WeightsError, match=rf"must fit torchvision's {backbone}, but it has the unknown head.weight"):
-        load_backbone_weights(
-            nn.Identity(), BackboneConfig(name=backbone, weights=write({"head.weight": torch.ones(1)}))
-        )
+    assert all((value == 0.5).all() for value in loaded.values() if value.is_floating_point())
 
 
-def published(name: ModelName) -> dict[str, Tensor]:
-    """A state dict such as torchvision publishes: 21 classes, and for all but LR-ASPP with the auxiliary head."""
-    options = {} if name is ModelName.lraspp_mobilenet_v3_large else {"aux_loss": True}
-    return BUILDERS[name](num_classes=21, weights=None, weights_backbone=None, **options).state_dict()
+def save_published_weights(name: ModelName, hub: Path, *, omitted: str = "nothing") -> dict[str, Tensor]:
+    """Save a state dict as published by torchvision: 21 classes, and an auxiliary head except for LR-ASPP."""
+    options = {} if name is LRASPP else {"aux_loss": True}
+    network = tv.get_model(name.value, num_classes=21, weights=None, weights_backbone=None, **options)
+    state = {key: value for key, value in network.state_dict().items() if key != omitted}
+    torch.save(state, hub / Path(tv.get_model_weights(name.value).COCO_WITH_VOC_LABELS_V1.url).name)
+    return state
 
 
-@pytest.mark.parametrize("name", [ModelName.lraspp_mobilenet_v3_large, ModelName.fcn_resnet50], ids=str)
-def test_published_weights_are_read_from_torch_hubs_folder(hub: Path, name: ModelName) -> None:
-    state = published(name)
-    source = tv.get_model_weights(BUILDERS[name]).COCO_WITH_VOC_LABELS_V1
-    torch.save(state, hub / Path(source.url).name)
-    model = TorchvisionNetwork(
-        ModelConfig(name=name, weights=PublishedWeights.voc), BackboneConfig(name=name.backbone), num_classes=21
-    )
-    loaded = model.network.state_dict()
+def build_published(name: ModelName) -> TorchvisionNetwork:
+    config = ModelConfig(name=name, weights=PublishedWeights.voc)
+    return TorchvisionNetwork(config, BackboneConfig(name=name.backbone), num_classes=21)
+
+
+@baselines
+def test_published_weights_are_loaded_without_auxiliary_head(hub: Path, name: ModelName) -> None:
+    state = save_published_weights(name, hub)
+    loaded = build_published(name).network.state_dict()
     assert all(torch.equal(loaded[key], state[key]) for key in loaded)
     assert set(state) - set(loaded) == {key for key in state if key.startswith("aux_classifier.")}
 
 
-def test_published_weights_that_cannot_be_had_say_what_else_to_use(hub: Path) -> None:
-    config = ModelConfig(name=ModelName.lraspp_mobilenet_v3_large, weights=PublishedWeights.voc)
-    with pytest.raises(WeightsError, match=r"model.weights \(=voc\) must find .*, or use model.weights=none"):
-        TorchvisionNetwork(config, BackboneConfig(name=BackboneName.mobilenet_v3_large), num_classes=21)
+def test_failed_download_of_published_weights_names_alternative(hub: Path) -> None:
+    with pytest.raises(WeightsError, match=r"model.weights \(=voc\) needs .*, or use model.weights=none"):
+        build_published(LRASPP)
 
 
-def test_published_weights_of_another_network_are_refused(hub: Path) -> None:
-    name = ModelName.lraspp_mobilenet_v3_large
-    state = published(name)
-    state.pop("classifier.low_classifier.bias")
-    torch.save(state, hub / Path(tv.get_model_weights(BUILDERS[name]).COCO_WITH_VOC_LABELS_V1.url).name)
-    config = ModelConfig(name=name, weights=PublishedWeights.voc)
-    with pytest.raises(WeightsError, match=rf"must fit torchvision's {name}, but it lacks classifier.low_classifier"):
-        TorchvisionNetwork(config, BackboneConfig(name=name.backbone), num_classes=21)
+def test_published_weights_of_another_network_are_rejected(hub: Path) -> None:
+    save_published_weights(LRASPP, hub, omitted="classifier.low_classifier.bias")
+    with pytest.raises(WeightsError, match=rf"must fit torchvision's {LRASPP}, but it lacks classifier.low_classifier"):
+        build_published(LRASPP)
+
+
+# --- weights of another run ---
+
+
+def random_network(
+    head: ModelName, *, backbone: BackboneName = BackboneName.squeezenet1_0, num_classes: int = 3
+) -> nn.Module:
+    """Build a network in which every parameter is random, which makes copies detectable."""
+    model = build_model(ModelConfig(name=head), BackboneConfig(name=backbone), num_classes=num_classes)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("coarse", "fine", "number", "copied_layers"),
+    [
+        (ModelName.fcn32s, ModelName.fcn16s, 0, {"score_fr", "upscore.bias"}),
+        (ModelName.fcn16s, ModelName.fcn8s, 1, {"score_fr", "skip_scores.0", "skip_upscores.0", "upscore.bias"}),
+    ],
+    ids=["32s to 16s", "16s to 8s"],
+)
+def test_finer_fcn_copies_all_but_new_skip_and_last_kernel(
+    coarse: ModelName, fine: ModelName, number: int, copied_layers: set[str]
+) -> None:
+    torch.manual_seed(0)
+    source, network = random_network(coarse).state_dict(), random_network(fine)
+    initial = {key: value.clone() for key, value in network.state_dict().items()}
+    copied, kept, unused = copy_fitting(network, source)
+    state = network.state_dict()
+    assert {key for key in state if key.startswith("backbone.")} < set(copied)
+    heads = {key for key in copied if not key.startswith("backbone.")}
+    assert {key if key == "upscore.bias" else key.rpartition(".")[0] for key in heads} == copied_layers
+    new = {f"skip_{layer}.{number}.{name}" for layer in ("scores", "upscores") for name in ("weight", "bias")}
+    assert set(kept) == {*new, "upscore.weight"}
+    assert unused == ["upscore.weight"]
+    assert all(torch.equal(state[key], source[key]) for key in copied)
+    assert all(torch.equal(state[key], initial[key]) for key in kept)
+
+
+@every_head
+def test_same_network_is_copied_completely(head: ModelName) -> None:
+    source, network = random_network(head).state_dict(), random_network(head)
+    assert copy_fitting(network, source) == (list(source), [], [])
+    assert all(torch.equal(value, network.state_dict()[key]) for key, value in source.items())
+
+
+def test_other_classes_copy_backbone_only() -> None:
+    source = random_network(ModelName.fcn32s, num_classes=4).state_dict()
+    copied, kept, unused = copy_fitting(random_network(ModelName.fcn32s), source)
+    assert all(key.startswith("backbone.") for key in copied)
+    assert kept == unused == ["score_fr.weight", "score_fr.bias", "upscore.weight", "upscore.bias"]
+
+
+def test_head_is_not_copied_without_backbone() -> None:
+    """The score layers of ResNet-18 and SqueezeNet have the same shape but different features as input."""
+    network = random_network(ModelName.fcn32s)
+    initial = {key: value.clone() for key, value in network.state_dict().items()}
+    source = random_network(ModelName.fcn32s, backbone=BackboneName.resnet18).state_dict()
+    assert copy_fitting(network, source) == ([], list(initial), list(source))
+    assert all(torch.equal(value, initial[key]) for key, value in network.state_dict().items())
+
+
+@pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter")
+def test_baselines_share_backbone_weights() -> None:
+    backbone = BackboneConfig(name=BackboneName.resnet50)
+    with torch.device("meta"):
+        source, network = (
+            build_model(ModelConfig(name=name), backbone, num_classes=3)
+            for name in (ModelName.fcn_resnet50, ModelName.deeplabv3_resnet50)
+        )
+    copied, kept, _ = copy_fitting(network, source.state_dict())
+    assert {key for key in network.state_dict() if key.startswith("network.backbone.")} <= set(copied)
+    assert all(key.startswith("network.classifier.") for key in kept)
