@@ -3,7 +3,8 @@
 `BACKBONES` gives, for each backbone, the modules that compute the maps and where the cells of the maps lie: cell i is
 centred at pixel stride * i + offset. The heads place their upsampling accordingly, so any head fits any backbone.
 
-To add a backbone, add a member to `fcn.config.choices.BackboneName`, an entry to `BACKBONES` and a file to conf/backbone.
+To add a backbone, add a member to `fcn.config.choices.BackboneName`, an entry to `BACKBONES` and a file in
+conf/backbone.
 """
 
 from __future__ import annotations
