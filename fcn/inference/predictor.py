@@ -37,7 +37,7 @@ class Predictor:
         """Move `network` to the device that `settings.accelerator` selects, in evaluation mode.
 
         Raises:
-            ConfigError: if settings contradict each other, or a GPU is required and there is none.
+            ConfigError: if settings are invalid, or a GPU is required and none is available.
         """
         self.settings = settings or InferenceConfig()
         check_inference(self.settings)
