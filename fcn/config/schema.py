@@ -228,7 +228,7 @@ class Config:
     )
     compile: bool = setting(False, "compile the network for training, which takes one to two minutes at the start")
     resume: str | None = setting(
-        None, "run or sweep directory to resume; it keeps its configuration, except for overrides permitted by allow"
+        None, "run or sweep directory to resume with its own configuration; some keys of a run may change, see allow"
     )
     allow: list[str] = setting([], "keys allowed to change on resume; the result is then no longer bit-identical")
     rerun: str | None = setting(None, "finished run to repeat in a new run directory and to compare bit for bit")
