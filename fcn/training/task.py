@@ -11,6 +11,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from pytorch_lightning.strategies import ParallelStrategy
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
@@ -102,7 +103,10 @@ class SegmentationTask(pl.LightningModule):
         (optimizer,), schedule = self.trainer.optimizers, self.lr_schedulers()
         assert isinstance(schedule, LambdaLR)
         if schedule.last_epoch != self.global_step:
-            raise ConfigError("this run was begun by an older version; resume it with that version, or begin a new run")
+            # Checkpoints from before manual optimisation lack Lightning's counter of manual steps.
+            raise ConfigError(
+                "this run was started by an older version; resume it with that version or start a new run"
+            )
         configured_groups = self._build_optimizer().param_groups
         for number, (group, configured) in enumerate(zip(optimizer.param_groups, configured_groups, strict=True)):
             lr, factor = configured["lr"], schedule.lr_lambdas[number](schedule.last_epoch)
@@ -123,7 +127,9 @@ class SegmentationTask(pl.LightningModule):
         count = count_of(target, reduction)
         # `pixel_mean` divides by the pixels of all processes; the other reductions minimise a sum.
         divisor = self._sum_over_processes(count.clone()) if reduction is Reduction.pixel_mean else count
-        optimizer, schedule = self.trainer.optimizers[0], self.lr_schedulers()
+        optimizer, schedule = self.optimizers(), self.lr_schedulers()
+        assert isinstance(optimizer, LightningOptimizer)
+        assert isinstance(schedule, LambdaLR)
         optimizer.zero_grad()
         sums = torch.zeros((), device=self.device)
         parts = zip(*(tensor.tensor_split(num_parts) for tensor in (images, mask, target)), strict=True)
@@ -136,8 +142,8 @@ class SegmentationTask(pl.LightningModule):
         self._last_sums = sums, count
         if self._reads_every_loss or (self.global_step + 1) % self.config.trainer.log_every == 0:
             self._read_loss()
-        self.optimizers().step()  # type: ignore[union-attr]
-        schedule.step()  # type: ignore[union-attr]
+        optimizer.step()
+        schedule.step()
 
     def _measure(self, images: Tensor, mask: Tensor, target: Tensor) -> Tensor:
         """Update the training metrics with a part of a batch; return the numerator of its loss."""

@@ -1,4 +1,4 @@
-"""What is chosen for a device, and how it is said."""
+"""Precision, memory layout and upsampling algorithm chosen for a device, and their description."""
 
 import copy
 
@@ -31,7 +31,7 @@ def layers_of(task):
 
 
 @pytest.mark.parametrize(
-    ("typed", "on_gpu", "computes", "expected"),
+    ("precision", "on_gpu", "supported", "expected"),
     [
         ("auto", False, True, Precision.fp32),
         ("auto", True, True, Precision.bf16),
@@ -40,9 +40,9 @@ def layers_of(task):
         ("fp32", True, True, Precision.fp32),
     ],
 )
-def test_the_precision_is_fast_where_that_is_safe(monkeypatch, typed, on_gpu, computes, expected):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: computes)
-    assert chosen_precision(compose("trainer=auto", f"trainer.precision={typed}"), on_gpu=on_gpu) is expected
+def test_auto_precision_is_bf16_on_supported_gpus(monkeypatch, precision, on_gpu, supported, expected):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: supported)
+    assert chosen_precision(compose("trainer=auto", f"trainer.precision={precision}"), on_gpu=on_gpu) is expected
 
 
 @pytest.mark.parametrize(
@@ -54,17 +54,17 @@ def test_the_precision_is_fast_where_that_is_safe(monkeypatch, typed, on_gpu, co
         ("AVX512", False, "cpu", torch.channels_last),
     ],
 )
-def test_the_layout_is_what_the_device_is_fast_with(monkeypatch, config, capability, gpu, accelerator, expected):
+def test_memory_layout_depends_on_device(monkeypatch, config, capability, gpu, accelerator, expected):
     task = SegmentationTask(config)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     chosen = memory_layout(compose(f"trainer.accelerator={accelerator}"))
     assert chosen is expected
-    said = "channels last" if expected is torch.channels_last else "channels first"
-    assert said in describe(compose(f"trainer.accelerator={accelerator}"), task.network.model, torch.device("cpu"))
+    layout = "channels last" if expected is torch.channels_last else "channels first"
+    assert layout in describe(compose(f"trainer.accelerator={accelerator}"), task.network.model, torch.device("cpu"))
 
 
-def test_what_is_measured_decides_and_leaves_the_network_as_it_was(config, monkeypatch):
+def test_fastest_algorithm_is_selected_without_changing_network(config, monkeypatch):
     task = SegmentationTask(config)
     next(task.network.model.children()).eval()  # as frozen batch norm is
     modes = {module: module.training for module in task.network.model.modules()}
@@ -85,7 +85,7 @@ def test_what_is_measured_decides_and_leaves_the_network_as_it_was(config, monke
         assert torch.equal(value, before[name]), name
 
 
-def test_on_a_cpu_nothing_is_measured(config, monkeypatch):
+def test_cpu_algorithm_is_not_measured(config, monkeypatch):
     monkeypatch.setattr(compute, "select_fastest_upsampling", pytest.fail)
     task = SegmentationTask(config)
     choose_upsampling(task.network.model, torch.zeros(1, 3, 64, 64), config)
@@ -95,16 +95,18 @@ def test_on_a_cpu_nothing_is_measured(config, monkeypatch):
     )
 
 
-def test_what_is_typed_is_taken(config):
-    typed = compose("trainer=cpu", "trainer.upsampling=transposed", "trainer.accumulate=2", "compile=true", "optim=sgd")
+def test_configured_algorithm_is_used_and_described(config):
+    configured = compose(
+        "trainer=cpu", "trainer.upsampling=transposed", "trainer.accumulate=2", "compile=true", "optim=sgd"
+    )
     task = SegmentationTask(config)
-    choose_upsampling(task.network.model, torch.zeros(1, 3, 64, 64), typed)
+    choose_upsampling(task.network.model, torch.zeros(1, 3, 64, 64), configured)
     assert {layer.algorithm for layer in layers_of(task)} == {Algorithm.transposed}
-    line = describe(typed, task.network.model, torch.device("cpu"))
+    line = describe(configured, task.network.model, torch.device("cpu"))
     assert line.endswith(", fused sgd, transposed upsampling, compiled, each step in 2 parts")
 
 
-def test_compiling_without_a_compiler_is_refused(config, monkeypatch):
+def test_compiling_without_compiler_is_rejected(config, monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(ConfigError, match=r"compile \(=true\) needs a C\+\+ compiler"):

@@ -30,13 +30,13 @@ def batch(seed: int, *, num_images: int = 3, void: tuple[float, ...] = (0.2, 0.0
     return logits.requires_grad_(), target
 
 
-def written_out(logits: Tensor, target: Tensor, reduction: Reduction) -> Tensor:
-    """The loss as its definition reads: pixel by pixel, image by image."""
+def reference_loss(logits: Tensor, target: Tensor, reduction: Reduction) -> Tensor:
+    """Return the loss by its definition, image by image."""
     image_losses = []
     for image_logits, image_target in zip(logits, target, strict=True):
-        count_of = image_target != IGNORE_INDEX
-        pixels = image_logits.permute(1, 2, 0)[count_of]
-        image_losses.append(F.cross_entropy(pixels, image_target[count_of].long(), reduction="none"))
+        valid = image_target != IGNORE_INDEX
+        pixels = image_logits.permute(1, 2, 0)[valid]
+        image_losses.append(F.cross_entropy(pixels, image_target[valid].long(), reduction="none"))
     zero = logits.sum() * 0
     if reduction is Reduction.image_sum:
         return sum((loss.mean() for loss in image_losses if loss.numel()), zero)
@@ -52,32 +52,32 @@ def loss_and_gradient(logits: Tensor, target: Tensor, reduction: Reduction) -> t
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @given(seed=st.integers(0, 10**6), void=st.tuples(*[st.sampled_from([0.0, 0.1, 0.5, 0.95, 1.0])] * 3))
 @settings(max_examples=25, deadline=None)
-def test_loss_and_gradient_are_those_of_the_definition_for_any_void(reduction, seed, void):
+def test_loss_and_gradient_follow_definition_for_any_void(reduction, seed, void):
     logits, target = batch(seed, void=void)
-    expected = written_out(logits, target, reduction)
+    expected = reference_loss(logits, target, reduction)
     (expected_gradient,) = torch.autograd.grad(expected, logits)
     loss, gradient = loss_and_gradient(logits, target, reduction)
     torch.testing.assert_close(loss, expected.detach())
     torch.testing.assert_close(gradient, expected_gradient)
 
 
-def test_image_sum_is_the_loss_of_the_chapter_when_nothing_is_void():
+def test_image_sum_equals_d2l_loss_without_void():
     logits, target = batch(0, void=(0.0, 0.0, 0.0))
-    chapter = F.cross_entropy(logits, target.long(), reduction="none").mean(1).mean(1).sum()
-    (chapter_gradient,) = torch.autograd.grad(chapter, logits)
+    expected = F.cross_entropy(logits, target.long(), reduction="none").mean(1).mean(1).sum()
+    (expected_gradient,) = torch.autograd.grad(expected, logits)
     loss, gradient = loss_and_gradient(logits, target, Reduction.image_sum)
-    torch.testing.assert_close(loss, chapter.detach())
-    torch.testing.assert_close(gradient, chapter_gradient)
+    torch.testing.assert_close(loss, expected.detach())
+    torch.testing.assert_close(gradient, expected_gradient)
 
 
-def test_pixel_mean_is_the_mean_of_torch():
+def test_pixel_mean_equals_torch():
     logits, target = batch(1)
     expected = F.cross_entropy(logits, target.long(), ignore_index=IGNORE_INDEX)
     loss, _ = loss_and_gradient(logits, target, Reduction.pixel_mean)
     torch.testing.assert_close(loss, expected.detach())
 
 
-def test_numbers_by_hand():
+def test_numerator_and_count_by_hand():
     # Two classes at equal logits: every pixel costs log 2. Image 0 counts 1 of 2 pixels, image 1 both.
     logits = torch.zeros(2, 2, 1, 2)
     target = torch.tensor([[[0, 255]], [[1, 0]]], dtype=torch.uint8)
@@ -92,7 +92,7 @@ def test_numbers_by_hand():
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @given(seed=st.integers(0, 10**6), cut=st.integers(1, 2))
 @settings(max_examples=10, deadline=None)
-def test_processes_that_share_a_batch_make_the_step_of_the_whole_batch(reduction, seed, cut):
+def test_step_of_two_processes_equals_step_of_whole_batch(reduction, seed, cut):
     # Unequal numbers of images and of void pixels: an average of the processes' losses would be wrong.
     logits, target = batch(seed, void=(0.9, 0.0, 0.4))
     loss, gradient = loss_and_gradient(logits, target, reduction)
@@ -103,7 +103,7 @@ def test_processes_that_share_a_batch_make_the_step_of_the_whole_batch(reduction
     torch.testing.assert_close(torch.autograd.grad(shared, logits)[0], gradient)
 
 
-def test_what_is_reported_is_the_mean_per_pixel_or_per_image():
+def test_reported_loss_is_mean_per_pixel_or_image():
     logits, target = batch(6, void=(0.0, 0.0, 0.0))
     mean = F.cross_entropy(logits, target.long()).item()
     for reduction in REDUCTIONS:
@@ -112,7 +112,7 @@ def test_what_is_reported_is_the_mean_per_pixel_or_per_image():
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_an_all_void_batch_gives_zero_and_zero_gradients(reduction):
+def test_all_void_batch_has_zero_loss_and_gradient(reduction):
     logits, target = batch(0, void=(1.0, 1.0, 1.0))
     loss, gradient = loss_and_gradient(logits, target, reduction)
     assert loss.item() == 0
@@ -120,7 +120,7 @@ def test_an_all_void_batch_gives_zero_and_zero_gradients(reduction):
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_an_all_void_image_changes_nothing(reduction):
+def test_all_void_image_contributes_nothing(reduction):
     logits, target = batch(0, void=(0.3, 1.0, 0.0))
     with_void, gradient = loss_and_gradient(logits, target, reduction)
     without, _ = loss_and_gradient(logits[[0, 2]], target[[0, 2]], reduction)
@@ -129,7 +129,7 @@ def test_an_all_void_image_changes_nothing(reduction):
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_masks_may_be_uint8_or_int64(reduction):
+def test_uint8_and_int64_masks_agree(reduction):
     logits, target = batch(2)
     of_uint8 = loss_and_gradient(logits, target, reduction)
     of_int64 = loss_and_gradient(logits, target.long(), reduction)
@@ -152,30 +152,30 @@ def test_half_precision_logits_are_summed_in_float32(dtype, reduction):
     assert logits.grad.dtype == dtype
 
 
-def test_autocast_does_not_lower_the_precision():
+def test_autocast_keeps_float32_loss():
     logits, target = batch(3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         numerator, _ = cross_entropy(logits.float(), target, Reduction.pixel_sum)
     assert numerator.dtype == torch.float32
-    exact = written_out(logits, target, Reduction.pixel_sum)
+    exact = reference_loss(logits, target, Reduction.pixel_sum)
     assert numerator.item() == pytest.approx(exact.item(), rel=1e-6)
 
 
-def test_a_mask_value_that_is_no_class_is_an_error():
+def test_invalid_mask_value_is_an_error():
     logits, target = batch(0, void=(0.0, 0.0, 0.0))
     target[0, 0, 0] = NUM_CLASSES
     with pytest.raises(IndexError, match=f"Target {NUM_CLASSES} is out of bounds"):
         cross_entropy(logits, target, Reduction.pixel_mean)
 
 
-def test_the_learning_rate_of_the_chapter_acts_like_32_times_itself():
+def test_comparable_lr_of_d2l_and_paper():
     assert comparable_lr(1e-3, Reduction.image_sum, batch_size=32, crop_size=[320, 480]) == pytest.approx(0.032)
     assert comparable_lr(0.05, Reduction.pixel_mean, batch_size=32, crop_size=[320, 480]) == 0.05
     assert comparable_lr(1e-10, Reduction.pixel_sum, batch_size=1, crop_size=[500, 500]) == pytest.approx(2.5e-5)
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_a_comparable_learning_rate_makes_the_same_step(reduction):
+def test_comparable_lr_gives_same_step(reduction):
     logits, target = batch(4, void=(0.0, 0.0, 0.0))
     _, gradient = loss_and_gradient(logits, target, reduction)
     _, mean_gradient = loss_and_gradient(logits, target, Reduction.pixel_mean)
@@ -186,7 +186,7 @@ def test_a_comparable_learning_rate_makes_the_same_step(reduction):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_a_gpu_gives_the_same_loss_and_gradient_deterministically(reduction):
+def test_gpu_loss_and_gradient_are_deterministic(reduction):
     logits, target = batch(5)
     expected = loss_and_gradient(logits, target, reduction)
     on_gpu = logits.detach().cuda().requires_grad_()

@@ -1,4 +1,4 @@
-"""Drift and gradient norm by hand, memory as the system tells it."""
+"""Drift and gradient norm computed by hand; peak memory as reported by the system."""
 
 import math
 from pathlib import Path
@@ -22,8 +22,8 @@ def fcn8s(init=Init.bilinear):
     return FCN(build(), ModelConfig(name=ModelName.fcn8s, init=init), num_classes=3)
 
 
-def by_hand(weight):
-    """Distance to bilinear interpolation, element by element, over the norm of that."""
+def reference_drift(weight):
+    """Return the relative distance to bilinear interpolation, element by element."""
     size = weight.shape[-1]
     factor = (size + 1) // 2
     difference = norm = 0.0
@@ -36,12 +36,12 @@ def by_hand(weight):
     return math.sqrt(difference / norm)
 
 
-def test_a_fresh_bilinear_network_has_not_drifted():
+def test_drift_is_zero_after_bilinear_initialisation():
     assert upsampling_drift(fcn8s()) == {f"upsampling/drift/{name}": 0.0 for name in LAYERS}
 
 
 @pytest.mark.parametrize("init", list(Init), ids=str)
-def test_the_drift_is_that_of_each_layer(init):
+def test_drift_is_measured_for_each_layer(init):
     torch.manual_seed(0)
     model = fcn8s(init)
     for layer in upsampling_layers(model).values():
@@ -49,22 +49,22 @@ def test_the_drift_is_that_of_each_layer(init):
     drifts = upsampling_drift(model)
     for name in LAYERS:
         weight = model.get_submodule(name).weight.detach().numpy()
-        assert drifts[f"upsampling/drift/{name}"] == pytest.approx(by_hand(weight), rel=1e-5)
+        assert drifts[f"upsampling/drift/{name}"] == pytest.approx(reference_drift(weight), rel=1e-5)
 
 
-def test_a_doubled_kernel_has_drifted_by_one():
+def test_drift_of_doubled_kernel_is_one():
     model = fcn8s()
     model.upscore.weight.data *= 2
     assert list(upsampling_drift(model).values()) == [0.0, 0.0, pytest.approx(1.0)]
 
 
-def test_torchvisions_networks_have_no_drift():
+def test_torchvision_networks_have_no_drift():
     backbone = BackboneConfig(name=BackboneName.mobilenet_v3_large, weights="none")
     config = ModelConfig(name=ModelName.lraspp_mobilenet_v3_large)
     assert upsampling_drift(TorchvisionNetwork(config, backbone, num_classes=3)) == {}
 
 
-def test_the_gradient_norm_is_over_all_parameters_that_have_a_gradient():
+def test_gradient_norm_covers_all_parameters_with_gradient():
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))
     module[0].bias.requires_grad_(False)
@@ -74,8 +74,8 @@ def test_the_gradient_norm_is_over_all_parameters_that_have_a_gradient():
     assert gradient_norm(module).item() == pytest.approx(np.linalg.norm(np.concatenate(gradients)), rel=1e-6)
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system tells its own peak in /proc")
-def test_the_peak_of_a_cpu_is_the_systems():
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_peak_memory_of_cpu_equals_system_value():
     status = Path("/proc/self/status").read_text()
     (peak,) = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
     assert peak_memory_mib(torch.device("cpu")) == pytest.approx(int(peak) / 1024, rel=0.05)

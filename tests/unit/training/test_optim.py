@@ -21,7 +21,7 @@ def _one_thread():
 
 
 class Net(nn.Module):
-    """Convolution, norm, score layer and transposed convolution: an FCN in small."""
+    """Small FCN: convolution, norm, score layer and transposed convolution."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ def test_only_convolution_weights_are_decayed():
     }
 
 
-def test_decay_all_decays_everything_that_trains():
+def test_decay_all_decays_all_trainable_parameters():
     net = Net()
     config = OptimConfig(weight_decay=0.01, decay_all=True)
     optimizer = build_optimizer(net, head=net.head(), config=config, lr=0.5)
@@ -80,7 +80,7 @@ def test_decay_all_decays_everything_that_trains():
 
 
 @pytest.mark.parametrize("decay_all", [False, True])
-def test_frozen_parameters_are_left_out_and_so_are_empty_groups(decay_all):
+def test_frozen_parameters_and_empty_groups_are_left_out(decay_all):
     net = Net()
     net.up.requires_grad_(False)
     net.score.bias.requires_grad_(False)
@@ -90,13 +90,13 @@ def test_frozen_parameters_are_left_out_and_so_are_empty_groups(decay_all):
     assert groups["head"] == {"score.weight"}
 
 
-def test_a_norm_is_not_decayed_whatever_the_shape_of_its_scale():
+def test_norms_are_not_decayed_for_any_shape():
     net = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.LayerNorm([4, 5, 5]), nn.GroupNorm(2, 4))
     groups = names_by_group(build_optimizer(net, head=[], config=OptimConfig(), lr=0.1), net)
     assert groups == {"backbone": {"0.weight"}, "backbone/no_decay": {"1.weight", "1.bias", "2.weight", "2.bias"}}
 
 
-def test_a_layer_scale_is_not_decayed_though_it_has_three_axes():
+def test_layer_scales_are_not_decayed():
     net = CNBlock(4, layer_scale=1e-6, stochastic_depth_prob=0.0)
     assert net.layer_scale.shape == (4, 1, 1)
     groups = names_by_group(build_optimizer(net, head=[], config=OptimConfig(), lr=0.1), net)
@@ -105,8 +105,8 @@ def test_a_layer_scale_is_not_decayed_though_it_has_three_axes():
 
 
 @pytest.mark.parametrize("decay_all", [False, True])
-def test_biases_learn_twice_as_fast_as_in_the_papers(decay_all):
-    """Those of norms are no biases: they belong to scales."""
+def test_bias_lr_multiplier_makes_own_groups(decay_all):
+    """Biases of norms stay with their scales."""
     net = Net()
     config = OptimConfig(weight_decay=0.01, head_lr_multiplier=10.0, bias_lr_multiplier=2.0, decay_all=decay_all)
     optimizer = build_optimizer(net, head=net.head(), config=config, lr=0.5)
@@ -129,14 +129,14 @@ def test_biases_learn_twice_as_fast_as_in_the_papers(decay_all):
     assert options(optimizer, "lr")["head"] == 5.0
 
 
-def test_frozen_biases_are_in_no_group():
+def test_frozen_biases_are_left_out():
     net = Net()
     net.up.requires_grad_(False)
     optimizer = build_optimizer(net, head=net.head(), config=OptimConfig(bias_lr_multiplier=2.0), lr=0.1)
     assert names_by_group(optimizer, net)["head/bias"] == {"score.bias"}
 
 
-def test_doubled_biases_are_caffes_update():
+def test_doubled_bias_lr_equals_caffe_update():
     """lr_mult: 2, decay_mult: 0 of biases and lr_mult: 1, decay_mult: 1 of weights, as in the papers' networks."""
     net, plain = Net(), Net()
     config = OptimConfig(name=OptimName.sgd, momentum=0.9, weight_decay=0.01, bias_lr_multiplier=2.0)
@@ -153,7 +153,7 @@ def test_doubled_biases_are_caffes_update():
         torch.testing.assert_close(a, b)
 
 
-def test_groups_of_resnet18():
+def test_parameter_groups_of_resnet18():
     net = resnet18()
     optimizer = build_optimizer(net, head=net.fc.parameters(), config=OptimConfig(), lr=0.1)
     groups = names_by_group(optimizer, net)
@@ -175,7 +175,7 @@ def train(net: nn.Module, optimizer: Optimizer, steps: int = 6) -> list[torch.Te
     return [parameter.detach() for parameter in net.parameters()]
 
 
-def test_decay_all_is_plain_sgd_bit_for_bit():
+def test_decay_all_is_bit_identical_to_torch_sgd():
     net, plain = Net(), Net()
     config = OptimConfig(name=OptimName.sgd, momentum=0.0, weight_decay=1e-3, decay_all=True)
     ours = train(net, build_optimizer(net, head=net.head(), config=config, lr=0.1))
@@ -185,7 +185,7 @@ def test_decay_all_is_plain_sgd_bit_for_bit():
     assert not any(torch.equal(a, b) for a, b in zip(ours, start, strict=True))
 
 
-def test_momentum_and_nesterov_reach_sgd():
+def test_momentum_and_nesterov_are_passed_to_sgd():
     net, plain = Net(), Net()
     config = OptimConfig(name=OptimName.sgd, momentum=0.8, nesterov=True, weight_decay=0.01, decay_all=True)
     ours = train(net, build_optimizer(net, head=net.head(), config=config, lr=0.1))
@@ -193,7 +193,7 @@ def test_momentum_and_nesterov_reach_sgd():
     assert all(torch.allclose(a, b) for a, b in zip(ours, theirs, strict=True))  # ours is fused
 
 
-def test_betas_reach_adamw():
+def test_betas_are_passed_to_adamw():
     net, plain = Net(), Net()
     config = OptimConfig(name=OptimName.adamw, betas=[0.8, 0.95], weight_decay=0.01, decay_all=True)
     optimizer = build_optimizer(net, head=net.head(), config=config, lr=0.01)
@@ -202,7 +202,7 @@ def test_betas_reach_adamw():
     assert all(torch.equal(a, b) for a, b in zip(train(net, optimizer), theirs, strict=True))
 
 
-def test_every_group_keeps_its_own_peak():
+def test_schedule_scales_peak_lr_of_each_group():
     net = Net()
     optimizer = build_optimizer(net, head=net.head(), config=OptimConfig(head_lr_multiplier=10.0), lr=0.1)
     config = ScheduleConfig(name=ScheduleName.constant, warmup_steps=2)
@@ -224,7 +224,7 @@ def rates(optimizer: Optimizer, schedule: LRScheduler, steps: int) -> list[float
     return seen
 
 
-def test_state_of_optimizer_and_schedule_is_plain_data_and_restores_the_learning_rates():
+def test_saved_state_is_plain_data_and_restores_learning_rates():
     config = ScheduleConfig(name=ScheduleName.poly, warmup_steps=3)
 
     def built() -> tuple[Optimizer, LRScheduler]:

@@ -1,4 +1,4 @@
-"""The training step: what its gradient is, however it is computed."""
+"""Training step: gradient, precision, reads of the device, resume."""
 
 from dataclasses import replace
 
@@ -23,7 +23,7 @@ STEP = (*TINY, "trainer=cpu", "epochs=1", "backbone=squeezenet1_0", "data.augmen
 
 
 class FirstGradient(pl.Callback):
-    """Keeps the gradient of the first step, and ends training there."""
+    """Stores the gradient of the first step and ends training."""
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
         self.gradient = {name: weight.grad.clone() for name, weight in pl_module.named_parameters()}
@@ -43,7 +43,7 @@ def first_gradient(shapes_root, *overrides):
 
 
 @pytest.mark.parametrize("reduction", ["pixel_mean", "image_sum", "pixel_sum"])
-def test_a_step_in_parts_has_the_gradient_of_the_whole(shapes_root, reduction):
+def test_accumulated_gradient_equals_gradient_of_whole_batch(shapes_root, reduction):
     whole = first_gradient(shapes_root, f"loss={reduction}")
     parts = first_gradient(shapes_root, f"loss={reduction}", "trainer.accumulate=4")
     assert parts.batch_loss == pytest.approx(whole.batch_loss, rel=1e-5)
@@ -52,14 +52,14 @@ def test_a_step_in_parts_has_the_gradient_of_the_whole(shapes_root, reduction):
         torch.testing.assert_close(parts.gradient[name] / scale, gradient / scale, rtol=0, atol=2e-4, msg=name)
 
 
-def test_parts_work_in_half_precision(shapes_root):
+def test_accumulation_in_bf16(shapes_root):
     seen = first_gradient(shapes_root, "trainer.accumulate=2", "trainer.precision=bf16")
     whole = first_gradient(shapes_root, "trainer.precision=bf16")
     ours, theirs = (torch.cat([g.flatten() for g in each.gradient.values()]) for each in (seen, whole))
     assert torch.nn.functional.cosine_similarity(ours, theirs, dim=0) > 0.99
 
 
-def test_frozen_batch_norm_neither_trains_nor_counts(shapes_root):
+def test_frozen_batch_norm_keeps_weights_and_statistics(shapes_root):
     config = compose(*TINY, "trainer=cpu", "epochs=1", f"data.root={shapes_root}", "model.freeze_batchnorm=true")
     task = SegmentationTask(config)
     norms = {name: m for name, m in task.network.model.named_modules() if isinstance(m, nn.BatchNorm2d)}
@@ -75,11 +75,11 @@ def test_frozen_batch_norm_neither_trains_nor_counts(shapes_root):
 
 
 READS = ("item", "tolist", "cpu", "numpy", "__float__", "__int__", "__bool__")
-"""What brings a value to the host, for which a GPU would have to be waited for."""
+"""Methods that copy a value to the host, which waits for a GPU."""
 
 
 class Watched(pl.Callback):
-    """Counts in every step how often a value is read, as on a device that must be waited for."""
+    """Counts the reads of tensor values in every step, as configured for a GPU."""
 
     def __init__(self, monkeypatch):
         self.counts, self.watching = [], False
@@ -104,8 +104,8 @@ class Watched(pl.Callback):
 
 
 @pytest.mark.parametrize("options", [[], ["optim=adamw", "loss=image_sum", "trainer.accumulate=2"]])
-def test_a_step_reads_no_value_but_at_the_points_of_the_curves(shapes_root, monkeypatch, options):
-    """tests/gpu says the same of a GPU."""
+def test_step_reads_values_only_at_logged_steps(shapes_root, monkeypatch, options):
+    """The same is tested on a GPU in tests/gpu."""
     monkeypatch.setattr(metrics, "count_cells", metrics._count_in_lanes)
     config = compose(*STEP, f"data.root={shapes_root}", "trainer.log_every=2", "batch_size=4", *options)
     watched = Watched(monkeypatch)
@@ -115,7 +115,7 @@ def test_a_step_reads_no_value_but_at_the_points_of_the_curves(shapes_root, monk
     assert [count > 0 for count in watched.counts] == [False, True, False, True]
 
 
-def test_the_seed_decides_the_initial_weights(tmp_path, shapes_root):
+def test_seed_determines_initial_weights(tmp_path, shapes_root):
     states = []
     for number, seed in enumerate((0, 0, 1)):
         fcn.train(compose(*STEP, f"data.root={shapes_root}", f"seed={seed}", "epochs=0"), tmp_path / str(number))
@@ -125,8 +125,8 @@ def test_the_seed_decides_the_initial_weights(tmp_path, shapes_root):
     assert not torch.allclose(first, other)
 
 
-def test_what_is_allowed_to_change_takes_effect(shapes_root, tmp_path):
-    """A checkpoint brings the learning rate and decay of its time."""
+def test_allowed_changes_take_effect_on_resume(shapes_root, tmp_path):
+    """A checkpoint contains the previous learning rate and weight decay."""
     config = compose(*STEP, f"data.root={shapes_root}", "lr=0.1")
     fcn.train(config, tmp_path / "run")
     before = torch.load(tmp_path / "run" / runs.LAST, weights_only=True)["state_dict"]
@@ -142,9 +142,24 @@ def test_what_is_allowed_to_change_takes_effect(shapes_root, tmp_path):
         fcn.train(replace(config, epochs=2, lr=0.5), tmp_path / "run")
 
 
+def test_run_without_counter_of_manual_steps_cannot_be_resumed(shapes_root, tmp_path):
+    """Checkpoints from before manual optimisation count steps in Lightning's automatic loop only."""
+    config = compose(*STEP, f"data.root={shapes_root}")
+    fcn.train(config, tmp_path)
+    path = tmp_path / runs.LAST
+    checkpoint = torch.load(path, weights_only=True)
+    counters = checkpoint["loops"]["fit_loop"]["epoch_loop.manual_optimization.optim_step_progress"]
+    assert counters["total"]["completed"] == checkpoint["global_step"] > 0
+    counters["total"] = {"ready": 0, "completed": 0}
+    torch.save(checkpoint, path)
+    runs.set_status(tmp_path, "interrupted")
+    with pytest.raises(ConfigError, match="started by an older version"):
+        fcn.train(replace(config, epochs=2, allow=["epochs"]), tmp_path)
+
+
 @pytest.mark.exhaustive
-def test_a_compiled_network_trains_alike_under_the_same_names(tmp_path, shapes_root):
-    """Compiled for the training crops alone; whole images of any size go through the network as it is."""
+def test_compiled_network_keeps_results_and_parameter_names(tmp_path, shapes_root):
+    """Only training crops use the compiled network; images of other sizes use the original one."""
     states = []
     for compiled in ("false", "true"):
         config = compose(*STEP, f"data.root={shapes_root}", f"compile={compiled}", "lr=0.01")
