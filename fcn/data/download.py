@@ -46,6 +46,9 @@ def _fetch(root: Path) -> Path:
 
 def _extract(archive: Path, tree: Path) -> None:
     """Extract beside `tree` and rename, so that an incomplete tree is never taken for a complete one."""
+    if not hasattr(tarfile, "data_filter"):
+        problem = f"extracting {archive} safely needs Python 3.10.12, 3.11.4, 3.12 or newer"
+        raise DataError(problem, f"update Python, or extract the archive by hand into {tree.parent.parent}")
     try:
         with new_folder(tree, part=TREE) as temporary, tarfile.open(archive) as tar:
             tar.extractall(temporary, filter="data")

@@ -137,3 +137,9 @@ def test_archive_member_cannot_leave_the_folder(archive: Path, monkeypatch: pyte
         archives.download(archive.parent)
     assert not list(archive.parent.parent.rglob("evil.txt"))
     assert not (archive.parent / "VOCdevkit" / "VOC2012").exists()
+
+
+def test_python_without_safe_extraction_is_an_error(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("tarfile.data_filter")
+    with pytest.raises(DataError, match=r"needs Python 3\.10\.12.*; update Python, or extract the archive by hand"):
+        archives.download(archive.parent)
