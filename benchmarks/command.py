@@ -33,7 +33,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fcn.cli.error_lines import Parser, exceptions_as_error_lines
+from fcn.cli.argparse_entry import Parser, exceptions_as_error_lines
 
 if TYPE_CHECKING:  # imports that --help does not need
     from benchmarks.results import Breakdown, Result

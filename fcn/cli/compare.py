@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fcn.cli.error_lines import Parser, exceptions_as_error_lines
+from fcn.cli.argparse_entry import Parser, exceptions_as_error_lines
 from fcn.comparison.output_files import write_comparison
 from fcn.comparison.run_comparison import METRIC, compare_runs, contrast_rows, default_contrast, find_row
 from fcn.comparison.run_records import ComparisonError

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fcn import errors
 from fcn.cli import completion, hydra_hooks
-from fcn.cli.error_lines import exceptions_as_error_lines
+from fcn.cli.argparse_entry import exceptions_as_error_lines
 from fcn.cli.help_text import help_text
 from fcn.config import flatten, validate
 from fcn.config.composition import CONF, register_schema

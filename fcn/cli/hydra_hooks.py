@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from hydra._internal.utils import get_args_parser
 
-from fcn.cli.error_lines import Parser
+from fcn.cli.argparse_entry import Parser
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 

@@ -19,9 +19,9 @@ from fcn.config import ConfigError
 from fcn.execution import sweeps
 from fcn.execution.job_names import job_names
 from fcn.execution.jobs import Job, run_jobs
-from fcn.execution.optuna_study import REASON, RUN, continue_trial, list_trials, open_study
 from fcn.execution.search_plan import SearchPlan
 from fcn.execution.search_space import suggest_values
+from fcn.execution.study_storage import REASON, RUN, continue_trial, list_trials, open_study
 from fcn.execution.sweep_table import SweepTable
 from fcn.runs import Status
 

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from fcn.errors import UserError
-from fcn.execution.optuna_study import REASON, RUN, list_trials, parameter_importances
 from fcn.execution.search_plan import SearchPlan
 from fcn.execution.search_space import suggest_values
+from fcn.execution.study_storage import REASON, RUN, list_trials, parameter_importances
 from fcn.runs.atomic_files import replacing
 from fcn.visualization.png_files import save_png
 from fcn.visualization.search_figures import EndedTrial, draw_importances, draw_trial_history

@@ -10,11 +10,11 @@ from rich.console import Console
 
 import fcn
 from fcn import runs
-from fcn.execution.optuna_study import parameter_importances
 from fcn.execution.search import Search
 from fcn.execution.search_plan import TuneConfig, plan_search
 from fcn.execution.search_report import SearchFailed, check_search_succeeded, report_search
 from fcn.execution.search_space import suggest_values
+from fcn.execution.study_storage import parameter_importances
 from fcn.runs import Status
 
 

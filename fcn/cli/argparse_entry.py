@@ -1,4 +1,4 @@
-"""Errors of a command as one line on standard error. Imports no Hydra, because some commands do without it."""
+"""Entry of the commands with an argument parser: parser, and exceptions as one line on standard error. Imports no Hydra."""
 
 import argparse
 import contextlib
