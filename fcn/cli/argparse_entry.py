@@ -1,4 +1,4 @@
-"""Entry of the commands with an argument parser: parser, and exceptions as one line on standard error. Imports no Hydra."""
+"""Entry of commands with an argument parser; exceptions as one line on standard error. Imports no Hydra."""
 
 import argparse
 import contextlib
