@@ -35,10 +35,13 @@ class RunFailure(RuntimeError):
 STORAGE_REMEDIES = {
     errno.ENOSPC: "free space there, or write to another disk",
     errno.EDQUOT: "free space there, or write to another disk",
+    errno.EFBIG: "raise the limit of the file size (ulimit -f), or write to another disk",
     errno.EROFS: "make it writable, or write to another disk",
     errno.EACCES: "change its permissions, or use another folder",
     errno.EPERM: "change its permissions, or use another folder",
     errno.ENOTDIR: "a parent folder in its path is a file; move that file, or use another folder",
+    errno.ENAMETOOLONG: "use a shorter name",
+    errno.ESTALE: "check whether the file server responds",
     errno.EIO: "check the disk in the system log",
     errno.EMFILE: "raise the limit of open files (ulimit -n), or lower data.num_workers",
 }

@@ -13,6 +13,7 @@ import torch
 from fcn import errors
 from fcn.config import Config, ConfigError, flatten, to_container
 from fcn.data.shapes import ensure_shapes
+from fcn.evaluation.boundary_metrics import boundary_bands
 
 VALUES = flatten(to_container(Config()))
 
@@ -121,9 +122,9 @@ def test_invalid_input_is_explained_by_its_message_alone():
 
 def test_bug_in_the_package_is_explained_with_type_and_place(tmp_path):
     """For an exception of a library, the place is the line of the package that called it."""
-    own = errors.explain(raised(ensure_shapes, tmp_path, num_train=0, num_val=5, seed=0))
-    assert own.startswith("ValueError: num_train (=0) must be at least 1")
-    assert " (fcn/data/shapes.py:" in own
+    own = errors.explain(raised(boundary_bands, torch.zeros(2, 2), [2, 1]))
+    assert own.startswith("ValueError: widths (=[2, 1]) must")
+    assert " (fcn/evaluation/boundary_metrics.py:" in own
     assert own.endswith("; this is a bug: for the traceback, run again with HYDRA_FULL_ERROR=1")
     library = errors.explain(raised(ensure_shapes, 3, num_train=1, num_val=5, seed=0), log=tmp_path / "train.log")
     assert library.startswith("TypeError: ")
