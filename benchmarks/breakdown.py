@@ -1,4 +1,4 @@
-"""Durations of the phases of a step, with a device synchronisation after each, beside a run.
+"""Durations of the phases of a step, with a device synchronisation after each, measured alternately with a run.
 
 torch.profiler is not used: its overhead distorts short phases, and it prints to standard error.
 """
@@ -90,4 +90,4 @@ def _break_down(settings: Settings, variant: Variant) -> Breakdown:
     step_ms = run.milliseconds(phases=measure_phases)[OURS]
     height, width = run.config.data.crop_size
     title = f"step on {run.config.batch_size} x {height}x{width}, {variant}"
-    return Breakdown.of(title, rounds[1:], step_ms, rest="Lightning, log")  # without the warm-up round
+    return Breakdown.of(title, rounds[1:], step_ms, rest="Lightning, log")  # excludes the warm-up round

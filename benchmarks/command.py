@@ -14,8 +14,8 @@ upsampling  transposed convolution against a convolution and a pixel shuffle
 start       --help, --cfg job, and a training of one step
 ddp         one process against two on a CPU, or against all GPUs
 
-Without names, all benchmarks run. Nothing else should run on the machine meanwhile. Where that is impossible,
-OMP_NUM_THREADS=1 reduces the disturbance on a CPU, because threads that wait for each other amplify delays.
+Without names, all benchmarks run. No other programs should run on the machine at the same time. If this is not
+possible, OMP_NUM_THREADS=1 reduces the disturbance on a CPU, because threads that wait for each other amplify delays.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def measure_data(settings: Settings) -> list[Result]:
 
 
 def _compare_pipelines(settings: Settings, tree: Path, *, scaled: bool, floats: bool) -> Result:
-    """Compare with torchvision's usual pipeline, with `floats`, or with the part that ends with bytes as ours does."""
+    """Compare with torchvision's usual pipeline if `floats`, or with its part up to uint8 images, where ours ends."""
     scale = "[0.5,2.0]" if scaled else "[1.0,1.0]"
     config = settings.config(
         tree, settings.variants[0], "data.augmentation.flip=0.5", f"data.augmentation.scale={scale}",

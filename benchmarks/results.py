@@ -20,12 +20,12 @@ RATIOS: Mapping[str, tuple[str, Callable[[float, float], float]]] = {
 
 
 class BenchmarkError(UserError):
-    """A benchmark cannot run with these options or on this machine."""
+    """Raised if a benchmark cannot run with these options or on this machine."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Values of the rounds with median and quartiles, which an outlier in one round of five does not change."""
+    """Values of the rounds with median and quartiles, which are insensitive to one outlier in five rounds."""
 
     rounds: Sequence[float]
     median: float
@@ -41,7 +41,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Goal:
-    """Bound for the median of the ratio, or with `of_ours` for that of our own value."""
+    """Bound for the median of the ratio or, with `of_ours`, of our own value."""
 
     bound: float
     at_least: bool = True
@@ -53,7 +53,7 @@ class Goal:
 
 @dataclass(frozen=True)
 class Result:
-    """One of our values, beside that of a reference if there is one.
+    """One of our values, with that of a reference if there is one.
 
     Attributes:
         name: the measured quantity.

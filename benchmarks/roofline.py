@@ -1,8 +1,9 @@
 """Share of the device's limit that a step reaches: its operations and bytes against the peaks of known GPUs.
 
 The limit is a sum over the kernels of our own uncompiled step: each takes at least the time of its arithmetic at the
-peak rate, and at least that of reading its inputs and writing its outputs once at the peak bandwidth. It rates how well
-the kernels run, not how few they could be: fusing kernels saves bytes, so that a compiled step may exceed the limit.
+peak rate, and at least that of reading its inputs and writing its outputs once at the peak bandwidth. The share
+measures how fast the kernels run, not whether fewer would suffice: fused kernels move fewer bytes, so that a compiled
+step may exceed the limit.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Peak:
     bandwidth: float
 
 
-# By a part of CUDA's device name; the first match counts.
+# Keys are parts of CUDA's device name; the first match is used.
 PEAKS = {
     "H200": Peak(989e12, 494e12, 4.8e12),
     "H100 NVL": Peak(835e12, 417e12, 3.9e12),

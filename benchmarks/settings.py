@@ -50,7 +50,7 @@ class Settings:
         overrides: overrides from the command line, appended to those of the benchmarks.
         data_root: folder that contains VOCdevkit/VOC2012; None draws images of VOC's size.
         quick: whether the benchmarks only check that they run.
-        log: called with a line of progress.
+        log: function that is called with a line of progress.
     """
 
     on_gpu: bool

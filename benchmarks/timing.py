@@ -38,8 +38,8 @@ def alternate(
     Args:
         contestants: functions that measure themselves once and return the value, by name.
         rounds: number of rounds that count.
-        log: called with the name of every round.
-        warm_up: whether a round that does not count precedes them: it compiles, allocates and fills caches.
+        log: function that is called with the name of every round.
+        warm_up: whether to run an uncounted round first, which compiles, allocates and fills caches.
 
     Returns:
         The values of all rounds by contestant.

@@ -1,9 +1,9 @@
-"""A training run measured as users execute it: `fcn.training.train.train` on a run directory of its own.
+"""A training run measured as users execute it: `fcn.training.train.train` on a separate run directory.
 
-The clock is a step hook of torch's optimisers; nothing in the run is replaced. Every epoch is one round: first steps
-that do not count, until the batches that loader processes prepared during the pause are used up; then the measured
-steps; then the other contestants, while the training pauses; then a last step, because the last step of an epoch does
-more than the others.
+The clock is a step hook of torch's optimisers; nothing in the run is replaced. Every epoch is one round with these
+parts: uncounted steps, until the batches that loader processes prepared during the pause are used up; the measured
+steps; the other contestants, while the training pauses; and an uncounted last step, because the last step of an epoch
+does more work than the others.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class StepClock:
         settle: uncounted steps at the beginning of an epoch, at least 1.
         steps: measured steps of an epoch.
         others: other contestants, which measure themselves once when called.
-        log: called with a line per round.
+        log: function that is called with a line per round.
         values: values of all rounds by contestant; ours are seconds per step.
     """
 
@@ -81,8 +81,8 @@ class MeasuredRun:
 
     Args:
         settings: settings of the benchmarks.
-        variant: how the network computes.
-        name: name of the benchmark; together with the variant, that of the run directory.
+        variant: precision of the network, and whether it is compiled.
+        name: name of the benchmark; with the variant, it names the run directory.
         overrides: further overrides of the configuration.
     """
 

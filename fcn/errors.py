@@ -29,7 +29,7 @@ class UserError(ValueError):
 
 
 class RunFailure(RuntimeError):
-    """A run stopped by a failure of the system or by a bug; the message explains it in one line."""
+    """Raised if a failure of the system or a bug stopped a run; the message explains it in one line."""
 
 
 STORAGE_REMEDIES = {

@@ -54,7 +54,7 @@ class RunsLauncher(Launcher):
 
 
 class _FailedJob(JobReturn):
-    """Job whose value raises its error; Hydra 1.3's own class logs a line before."""
+    """Job whose value raises its error; Hydra 1.3's own class also logs a line."""
 
     @property  # type: ignore[misc]  # overrides a property with a setter
     def return_value(self) -> Any:
@@ -75,9 +75,9 @@ def _job_directory(number: int, overrides: Sequence[str], folder: str) -> str:
     The name is the one that `RunsLauncher` would give.
 
     Args:
-        number: of the job.
-        overrides: of the job.
-        folder: of the sweep; its multirun.yaml contains the overrides of the command line.
+        number: number of the job.
+        overrides: overrides of the job.
+        folder: folder of the sweep; its multirun.yaml contains the overrides of the command line.
     """
     command_line: list[str] = []
     if (multirun := Path(folder, "multirun.yaml")).is_file():

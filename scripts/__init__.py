@@ -1,1 +1,1 @@
-"""Entry scripts besides train.py; a wheel contains them as fcn.scripts."""
+"""Entry scripts other than train.py; a wheel contains them as fcn.scripts."""

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the benchmarks lie beside the package
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # folder of the package `benchmarks`
 
 from benchmarks.command import main
 

@@ -1,4 +1,4 @@
-"""Upsample an image with a transposed convolution with the bilinear kernel, next to torch's interpolation."""
+"""Upsample an image by a transposed convolution with the bilinear kernel, and compare it with interpolation."""
 
 from fcn.cli.upsample import main
 

@@ -43,8 +43,8 @@ def module_command(tmp_path_factory, shapes_root) -> Command:
 
 @pytest.fixture
 def voc_sample() -> Path:
-    """Root of the 240 genuine VOC images beside the checkout."""
+    """Root of the 240 genuine VOC images next to the checkout."""
     root = SHARED / "voc-sample"
     if not root.is_dir():
-        pytest.skip("needs the genuine VOC sample beside the checkout")
+        pytest.skip("needs the genuine VOC sample next to the checkout")
     return root

@@ -19,7 +19,7 @@ from fcn.config import schema_fields
 from fcn.config.composition import CONF
 
 # Bash also breaks COMP_WORDS at "=" and ":", so a reply begins after the last of them. For commands of other projects
-# the function replies nothing, and bash completes files. The fcn-... commands exist where the package is installed.
+# the function returns nothing, and bash completes file names. The fcn-... commands exist if the package is installed.
 INSTALL = r"""_fcn_complete() {
     local command=("${COMP_WORDS[0]}") line=${COMP_LINE:0:COMP_POINT} reply
     local word=${line##*[[:space:]]} current=${COMP_WORDS[COMP_CWORD]} script=${COMP_WORDS[1]}
@@ -56,7 +56,9 @@ def answer(request: str, *, config_name: str, schema: type) -> str:
 
 
 def candidates(word: str, keys: Mapping[str, dataclasses.Field[Any]], groups: Mapping[str, Iterable[str]]) -> list[str]:
-    """Return the completions of a word: names up to their next "." or "/", or values after "=", of a list the last one.
+    """Return the completions of a word: names up to their next "." or "/", or values after "=".
+
+    In a list, the last element is completed.
 
     Args:
         word: beginning of the word, possibly with Hydra's "+", "++" or "~".

@@ -62,7 +62,7 @@ def _key_table(schema: type, composed: DictConfig) -> str:
     values = flatten(OmegaConf.to_container(composed, resolve=True, enum_to_str=True))  # type: ignore[arg-type]
     lines = []
     for key, entry in schema_fields(schema).items():
-        value = values.get(key, "...")  # the entries of a dict have keys of their own
+        value = values.get(key, "...")  # the entries of a dict have separate keys
         text = json.dumps(value) if isinstance(value, (bool, list)) or value is None else str(value)
         head = f"{key:<29} {text if len(text) <= 14 else '...':<14}  "
         lines += textwrap.wrap(entry.metadata["meaning"], width, initial_indent=head, subsequent_indent=indent)

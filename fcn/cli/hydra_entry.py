@@ -71,7 +71,7 @@ def _guarded(task: Callable[[Schema], Any], schema: type[Schema]) -> Callable[[D
             if errors.WANTS_TRACEBACK or HydraConfig.get().mode is RunMode.MULTIRUN:
                 raise  # Hydra continues with the other jobs of a sweep, and raises it at the end
             values = flatten(OmegaConf.to_container(composed, enum_to_str=True))  # type: ignore[arg-type]
-            # Hydra would print a line of its own before it raises the exception of a task.
+            # Hydra would print another line before it raises the exception of a task.
             raise SystemExit(f"error: {errors.explain(error, values)}") from None
 
     return guarded
@@ -109,5 +109,5 @@ def _closed_output_ignored() -> Iterator[None]:
         finally:
             sys.stdout.flush()  # otherwise the interpreter flushes at its end, and prints the exception
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what the interpreter flushes at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for flushes at exit
         raise SystemExit(128 + signal.SIGPIPE) from None

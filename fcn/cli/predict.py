@@ -55,7 +55,7 @@ def predict_files(config: PredictConfig) -> int:
         OSError: if output is not writable.
     """
     _check_config(config)
-    # Slow to import, so neither for --help nor for invalid input that is found without them.
+    # Imported here because they are slow to import; --help and the checks above do not need them.
     from fcn.inference import predicted_files
     from fcn.inference import predictor as inference
     from fcn.inference.image_files import find_sources

@@ -48,7 +48,7 @@ def prepare_voc(config: PrepareConfig) -> int:
     if config.download:
         download.download(root)
     tree, console = voc.require_tree(root), Console()
-    # All lists first: a misspelt one must not cost the time of reading the others.
+    # Read all lists first, so that a misspelt name is reported before any image is read.
     lists = {split: voc.split_lines(tree, split) for split in config.splits}
     content: dict[str, Any] = {"splits": {}, "problems": []}
     options: dict[str, Any] = {"classes": config.classes, "workers": config.workers}

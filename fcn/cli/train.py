@@ -1,6 +1,6 @@
 """`train.py`: from a composed configuration to executed run directories of a run, a sweep, or a resumed one.
 
-Only this command composes. A process that executes a run gets nothing but the path of its directory.
+Only this command composes. A process that executes a run receives only the path of its directory.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ def _load_evaluations(group: RunGroup, split: str) -> list[EvaluationRecord]:
     """Read the evaluations of the finished runs of a group.
 
     Raises:
-        ComparisonError: if there is none, or one is damaged or not of the run's present checkpoint.
+        ComparisonError: if an evaluation is missing, damaged, or of another checkpoint than the run's present one.
     """
     if not group.finished:
         raise ComparisonError("not finished")

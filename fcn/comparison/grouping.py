@@ -129,7 +129,7 @@ def differing_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def short_names(records: Sequence[RunRecord]) -> dict[str, str]:
-    """Return every key of the runs with its shortest unambiguous end: `init` for model.init, but `model.name`."""
+    """Return every key of the runs with its shortest unambiguous suffix: `init` for model.init, but `model.name`."""
     parts = {key: key.split(".") for record in records for key in record.config}
     ends = {key: [".".join(own[-length:]) for length in range(1, len(own) + 1)] for key, own in parts.items()}
     counts = Counter(end for own in ends.values() for end in own)

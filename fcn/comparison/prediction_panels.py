@@ -15,7 +15,7 @@ from fcn.comparison.run_records import BEST, ComparisonError, RunRecord
 from fcn.comparison.tables import format_score
 
 MAX_COLUMNS = 6
-"""Maximum number of groups drawn: more could not be read side by side."""
+"""Maximum number of groups drawn, so that they are legible side by side."""
 
 
 def choose_runs(comparison: RunComparison) -> list[tuple[RunGroup, RunRecord]]:
@@ -49,7 +49,7 @@ def draw_prediction_panels(comparison: RunComparison, num_images: int) -> Pictur
         The image, with a caption that names its runs.
 
     Raises:
-        ComparisonError: as `choose_runs`.
+        ComparisonError: see `choose_runs`.
         DataError: if the dataset is missing.
         CheckpointError: if a checkpoint cannot be loaded.
     """

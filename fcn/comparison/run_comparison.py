@@ -87,7 +87,7 @@ def find_row(groups: Sequence[RunGroup], name: str) -> RunGroup:
     """Return the group with a row number, or the group of a run directory.
 
     Raises:
-        ComparisonError: if there is none.
+        ComparisonError: if there is no such group.
     """
     for group in groups:
         if name == str(group.number) or any(run.path.resolve() == Path(name).resolve() for run in group.runs):

@@ -22,7 +22,7 @@ BEST, SPEED = "best val/mean_iou", "images_per_second"
 
 
 class ComparisonError(UserError):
-    """Runs that are missing or cannot be compared."""
+    """Raised if runs are missing or cannot be compared."""
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def main_table(comparison: RunComparison) -> Table:
         columns.append(Column("run", [group.label for group in groups]))
     counts = [group.statistic(comparison.metric).count for group in groups]
     for metric, name in metric_columns(comparison.metric).items():
-        known = [1] * len(groups) if metric == comparison.metric else counts  # written once per row
+        known = [1] * len(groups) if metric == comparison.metric else counts  # listed once per row
         cells = [format_mean_sd(group.statistic(metric), known_count=n) for group, n in zip(groups, known, strict=True)]
         columns.append(Column(name, cells, numeric=True))
     if comparison.compared:
@@ -115,7 +115,7 @@ def format_score(value: float, *, sign: bool = False) -> str:
     decimals = 3 if sign else _decimals(value)
     text = f"{value:{'+' if sign else ''}.{decimals}f}"
     if not float(text):
-        text = text.lstrip("+-")  # neither +0.000 nor -0.000
+        text = text.lstrip("+-")  # no sign for zero
     return text.replace("-", MINUS)
 
 

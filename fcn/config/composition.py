@@ -18,7 +18,7 @@ from fcn.config.messages import explain_composition
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 CONF = next(folder for folder in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if folder.is_dir())
-"""Folder of the YAML files: beside the package in a checkout, inside it in an installed wheel."""
+"""Folder of the YAML files: next to the package in a checkout, inside it in an installed wheel."""
 
 
 def compose(*overrides: str) -> Config:

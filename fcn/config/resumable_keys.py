@@ -14,7 +14,7 @@ NEUTRAL = (
     "data.cache_dir", "trainer.log_every", "trainer.sample_images", "trainer.checkpoint_steps",
     "trainer.checkpoint_minutes", "trainer.timeout_minutes", "trainer.devices",
 )  # fmt: skip
-"""Keys without effect on weights and scores. The number of processes has one: its actual value is compared instead."""
+"""Keys without effect on weights and scores. The number of processes has one, but its actual value is compared."""
 
 FIXED = ("batch_size", "data", "model", "backbone", "optim.name", "optim.decay_all", "optim.bias_lr_multiplier")
 """Keys and groups that determine the images of a step or the weights; changing them requires a new run."""
@@ -28,7 +28,7 @@ Changes = dict[str, list[Any]]
 def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> Changes:
     """Return the keys with different values in two flat configurations, except neutral ones, with both values.
 
-    A key of only one of them is left out: the other is of another version, where the default applied.
+    A key that only one of them has is left out: the other comes from another version, which used the default.
     """
     return {
         key: [value, after[key]]
@@ -41,7 +41,7 @@ def check_resumable(changes: Changes, *, allowed: Collection[str], run: str) -> 
     """Check that a run can be resumed with changed keys; its result is then no longer bit-identical.
 
     Args:
-        changes: from `changed_keys`.
+        changes: the return value of `changed_keys`.
         allowed: keys or groups named by `allow`.
         run: name of the run for messages.
 

@@ -1,17 +1,17 @@
 """Cache of the decoded images of a split: a memory-mapped file, written once for all processes and runs.
 
 Pages that processes read are in the system's page cache, which all processes share and which the system frees when
-memory is short. The file contains, one after the other:
+memory is short. The file contains, in this order:
 
     MAGIC and the key of the set, 32 bytes
     height and width of every image, little-endian int64 [N, 2]
     for every pair the image, uint8 [H, W, 3] RGB, and the mask, uint8 [H, W]
 
 Its name is `<split>-<place>-<key>.decoded`. A cache is valid if its key is that of the set: a hash of everything that
-decides the pixels, which is names, sizes and modification times of the files, the decoder, and the number of classes
-that masks are checked for. The place is a hash of the set's location and the decoder, so that several sets and
-environments can share a folder. When a set has changed, its former file is removed as the new one is written. All
-files may be deleted at any time; a process keeps what it has mapped.
+determines the pixels, namely the names, sizes and modification times of the files, the decoder, and the number of
+classes that masks are checked for. The place is a hash of the set's location and the decoder, so that several sets and
+environments can share a folder. When a set has changed, its old file is removed when the new one is written. All
+files may be deleted at any time; a process can still read the files that it has mapped.
 """
 
 from __future__ import annotations
@@ -222,4 +222,4 @@ def _decode_into(path: Path, key: bytes, pairs: Sequence[Pair], num_classes: int
             file.write(image.permute(1, 2, 0).numpy().data)
             file.write(mask.numpy().data)
         file.flush()
-        os.fsync(file.fileno())  # otherwise the name might survive a power failure and the pixels might not
+        os.fsync(file.fileno())  # after a power failure, the file might otherwise exist without the pixels

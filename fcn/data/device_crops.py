@@ -1,4 +1,4 @@
-"""Training crops made on the GPU, one batch at a time, from images that are kept in its memory (`data.on_device`).
+"""Training crops made on the GPU, one batch at a time, from images stored in its memory (`data.on_device`).
 
 The CPU only draws the random parameters, from the same numbers as `TrainTransform`. Scaling repeats the integer
 arithmetic of torch's uint8 kernel for CPUs with AVX2, so that the pixels are identical. Exceptions: crops one pixel

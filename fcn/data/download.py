@@ -13,8 +13,8 @@ from fcn.runs.atomic_files import new_folder
 def download(root: Path) -> None:
     """Create <root>/VOCdevkit/VOC2012 unless it exists; downloads VOC's archive (2 GB) into `root` unless it is there.
 
-    The archive is verified before it is extracted, and kept. The tree appears complete or not at all. Only one
-    process may call this for a root: two would write to the same archive.
+    The archive is verified before it is extracted, and is not deleted. The tree appears complete or not at all. Only
+    one process may call this for a root, because two processes would write to the same archive.
 
     Raises:
         DataError: if the download, the verification or the extraction fails, or an incomplete tree exists.
@@ -29,7 +29,7 @@ def download(root: Path) -> None:
 
 def _fetch(root: Path) -> Path:
     """Return the verified archive in root, downloaded with a progress bar unless it is there with the right md5."""
-    # torchvision takes seconds to import, and only a download needs it here.
+    # Imported here because torchvision takes seconds to import, and only a download needs it.
     from torchvision.datasets.utils import download_url
     from torchvision.datasets.voc import DATASET_YEAR_DICT
 
@@ -45,7 +45,7 @@ def _fetch(root: Path) -> Path:
 
 
 def _extract(archive: Path, tree: Path) -> None:
-    """Extract beside `tree` and rename, so that an incomplete tree is never taken for a complete one."""
+    """Extract into a temporary folder next to `tree` and rename it, so that `tree` is never incomplete."""
     if not hasattr(tarfile, "data_filter"):
         problem = f"extracting {archive} safely needs Python 3.10.12, 3.11.4, 3.12 or newer"
         raise DataError(problem, f"update Python, or extract the archive by hand into {tree.parent.parent}")

@@ -1,4 +1,4 @@
-"""Fingerprint of a dataset: detects another list of images, or another edition of them."""
+"""Fingerprint of a dataset: detects a different list of images or a different version of the files."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """VOCDataModule: the images of a run, their order and augmentation, and the share of each process.
 
-Exactness rests on three rules. The order of an epoch is a function of (seed, epoch). The augmentation of an image is a
-function of (seed, epoch, index). The share of a process is every `world_size`-th image of the global batch. So the
-images of a step do not depend on loader processes, on ranks, or on the step from which a run resumed. Validation
-assigns whole batches to the ranks, so that the composition of a batch does not depend on their number either.
+Results are exact because of three rules. The order of an epoch is a function of (seed, epoch). The augmentation of an
+image is a function of (seed, epoch, index). The share of a process is every `world_size`-th image of the global batch.
+Therefore the images of a step do not depend on loader processes, on ranks, or on the step from which a run resumed.
+Validation assigns whole batches to the ranks, so that the composition of a batch does not depend on their number.
 """
 
 from __future__ import annotations

@@ -22,5 +22,5 @@ def color_map() -> NDArray[np.uint8]:
 def palette_image(mask: NDArray[np.uint8]) -> Image.Image:
     """Return a mask [H, W] as a palette image like VOC's: the index of a pixel is its class, the colours are VOC's."""
     image = Image.fromarray(mask)
-    image.putpalette(color_map().tobytes())  # changes the mode from L to P and keeps the values as indices
+    image.putpalette(color_map().tobytes())  # changes the mode from L to P; the values become indices
     return image

@@ -35,7 +35,7 @@ def read_statistics(
         lines: numbers and texts of its lines, from `voc.split_lines`.
         classes: names in the order of the mask indices.
         workers: number of threads; None starts one per core.
-        advance: called after every pair.
+        advance: function that is called after every pair.
     """
     counts: list[Counts] = []
     problems: list[str] = []

@@ -108,7 +108,7 @@ def require_tree(root: Path) -> Path:
         if (tree / SPLIT_LISTS).is_dir():
             return tree
         if (tree / IMAGES).is_dir():
-            problem = f"{tree} must contain {SPLIT_LISTS}/train.txt and val.txt beside {IMAGES}"
+            problem = f"{tree} must contain {SPLIT_LISTS}/train.txt and val.txt next to {IMAGES}"
             raise DataError(problem, "list the images in them, one name without suffix per line")
     raise DataError(
         f"data.root (={root}) must contain VOC2012, but {(root / TREE / SPLIT_LISTS).absolute()} does not exist",

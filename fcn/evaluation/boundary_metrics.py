@@ -1,4 +1,4 @@
-"""Scores near the outlines of objects, where a coarse stride costs most.
+"""Scores near the outlines of objects, where a coarse stride has the largest effect.
 
 The band of width w contains the non-void pixels with a pixel of another label, void included, within chessboard
 distance w, that is, among the (2w + 1) x (2w + 1) pixels around them. Comparing bands of growing width separates

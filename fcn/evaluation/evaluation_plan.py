@@ -29,8 +29,8 @@ class EvaluationPlan:
     Attributes:
         config: configuration of the command.
         checkpoint: checkpoint file of the network.
-        checkpoint_sha256: SHA-256 of that file before it was loaded: if training replaces the file meanwhile, the
-            evaluation is recognised as outdated.
+        checkpoint_sha256: SHA-256 of that file before it was loaded; if training replaces the file during the
+            evaluation, the evaluation is recognised as outdated.
         data: data section of the run, with the overrides of the command.
         split: name of the list of images.
         output: folder of the results.

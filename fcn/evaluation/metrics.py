@@ -23,7 +23,7 @@ class SegmentationMetrics(Metric):
     """Loss and scores of a set of images, counted per batch and divided once.
 
     The states are sums, so that a score depends neither on order, nor on batches, nor on the number of processes. They
-    stay int64 and float64 whatever the precision of the module that holds the metric. They are not part of its
+    remain int64 and float64 for any precision of the module that contains the metric. They are not part of its
     `state_dict`; to resume inside an epoch, use `state` and `load_state`.
 
     Attributes:

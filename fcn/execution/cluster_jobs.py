@@ -17,7 +17,7 @@ from fcn.runs.stop_signals import SignalNotes, hand_over
 
 
 class JobFailed(UserError):
-    """A job of a sweep failed: its directory and the reason."""
+    """Raised if a job of a sweep fails; the message states its directory and the reason."""
 
 
 def execute_until_finished(job: Job) -> None:
@@ -34,7 +34,7 @@ def execute_until_finished(job: Job) -> None:
         if job.state is Status.failed:
             raise JobFailed(f"{job.run_dir}: {job.reason}")
         if job.state is Status.interrupted:
-            # An interrupted run without a signal to this process received one itself.
+            # If the run is interrupted without a signal to this process, the run itself received one.
             for number in received or [signal.SIGTERM]:
                 hand_over(number, signal.getsignal(number) if received else None)
 

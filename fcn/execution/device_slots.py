@@ -13,7 +13,7 @@ def count_processes(config: Config, *, num_gpus: int | None = None) -> int:
     """Return the number of processes of a run: `trainer.devices`, or all GPUs, or one on the CPU.
 
     Args:
-        config: of the run.
+        config: configuration of the run.
         num_gpus: GPUs available to the run; None: those that torch sees in this process.
 
     Raises:
@@ -46,8 +46,8 @@ def build_slots(configs: Sequence[Config], *, number: int | None = None) -> list
     share the cores.
 
     Args:
-        configs: of the runs; the run with the most processes determines the size of a slot.
-        number: of slots; None: as many as the GPUs suffice for, or one on the CPU.
+        configs: configurations of the runs; the run with the most processes determines the size of a slot.
+        number: number of slots; None: as many as the GPUs suffice for, or one on the CPU.
 
     Raises:
         ConfigError: if the number is invalid, or a run cannot be executed in such a slot.
@@ -56,7 +56,7 @@ def build_slots(configs: Sequence[Config], *, number: int | None = None) -> list
         raise ConfigError(f"slots (={number}) must be a whole number of at least 1; omit it to use all GPUs")
     uses_gpus = any(config.trainer.accelerator is not Accelerator.cpu for config in configs)
     gpus = _visible_gpus() if uses_gpus else []
-    gpus_per_slot = max(1, len(gpus) // (number or 1))  # for runs that take all GPUs
+    gpus_per_slot = max(1, len(gpus) // (number or 1))  # if a run uses all GPUs
     devices = max((config.trainer.devices or gpus_per_slot for config in configs), default=1)
     number = number or max(1, len(gpus) // devices)
     for config in configs:

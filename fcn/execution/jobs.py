@@ -27,10 +27,10 @@ class Job:
     """A run directory and the process that executes it.
 
     Attributes:
-        run_dir: holds the configuration; the output of the process is appended to its console.log.
-        overrides: that distinguish the job, for display.
-        state: `Status.queued` before the first start.
-        reason: of a failure.
+        run_dir: directory with the configuration; the output of the process is appended to its console.log.
+        overrides: overrides that distinguish the job, for display.
+        state: status of the job; `Status.queued` before the first start.
+        reason: reason of a failure.
     """
 
     run_dir: Path
@@ -45,7 +45,7 @@ class Job:
         return [sys.executable, "-m", "fcn.worker", str(self.run_dir)]
 
     def start(self, environment: Mapping[str, str]) -> None:
-        """Start the process with these environment variables in addition to those of this process."""
+        """Start the process with these environment variables and those of this process."""
         (self.run_dir / FAILURE).unlink(missing_ok=True)
         with open(self.run_dir / runs.CONSOLE, "ab") as console:
             self._process = subprocess.Popen(
@@ -110,9 +110,9 @@ def run_jobs(jobs: Iterable[Job], slots: Sequence[Mapping[str, str]], *, watch: 
     The first of `runs.STOP_SIGNALS` makes all jobs save a checkpoint and end; the second kills them.
 
     Args:
-        jobs: the next one is requested when a slot is free.
+        jobs: jobs to execute; the next one is requested when a slot is free.
         slots: environment variables of each slot.
-        watch: called with a job after its start, at every poll while it runs, and once after its end.
+        watch: function that is called with a job after its start, at every poll while it runs, and once after its end.
 
     Returns:
         The signal that ended the execution; 0 if all jobs have ended.

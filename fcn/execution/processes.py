@@ -1,7 +1,7 @@
 """Execution of a run directory: in this process, or in several processes started by torch's elastic agent.
 
-Lightning starts the other processes of a run by executing the command line again in each of them, which in a sweep
-starts the sweep again. Here each process gets only the path of a run directory.
+Lightning starts the other processes of a run by executing the command line again in each of them, which would start
+a sweep again. Here each process gets only the path of a run directory.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _execute_with_agent(run_dir: Path, num_processes: int, config: Config) -> No
     from fcn.execution import rendezvous
 
     for name in ("agent.server.api", "multiprocessing.api"):
-        # Several lines about a failed rank, which is reported in one below.
+        # torch would print several lines about a failed rank, which is reported in one line below.
         logging.getLogger(f"torch.distributed.elastic.{name}").setLevel(logging.CRITICAL)
     optional: dict[str, Any] = {}
     if "shutdown_timeout" in LaunchConfig.__dataclass_fields__:  # since torch 2.12
@@ -81,7 +81,7 @@ def _execute_with_agent(run_dir: Path, num_processes: int, config: Config) -> No
         logs_specs=DefaultLogsSpecs(str(run_dir / "logs"), redirects=dict.fromkeys(range(1, num_processes), Std.ALL)),
         **optional,
     )
-    # The agent passes its own environment to the ranks; `env` adds theirs without changing that of this process.
+    # The agent passes its own environment to the ranks; `env` adds variables without changing those of this process.
     variables = [f"{name}={value}" for name, value in rank_environment(num_processes).items()]
     try:
         with _preemption_as_termination():
@@ -107,7 +107,7 @@ def _root_cause(error: Any, run_dir: Path, values: Mapping[str, Any]) -> str:
             return message.removeprefix(STALLED)
 
     def order(rank: int) -> tuple[bool, int, int]:
-        # A rank that waited for the failed one may itself fail within the same second.
+        # A rank that waited for the failed one may fail within the same second.
         return bool(errors.LOST_CONNECTION.search(messages[rank])), error.failures[rank].timestamp, rank
 
     rank = min(messages, key=order)
@@ -125,10 +125,10 @@ def _failure_message(failure: Any) -> str:
 
 
 def rank_environment(num_processes: int) -> dict[str, str]:
-    """Return the environment variables of the ranks of a run, besides those of this process."""
+    """Return the environment variables that the ranks of a run need in addition to those of this process."""
     from fcn.execution import rendezvous
 
-    # As with torchrun, the ranks share the cores; otherwise each starts as many threads as there are cores.
+    # The ranks share the cores, as with torchrun; otherwise each rank would start one thread per core.
     threads = os.environ.get("OMP_NUM_THREADS", threads_per_process(num_processes))
     return {**child_environment(), "OMP_NUM_THREADS": threads, **rendezvous.loopback_interfaces()}
 
@@ -139,7 +139,7 @@ def child_environment() -> dict[str, str]:
     return {
         PARENT: str(os.getpid()),
         "PYTHONPATH": os.pathsep.join(path for path in paths if path),
-        "HYDRA_FULL_ERROR": str(int(errors.WANTS_TRACEBACK)),  # as set by the user; commands set it for themselves
+        "HYDRA_FULL_ERROR": str(int(errors.WANTS_TRACEBACK)),  # the user's value
     }
 
 
@@ -147,7 +147,7 @@ def child_environment() -> dict[str, str]:
 def _preemption_as_termination() -> Iterator[None]:
     """Handle SIGUSR1 and SIGUSR2 like SIGTERM, and restore the handlers that the agent replaces.
 
-    The agent forwards SIGTERM to the ranks; SIGUSR1 and SIGUSR2 would end it without any notice to them.
+    The agent forwards SIGTERM to the ranks; SIGUSR1 and SIGUSR2 would end the agent without notifying the ranks.
     """
     handlers = {number: signal.getsignal(number) for number in (*runs.STOP_SIGNALS, signal.SIGHUP, signal.SIGQUIT)}
     for number in (signal.SIGUSR1, signal.SIGUSR2):

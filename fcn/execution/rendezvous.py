@@ -26,7 +26,7 @@ ADDRESS = "127.0.0.1"
 
 
 class LoopbackRendezvous(RendezvousHandler):
-    """Rendezvous of a single agent, whose store is also the one of the ranks' process group."""
+    """Rendezvous of a single agent. The ranks' process group uses the same store."""
 
     def __init__(self, run_id: str) -> None:
         self._run_id = run_id
@@ -72,7 +72,7 @@ class LoopbackRendezvous(RendezvousHandler):
 
 
 def loopback_interfaces() -> dict[str, str]:
-    """Return `INTERFACES` with the name of the loopback interface, without those that the user has set."""
+    """Return `INTERFACES` with the name of the loopback interface, except for variables that the user has set."""
     loopback = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)
     return {name: loopback for name in INTERFACES if loopback and name not in os.environ}
 

@@ -33,9 +33,9 @@ class _OwnedTrial:
     """A trial that this process executes.
 
     Attributes:
-        trial: of the study.
-        owner: holds the lock of the run directory until it is closed.
-        num_epochs: of the run.
+        trial: trial of the study.
+        owner: context that holds the lock of the run directory until it is closed.
+        num_epochs: number of epochs of the run.
         last_epoch: last epoch, from 1, whose score has been reported to the study.
         modified: time at which metrics.csv was modified before it was last read, in ns.
         pruned: whether the job has been stopped by the pruner.
@@ -57,9 +57,9 @@ class Search:
     whose lock is free belongs to a process that has ended, and this process resumes it.
 
     Attributes:
-        plan: of the search.
-        study: Optuna's.
-        jobs: of this process, in the order in which they were started.
+        plan: plan of the search.
+        study: Optuna study.
+        jobs: jobs of this process, in the order in which they were started.
     """
 
     plan: SearchPlan
@@ -95,10 +95,11 @@ class Search:
         """Yield jobs to execute: abandoned trials, then new trials until there are enough.
 
         Args:
-            watch: called with a job that needs no execution: its run is finished, or its configuration is invalid.
+            watch: function that is called with a job that needs no execution, because its run is finished or its
+                configuration is invalid.
         """
         while True:
-            with runs.locked(self.plan.folder):  # while this process decides which trial it executes
+            with runs.locked(self.plan.folder):  # held while this process chooses a trial
                 abandoned = next(filter(self._is_abandoned, list_trials(self.study, TrialState.RUNNING)), None)
                 if abandoned is None and len(list_trials(self.study)) >= self.plan.trials:
                     return
@@ -115,7 +116,7 @@ class Search:
             return
         self._report_scores(job, owned)
         if job.state is not Status.running:
-            with runs.locked(self.plan.folder):  # otherwise another process could take the trial for an abandoned one
+            with runs.locked(self.plan.folder):  # otherwise another process could consider the trial abandoned
                 self._report_end(job, owned)
 
     def _is_abandoned(self, trial: FrozenTrial) -> bool:

@@ -47,12 +47,12 @@ class SearchPlan:
     """Definition of a search.
 
     Attributes:
-        folder: contains the run directories, shared by all processes of the search.
+        folder: folder of the run directories, shared by all processes of the search.
         space: entries by key; an entry with a condition follows the entry that the condition refers to.
         fixed: overrides of all trials.
         config: configuration composed from `fixed`.
         compose: function from overrides to the configuration of a run.
-        trials: total number of trials, whatever their result.
+        trials: total number of trials: finished, pruned and failed.
         pruner: rule that stops trials early.
         storage: Optuna URL of a database; None: study.db in the folder.
     """
@@ -77,9 +77,9 @@ def plan_search(
     """Return the plan of a search and its slots, after all checks that are possible before the first trial.
 
     Args:
-        config: of the command.
-        overrides: of the command line.
-        option: of the group `search`.
+        config: configuration of the command.
+        overrides: overrides of the command line.
+        option: chosen option of the group `search`.
         compose: function from overrides to the configuration of a run.
 
     Raises:

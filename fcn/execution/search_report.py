@@ -30,7 +30,7 @@ STATE_LABELS = {
 
 
 class SearchFailed(UserError):
-    """All trials of a search failed: the reason of the first one."""
+    """Raised if all trials of a search failed; the message states the reason of the first failure."""
 
 
 def report_search(plan: SearchPlan, study: Study, console: Console) -> None:

@@ -70,7 +70,7 @@ def parse_space(search: Mapping[str, Any], overrides: Sequence[str] = ()) -> dic
 
     Args:
         search: entries by key, possibly nested: Hydra turns search.optim.momentum=... into {optim: {momentum: ...}}.
-        overrides: of the command line; a range replaces the choices of an entry, and choices replace a range.
+        overrides: overrides of the command line; a range replaces the choices of an entry, and choices replace a range.
 
     Raises:
         ConfigError: if an entry is invalid.
@@ -125,7 +125,7 @@ def suggest_values(trial: BaseTrial, space: Mapping[str, Entry], fixed: Mapping[
     """Return a trial's value, as text of an override, for every entry whose condition is fulfilled.
 
     Args:
-        trial: of an Optuna study.
+        trial: trial of an Optuna study.
         space: entries by key.
         fixed: values of other keys, which conditions may refer to.
     """

@@ -22,7 +22,7 @@ REASON = "reason"
 
 
 def open_study(plan: SearchPlan) -> tuple[optuna.Study, BaseStorage]:
-    """Return the study of the plan's folder and its storage; a new study if there is none.
+    """Return the study of the plan's folder and its storage; a new study if none exists.
 
     Raises:
         ConfigError: if the folder contains a different search, or the storage cannot be opened.

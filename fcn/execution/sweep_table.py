@@ -34,9 +34,9 @@ class SweepTable:
     """Context manager that displays jobs.
 
     Args:
-        folder: contains the run directories.
-        jobs: to display; more may be appended later.
-        headline: printed first.
+        folder: folder of the run directories.
+        jobs: jobs to display; more may be appended later.
+        headline: text that is printed first.
         shared: overrides of all jobs, which are omitted.
     """
 

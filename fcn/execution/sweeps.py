@@ -29,7 +29,7 @@ REMEDY = "use another hydra.sweep.dir"
 
 
 class SweepFailed(UserError):
-    """Some jobs of a sweep are not finished: their number."""
+    """Raised if some jobs of a sweep are not finished; the message states their number."""
 
 
 @dataclass
@@ -37,8 +37,8 @@ class Sweep:
     """The jobs of a folder, in the order in which they were added. A process that uses a sweep holds `sweep_lock`.
 
     Attributes:
-        folder: contains a run directory per job, and sweep.json.
-        jobs: those whose run directory exists.
+        folder: folder with a run directory per job, and sweep.json.
+        jobs: jobs whose run directory exists.
     """
 
     folder: Path

@@ -41,7 +41,7 @@ def main() -> None:
             record_failure(run_dir, reason)
         if errors.WANTS_TRACEBACK:
             raise
-        # For all ranks of a run the agent reports the failure once.
+        # The agent reports the failure once for all ranks of a run.
         raise SystemExit(1 if is_run and is_rank else f"error: {reason}") from None
 
 

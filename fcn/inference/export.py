@@ -34,7 +34,7 @@ Exported = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 class ExportError(UserError):
-    """The network cannot be exported, or the exported network gives other results."""
+    """Raised if the network cannot be exported, or the exported network gives other results."""
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ class OutputFolder:
                 other = writers.setdefault(file, source)
                 if other is not source:
                     raise ConfigError(
-                        f"input must give every image a file of its own, but {file} is that of {other.path} and "
+                        f"input must give every image a separate output file, but {file} belongs to {other.path} and "
                         f"{source.path}; rename one of them"
                     )
                 if file == self.root / LEGEND:

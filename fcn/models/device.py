@@ -24,7 +24,7 @@ def choose_device(accelerator: Accelerator, *, key: str = "accelerator") -> torc
         key: name of the key, for the message.
 
     Raises:
-        ConfigError: if a GPU is required and there is none.
+        ConfigError: if a GPU is required but not available.
     """
     if accelerator is Accelerator.gpu and not torch.cuda.is_available():
         raise ConfigError(f"{key} (=gpu) needs a GPU, and torch sees none; use {key}=cpu")

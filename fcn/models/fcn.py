@@ -19,8 +19,8 @@ class FCN(nn.Module):
 
     A 1x1 convolution scores the coarsest map. For each skip, a 2x transposed convolution upsamples the scores to the
     next finer map, whose own scores are added. A last transposed convolution upsamples to pixels. The names are those
-    of the papers, whose backbone has strides 8, 16 and 32; on other backbones, such as SqueezeNet with strides 4, 8
-    and 16, the names stay. FCN-32s on ResNet-18 is the network of the d2l chapter.
+    of the papers, whose backbone has strides 8, 16 and 32; they are also used for other backbones, such as SqueezeNet
+    with strides 4, 8 and 16. FCN-32s on ResNet-18 is the network of the d2l chapter.
 
     Args:
         backbone: the backbone.

@@ -94,7 +94,7 @@ def build_model(model: ModelConfig, backbone: BackboneConfig, *, num_classes: in
 def memory_layout(config: Config) -> torch.memory_format:
     """Return channels last, which tensor cores and AVX-512 prefer, except on CPUs with AVX2 only.
 
-    With AVX2 the weight gradient of a convolution takes half as long again with channels last.
+    With AVX2 the weight gradient of a convolution takes 1.5 times as long with channels last.
     """
     on_gpu = has_gpu(config.trainer.accelerator)
     is_avx2 = torch.backends.cpu.get_cpu_capability() == "AVX2"

@@ -62,8 +62,8 @@ class Upsampling(nn.ConvTranspose2d):
             map (zero, so that logits fade within the outermost half cell, or replicate).
 
     Attributes:
-        first: cell of `target` at which the output begins; not 0 only if the target extends beyond the source.
-        algorithm: how the output is computed, see `forward`.
+        first: cell of `target` at which the output begins; 0 unless the target extends beyond the source.
+        algorithm: algorithm that computes the output, see `forward`.
     """
 
     def __init__(self, channels: int, *, source: Grid, target: Grid, config: ModelConfig) -> None:

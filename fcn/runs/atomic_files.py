@@ -19,7 +19,7 @@ TEMPORARY = ".*.tmp"
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; the file written there replaces `path` at the end.
+    """Yield a temporary name in the folder of `path`; the file written there replaces `path` at the end.
 
     After an exception `path` is unchanged and the temporary file is deleted. Errors of the system name `path`.
     """
@@ -71,12 +71,12 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def new_folder(path: Path, *, part: str | Path = ".") -> Iterator[Path]:
-    """Yield a temporary folder beside `path` that is renamed to `path` at the end.
+    """Yield a temporary folder next to `path` that is renamed to `path` at the end.
 
-    If another process has created `path` in the meantime, that folder is kept.
+    If another process has created `path` in the meantime, its folder is used.
 
     Args:
-        path: of the folder; its parent is created if necessary.
+        path: path of the folder; its parent is created if necessary.
         part: subfolder of the temporary folder that becomes `path`; by default all of it.
     """
     with temporary_folder(path.parent) as folder:
@@ -102,11 +102,11 @@ def replacing_files(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def named_in_errors(path: Path, *aliases: Path) -> Iterator[None]:
-    """Make the system's errors inside the context name `path`: those of a full disk name no file.
+    """Add `path` to the system's errors inside the context, because errors of a full disk name no file.
 
     Args:
-        path: of the file.
-        aliases: names to replace by `path`, such as a temporary one.
+        path: path of the file.
+        aliases: names to replace by `path`, such as a temporary name.
     """
     try:
         yield

@@ -23,14 +23,14 @@ PARTS = ("config", "state_dict")
 
 
 class CheckpointError(UserError):
-    """A file is not a checkpoint of this project, or does not fit."""
+    """Raised if a file is not a checkpoint of this project, or does not fit."""
 
 
 def find_checkpoint(run: str | Path | None) -> Path:
     """Return the best checkpoint of a run directory, else the last; or `run` itself if it is a file.
 
     Raises:
-        CheckpointError: if there is none, or `run` is None or empty.
+        CheckpointError: if there is no checkpoint, or `run` is None or empty.
     """
     if not run:
         raise CheckpointError("run (=null) must be a run directory or a checkpoint; use run=outputs/<name>/<time>")
@@ -98,8 +98,8 @@ def not_finite(state: Mapping[str, Tensor]) -> str | None:
 def prepare_last_checkpoint(run_dir: Path) -> Path | None:
     """Return the last checkpoint of a run, from which it is resumed; None if it has none.
 
-    A damaged one is first replaced by the one before; training on from there gives bit-identical results. Files that a
-    killed execution left half-written are deleted.
+    A damaged checkpoint is first replaced by the previous one; resuming from it gives bit-identical results. Incomplete
+    files of a killed execution are deleted.
 
     Raises:
         ConfigError: if all checkpoints are damaged, or those of a run that had some are missing.

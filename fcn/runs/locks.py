@@ -14,7 +14,7 @@ from fcn.runs.atomic_files import named_in_errors
 
 LOCK = ".lock"
 PATIENCE = 60
-"""Seconds to wait for another process that executes a run: it may be saving a checkpoint after a signal."""
+"""Seconds to wait for another process that executes a run, because it may be saving a checkpoint after a signal."""
 
 
 @contextlib.contextmanager
@@ -22,9 +22,9 @@ def locked(folder: Path, *, patience: float | None = None, name: str = LOCK) -> 
     """Hold the lock of a folder. The system releases it when the process ends, even by SIGKILL.
 
     Args:
-        folder: of the run, sweep or search.
+        folder: folder of the run, sweep or search.
         patience: seconds to wait for another process; None: `PATIENCE`.
-        name: of the lock file.
+        name: name of the lock file.
 
     Raises:
         ConfigError: if another process still holds the lock.

@@ -87,7 +87,7 @@ def save_diff(run_dir: Path, code: Code | None = None) -> Path | None:
 
     Args:
         run_dir: an existing run directory.
-        code: by default that of this process.
+        code: state of the code; default: the code of this process.
 
     Returns:
         The file; None if the diff is empty.

@@ -35,18 +35,18 @@ Pair = list[Any]  # value of the run, value of its copy
 
 
 class RunDiffers(UserError):
-    """A repeated run differs from the original."""
+    """Raised if a repeated run differs from the original."""
 
 
 def prepare_copy(composed: Config, overrides: Sequence[str]) -> tuple[Config, list[str]]:
     """Return configuration and overrides of a copy of the finished run `composed.rerun`.
 
-    They are those of the run, besides the keys in `ALLOWED`. `trainer=...` only changes accelerator and devices; other
-    keys of that group, such as the precision, are changed by `trainer.precision=...`.
+    They are those of the run, except for the keys in `ALLOWED`. `trainer=...` changes only accelerator and devices;
+    other keys of that group must be changed one by one, for example by `trainer.precision=...`.
 
     Args:
         composed: configuration of the command line.
-        overrides: of the command line.
+        overrides: overrides of the command line.
 
     Raises:
         ConfigError: if there is no such run, it is not finished, or an override is not allowed.
@@ -69,7 +69,7 @@ def prepare_copy(composed: Config, overrides: Sequence[str]) -> tuple[Config, li
 def _check_repeatable(run: Path, config: Config) -> None:
     status = runs.read_status(run)
     if status is not runs.Status.finished:
-        raise ConfigError(f"rerun (={run}) must be a finished run, but is {status}; finish it by resume={run}")
+        raise ConfigError(f"rerun (={run}) must be a finished run, but is {status}; finish it with resume={run}")
     if config.allow:
         keys = ",".join(config.allow)
         raise ConfigError(f"rerun (={run}) was resumed with changes (allow=[{keys}]) and cannot be repeated")

@@ -18,13 +18,13 @@ from fcn.config.resumable_keys import changed_keys, check_resumable
 def apply_overrides(run_dir: Path, composed: Config, overrides: Sequence[str]) -> None:
     """Change the configuration of a run by the overrides given with resume=..., if all changes are allowed.
 
-    Keys that never change a number can always be changed, others must be named in `allow`, and some are fixed; see
+    Keys without effect on the results can always be changed, others must be named in `allow`, and some are fixed; see
     `fcn.config.resumable_keys`.
 
     Args:
-        run_dir: of the run.
+        run_dir: run directory.
         composed: configuration of the command line.
-        overrides: of the command line.
+        overrides: overrides of the command line.
 
     Raises:
         ConfigError: if a change is not allowed; the run is left unchanged.
@@ -37,7 +37,7 @@ def apply_overrides(run_dir: Path, composed: Config, overrides: Sequence[str]) -
     after = merge_overrides(replace(before, allow=[]), composed, overrides)
     changed = changed_keys(*(flatten(to_container(each)) for each in (before, after)))
     check_resumable(changed, allowed=after.allow, run=str(run_dir))
-    # Earlier permissions stay: the next execution may start from a checkpoint written before the change.
+    # Earlier permissions remain valid: the next execution may start from a checkpoint written before the change.
     after.allow = list(dict.fromkeys([*before.allow, *after.allow]))
     if changed and runs.read_status(run_dir) is runs.Status.finished:
         if after.epochs <= before.epochs:
@@ -51,9 +51,9 @@ def merge_overrides(config: Config, composed: Config, overrides: Sequence[str]) 
     """Return the configuration of a run with the values of the overridden keys.
 
     Args:
-        config: of the run.
+        config: configuration of the run.
         composed: configuration of the command line.
-        overrides: of the command line; trainer=... only changes the devices, and keeps the rest of the group.
+        overrides: overrides of the command line; trainer=... changes only the devices, not the rest of the group.
     """
     merged, requested = (OmegaConf.structured(each) for each in (config, composed))
     for key in (split_override(override)[0] for override in overrides):

@@ -39,15 +39,15 @@ def create(run_dir: Path, config: Config, *, overrides: Sequence[str] = ()) -> N
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     try:
-        # Of two commands started in the same second, mode "x" lets only one create the file.
+        # Mode "x": if two commands start in the same second, only one can create the file.
         with named_in_errors(run_dir / CONFIG), open(run_dir / CONFIG, "x", encoding="utf-8") as file:
             file.write(_to_yaml(config))
         _write_overrides(run_dir, overrides)
     except FileExistsError:
         raise ConfigError(
-            f"{run_dir} already holds a run; resume it by resume={run_dir}, or choose another name=..."
+            f"{run_dir} already holds a run; resume it with resume={run_dir}, or choose another name=..."
         ) from None
-    except OSError:  # such as a full disk: a truncated configuration must not look like a run
+    except OSError:  # for example on a full disk: a truncated configuration must not look like a run
         with contextlib.suppress(OSError):
             (run_dir / CONFIG).unlink(missing_ok=True)
             (run_dir / OVERRIDES).parent.rmdir()

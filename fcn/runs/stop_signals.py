@@ -1,7 +1,8 @@
 """Signals that stop a run: which they are, how they are noted, and who handles them after the run has been saved.
 
 A signal never interrupts a training step. Its handler only notes it; after every step `fcn.training.checkpointing`
-looks, saves a checkpoint and calls `hand_over`. A sweep passes the signal on to its jobs, see `fcn.execution.jobs`.
+checks for signals, saves a checkpoint and calls `hand_over`. A sweep passes the signal on to its jobs, see
+`fcn.execution.jobs`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class SignalNotes:
     Outside the main thread it does nothing, since Python delivers signals to the main thread only.
 
     Args:
-        react: called in the handler with the number of each signal, after it has been noted.
+        react: function that the handler calls with the number of each signal, after it has been noted.
 
     Attributes:
         received: numbers of the signals, in the order in which they arrived.
@@ -64,11 +65,11 @@ def hand_over(number: int, handler: Any) -> None:
     """Pass a signal to another handler after the run has been saved; without one, exit with status 128 + signal.
 
     submitit, for example, requeues the job and exits at its preemption signal, and ignores SIGTERM, which often
-    precedes it: then this function returns and the run continues.
+    precedes it; after SIGTERM this function returns and the run continues.
 
     Args:
-        number: of the signal.
-        handler: as returned by `signal.getsignal`.
+        number: number of the signal.
+        handler: handler as returned by `signal.getsignal`.
 
     Raises:
         SystemExit: if there is no handler besides Python's own.

@@ -38,8 +38,8 @@ class Execution(TypedDict, total=False):
         git_commit: commit of the code; None outside a checkout.
         git_dirty: whether the code differed from the commit.
         git_diff_sha256: hash of that difference; None if there was none.
-        versions: of Python and of the packages in `fcn.runs.provenance.PACKAGES`.
-        hardware: see `fcn.runs.provenance.hardware`.
+        versions: versions of Python and of the packages in `fcn.runs.provenance.PACKAGES`.
+        hardware: description of the machine, see `fcn.runs.provenance.hardware`.
         data: fingerprint of the images, see `fcn.data.fingerprint`.
         device: name of the GPU or processor.
         world_size: number of processes.
@@ -57,7 +57,7 @@ class Execution(TypedDict, total=False):
 
 
 class Summary(Execution, total=False):
-    """Fields of summary.json, besides those of the latest execution.
+    """Fields of summary.json, in addition to those of the latest execution.
 
     Attributes:
         status: a value of `Status`.
@@ -65,7 +65,7 @@ class Summary(Execution, total=False):
         best: `epoch` (from 0), `val/mean_iou` and `checkpoint` of the best epoch; empty before the first validation.
         images_per_second: training images of all processes per second, without validation.
         seconds: wall-clock time of all executions.
-        overrides: as given on the command line.
+        overrides: overrides as given on the command line.
         history: earlier executions, oldest first.
     """
 

@@ -18,7 +18,7 @@ from fcn import runs
 from fcn.runs.atomic_files import replacing
 from fcn.runs.stop_signals import SignalNotes
 
-SAVE = 1  # less than every stop signal: where ranks disagree, the signal counts
+SAVE = 1  # smaller than every stop signal, so that a signal takes precedence if ranks disagree
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -34,17 +34,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def save_checkpoint(trainer: pl.Trainer, run_dir: Path, *, best: bool = False) -> None:
-    """Save the state of training as the last checkpoint, and keep the one before; a collective operation.
+    """Save the state of training as the last checkpoint, and keep the previous one; a collective operation.
 
     Args:
-        trainer: of the run.
-        run_dir: of the run.
+        trainer: trainer of the run.
+        run_dir: run directory.
         best: whether to save it as the best checkpoint too.
     """
     last = run_dir / runs.LAST
     if trainer.is_global_zero and last.exists():
         runs.copy_file(last, run_dir / runs.PREVIOUS)
-    # The best is written first: killed in between, the run resumes from the older last one and saves both again.
+    # The best one is written first: if the run is killed in between, it resumes from the older last checkpoint and
+    # saves both again.
     trainer.save_checkpoint(run_dir / runs.BEST if best else last)
     if best and trainer.is_global_zero:
         runs.copy_file(run_dir / runs.BEST, last)
@@ -60,12 +61,12 @@ class Checkpointing(pl.Callback):
     process immediately, since there is nothing to save.
 
     Args:
-        run_dir: of the run.
+        run_dir: run directory.
         steps: number of steps between two checkpoints; None: only at the end of every epoch.
         minutes: time between two checkpoints by the clock of rank 0; None: only at the end of every epoch.
 
     Attributes:
-        signals: received and not yet handled.
+        signals: signals received and not yet handled.
         saved_step: number of steps in the last checkpoint; None before the first.
     """
 
@@ -75,7 +76,7 @@ class Checkpointing(pl.Callback):
         self.minutes = minutes
         self.signals = SignalNotes(self._react)
         self.saved_step: int | None = None
-        # Of several ranks, one that exits before the first step would leave the others waiting.
+        # With several ranks, a rank that exits before the first step would leave the others waiting.
         self._ends_immediately = int(os.environ.get("WORLD_SIZE", "1")) == 1
         self._saved_at = time.monotonic()
         self._group: Any = None  # the default group of torch.distributed

@@ -34,7 +34,7 @@ def chosen_precision(config: Config, *, on_gpu: bool) -> Precision:
 
 
 def compile_network(network: nn.Module) -> None:
-    """Compile the network in place, which keeps the names of its weights.
+    """Compile the network in place, so that the names of its weights do not change.
 
     Raises:
         ConfigError: if there is no C++ compiler; torch.compile needs one on a CPU and on a GPU.

@@ -39,7 +39,7 @@ class _ConsoleHandler(logging.Handler):
 
 
 class _LogFileHandler(logging.FileHandler):
-    """Reports once that the log cannot be written, such as on a full disk; the run continues."""
+    """Reports once that the log cannot be written, for example because the disk is full; the run continues."""
 
     reported = False
 
@@ -52,7 +52,7 @@ class _LogFileHandler(logging.FileHandler):
             print(f"{self.baseFilename} cannot be written: {error.strerror}", flush=True)
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # buffered lines that still cannot be written
+        with contextlib.suppress(OSError):  # buffered lines still cannot be written
             super().close()
 
 

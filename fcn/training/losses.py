@@ -14,7 +14,7 @@ from fcn.config.choices import Reduction
 
 
 def cross_entropy(logits: Tensor, target: Tensor, reduction: Reduction) -> tuple[Tensor, Tensor]:
-    """Return numerator and count of the loss, apart, so that parts and processes share one step exactly.
+    """Return numerator and count of the loss separately, so that parts and processes can share one step exactly.
 
     The reported loss is `numerator / count`, each summed over batches and processes first. Void pixels contribute
     neither loss nor gradient; if all pixels are void, the loss is exactly 0. The minimised loss is `step_loss`.

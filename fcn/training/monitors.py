@@ -1,4 +1,4 @@
-"""Quantities monitored during training besides the scores: drift of the upsampling, gradient norm, peak memory."""
+"""Quantities other than scores that are monitored during training: upsampling drift, gradient norm, peak memory."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from fcn.config.choices import OptimName
 
 KINDS = ("", "/no_decay", "/bias")
 NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
-"""Batch, instance, group and layer norms: their parameters are not decayed, whatever their shape."""
+"""Batch, instance, group and layer norms: their parameters are never decayed, independent of their shape."""
 
 
 def build_optimizer(model: nn.Module, *, head: Iterable[nn.Parameter], config: OptimConfig, lr: float) -> Optimizer:

@@ -35,9 +35,9 @@ class Recording(pl.Callback):
     Scores are computed by all ranks together; rank 0 writes.
 
     Args:
-        run_dir: of the run.
-        config: of the run.
-        checkpointing: saves the checkpoint of an epoch, and then ends the run if there was a stop signal.
+        run_dir: run directory.
+        config: configuration of the run.
+        checkpointing: callback that saves the checkpoint of an epoch, and then ends the run after a stop signal.
 
     Attributes:
         metrics: latest value of every score, by its name in summary.json.
@@ -114,7 +114,7 @@ class Recording(pl.Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        # Only where it is recorded; the value of an epoch is that of its last step.
+        # Computed only when it is recorded; the value of an epoch is that of its last step.
         if self._events and (trainer.is_last_batch or self._has_point(trainer.global_step + 1)):
             self._gradient_norm = gradient_norm(pl_module)
 
@@ -144,7 +144,7 @@ class Recording(pl.Callback):
         self.checkpointing.save(trainer, best=is_best)
         self._saved = dict(self.metrics), self.best
         if trainer.is_global_zero:
-            self.write_summary(trainer, Status.interrupted)  # holds if the process is killed from here on
+            self.write_summary(trainer, Status.interrupted)  # status if the process is killed after this line
         self.checkpointing.stop_if_signalled(trainer)
 
     def finish(self, trainer: pl.Trainer, status: Status) -> None:
@@ -165,7 +165,7 @@ class Recording(pl.Callback):
     def _record_end(self, trainer: pl.Trainer, status: Status) -> None:
         if self._events or not runs.read_summary(self.run_dir):
             self.write_summary(trainer, status)
-        else:  # failed before it was resumed: the other fields stay
+        else:  # the run failed before it was resumed: the other fields do not change
             runs.set_status(self.run_dir, status)
 
     def _record_curves(self, trainer: pl.Trainer, status: Status) -> None:

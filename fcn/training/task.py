@@ -47,7 +47,7 @@ class SegmentationTask(pl.LightningModule):
     """Trains and validates the configured network.
 
     Optimisation is manual in Lightning's sense: with `trainer.accumulate`, a step has several backward passes but one
-    batch, whose images must be known as a whole to normalise the loss.
+    batch, which must be known as a whole to normalise the loss.
 
     Attributes:
         network: the model with its normalisation and memory layout.
@@ -68,7 +68,7 @@ class SegmentationTask(pl.LightningModule):
         prefixes = ["train/", "val/", *(["d2l/train_", "d2l/test_"] if self._is_d2l else [])]
         self.metrics = nn.ModuleDict({prefix: SegmentationMetrics(num_classes) for prefix in prefixes})
         self.last_loss = float("nan")
-        self._last_sums = (torch.zeros(()), torch.zeros(()))  # numerator and count of the last step, of this process
+        self._last_sums = (torch.zeros(()), torch.zeros(()))  # numerator and count of the last step of this process
         self.confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ class SegmentationTask(pl.LightningModule):
             compile_network(self.network.model)
 
     def on_train_start(self) -> None:
-        """Set learning rate, decay and momentum as configured; a checkpoint restores those it was saved with."""
+        """Set learning rate, decay and momentum as configured; a checkpoint restores its saved values."""
         (optimizer,), schedule = self.trainer.optimizers, self.lr_schedulers()
         assert isinstance(schedule, LambdaLR)
         if schedule.last_epoch != self.global_step:
@@ -220,17 +220,17 @@ class SegmentationTask(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._check_changes(checkpoint["config"], num_processes=len(checkpoint["metrics"]))
-        # With an unchanged number of processes each restores its own counts, so that sums are rounded identically.
+        # If the number of processes is unchanged, each restores its own counts, so that sums are rounded identically.
         states = checkpoint["metrics"][self.trainer.global_rank :: self.trainer.world_size]
         for name in self.metrics if states else ():
             sums = {key: sum(state[name][key] for state in states) for key in states[0][name]}
             self._metrics(name).load_state(sums)
 
     def _check_changes(self, before: dict[str, Any], *, num_processes: int) -> None:
-        """Check what has changed since the checkpoint, also by hand in config.yaml, and log it."""
+        """Check and log what has changed since the checkpoint, including manual changes of config.yaml."""
         flat = (configuration.flatten(each) for each in (before, configuration.to_container(self.config)))
         changes = changed_keys(*flat)
-        if num_processes != self.trainer.world_size:  # whatever trainer.devices is
+        if num_processes != self.trainer.world_size:  # independent of trainer.devices
             changes["trainer.devices"] = [num_processes, self.trainer.world_size]
         check_resumable(changes, allowed=self.config.allow, run="this run")
         for key, (old, new) in changes.items():

@@ -24,7 +24,7 @@ HPARAMS = (
     "model.name", "model.init", "backbone.name", "backbone.weights", "data.name", "loss.reduction",
     "optim.name", "schedule.name", "lr", "batch_size", "epochs", "seed",
 )  # fmt: skip
-"""Keys that the HPARAMS tab shows of every run, besides the keys of its overrides."""
+"""Keys that the HPARAMS tab shows for every run, in addition to the overridden keys."""
 
 LAYOUT = {
     "learning": {
@@ -50,7 +50,8 @@ LAYOUT = {
 }
 """Categories of the CUSTOM SCALARS tab, their charts, and regular expressions of the tags in a chart.
 
-All runs have the same layout: TensorBoard merges the layouts of runs, and shows charts of one title that differ twice.
+All runs have the same layout, because TensorBoard merges the layouts and shows charts twice if they differ but have the
+same title.
 """
 
 EVENTS = "events.out.tfevents"
@@ -61,7 +62,7 @@ UNFINISHED = ".unfinished"
 
 
 def hyperparameters(config: Config, overrides: Sequence[str]) -> dict[str, bool | int | float | str]:
-    """Return the values that the HPARAMS tab shows of a run, by dotted key."""
+    """Return the values that the HPARAMS tab shows for a run, by dotted key."""
     flat = configuration.flatten(configuration.to_container(config))
     values = {key: flat[key] for key in [*HPARAMS, *values_by_key(overrides)] if key in flat}
     return {key: v if isinstance(v, (bool, int, float, str)) else str(v) for key, v in values.items()}
@@ -71,9 +72,9 @@ class EventFiles:
     """Writer of the event files of a run. In a resumed run, points after its checkpoint are replaced.
 
     Args:
-        run_dir: of the run.
+        run_dir: run directory.
         step: number of optimiser steps already made.
-        hyperparameters: values for HPARAMS.
+        hyperparameters: values shown in the HPARAMS tab.
     """
 
     def __init__(self, run_dir: Path, *, step: int, hyperparameters: Mapping[str, Any]) -> None:

@@ -37,8 +37,8 @@ def train(config: Config, run_dir: Path | None = None) -> dict[str, float]:
     variables that torchrun sets; without them there is one.
 
     Args:
-        config: of the run; that of `run_dir` if the directory already holds a run.
-        run_dir: created if necessary; by default a new one, outputs/<name>/<time>.
+        config: configuration of the run; if `run_dir` already holds a run, its configuration is used instead.
+        run_dir: run directory, created if necessary; default: a new directory outputs/<name>/<time>.
 
     Returns:
         The final metrics by name, as in summary.json.
@@ -48,7 +48,7 @@ def train(config: Config, run_dir: Path | None = None) -> dict[str, float]:
             another process executes the run.
         TrainingDiverged: if the loss becomes NaN or infinite.
         RunFailure: if the system or another process fails, or because of a bug; saved files are kept.
-        SystemExit: with 128 + signal, after one of `runs.STOP_SIGNALS` and with a checkpoint from which to resume.
+        SystemExit: with 128 + signal, after one of `runs.STOP_SIGNALS`; the run can be resumed from a checkpoint.
     """
     config = configuration.validate_run(configuration.to_container(config))  # checks values, resolves references
     run_dir = run_dir or Path("outputs", config.name, f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
@@ -58,7 +58,7 @@ def train(config: Config, run_dir: Path | None = None) -> dict[str, float]:
         if runs.read_status(run_dir) is Status.finished:
             print(f"{run_dir} is finished: nothing to do")
             return runs.final_metrics(run_dir)
-        # The seed decides the initial weights; later random numbers have seeds of their own.
+        # The seed determines the initial weights; later random numbers have separate seeds.
         pl.seed_everything(config.seed, verbose=False)
         intervals = config.trainer
         checkpointing = Checkpointing(run_dir, steps=intervals.checkpoint_steps, minutes=intervals.checkpoint_minutes)

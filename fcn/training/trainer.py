@@ -30,7 +30,7 @@ class LastEpochValidation(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.current_epoch + 1 == trainer.max_epochs:
-            # Lightning has no option for it, and reads this public attribute after every step (tested with 2.6.6).
+            # Lightning has no option for this, but reads this public attribute after every step (tested with 2.6.6).
             trainer.check_val_every_n_epoch = 1
 
 

@@ -1,8 +1,8 @@
 """Watchdog of a run of several processes: ends it if no rank makes progress, and names the stalled ranks.
 
-Ranks wait for each other in every step, so that one stalled rank stops all. A thread in every rank publishes the
+Ranks wait for each other in every step, so one stalled rank stops all ranks. A thread in every rank publishes the
 progress of its rank in a store of torch.distributed and reads that of the others. When no rank has made progress for
-the timeout, every thread comes to the same result and ends its process. The main thread only increments counters.
+the timeout, every thread reaches the same result and ends its process. The main thread only increments counters.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ SAVING = "writing a checkpoint"
 
 
 class RankStalled(Exception):
-    """No rank makes progress; the message names the ranks for which the others wait."""
+    """Raised if no rank makes progress; the message names the ranks for which the others wait."""
 
 
 class Watchdog(pl.Callback):
     """Ends a stalled run of several processes. It must be the last callback, see `activity`.
 
-    Time in which this process is itself stopped, such as on a cluster that suspends jobs, does not count.
+    Time during which this process itself is stopped, for example by a cluster that suspends jobs, does not count.
 
     Args:
-        minutes: without progress of any rank after which the run is ended; None: no limit.
-        run_dir: of the run, for messages.
+        minutes: minutes without progress of any rank after which the run is ended; None: no limit.
+        run_dir: run directory, named in messages.
 
     Attributes:
-        activity: of this rank, for messages. Hooks of this last callback follow those of the others, so that
-            recording and saving are over when it enters the next activity.
+        activity: what this rank is doing, for messages. Hooks of the last callback run after those of the others, so
+            recording and saving have ended when it enters the next activity.
         position: number of steps made, and 1 if the data of the next step are loaded, else 0.
         moves: number of hooks called, which shows progress.
     """
@@ -113,7 +113,7 @@ class Watchdog(pl.Callback):
             self._thread.join(timeout=1)
 
     def _watch(self, store: Store, keys: list[str], rank: int, timeout: float) -> None:
-        """Check the progress of all ranks until training ends; end this process if there is none."""
+        """Check the progress of all ranks until training ends; end this process if no rank makes progress."""
         pause = min(timeout / CHECKS_PER_TIMEOUT, MAX_CHECK_SECONDS)
         idle_seconds, check, previous_time = 0.0, 0, time.monotonic()
         previous_moves: list[int] = []
@@ -172,7 +172,7 @@ def describe_stalled_ranks(progress: Sequence[dict[str, Any]], silent: Sequence[
     """Return one line that names the ranks for which the others wait.
 
     Args:
-        progress: of every rank its `position` and `activity`.
+        progress: `position` and `activity` of every rank.
         silent: ranks that no longer publish their progress.
         timeout: seconds without progress.
     """

@@ -10,7 +10,7 @@ from fcn.visualization.figure_style import new_figure, remove_frame, render_figu
 
 
 def draw_boundary_curve(widths: Sequence[int], mean_ious: Sequence[float], *, whole: float) -> Image.Image:
-    """Draw the mean IoU in bands along the boundaries over the width of the band, beside that of whole images.
+    """Draw the mean IoU in bands along the boundaries over the width of the band, and the mean IoU over whole images.
 
     Args:
         widths: widths of the bands in pixels.

@@ -51,10 +51,10 @@ ACCURACY = {
     "d2l/test": "d2l/test_acc",
 }
 
-_MAX_MARKERS = 40  # of a curve: more would hide the line
+_MAX_MARKERS = 40  # maximum number of markers per curve: more would hide the line
 
 _COLORS = (BLUE, ORANGE, GREEN, PINK, AMBER, SKY, "#000000", "#888888")
-_STYLES: tuple[Literal["-", "--"], ...] = ("-", "-", "-", "-", "--", "--", "--", "--")  # tell colours apart in print
+_STYLES: tuple[Literal["-", "--"], ...] = ("-", "-", "-", "-", "--", "--", "--", "--")  # distinguish colours in print
 
 MAX_GROUPS = len(_COLORS)
 """Maximum number of groups drawn: the number of distinguishable colours."""
@@ -187,7 +187,7 @@ def _draw_group_axes(axes: Axes, column: str, groups: Mapping[str, Sequence[Rows
 
 
 def _mean_curve(curves: Sequence[Points]) -> Points:
-    """Return the mean of curves at the epochs that all of them have."""
+    """Return the mean of curves at the epochs that occur in all curves."""
     by_epoch = [dict(zip(*curve, strict=True)) for curve in curves]
     epochs = sorted(set.intersection(*(set(values) for values in by_epoch)))
     return epochs, [math.fsum(values[epoch] for values in by_epoch) / len(by_epoch) for epoch in epochs]

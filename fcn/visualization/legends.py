@@ -22,7 +22,7 @@ INK, GREY, LINE = (33, 37, 41), (95, 101, 108), (206, 210, 214)
 MARGIN, SWATCH = 20, 16
 LINE_HEIGHT = 24
 _TEXT_LEFT, _COLUMN_GAP = SWATCH + 7, 18
-_MAX_ROWS = 11  # of the class legend: VOC's classes and void fill two columns
+_MAX_ROWS = 11  # rows of the class legend: VOC's classes and void fill two columns
 
 
 @cache

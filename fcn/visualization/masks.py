@@ -9,7 +9,7 @@ from fcn.config import IGNORE_INDEX
 from fcn.data.palette import color_map
 
 ERROR_COLOR = (214, 0, 58)
-"""Colour of wrong pixels: no class has this red, and it is dark enough to stand out without its hue."""
+"""Colour of wrong pixels: different from all class colours, and dark enough to be visible in greyscale."""
 
 _PALE = 160  # grey level to which black pixels of the image are lightened in an error map
 
@@ -46,7 +46,7 @@ def error_map(image: NDArray[np.uint8], target: NDArray[np.uint8], prediction: N
 
     Args:
         image: uint8 [H, W, 3], RGB.
-        target: uint8 [H, W], class indices; void (255) is neither right nor wrong.
+        target: uint8 [H, W], class indices; void (255) counts as neither correct nor wrong.
         prediction: uint8 [H, W], class indices.
 
     Returns:

@@ -29,7 +29,7 @@ class EndedTrial(NamedTuple):
 
 
 def draw_trial_history(trials: Sequence[EndedTrial]) -> Image.Image:
-    """Draw the score of every trial over its number, and the best finished score so far; failed trials are crosses.
+    """Draw the score of every trial over its number, and the best finished score so far. Crosses mark failed trials.
 
     Args:
         trials: at least one.

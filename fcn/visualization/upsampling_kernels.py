@@ -1,4 +1,4 @@
-"""Figure of the kernels of transposed convolutions beside the bilinear kernels."""
+"""Figure of the kernels of transposed convolutions next to the bilinear kernels."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def slurm(command, start):
         (bin_ / name).write_text(text)
         (bin_ / name).chmod(0o755)
     variables = {"SLURM_JOB_ID": str(random.randrange(10**6)), "SLURM_NNODES": "1", "SLURM_JOB_NODELIST": "here"}
-    # As in a job of two tasks; none of our processes may believe that it is one of them.
+    # As in a job of two tasks; our processes must not behave like one of these tasks.
     variables |= {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
     path = f"{bin_}{os.pathsep}{environment()['PATH']}"
     return lambda run: start(["bash", ROOT / "scripts" / "slurm.sh", run], PATH=path, **variables)

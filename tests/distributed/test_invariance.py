@@ -1,4 +1,4 @@
-"""The number of processes changes gradients only by rounding, and counts not at all."""
+"""The number of processes changes gradients only by rounding, and does not change counts."""
 
 import os
 import subprocess

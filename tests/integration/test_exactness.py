@@ -58,9 +58,9 @@ class Interruption:
     """A run of 12 steps in 3 epochs that is stopped after some steps, resumed, and compared with the uninterrupted run.
 
     Attributes:
-        promise: of docs/exactness.md that the case proves.
-        steps: after which the process receives SIGTERM.
-        overrides: of the interrupted and the uninterrupted run.
+        promise: guarantee of docs/exactness.md that the case tests.
+        steps: numbers of steps after which the process receives SIGTERM.
+        overrides: overrides of the interrupted and the uninterrupted run.
     """
 
     promise: str
@@ -200,7 +200,7 @@ def test_killed_run_resumes_bit_for_bit(module_command, uninterrupted, kills):
 
 @pytest.mark.exhaustive
 def test_run_directory_is_executed_as_a_job(uninterrupted, tmp_path):
-    """A run directory with nothing but config.yaml can be executed."""
+    """A run directory that contains only config.yaml can be executed."""
     run = tmp_path / "job"
     run.mkdir()
     (run / "config.yaml").write_text((uninterrupted / "config.yaml").read_text())

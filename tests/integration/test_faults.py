@@ -63,7 +63,7 @@ def test_file_too_large_is_named_and_leaves_no_partial_file(train_command, tmp_p
     assert line.endswith(f"; then resume={run} starts from the beginning, since nothing was saved")
     assert not list((tmp_path / run / "checkpoints").iterdir())
     assert "Traceback" in (tmp_path / run / runs.LOG).read_text()
-    # The summary has no metrics without a checkpoint: resume would take the checkpoint for lost.
+    # Without a checkpoint the summary has no metrics; otherwise resume would report the checkpoint as missing.
     summary = runs.read_summary(tmp_path / run)
     assert (summary["status"], summary["metrics"], summary["best"]) == ("failed", {}, {})
 

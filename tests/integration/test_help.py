@@ -18,7 +18,7 @@ sys.argv = [sys.argv[1], "--help"]
 sys.path.insert(0, sys.argv[0].rpartition("/")[0])
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
-# Command: its configuration, or None for an argument parser; parts of its help that are no keys.
+# By command: its configuration, or None for an argument parser; parts of its help that are not keys.
 COMMANDS = {
     "train": (
         "Config",

@@ -26,7 +26,7 @@ JOBS = {"0_init-bilinear": ("bilinear", 0.01), "1_init-xavier": ("xavier", 0.01)
 
 
 def summaries(sweep: Path) -> dict[str, dict]:
-    """summary.json of every job, by the name of its directory; Hydra's own multirun.yaml lies beside them."""
+    """summary.json of every job, by the name of its directory; Hydra's multirun.yaml is in the same folder."""
     return {run.name: json.loads((run / "summary.json").read_text()) for run in sweep.iterdir() if run.is_dir()}
 
 
@@ -119,7 +119,7 @@ def test_tensorboard_has_the_pictures(tensorboard):
 
 
 def test_custom_scalars_shows_every_scalar_in_one_chart(tensorboard):
-    """The layouts of all runs are one; a chart is found by its regular expressions, and none of them is idle."""
+    """All runs have the same layout; every regular expression of a chart matches a scalar, except those for d2l."""
     layout = get(f"{tensorboard}/plugin/custom_scalars/layout")
     titles = {category["title"]: [chart["title"] for chart in category["chart"]] for category in layout["category"]}
     assert titles == {category: list(charts) for category, charts in LAYOUT.items()}

@@ -11,7 +11,7 @@ WEIGHTS = SHARED / "weights" / "squeezenet1_0-imagenet.pth"
 
 @pytest.mark.slow
 @pytest.mark.realdata
-@pytest.mark.skipif(not WEIGHTS.is_file(), reason="the genuine weights are not beside the checkout")
+@pytest.mark.skipif(not WEIGHTS.is_file(), reason="the genuine weights are not next to the checkout")
 def test_voc_sample_preset_trains(voc_sample, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     own = (

@@ -1,11 +1,11 @@
 """The matrix of invalid input: what users can get wrong, and the message that each mistake produces.
 
-tests/integration/test_bad_input.py compares the messages with messages.txt, test_faults.py beside it with faults.txt.
+In tests/integration, test_bad_input.py compares the messages with messages.txt, and test_faults.py with faults.txt.
 These two files are the only place where the full wording of messages is asserted. After a change of wording,
 
     UPDATE_MESSAGES=1 pytest -m "" tests/integration/test_bad_input.py
 
-writes messages.txt anew (with `-k Keys`, only the messages of these cases); read the difference before you commit it.
+rewrites messages.txt (with `-k Keys`, only the messages of these cases); read the difference before you commit it.
 faults.txt is edited by hand: <...> stands for text that differs from run to run.
 """
 

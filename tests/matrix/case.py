@@ -24,9 +24,9 @@ class Case:
 
     Attributes:
         description: name of the case in messages.txt.
-        arguments: of the command.
+        arguments: arguments of the command.
         script: name of the command: train, or one of scripts/.
-        given: prepares the working directory, its argument; it contains `run`, a finished run with two classes.
+        given: function that prepares the working directory, which contains `run`, a finished run with two classes.
         accepted: whether the input is unusual but valid, so that the command must succeed.
     """
 

@@ -41,7 +41,7 @@ def test_weekly_job_runs_commands_of_contributing(workflow):
 def test_ci_script_runs_first_commands_of_contributing():
     steps = CI.read_text()
     setup, linters, ci = re.findall(r"^    (\S.*)$", CONTRIBUTING, re.M)[:3]
-    assert setup in (ROOT / "README.md").read_text()  # from where .ci/run takes it
+    assert setup in (ROOT / "README.md").read_text()  # .ci/run reads it from there
     assert f'"{linters}"' in steps
     assert ci == ".ci/run"
 

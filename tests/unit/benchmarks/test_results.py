@@ -47,7 +47,7 @@ def test_median_meets_the_goal_and_quartiles_make_it_certain(goal, met, certain,
     written = json.loads(json.dumps(result.to_json()))
     assert written["ratio"] == {"rounds": [3, 2, 3], "median": 3, "low": 2.5, "high": 3}
     assert written["goal"] == (goal and {**written["goal"], "text": text, "met": met, "certain": certain})
-    assert not Result.of("a", "b", "speedup", ours=[1], theirs=[9], goal=goal).certain  # one round never is
+    assert not Result.of("a", "b", "speedup", ours=[1], theirs=[9], goal=goal).certain  # one round is never certain
 
 
 def test_phases_and_remainder_sum_to_the_step():

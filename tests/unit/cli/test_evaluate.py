@@ -57,7 +57,7 @@ def saved(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def folder(tmp_path, saved, monkeypatch) -> Path:
-    """Working directory with `run` and its data: val has three images of two sizes, none of them with a dog."""
+    """Working directory with `run` and its data: val has three images of two sizes, without a dog."""
     masks = {name: np.zeros(size, np.uint8) for name, size in VAL.items()}
     for mask in masks.values():
         mask[5:15, 4:12], mask[4, 4:12] = 1, VOID
@@ -201,7 +201,7 @@ def test_output_folder_is_for_one_run(folder, evaluate):
     assert "output (=one) is one folder, and run (=sweep) holds 2 runs" in err
 
 
-def test_later_evaluation_replaces_all_files_of_the_former(folder, evaluate):
+def test_later_evaluation_replaces_all_files_of_an_earlier_one(folder, evaluate):
     results = folder / "elsewhere" / "deep"
     assert evaluate("run=run", f"output={results}", "worst=2")[0] == 0
     (results / "notes.txt").write_text("mine")
@@ -286,7 +286,7 @@ def test_unreadable_image_leaves_no_scores_of_the_others(folder, evaluate):
     assert not (folder / "run" / "evaluation").exists()
 
 
-def test_failure_while_writing_keeps_the_former_evaluation(folder, evaluate, monkeypatch):
+def test_failure_while_writing_keeps_the_earlier_evaluation(folder, evaluate, monkeypatch):
     assert evaluate("run=run", "worst=1")[0] == 0
     results = folder / "run" / "evaluation" / "val"
     before = {path.name: path.read_bytes() for path in results.iterdir()}
@@ -302,7 +302,7 @@ def test_failure_while_writing_keeps_the_former_evaluation(folder, evaluate, mon
 
 @pytest.mark.slow
 @pytest.mark.realdata
-@pytest.mark.skipif(not (SHARED / "weights").is_dir(), reason="no ImageNet weights beside the checkout")
+@pytest.mark.skipif(not (SHARED / "weights").is_dir(), reason="no ImageNet weights next to the checkout")
 def test_voc_images_are_counted_exactly(voc_sample, tmp_path, evaluate):
     sample, tree = voc_sample / "VOCdevkit" / "VOC2012", tmp_path / "VOCdevkit" / "VOC2012"
     (tree / "ImageSets" / "Segmentation").mkdir(parents=True)

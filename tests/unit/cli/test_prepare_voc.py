@@ -118,14 +118,14 @@ def test_downloads_only_with_its_key(root, run, monkeypatch):
 
 
 @pytest.mark.realdata
-@pytest.mark.skipif(not SAMPLE.is_dir(), reason="no genuine VOC sample beside the checkout")
+@pytest.mark.skipif(not SAMPLE.is_dir(), reason="no genuine VOC sample next to the checkout")
 def test_genuine_sample_is_valid(tmp_path, run):
     classes = f"classes=[{','.join(VOC_CLASSES)}]"
     assert run(SAMPLE, f"json={tmp_path}/out.json", classes)[0] == 0
     splits = json.loads((tmp_path / "out.json").read_text())["splits"]
     assert {name: split["images"] for name, split in splits.items()} == {"train": 180, "val": 60}
     assert list(splits["train"]["classes"]) == list(VOC_CLASSES)
-    # Counted once more, without the project: every class is there, and the background leads.
+    # Counted independently of the project: every class occurs, and the background is the most frequent.
     pixels = np.zeros(256, np.int64)
     tree = SAMPLE / "VOCdevkit" / "VOC2012"
     for name in (tree / "ImageSets" / "Segmentation" / "val.txt").read_text().split():

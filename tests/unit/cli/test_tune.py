@@ -39,7 +39,7 @@ def test_invalid_input_is_one_line_before_anything_starts(run, tmp_path, argumen
 
 
 def test_missing_optuna_is_an_error_that_names_the_extra(run, monkeypatch):
-    monkeypatch.setitem(sys.modules, "optuna", None)  # Python then reports that there is no such module
+    monkeypatch.setitem(sys.modules, "optuna", None)  # makes Python report a missing module
     status, _, err = run()
     assert (status, err) == (1, 'error: tune.py needs Optuna; use pip install -e ".[tune]"\n')
 
@@ -84,7 +84,7 @@ def test_entries_of_any_key_can_be_overridden(planned):
 
 @pytest.mark.exhaustive
 def test_killed_search_is_resumed_by_the_same_command(fresh_command):
-    """SIGKILL while a trial trains: the trial ends in its own directory, and no trial is executed twice."""
+    """After SIGKILL during a trial, the trial is finished in the same directory, and no trial is executed twice."""
     options = (*TINY, f"data.root={fresh_command.data}", "trainer=cpu", "name=k", "trials=3", "search=init")
     folder = fresh_command.folder / "outputs" / "k" / "tune-init"
     process = fresh_command.start(*options, script="scripts/tune.py")

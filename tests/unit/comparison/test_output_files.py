@@ -1,4 +1,4 @@
-"""Files of a comparison, beside a sweep and in an output folder."""
+"""Files of a comparison, in the folder of a sweep and in an output folder."""
 
 import io
 
@@ -24,7 +24,7 @@ def file_names(folder):
     return {path.name for path in folder.iterdir() if path.is_file()}
 
 
-def test_sweep_summary_is_written_beside_the_runs(tmp_path):
+def test_sweep_summary_is_written_next_to_the_runs(tmp_path):
     for place, lr in enumerate((0.1, 0.2, 0.3)):
         make_run(tmp_path / f"{place}", lr=lr, mean_iou=lr)
     summary = printed(summarize_sweep(tmp_path))

@@ -117,7 +117,7 @@ def test_cache_is_logged_reused_and_hardly_larger_than_the_pixels(write_caches, 
 
 def test_changed_files_replace_the_cache(write_caches, root):
     write_caches()
-    write_caches(num_classes=CLASSES + 1)  # has a file of its own
+    write_caches(num_classes=CLASSES + 1)  # this cache has a separate file
     former, val = open_cache(root).path, open_cache(root, "val").path
     (root / "cache" / f".{'0' * 32}.tmp").write_bytes(b"left by a killed process")
     pair = voc.read_split(root, "train")[0]

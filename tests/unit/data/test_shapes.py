@@ -1,4 +1,4 @@
-"""The synthetic dataset: VOC's layout, reproducible pixels, complete or missing as a whole."""
+"""The synthetic dataset: VOC's layout, reproducible pixels, no incomplete dataset."""
 
 import multiprocessing
 from multiprocessing.synchronize import Barrier

@@ -22,7 +22,7 @@ from tests.voc_tree import make_voc_tree, palette_mask
 SAMPLE = Path(__file__).resolve().parents[3] / ".." / "shared" / "voc-sample"
 # No deadline: the cores are shared, and the first call of a codec is slow.
 examples = settings(deadline=None, max_examples=50)
-needs_sample = pytest.mark.skipif(not SAMPLE.is_dir(), reason="no genuine VOC sample beside the checkout")
+needs_sample = pytest.mark.skipif(not SAMPLE.is_dir(), reason="no genuine VOC sample next to the checkout")
 
 
 def make_tree(root: Path, lists: dict[str, str], *, aug: bool = False) -> Path:
@@ -125,7 +125,7 @@ def test_invalid_split_is_an_error(tmp_path: Path, lists: dict[str, str], split:
 def test_missing_split_lists_are_an_error(tmp_path: Path, root: str) -> None:
     tree = make_tree(tmp_path, {})
     (tree / "ImageSets" / "Segmentation").rmdir()
-    with pytest.raises(DataError, match=r"VOC2012 must contain .*train\.txt and val\.txt beside JPEGImages"):
+    with pytest.raises(DataError, match=r"VOC2012 must contain .*train\.txt and val\.txt next to JPEGImages"):
         voc.read_split(tmp_path / root, "train")
 
 

@@ -43,7 +43,7 @@ def test_slots_on_the_cpu_share_its_cores(monkeypatch, devices, threads):
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert build_slots([config("cpu", devices)], number=2) == [{"OMP_NUM_THREADS": threads}] * 2
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")  # the user's own value is kept
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")  # the user's value is not changed
     assert build_slots([config("cpu", devices)], number=2) == [{}, {}]
 
 

@@ -101,7 +101,7 @@ def _killed_amid_two_trials(folder: Path) -> None:
     first, _ = next_jobs(search, 2)
     write(first, 0.1, 0.2)
     search.update(first)
-    search._next_trial()  # a third one, of which nothing is known yet
+    search._next_trial()  # a third trial without results
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -218,7 +218,7 @@ def test_trial_below_the_median_is_pruned(folder, running):
     write(job, 0.31)
     search.update(job)
     assert job._process.poll() is None
-    write(job, 0.29)  # the same epoch: what was reported counts
+    write(job, 0.29)  # the same epoch: the reported score is used
     search.update(job)
     assert job._process.poll() is None
     write(job, 0.31, 0.8)

@@ -86,8 +86,8 @@ def test_probabilities_are_written_atomically(monkeypatch):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["a.jpg", "a.png"], r"out/a\.png is that of photos/a\.jpg and photos/a\.png"),
-        (["a.jpg", "a_overlay.jpg"], r"out/a_overlay\.png is that of photos/a\.jpg and photos/a_overlay\.jpg"),
+        (["a.jpg", "a.png"], r"out/a\.png belongs to photos/a\.jpg and photos/a\.png"),
+        (["a.jpg", "a_overlay.jpg"], r"out/a_overlay\.png belongs to photos/a\.jpg and photos/a_overlay\.jpg"),
         (["x.jpg", "classes.jpg"], r"must not name an image classes, because out/classes\.png is the legend"),
     ],
 )

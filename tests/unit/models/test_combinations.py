@@ -67,7 +67,7 @@ def assert_gradients_are_finite(model: FCN) -> None:
     model.train()(torch.randn(2, 3, 33, 47)).square().mean().backward()
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
-    # Skip layers that start at zero pass no gradient on, but receive one, as all layers of the head do.
+    # Skip layers that start at zero receive a gradient like all layers of the head, but pass none on.
     assert all(parameter.grad.any() for parameter in model.head_parameters())
 
 

@@ -103,7 +103,7 @@ def test_metrics_are_compared_exactly(write):
 
 
 def test_time_and_memory_are_not_compared(write):
-    """Except the IoU of a class with such a name."""
+    """The IoU of a class is compared even if its name contains such a word."""
     measured = {"images_per_second": 3.0, "epoch_seconds": 2.0, "train/memory_gib": 1.0}
     run, row = write("run", metrics={**METRICS, **measured}), {**ROWS[0], **measured}
     assert compare_with_copy(run, write("copied", rows=[row, ROWS[1]]))["same"]
@@ -220,7 +220,7 @@ def test_original_must_be_finished(write, status):
     run = write("run", config=Config(name="mine"), status=status)
     if status == "unfinished":
         (run / runs.SUMMARY).unlink()
-    with pytest.raises(ConfigError, match=f"must be a finished run, but is {status}; finish it by resume=.*run"):
+    with pytest.raises(ConfigError, match=f"must be a finished run, but is {status}; finish it with resume=.*run"):
         prepare_copy(Config(rerun=str(run), name="x"), [f"rerun={run}"])
 
 

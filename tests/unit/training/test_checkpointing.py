@@ -13,7 +13,7 @@ from fcn.training.checkpointing import Checkpointing
 
 @contextmanager
 def handled(number: int, handler):
-    """Install a handler before ours, as submitit does."""
+    """Install a handler before that of the project, as submitit does."""
     before = signal.signal(number, handler)
     try:
         yield
@@ -95,7 +95,7 @@ def test_second_ctrl_c_ends_immediately(trainer, tmp_path):
 
 @pytest.mark.parametrize("number", runs.STOP_SIGNALS)
 def test_signal_before_the_first_step_ends_immediately(number, tmp_path):
-    """Decoding the images, which precedes it, may take minutes."""
+    """Decoding the images before the first step may take minutes."""
     with Checkpointing(tmp_path), pytest.raises(SystemExit) as end:
         os.kill(os.getpid(), number)
     assert end.value.code == 128 + number
