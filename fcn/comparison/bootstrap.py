@@ -33,7 +33,7 @@ def resample_class_iou(counts: ClassCounts, *, resamples: int = RESAMPLES, seed:
     return ClassCounts(times @ counts.hits, times @ counts.unions).iou()
 
 
-@lru_cache(maxsize=1)  # every compared run needs the same draws
+@lru_cache(maxsize=1)  # all compared runs use the same draws
 def _draw(num_images: int, resamples: int, seed: int) -> Floats:
     """Return how often every resample holds every image, float64 [resamples, num_images]."""
     shares = np.full(num_images, 1 / num_images)

@@ -203,9 +203,9 @@ def _taps(axis: Tensor, *, size: int, taps: int) -> tuple[Tensor, Tensor, Tensor
     numbers = first[..., None] + torch.arange(taps, device=axis.device)
     weights = (1 - ((numbers - centre[..., None] + 0.5) * (1 / reach)[..., None]).abs()).clamp(min=0)
     weights = torch.where(numbers < end[..., None], weights, 0)
-    # In sequence, which `sum` does not guarantee, so that rounding is identical too.
+    # Added in sequence, which `sum` does not guarantee, so that rounding is identical.
     weights = weights / functools.reduce(torch.add, weights.unbind(2))[..., None]
-    # The most binary places for which the largest weight fits into a signed 16-bit integer, at most 22.
+    # The largest number of binary places for which the largest weight fits into a signed 16-bit integer, at most 22.
     enlarged = weights.amax(dim=(1, 2))[:, None] * (1 << torch.arange(1, 23, device=axis.device))
     bits = ((enlarged + 0.5).floor() < 2**15).sum(dim=1)
     return first, (weights * (1 << bits)[:, None, None] + 0.5).int(), bits.int()

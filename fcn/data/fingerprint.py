@@ -13,7 +13,7 @@ def fingerprint(pairs: Iterable[Pair]) -> dict[str, Any]:
     """Return the number of images and a hash of their names, in order, and of the sizes of their files.
 
     The hash is the sha256 of a line `<name> <bytes of the image> <bytes of the mask>` per image. It does not depend on
-    the location of the files. No file is read, so a pixel that was changed in place goes unnoticed.
+    the location of the files. No file is read, so changes of pixels that keep the file size are not detected.
     """
     lines = [f"{pair.name} {pair.image.stat().st_size} {pair.mask.stat().st_size}\n" for pair in pairs]
     return {"images": len(lines), "sha256": hashlib.sha256("".join(lines).encode()).hexdigest()}

@@ -4,7 +4,7 @@ Facts: 5 shape classes and background; JPEG images with sides of 96 to 160 pixel
 1 to 3 objects per image, rotated, scaled and overlapping; palette PNG masks of the image's size, whose index is the
 class, with 255 (void) on the last pixel inside and the first pixel outside of every outline, as in VOC.
 
-Most objects of a class, but not all, have its typical hue: colour is an easy first cue, and only the shape is
+Most objects of a class, but not all, have its typical hue, so that colour is an easy cue but only the shape is
 reliable. Corners, tips and arms are finer than a stride of 32, so that networks with finer strides score higher.
 """
 
@@ -24,7 +24,7 @@ from fcn.runs.atomic_files import new_folder
 CLASSES: tuple[str, ...] = ("background", "disc", "square", "triangle", "star", "cross")
 
 VERSION: int = 1
-"""Raise it whenever the drawing changes: it is part of the folder's name, so that outdated images are not reused."""
+"""Must be raised whenever the drawing changes. It is part of the folder name, so outdated images are not reused."""
 
 SPLITS = ("train", "val")  # the position in this tuple seeds the random numbers: append only
 MIN_SIDE, MAX_SIDE = 96, 160

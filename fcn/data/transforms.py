@@ -27,10 +27,10 @@ class TrainTransform:
     """Random crop of exactly `crop_size` with random augmentation; by default the plain random crop of d2l.
 
     Scale: uniform in `augmentation.scale`; antialiased bilinear for the image and nearest neighbour for the mask, at
-    the same pixel centres. Whole source pixels are cut out, so the scale is exact to half a source pixel.
+    the same pixel centres. Only whole source pixels are cut out, so the scale is accurate to half a source pixel.
     Crop: every position inside the image is equally likely. Along an axis where the scaled image is smaller than
-    the crop, all of it is visible, at a random position between padding: both borders are treated alike, and the
-    image meets the network's strides in every phase. Padding is `PAD_COLOR`, and 255 in the mask.
+    the crop, the whole image is visible at a random position between padding, so that both borders are treated
+    alike and the position relative to the network's strides varies. Padding is `PAD_COLOR`, and 255 in the mask.
     Jitter: brightness, contrast, saturation, hue, in this fixed order, before padding, so that the padding
     keeps its colour and does not enter the mean that contrast refers to.
 
@@ -89,7 +89,7 @@ class TrainTransform:
     def _pad(self, pixels: Tensor, color: tuple[int, ...], change: Change) -> Tensor:
         """Copy uint8 [H, W, ...] to its place in padding of `crop_size`, flipped if drawn.
 
-        A copy, because the pixels are a view of the caller's image, which several crops may share.
+        The pixels are copied, because they are a view of the caller's image, which several crops may share.
         """
         columns = change.columns.target
         if change.flip:
@@ -124,7 +124,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Change:
-    """Random parameters of a sample: its place, whether it is flipped at the end, four numbers for the jitter."""
+    """Random parameters of a sample: position, horizontal flip, and four numbers for the jitter."""
 
     rows: Axis
     columns: Axis

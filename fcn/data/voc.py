@@ -137,7 +137,7 @@ def pair_of_line(tree: Path, split: str, number: int, line: str) -> Pair:
         raise DataError(problem, "correct or delete the line")
     pair = Pair(name, image=find_image(tree, name), mask=tree / masks / f"{name}.png")
     for path in (pair.image, pair.mask):
-        if not os.path.isfile(path):  # False without permission, where Path.is_file raises an error
+        if not os.path.isfile(path):  # returns False without permission; Path.is_file would raise an error
             problem = f"{where} (={name}) must name an image and a mask, but {path} is missing or cannot be read"
             raise DataError(problem, "remove the suffix" if name.endswith(IMAGE_SUFFIXES) else _remedy(path))
     return pair

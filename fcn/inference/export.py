@@ -56,8 +56,8 @@ class Deployed(nn.Module):
     """The network in the form in which it is exported: images in, logits and mask out.
 
     It computes the same numbers with a copy of the network's model. The memory layout is contiguous, because
-    operations that depend on axes of size 1 would make the exported network refuse such images, and the upsampling is
-    a single transposed convolution.
+    the exported network would otherwise reject images with axes of size 1, and the upsampling is a single transposed
+    convolution.
     """
 
     def __init__(self, network: SegmentationNetwork) -> None:

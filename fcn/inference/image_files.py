@@ -28,7 +28,7 @@ class Source:
     """An image to predict.
 
     Attributes:
-        path: the file; it may turn out not to be an image.
+        path: the file, which may not be an image.
         name: path of its predictions below the output folder, without suffix, such as `holiday/beach`.
     """
 

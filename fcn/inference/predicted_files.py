@@ -117,7 +117,7 @@ class OutputFolder:
         # VOCopts.seg.clsrespath in VOCinit.m of the development kit, with the image set "test".
         folder = f"results/VOC2012/Segmentation/{competition}_test_cls"
         buffer = BytesIO()
-        # Without name and time in the header of gzip, which would make the bytes differ.
+        # The gzip header has no name and time, which would make the bytes differ.
         with (
             gzip.GzipFile(fileobj=buffer, filename="", mode="wb", mtime=0) as packed,
             tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar,

@@ -92,7 +92,7 @@ def copy_weights(module: nn.Module, state: StateDict, *, key: str, network: str,
     """
     own = module.state_dict()
     given = {name: _as_convolution(value, own.get(name)) for name, value in state.items()}
-    # Missing in files from before torch 0.4.1, such as those of torchvision's V1 ResNets; load_state_dict sets it to 0.
+    # Missing in files older than torch 0.4.1, such as those of torchvision's V1 ResNets; load_state_dict sets it to 0.
     required = [name for name in own if not name.endswith("num_batches_tracked")]
     problems = {
         "lacks": [name for name in required if name not in given],

@@ -54,7 +54,7 @@ def header_lines(config: Config, data: VOCDataModule, task: pl.LightningModule) 
 
 
 def model_line(config: Config) -> str:
-    """Return network, backbone, weights and upsampling in one line."""
+    """Describe network, backbone, weights and upsampling in one line."""
     model, backbone = config.model, config.backbone
     if model.name.backbone:
         weights = f"backbone: {backbone.weights}" if model.weights is PublishedWeights.none else str(model.weights)
@@ -66,7 +66,7 @@ def model_line(config: Config) -> str:
 
 
 def loss_line(config: Config) -> str:
-    """Return loss, optimiser, learning rate and schedule in one line."""
+    """Describe loss, optimiser, learning rate and schedule in one line."""
     reduction = config.loss.reduction
     line = f"{reduction}, {config.optim.name} with lr {config.lr:g}, {config.schedule.name} schedule"
     if reduction is Reduction.pixel_mean:

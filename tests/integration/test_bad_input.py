@@ -119,7 +119,7 @@ def test_invalid_input_produces_a_one_line_error(title, case, folder, ordinary_u
 
 @contextlib.contextmanager
 def time_limit(seconds: int):
-    """Fail after so many seconds: a command that runs longer did not refuse its input."""
+    """Fail after this number of seconds, because a command that runs longer has accepted its input."""
 
     def fail(number, frame):
         pytest.fail(f"no error message after {seconds} s")

@@ -1,4 +1,4 @@
-"""Real faults (disk, memory, signals): the message, and that the run can be resumed from what was saved."""
+"""Real faults (disk, memory, signals): each gives its message, and the run can be resumed from its checkpoint."""
 
 import contextlib
 import os
@@ -76,7 +76,7 @@ def test_out_of_memory_is_one_line(train_command):
 
 @pytest.mark.slow
 def test_infinite_weights_are_not_saved(train_command, tmp_path):
-    """After the only step of the run, whose loss is still finite."""
+    """The weights become infinite in the only step of the run, whose loss is still finite."""
     status, err = train_command("name=huge", "epochs=1", "data.shapes.num_train=8", "lr=1e39", "schedule=constant")
     assert status == 1
     assert_message("weights not finite", err)

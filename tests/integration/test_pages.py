@@ -65,7 +65,7 @@ def check(words: Sequence[str], *, config_name: str = "config", schema: type = C
 
 @pytest.mark.parametrize("line", lines_of(PAGES.values(), program="train.py"))
 def test_training_command_composes(line, tmp_path, monkeypatch, capsys):
-    """What resume and rerun do is tested with runs."""
+    """Other tests cover resume and rerun, with real runs."""
     if "--config-dir" not in line:
         check(shlex.split(line)[2:])
         return
@@ -79,7 +79,7 @@ def test_training_command_composes(line, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "scripts").glob("[!_]*.py")))
 def test_script_accepts_the_arguments_on_the_pages(name):
-    """Two scripts have an argument parser, the others use Hydra; what they do is tested with runs."""
+    """Two scripts have an argument parser, the others use Hydra. Other tests run them."""
     script = load_command(name)
     lines = lines_of(TEXTS.values(), program=f"scripts/{name}.py")
     assert lines

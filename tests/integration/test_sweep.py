@@ -51,7 +51,7 @@ def test_jobs_are_run_directories_named_by_their_varied_overrides(sweep, module_
 
 
 def test_job_of_a_sweep_equals_a_single_run(sweep, shapes_root, tmp_path):
-    """The last job is unaffected by the earlier ones: its metrics are bit-identical."""
+    """The metrics of the last job are bit-identical to those of a single run."""
     alone = tmp_path / "run"
     own = ("epochs=1", "model.init=xavier", "lr=0.01", "trainer=cpu")
     fcn.train(fcn.compose(*TINY, f"data.root={shapes_root}", *own), alone)
@@ -204,7 +204,7 @@ def test_sweep_is_extended_and_continues_after_a_failed_job(extend):
 
 
 def test_study_skips_finished_jobs_and_ends_with_a_comparison(extend):
-    """Reduced to two jobs that exist, so that nothing is trained."""
+    """The study is reduced to two existing jobs, so that nothing is trained."""
     before = datetime.now()
     status, out, err, folder = extend("study=init", "model/init=bilinear,xavier", "seed=0", "lr=0.01")
     assert (status, err) == (0, "")

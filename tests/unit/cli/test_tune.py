@@ -66,7 +66,7 @@ def test_overridden_keys_are_fixed(planned):
 
 
 def test_entries_of_any_key_can_be_overridden(planned):
-    """Added, changed in part, and replaced by another kind; with and without a plus."""
+    """Entries are added, partly changed, and replaced by another kind, with and without a plus."""
     plan, _ = planned(
         "search.batch_size={choices: [4,8]}", "+search.optim.momentum={choices: [0.0,0.9]}",
         "search.optim.weight_decay={low: 1e-3}", "search.optim.head_lr_multiplier.high=3",

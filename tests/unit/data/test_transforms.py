@@ -139,7 +139,7 @@ def test_crop_positions_are_uniform(size: tuple[int, int], crop: tuple[int, int]
 
 
 def test_scales_are_uniform_in_their_range() -> None:
-    """A ramp over columns reveals the scale: the labels of a crop span crop / scale columns."""
+    """The scale is measured on a ramp over columns: the labels of a crop span crop / scale columns."""
     mask = torch.arange(200, dtype=torch.uint8).expand(200, -1)
     transform = TrainTransform((50, 50), AugmentationConfig(scale=[0.5, 2.0]))
     generator = rng(0)
@@ -155,8 +155,8 @@ def test_scales_are_uniform_in_their_range() -> None:
 
 @pytest.mark.parametrize("scale", [0.25, 0.5, 0.7, 1.5, 2.0, 4.0])
 def test_scaled_image_and_mask_are_aligned(scale: float) -> None:
-    """On a ramp, bilinear gives the position of a sample and nearest its pixel: at most half a pixel apart, without the
-    constant shift of nearest neighbour at pixel corners."""
+    """On a ramp, bilinear values are sample positions and nearest values are pixel positions. They differ by at most
+    half a pixel, without the constant shift of nearest neighbour at pixel corners."""
     ramp = torch.arange(200, dtype=torch.uint8).expand(160, -1)
     image, mask = TrainTransform((48, 48), AugmentationConfig(scale=[scale, scale]))(
         ramp.expand(3, -1, -1), ramp, rng(1)

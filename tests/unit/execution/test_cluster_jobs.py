@@ -19,7 +19,7 @@ from fcn.training.trainer import build_trainer
 
 
 def test_loader_processes_ignore_stop_signals():
-    """A cluster sends the signals to them too; the loader would then raise that a worker was killed."""
+    """A cluster also sends the signals to them; without this, the loader would report a killed worker."""
     ending = multiprocessing.Event()
     leave = functools.partial(_ignore_stop_signals, ending=ending)
     loader = iter(DataLoader(range(40), num_workers=1, worker_init_fn=leave, persistent_workers=True))

@@ -173,7 +173,7 @@ def add_finished(search: Search, *scores: float) -> None:
 
 
 def test_suggested_values_do_not_depend_on_stops(folder, tmp_path):
-    """The last of the ten random trials of Optuna's sampler, and two that depend on earlier scores."""
+    """Tests the last of the ten random trials of Optuna's sampler, and two trials that depend on earlier scores."""
     other = tmp_path / "stopped" / folder.name
     shutil.copytree(folder, other)
     suggestions = []
@@ -247,7 +247,7 @@ def test_trial_is_not_pruned_at(folder, running, scores, pruner):
 
 @pytest.mark.parametrize(("by_us", "state"), [(True, TrialState.RUNNING), (False, TrialState.FAIL)])
 def test_killed_trial(folder, running, by_us, state):
-    """After a second Ctrl-C the trial can be resumed; killed by the system, as without memory, it has failed."""
+    """After a second Ctrl-C the trial can be resumed; if the system kills it, for example for memory, it has failed."""
     search = Search.open(plan(folder))
     job = running(next_jobs(search, 1)[0])
     (job.run_dir / runs.CONSOLE).touch()

@@ -56,7 +56,7 @@ def test_printed_command_composes_the_best_run(monkeypatch, capsys, tmp_path):
 
 
 def test_conditions_refer_to_composed_values():
-    """Also where an override has another form: 1e-3 for 0.001, 'xavier' in quotes, a slash for a dot."""
+    """Overrides may have another form: 1e-3 for 0.001, 'xavier' in quotes, a slash for a dot."""
     space = {
         "model/init": {"choices": ["bilinear", "xavier"]},
         "lr": {"choices": [0.001, 0.1]},

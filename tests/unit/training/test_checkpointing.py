@@ -59,7 +59,7 @@ def test_signal_saves_after_the_step_and_sets_the_exit_status(number, trainer, t
 
 
 def test_earlier_handlers_are_called_after_saving(trainer, tmp_path):
-    """Like those of submitit: SIGTERM is ignored, another signal ends the run; here both arrive together."""
+    """The handlers are like submitit's: SIGTERM is ignored, another signal ends the run. Both arrive together."""
     seen = []
 
     def requeue(number, frame):

@@ -20,7 +20,7 @@ TRAINER = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu
 
 @pytest.fixture
 def recording(tmp_path):
-    """Recording of a run that ends before training starts, and so writes no TensorBoard file."""
+    """Recording of a run that ends before training starts and therefore writes no TensorBoard file."""
     return Recording(tmp_path, Config(), Checkpointing(tmp_path))
 
 
@@ -52,7 +52,7 @@ def test_curves_that_cannot_be_drawn_do_not_hide_the_failure(recording, tmp_path
 
 
 def test_failed_resume_changes_the_status_only(recording, tmp_path):
-    """For example, the data have been moved: the run fails before its checkpoint is read."""
+    """The run fails before its checkpoint is read, for example because the data have been moved."""
     had = {"status": "interrupted", "metrics": {"val/mean_iou": 0.5, "val/iou/cat": None}, "best": {"epoch": 1}}
     runs.write_text(tmp_path / runs.SUMMARY, json.dumps(had))
     recording.finish(TRAINER, runs.Status.failed)
