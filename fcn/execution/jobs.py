@@ -18,8 +18,6 @@ from fcn.runs import Status
 from fcn.runs.stop_signals import SignalNotes
 
 POLL_SECONDS = 0.1
-FAILURE = "failure.txt"
-"""File in the run directory of a job whose latest execution failed, with the reason."""
 
 
 @dataclass(eq=False)
@@ -46,7 +44,7 @@ class Job:
 
     def start(self, environment: Mapping[str, str]) -> None:
         """Start the process with these environment variables and those of this process."""
-        (self.run_dir / FAILURE).unlink(missing_ok=True)
+        (self.run_dir / runs.FAILURE).unlink(missing_ok=True)
         with open(self.run_dir / runs.CONSOLE, "ab") as console:
             self._process = subprocess.Popen(
                 self.command(),
@@ -91,13 +89,13 @@ class Job:
 def record_failure(run_dir: Path, reason: str) -> None:
     """Write the reason of a failure into the run directory, unless the disk is the reason."""
     with contextlib.suppress(OSError):
-        runs.write_text(run_dir / FAILURE, reason + "\n")
+        runs.write_text(run_dir / runs.FAILURE, reason + "\n")
 
 
 def _failure_reason(run_dir: Path, exit_status: int) -> str:
     """Return the reason that a process recorded, or its exit status and the last lines of its output."""
-    if (run_dir / FAILURE).is_file():
-        return (run_dir / FAILURE).read_text(encoding="utf-8").strip()
+    if (run_dir / runs.FAILURE).is_file():
+        return (run_dir / runs.FAILURE).read_text(encoding="utf-8").strip()
     end = f"killed by {signal.Signals(-exit_status).name}" if exit_status < 0 else f"exit status {exit_status}"
     output = (run_dir / runs.CONSOLE).read_text(encoding="utf-8", errors="replace")
     lines = [line.strip() for line in output.splitlines() if line.strip()]

@@ -51,6 +51,7 @@ def execute(run_dir: Path) -> dict[str, float]:
         with runs.locked(run_dir):
             pass  # wait for an earlier execution to end: all ranks read the checkpoints at their start
         _execute_with_agent(run_dir, num_processes, config)
+    (run_dir / runs.FAILURE).unlink(missing_ok=True)
     if config.rerun is not None:
         rerun.report_differences(run_dir)
     return runs.final_metrics(run_dir)
@@ -86,7 +87,8 @@ def _execute_with_agent(run_dir: Path, num_processes: int, config: Config) -> No
     try:
         with _preemption_as_termination():
             launch = elastic_launch(launch_config, "/usr/bin/env")
-            launch(*variables, sys.executable, "-m", "fcn.worker", str(run_dir))
+            # The shell, because `env` would read an executable with "=" in its path as another variable.
+            launch(*variables, "/bin/sh", "-c", 'exec "$0" "$@"', sys.executable, "-m", "fcn.worker", str(run_dir))
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
         if failure.exitcode in {128 + number for number in runs.STOP_SIGNALS}:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import asdict
 
 import optuna
@@ -15,6 +16,8 @@ from fcn.config import ConfigError, flatten, to_container
 from fcn.execution.search_plan import PrunerName, SearchPlan
 
 STUDY = "study.db"
+FOLDER_ID = ".search-id"
+"""File that identifies the folder of a search in a shared database."""
 RUN = "run"
 """User attribute of an executed trial: name of its run directory."""
 REASON = "reason"
@@ -44,6 +47,7 @@ def open_study(plan: SearchPlan) -> tuple[optuna.Study, BaseStorage]:
         except Exception as error:  # of SQLAlchemy, of the database's driver, of Optuna
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise ConfigError(f"storage (={url}) must be a database that Optuna can open: {reason}") from error
+        _check_folder(plan, study)
         _check_settings(plan, study)
     return study, storage
 
@@ -72,6 +76,21 @@ def _build_pruner(plan: SearchPlan) -> BasePruner:
     if plan.pruner is PrunerName.hyperband:
         return HyperbandPruner(min_resource=1, max_resource=max(1, plan.config.epochs))
     return MedianPruner() if plan.pruner is PrunerName.median else NopPruner()
+
+
+def _check_folder(plan: SearchPlan, study: optuna.Study) -> None:
+    """Check that the study belongs to this folder: a shared database may have a search of this name elsewhere."""
+    path = plan.folder / FOLDER_ID
+    if not path.exists():
+        runs.write_text(path, uuid.uuid4().hex)
+    identifier = path.read_text(encoding="utf-8")
+    if "folder" not in study.user_attrs:
+        study.set_user_attr("folder", identifier)
+    elif study.user_attrs["folder"] != identifier:
+        raise ConfigError(
+            f"storage (={plan.storage}) contains a search of this name in another folder; use another name=... or "
+            "storage=..."
+        )
 
 
 def _check_settings(plan: SearchPlan, study: optuna.Study) -> None:

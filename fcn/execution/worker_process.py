@@ -14,6 +14,7 @@ from pathlib import Path
 from fcn import errors, runs
 from fcn.execution import processes
 from fcn.execution.jobs import record_failure
+from fcn.runs.locks import FolderLocked
 
 
 def main() -> None:
@@ -37,7 +38,7 @@ def main() -> None:
     except Exception as error:
         reason = errors.explain(error)
         is_run = (run_dir / runs.CONFIG).is_file()
-        if is_run and not is_rank:
+        if is_run and not is_rank and not isinstance(error, FolderLocked):
             record_failure(run_dir, reason)
         if errors.WANTS_TRACEBACK:
             raise

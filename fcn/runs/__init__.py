@@ -10,6 +10,7 @@ from fcn.runs.run_directory import (
     CONSOLE,
     CURVES,
     EVALUATION,
+    FAILURE,
     LAST,
     LOG,
     OVERRIDES,
@@ -36,7 +37,7 @@ from fcn.runs.summary import (
 )
 
 __all__ = [
-    "BEST", "CONFIG", "CONFUSIONS", "CONSOLE", "CURVES", "EVALUATION", "LAST", "LOCK", "LOG", "METRICS",
+    "BEST", "CONFIG", "CONFUSIONS", "CONSOLE", "CURVES", "EVALUATION", "FAILURE", "LAST", "LOCK", "LOG", "METRICS",
     "OVERRIDES", "PREVIOUS", "SAMPLES", "SCORES", "STOP_SIGNALS", "SUMMARY", "Status", "best_score", "change",
     "checkpoint_of", "copy_file", "create", "final_metrics", "is_rank_zero", "load_config", "load_overrides",
     "locked", "read_metrics", "read_status", "read_summary", "set_status", "write_metrics", "write_summary",

@@ -12,6 +12,11 @@ from pathlib import Path
 from fcn.config import ConfigError
 from fcn.runs.atomic_files import named_in_errors
 
+
+class FolderLocked(ConfigError):
+    """Raised if another process holds the lock of a folder."""
+
+
 LOCK = ".lock"
 PATIENCE = 60
 """Seconds to wait for another process that executes a run, because it may be saving a checkpoint after a signal."""
@@ -27,7 +32,7 @@ def locked(folder: Path, *, patience: float | None = None, name: str = LOCK) -> 
         name: name of the lock file.
 
     Raises:
-        ConfigError: if another process still holds the lock.
+        FolderLocked: if another process still holds the lock.
     """
     with open(folder / name, "a+", encoding="utf-8") as file:
         end = time.monotonic() + (PATIENCE if patience is None else patience)
@@ -35,7 +40,7 @@ def locked(folder: Path, *, patience: float | None = None, name: str = LOCK) -> 
             if time.monotonic() > end:
                 file.seek(0)
                 holder = file.read() or "another process"
-                raise ConfigError(f"{folder} is being executed by {holder}; wait for it to end, or stop it")
+                raise FolderLocked(f"{folder} is being executed by {holder}; wait for it to end, or stop it")
             time.sleep(0.1)
         with named_in_errors(folder / name):
             os.ftruncate(file.fileno(), 0)

@@ -62,8 +62,15 @@ def read_code(checkout: Path = CHECKOUT) -> Code:
         return Code(None, b"")
 
 
-# Independent of the user's settings of git, so that `git apply` accepts the diff.
-_DIFF = ("diff", "--no-ext-diff", "--no-color", "--binary", "--src-prefix=a/", "--dst-prefix=b/")
+# Independent of the user's settings of git: equal changes give equal bytes, which `git apply` accepts.
+_DIFF = (
+    "diff", "--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--full-index", "--binary", "--unified=3",
+    "--diff-algorithm=myers", "--src-prefix=a/", "--dst-prefix=b/",
+)  # fmt: skip
+_GIT_VARIABLES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")
+"""Set by git hooks, for their own repository."""
+DIFF_LIMIT = 2**20
+"""Bytes of a diff that a run directory keeps; its hash covers the whole diff."""
 
 
 def _read_diff(checkout: Path) -> bytes:
@@ -76,7 +83,8 @@ def _read_diff(checkout: Path) -> bytes:
 
 def _git(folder: Path, *arguments: str, allowed: int = 0) -> bytes:
     """Return the output of a git command, which may end with status 0 or `allowed`."""
-    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True)
+    environment = {name: value for name, value in os.environ.items() if name not in _GIT_VARIABLES}
+    done = subprocess.run(["git", *arguments], cwd=folder, env=environment, capture_output=True)
     if done.returncode not in (0, allowed):
         raise subprocess.CalledProcessError(done.returncode, done.args)
     return done.stdout
@@ -95,6 +103,8 @@ def save_diff(run_dir: Path, code: Code | None = None) -> Path | None:
     diff = (code or read_code()).diff
     if not diff:
         return None
+    if len(diff) > DIFF_LIMIT:
+        diff = diff[:DIFF_LIMIT] + f"\n[truncated: {DIFF_LIMIT} of {len(diff)} bytes]\n".encode()
     names = (run_dir / ("code.diff" if number == 1 else f"code_{number}.diff") for number in count(1))
     path = next(path for path in names if not path.exists() or path.read_bytes() == diff)
     with replacing(path) as temporary:

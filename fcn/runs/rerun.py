@@ -120,13 +120,17 @@ def compare_with_copy(run: Path, copy: Path) -> dict[str, Any]:
         configuration.flatten({**content["config"], **{key: value for key, value in summary.items() if key in ORIGIN}})
         for content, summary in zip((ours, theirs), summaries, strict=True)
     ]
+    causes = changed_keys(*origins)
+    for number, earlier in enumerate(summaries[0].get("history", []), 1):  # the run was resumed
+        then = configuration.flatten({key: value for key, value in earlier.items() if key in ORIGIN})
+        causes |= {f"{key} of execution {number}": pair for key, pair in changed_keys(then, origins[1]).items()}
     return {
         "run": str(run),
         "same": not metrics and not weights,
         "weights": {"compared": len(names), "differing": weights},
         "metrics": {"compared": len(both), "differing": metrics},
         "first": _first_difference(runs.read_metrics(run), runs.read_metrics(copy)),
-        "causes": changed_keys(*origins),
+        "causes": causes,
     }
 
 

@@ -102,11 +102,6 @@ class SegmentationTask(pl.LightningModule):
         """Set learning rate, decay and momentum as configured; a checkpoint restores its saved values."""
         (optimizer,), schedule = self.trainer.optimizers, self.lr_schedulers()
         assert isinstance(schedule, LambdaLR)
-        if schedule.last_epoch != self.global_step:
-            # Checkpoints from before manual optimisation lack Lightning's counter of manual steps.
-            raise ConfigError(
-                "this run was started by an older version; resume it with that version or start a new run"
-            )
         configured_groups = self._build_optimizer().param_groups
         for number, (group, configured) in enumerate(zip(optimizer.param_groups, configured_groups, strict=True)):
             lr, factor = configured["lr"], schedule.lr_lambdas[number](schedule.last_epoch)
@@ -219,6 +214,15 @@ class SegmentationTask(pl.LightningModule):
         checkpoint["metrics"] = states
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        loop = checkpoint["loops"]["fit_loop"]
+        if (
+            loop["epoch_loop.manual_optimization.optim_step_progress"]["total"]["completed"]
+            != checkpoint["global_step"]
+        ):
+            # Runs from before manual optimisation counted their steps in another loop of Lightning.
+            raise ConfigError(
+                "this run was started by an older version; resume it with that version or start a new run"
+            )
         self._check_changes(checkpoint["config"], num_processes=len(checkpoint["metrics"]))
         # If the number of processes is unchanged, each restores its own counts, so that sums are rounded identically.
         states = checkpoint["metrics"][self.trainer.global_rank :: self.trainer.world_size]

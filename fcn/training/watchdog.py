@@ -64,9 +64,12 @@ class Watchdog(pl.Callback):
         self._thread: threading.Thread | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.position = (trainer.global_step, 0)
+
+    # Before any callback's `on_train_start`, in which a rank may stall too.
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.world_size == 1 or self.timeout is None:
             return
-        self.position = (trainer.global_step, 0)
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         # A connection of its own: while the main thread waits, it may hold that of the process group.
         store = TCPStore(host, port, is_master=False, timeout=timedelta(seconds=max(60, self.timeout)))
