@@ -74,6 +74,8 @@ class Watchdog(pl.Callback):
         # A connection of its own: while the main thread waits, it may hold that of the process group.
         store = TCPStore(host, port, is_master=False, timeout=timedelta(seconds=max(60, self.timeout)))
         keys = [f"fcn/watchdog/{rank}" for rank in range(trainer.world_size)]
+        # Published here, since a rank that stalls before its thread publishes for the first time would not be noticed.
+        store.set(keys[trainer.global_rank], json.dumps(self._progress(0)))
         arguments = (store, keys, trainer.global_rank, self.timeout)
         self._thread = threading.Thread(target=self._watch, args=arguments, daemon=True)
         self._thread.start()
