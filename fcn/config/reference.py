@@ -20,21 +20,26 @@ from fcn.config.schema import VOC_CLASSES, Config, ExportConfig, InferenceConfig
 INTRODUCTION = """\
 # Configuration reference
 
-`python -m fcn.config.reference` generates this page from `fcn/config/schema.py` and `conf/`; a test keeps them equal.
+`python -m fcn.config.reference` generates this page from `fcn/config/schema.py` and `conf/`; a test checks that the
+page is up to date.
 
-Every value is set on the command line as `key=value`, and a group of values is chosen as `group=option`:
+On the command line, `key=value` sets one key, and `group=option` sets several keys together:
 
     python train.py backbone=resnet50 lr=0.003 'data.crop_size=[224,224]'
 
-Quote words that contain brackets, braces or spaces, because some shells expand them. `python train.py --help` prints
-the same keys, and `python train.py experiment=d2l --cfg job` prints the composed configuration without training.
+Quote arguments that contain brackets, braces or spaces, because some shells expand them. `python train.py --help`
+prints the same keys, and `python train.py experiment=d2l --cfg job` prints the composed configuration without training.
 
-The key tables list the defaults of the schema. Options of groups replace some of them, as listed under Groups. The
-[tutorial](tutorial.md#8-write-a-preset) explains how to write your own preset.
+The tables of keys list the defaults of the schema. The options of the groups replace some of these defaults; the
+tables under "Groups" list them. The [tutorial](tutorial.md#8-write-a-preset) explains how to write your own preset.
+
+On this page, "the d2l chapter" is the FCN chapter of [Dive into Deep Learning](https://d2l.ai). "Long et al." and
+"Shelhamer et al." are the papers [Long et al. 2015](https://arxiv.org/abs/1411.4038) and
+[Shelhamer et al. 2017](https://arxiv.org/abs/1605.06211).
 """
 
 DEFAULTS_NOTE = """\
-A training without any override uses `data=shapes`, `backbone=resnet18`, `model=fcn32s`, `model/init=bilinear`,
+Without overrides, a training run uses `data=shapes`, `backbone=resnet18`, `model=fcn32s`, `model/init=bilinear`,
 `loss=pixel_mean`, `optim=adamw`, `schedule=cosine` and `trainer=auto`.
 """
 
@@ -50,7 +55,7 @@ def reference() -> str:
     sections += [f"### {prefix}\n\n{_key_table(fields)}" for prefix, fields in _nested().items()]
     sections += ["## Keys of evaluate.py and predict.py: inference\n", _key_table(schema_fields(InferenceConfig))]
     sections += ["## Keys of export.py\n", _key_table(schema_fields(ExportConfig))]
-    sections.append("The remaining keys of a command are listed by its `--help`.\n")
+    sections.append("The option `--help` of a command lists its remaining keys.\n")
     return "\n".join(sections)
 
 
