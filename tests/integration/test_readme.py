@@ -36,8 +36,6 @@ ELSEWHERE = {
     "tensorboard --logdir outputs": "test_sweep.py",
     "python train.py --help": "test_command_line.py",
     "python train.py experiment=d2l --cfg job": "below",
-    "python train.py trainer=ddp": "below",
-    "python train.py trainer=ddp_cpu": "distributed/test_ddp_cpu.py",
     "python train.py resume=outputs/<name>/<time>": "test_exactness.py",
     "python train.py rerun=outputs/<name>/<time>": "test_rerun.py",
     "python scripts/evaluate.py run=outputs/<name>/<time> split=val": "unit/cli/test_evaluate.py",
@@ -106,27 +104,14 @@ def test_torchrun_executes_a_run_directory(command):
     assert runs.read_summary(run)["world_size"] == 2
 
 
-def run_example(block: str, folder: Path, *, name: str, last_line: str) -> dict:
-    """Run a Python example on tiny settings; from `last_line` on it uses the run that it has trained."""
-    small = ", ".join(f'"{option}"' for option in SMALL)
-    training, separator, prediction = block.partition(last_line)
-    namespace: dict = {"image": np.zeros((40, 50, 3), np.uint8)}
-    exec(training.replace('"epochs=1"', small), namespace)
-    (run,) = (folder / "outputs" / name).iterdir()
-    prediction = prediction.replace("outputs/<name>/<time>", str(run)).replace("<run>", str(run))
-    exec(separator + prediction, namespace)
-    assert 0 <= namespace["metrics"]["val/mean_iou"] <= 1
-    assert namespace["mask"].shape == (40, 50)
-    return namespace
-
-
-def test_python_example_of_the_readme(folder, capsys):
-    (block,) = python_blocks(README)
-    run_example(block, folder, name="shapes", last_line="mask =")
-
-
-@pytest.mark.slow
 def test_python_example_of_the_tutorial(folder, capsys):
     (block,) = (block for block in python_blocks(TUTORIAL) if "fcn.compose(" in block)
-    namespace = run_example(block, folder, name="notebook", last_line="network =")
+    training, separator, prediction = block.partition("network =")
+    small = ", ".join(f'"{option}"' for option in SMALL)
+    namespace: dict = {"image": np.zeros((40, 50, 3), np.uint8)}
+    exec(training.replace('"epochs=1"', small), namespace)
+    (run,) = (folder / "outputs" / "notebook").iterdir()
+    exec(separator + prediction.replace("<run>", str(run)), namespace)
+    assert 0 <= namespace["metrics"]["val/mean_iou"] <= 1
+    assert namespace["mask"].shape == (40, 50)
     assert namespace["logits"].shape == (6, 40, 50)
