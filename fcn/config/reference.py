@@ -46,6 +46,7 @@ Without overrides, a training run uses `data=shapes`, `backbone=resnet18`, `mode
 GROUPS = ("data", "backbone", "model", "model/init", "loss", "optim", "schedule", "trainer", "experiment", "study")
 
 TYPES = {"bool": "true or false", "int": "integer", "float": "number", "str": "text"}
+PLURALS = {"int": "integers", "float": "numbers", "str": "text values"}
 
 
 def reference() -> str:
@@ -53,7 +54,7 @@ def reference() -> str:
     sections = [INTRODUCTION, f"## Groups\n\n{DEFAULTS_NOTE}", *(_group_section(group) for group in GROUPS)]
     sections += ["## Keys of train.py\n", _key_table(_top_level())]
     sections += [f"### {prefix}\n\n{_key_table(fields)}" for prefix, fields in _nested().items()]
-    sections += ["## Keys of evaluate.py and predict.py: inference\n", _key_table(schema_fields(InferenceConfig))]
+    sections += ["## Inference keys of evaluate.py and predict.py\n", _key_table(schema_fields(InferenceConfig))]
     sections += ["## Keys of export.py\n", _key_table(schema_fields(ExportConfig))]
     sections.append("The option `--help` of a command lists its remaining keys.\n")
     return "\n".join(sections)
@@ -84,10 +85,12 @@ def _type(entry: dataclasses.Field[Any]) -> str:
     annotation = annotation.removesuffix(" | None")
     inner = annotation.replace("list[", "").rstrip("]")
     words = TYPES.get(inner) or ", ".join(f"`{member.value}`" for member in getattr(choices, inner))
-    words = "list of " * annotation.count("list[") + words
+    if depth := annotation.count("list["):
+        words = "list of " + "lists of " * (depth - 1) + PLURALS[inner]
     low, high = entry.metadata.get("low"), entry.metadata.get("high")
     if low is not None:
-        words += f", {low} to {high}" if high is not None else f", at least {low}"
+        bounds = f"{low} to {high}" if high is not None else f"at least {low}"
+        words += f", each {bounds}" if "list[" in str(entry.type) else f", {bounds}"
     return f"{words}, or null" if optional else words
 
 
@@ -114,7 +117,7 @@ def _group_section(group: str) -> str:
     """Options of a group with the keys that they set."""
     files = sorted((CONF / group).glob("*.yaml"))
     rows = [f"| `{group}={path.stem}` | {_settings(path)} |" for path in files]
-    return "\n".join([f"### {group}\n", "| option | sets |", "|---|---|", *rows, ""])
+    return "\n".join([f"### {group}\n", "| option | values that it sets |", "|---|---|", *rows, ""])
 
 
 def _settings(path: Path) -> str:
