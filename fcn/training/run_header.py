@@ -12,7 +12,7 @@ from fcn.config.choices import DatasetName, PublishedWeights, Reduction
 from fcn.data.module import VOCDataModule
 from fcn.models.device import device_name
 from fcn.training.compute import describe
-from fcn.training.losses import comparable_lr
+from fcn.training.losses.cross_entropy import comparable_lr
 from fcn.training.task import SegmentationTask
 
 log = logging.getLogger(__name__)

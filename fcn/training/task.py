@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from fcn import config as configuration
 from fcn.config import IGNORE_INDEX, Config, ConfigError
-from fcn.config.choices import Protocol, Reduction
+from fcn.config.choices import Protocol
 from fcn.config.resumable_keys import changed_keys, check_resumable
 from fcn.errors import UserError
 from fcn.evaluation.metrics import SegmentationMetrics, predicted_classes, segmentation_scores
@@ -28,7 +28,8 @@ from fcn.evaluation.scores import class_counts
 from fcn.models.network import SegmentationNetwork
 from fcn.runs.checkpoints import not_finite
 from fcn.training.compute import choose_upsampling, compile_network
-from fcn.training.losses import count_of, cross_entropy, step_loss
+from fcn.training.losses.base import Loss
+from fcn.training.losses.cross_entropy import CrossEntropyLoss
 from fcn.training.optim import build_optimizer
 from fcn.training.schedules import build_schedule
 
@@ -51,6 +52,7 @@ class SegmentationTask(pl.LightningModule):
 
     Attributes:
         network: the model with its normalisation and memory layout.
+        loss: the loss that training minimises; set when training starts.
         metrics: metrics of an epoch by the prefix of their names. `train/` and `val/` exclude void; under
             `data.protocol=d2l` there are also `d2l/train_` and `d2l/test_`, where void counts as background.
         last_loss: loss of the last step at which it was read, over all processes: every step on a CPU, every
@@ -67,6 +69,7 @@ class SegmentationTask(pl.LightningModule):
         self._is_d2l = config.data.protocol is Protocol.d2l
         prefixes = ["train/", "val/", *(["d2l/train_", "d2l/test_"] if self._is_d2l else [])]
         self.metrics = nn.ModuleDict({prefix: SegmentationMetrics(num_classes) for prefix in prefixes})
+        self.loss: Loss
         self.last_loss = float("nan")
         self._last_sums = (torch.zeros(()), torch.zeros(()))  # numerator and count of the last step of this process
         self.confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
@@ -90,6 +93,7 @@ class SegmentationTask(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_fit_start(self) -> None:
+        self.loss = CrossEntropyLoss(self.config.loss.reduction)
         self._reads_every_loss = self.device.type == "cpu"
         share = self.config.batch_size // self.trainer.world_size // self.config.trainer.accumulate
         crops = torch.zeros(share, 3, *self.config.data.crop_size, device=self.device)
@@ -118,10 +122,9 @@ class SegmentationTask(pl.LightningModule):
         """Take one optimiser step on the share of this process, in `trainer.accumulate` parts of equal size."""
         images, mask = batch["image"], batch["mask"]
         target = void_as_background(mask) if self._is_d2l else mask
-        reduction, num_parts = self.config.loss.reduction, self.config.trainer.accumulate
-        count = count_of(target, reduction)
-        # `pixel_mean` divides by the pixels of all processes; the other reductions minimise a sum.
-        divisor = self._sum_over_processes(count.clone()) if reduction is Reduction.pixel_mean else count
+        num_parts = self.config.trainer.accumulate
+        count = self.loss.count(target)
+        divisor = self._sum_over_processes(count.clone()) if self.loss.averages else count
         optimizer, schedule = self.optimizers(), self.lr_schedulers()
         assert isinstance(optimizer, LightningOptimizer)
         assert isinstance(schedule, LambdaLR)
@@ -132,7 +135,7 @@ class SegmentationTask(pl.LightningModule):
             numerator = self._measure(*part)
             sums = sums + numerator.detach()
             # DDP averages gradients over processes; the step needs their sum, over the global count.
-            loss = step_loss(numerator, divisor, reduction) * self.trainer.world_size
+            loss = self.loss.step_loss(numerator, divisor) * self.trainer.world_size
             self._backward(loss, reduce=number == num_parts)
         self._last_sums = sums, count
         if self._reads_every_loss or (self.global_step + 1) % self.config.trainer.log_every == 0:
@@ -143,8 +146,8 @@ class SegmentationTask(pl.LightningModule):
     def _measure(self, images: Tensor, mask: Tensor, target: Tensor) -> Tensor:
         """Update the training metrics with a part of a batch; return the numerator of its loss."""
         logits = self(images)
-        numerator, count = cross_entropy(logits, target, self.config.loss.reduction)
-        loss = numerator.detach(), count
+        numerator = self.loss.numerator(logits, target)
+        loss = numerator.detach(), self.loss.count(target)
         prediction = predicted_classes(logits.detach())
         self._metrics("train/").update(prediction, mask, loss=loss)
         if self._is_d2l:
@@ -172,7 +175,8 @@ class SegmentationTask(pl.LightningModule):
         is_d2l = dataloader_idx == 1
         target = void_as_background(batch["mask"]) if is_d2l else batch["mask"]
         logits = self(batch["image"])
-        loss = cross_entropy(logits, target, Reduction.pixel_mean)
+        reported = self.loss.for_validation()
+        loss = reported.numerator(logits, target), reported.count(target)
         self._metrics("d2l/test_" if is_d2l else "val/").update(predicted_classes(logits), target, loss=loss)
 
     def on_validation_end(self) -> None:
@@ -259,7 +263,7 @@ class SegmentationTask(pl.LightningModule):
         """Set `last_loss` and check it; waits for the device. The sum of the epoch also reveals an earlier NaN."""
         sums = torch.stack([*(value.double() for value in self._last_sums), self._metrics("train/").loss_sum])
         numerator, count, epoch_sum = self._sum_over_processes(sums).tolist()
-        self.last_loss = numerator / max(count, 1)
+        self.last_loss = numerator / count if count else 0.0
         self._check_finite(epoch_sum)
 
     def _check_finite(self, loss: float) -> None:

@@ -20,7 +20,6 @@ from torchmetrics.classification import (
 )
 
 from fcn.config import IGNORE_INDEX
-from fcn.config.choices import Reduction
 from fcn.evaluation.metrics import (
     SegmentationMetrics,
     _count_in_lanes,
@@ -29,7 +28,7 @@ from fcn.evaluation.metrics import (
     segmentation_scores,
 )
 from fcn.evaluation.scores import class_counts, mean_iou
-from fcn.training.losses import cross_entropy
+from fcn.training.losses.cross_entropy import CrossEntropyLoss
 
 NUM_CLASSES = 4
 VOID = IGNORE_INDEX
@@ -199,8 +198,9 @@ def test_merged_states_of_two_processes_equal_one_process():
     prediction, target = random_pair(1, num_images=5)
     logits = torch.randn(5, NUM_CLASSES, 7, 9, generator=torch.Generator().manual_seed(1)).double()
     whole, *parts = (SegmentationMetrics(NUM_CLASSES) for _ in range(3))
+    function = CrossEntropyLoss()
     for metric, images in ((whole, slice(None)), (parts[0], slice(0, 2)), (parts[1], slice(2, None))):
-        loss = cross_entropy(logits[images], target[images], Reduction.pixel_mean)
+        loss = function.numerator(logits[images], target[images]), function.count(target[images])
         metric.update(prediction[images], target[images], loss=loss)
     parts[0].merge_state(parts[1])
     assert torch.equal(parts[0].confusion, whole.confusion)
