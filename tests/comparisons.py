@@ -37,7 +37,12 @@ def make_run(
     path.mkdir(parents=True)
     (path / runs.CONFIG).write_text(json.dumps(config))  # JSON is YAML, and faster to write
     rows = [
-        {"epoch": epoch, "step": epoch, "train/loss": 2 / (epoch + 1), "val/mean_iou": mean_iou * (epoch + 1) / epochs}
+        {
+            "epoch": epoch,
+            "step": epoch + 1,
+            "train/loss": 2 / (epoch + 1),
+            "val/mean_iou": mean_iou * (epoch + 1) / epochs,
+        }
         for epoch in range(epochs)
     ]
     if rows:

@@ -26,6 +26,7 @@ from fcn.cli.help_text import help_text
 from fcn.config import flatten, validate
 from fcn.config.composition import CONF, register_schema
 from fcn.config.messages import explain_composition
+from fcn.config.overrides import choose_length
 
 Schema = TypeVar("Schema")
 
@@ -66,6 +67,7 @@ def _guarded(task: Callable[[Schema], Any], schema: type[Schema]) -> Callable[[D
     def guarded(composed: DictConfig) -> Any:
         try:
             with removing_empty_folder(Path(HydraConfig.get().runtime.output_dir)):
+                choose_length(composed, HydraConfig.get().overrides.task)
                 return task(validate(composed, schema))
         except Exception as error:
             if errors.WANTS_TRACEBACK or HydraConfig.get().mode is RunMode.MULTIRUN:

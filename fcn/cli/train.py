@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from fcn import runs
 from fcn.cli.hydra_entry import removing_empty_folder, run_command
 from fcn.config import Config, ConfigError, validate_run
-from fcn.config.overrides import values_by_key, without_keys
+from fcn.config.overrides import choose_length, values_by_key, without_keys
 from fcn.config.rules import check_run
 from fcn.execution import cluster_jobs, processes, sweeps
 from fcn.execution.device_slots import build_slots, count_processes
@@ -95,6 +95,8 @@ def launch_sweep(
     """
     folder = Path(os.path.relpath(folder))
     with removing_empty_folder(folder, files=(MULTIRUN, sweeps.DRIVER_LOCK)):
+        for one, given in zip(composed, overrides, strict=True):
+            choose_length(one, given)
         configs = [validate_run(one) for one in composed]
         for config in configs:
             _check_is_job(config)

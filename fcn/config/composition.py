@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from fcn.config import Config, ConfigError, validate_run
 from fcn.config.choices import ModelName
 from fcn.config.messages import explain_composition
+from fcn.config.overrides import choose_length
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -31,7 +32,9 @@ def compose(*overrides: str) -> Config:
     within_command = GlobalHydra().is_initialized()
     with contextlib.nullcontext() if within_command else initialize_config_dir(str(CONF), version_base="1.3"):
         try:
-            return validate_run(hydra.compose("config", list(overrides)))
+            composed = hydra.compose("config", list(overrides))
+            choose_length(composed, overrides)
+            return validate_run(composed)
         except Exception as error:  # also built-in ones, which Hydra and the YAML reader let through
             if (explanation := explain_composition(error)) is None:
                 raise

@@ -9,8 +9,17 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from omegaconf import DictConfig, OmegaConf
+
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
+
+
+LENGTHS: dict[str, dict[str, int | None]] = {
+    "epochs": {"epochs": None, "trainer.val_every": 1},
+    "steps": {"steps": None, "trainer.val_every_steps": None},
+}
+"""The keys that give the length of a run, each with itself and its validation interval as they are if it is unset."""
 
 
 def parse_overrides(overrides: Sequence[str]) -> list[Override]:
@@ -33,6 +42,16 @@ def split_override(override: str) -> tuple[str, str]:
 def values_by_key(overrides: Sequence[str]) -> dict[str, str]:
     """Map the key or group of every override to its value as text; the last override of a key counts."""
     return dict(map(split_override, overrides))
+
+
+def choose_length(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Let an override of `epochs` replace `steps` and its validation interval, set by a preset, and conversely."""
+    values = values_by_key(overrides)
+    given = [key for key in LENGTHS if values.get(key, "null") != "null" and key in config]
+    if len(given) == 1:
+        (other,) = LENGTHS.keys() - set(given)
+        for key in LENGTHS[other].keys() - values.keys():
+            OmegaConf.update(config, key, LENGTHS[other][key])
 
 
 def without_keys(overrides: Sequence[str], *keys: str) -> list[str]:

@@ -59,6 +59,7 @@ def check_run(config: Config) -> None:
     _check_names(config)
     if config.optim.nesterov and config.optim.momentum == 0:
         raise ConfigError("optim.nesterov (=true) must have optim.momentum above 0; use optim.momentum=0.9")
+    _check_length(config)
     _check_model(config)
     check_batch_size(config, config.trainer.devices or 1)
     if config.trainer.precision is Precision.fp16 and config.trainer.accelerator is Accelerator.cpu:
@@ -107,6 +108,23 @@ def _check_names(config: Config) -> None:
         raise ConfigError(f"name (={name!r}) must be a folder below outputs/, such as name=my_runs")
     if "" in (config.resume, config.rerun):
         raise ConfigError("resume and rerun must be run directories, not ''; check for an empty shell variable")
+
+
+def _check_length(config: Config) -> None:
+    steps, interval, val_every = config.steps, config.trainer.val_every_steps, config.trainer.val_every
+    if config.epochs is None and steps is None:
+        raise ConfigError("epochs and steps must not both be null; use epochs=7 or steps=1000")
+    if config.epochs is not None and steps is not None:
+        raise ConfigError(f"epochs (={config.epochs}) must be null with steps (={steps}); omit one of them")
+    if steps is None and interval is not None:
+        raise ConfigError(
+            f"trainer.val_every_steps (={interval}) must have steps=...; use trainer.val_every for epochs"
+        )
+    if steps is not None and val_every != 1:
+        raise ConfigError(
+            f"trainer.val_every (={val_every}) must be 1 with steps (={steps}); use trainer.val_every=1 and "
+            "trainer.val_every_steps=..."
+        )
 
 
 def _check_model(config: Config) -> None:

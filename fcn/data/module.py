@@ -30,7 +30,7 @@ from fcn.data.datasets import GPU_BATCH_SIZE, Crops, Sample, WholeImages, collat
 from fcn.data.device_crops import DeviceCrops, DrawnChanges
 from fcn.data.fingerprint import fingerprint
 from fcn.data.image_sets import locate_root, split_images
-from fcn.data.sampling import AUGMENTATION, D2L_CROPS, EpochBatches
+from fcn.data.sampling import AUGMENTATION, D2L_CROPS, EpochBatches, Rounds
 from fcn.data.transforms import TrainTransform
 from fcn.data.voc import DataError
 from fcn.runs import STOP_SIGNALS
@@ -48,6 +48,8 @@ class VOCDataModule(pl.LightningDataModule):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
+        self.rounds = Rounds(total_steps=0, length=1)  # set when training starts
+        self._saved_round: tuple[int, int] | None = None  # round of the checkpoint from which the run is resumed
         # A rank may have no validation image: metrics are summed over the ranks once per epoch.
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
@@ -101,7 +103,11 @@ class VOCDataModule(pl.LightningDataModule):
         return {name: fingerprint(images.pairs) for name, images in sets.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"fingerprint": self.fingerprint, "steps_per_epoch": self.steps_per_epoch}
+        return {
+            "fingerprint": self.fingerprint,
+            "steps_per_epoch": self.steps_per_epoch,
+            "round": [self.rounds.start, self.rounds.end],
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Check that the images are those of the checkpoint, whose order and augmentation continue.
@@ -109,6 +115,8 @@ class VOCDataModule(pl.LightningDataModule):
         Raises:
             ConfigError: if they differ and `allow` does not contain data, or the steps per epoch differ too.
         """
+        if saved := state_dict.get("round"):  # earlier versions had no rounds but epochs
+            self._saved_round = saved[0], saved[1]
         before = state_dict["fingerprint"]
         if before == self.fingerprint:
             return
@@ -126,16 +134,46 @@ class VOCDataModule(pl.LightningDataModule):
     def steps_per_epoch(self) -> int:
         return len(self.train_images) // self.config.batch_size
 
+    @property
+    def total_steps(self) -> int:
+        """Number of steps of the run."""
+        config = self.config
+        return config.steps if config.epochs is None else config.epochs * self.steps_per_epoch  # type: ignore[return-value]
+
     def train_dataloader(self) -> DataLoader[Sample]:
         assert self.trainer is not None
-        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress
+        loop: Any = self.trainer.fit_loop
+        progress = loop.epoch_loop.batch_progress
+        self.rounds = self._rounds_from(progress.total.processed)
+        loop.max_epochs = loop.epoch_progress.current.processed + self.rounds.count_from(progress.total.processed)
         options: dict[str, Any] = {
+            "rounds": self.rounds,
             "stream": AUGMENTATION,
             "seed": self.config.seed,
             "on_device": self.config.data.on_device,
         }
         # `processed` counts the finished steps over all epochs; `ready` and current_epoch are off by one at times.
         return self._crop_loader(self.train_images, position=lambda: progress.total.processed, **options)
+
+    def _rounds_from(self, step: int) -> Rounds:
+        """Return the rounds of a run that has made `step` steps; a round in progress ends where it was planned to.
+
+        Raises:
+            ConfigError: if the run has been shortened to steps that it has already made.
+        """
+        length = self.config.trainer.val_every_steps or self.steps_per_epoch
+        rounds = Rounds(self.total_steps, length)
+        start, end = self._saved_round or (step // length * length, step // length * length + length)
+        in_progress = start < step < end
+        if step > self.total_steps or (in_progress and step == self.total_steps):
+            key = "steps" if self.config.epochs is None else "epochs"
+            raise ConfigError(
+                f"{key} (={getattr(self.config, key)}) must give more steps than the {step} that the run has made; use "
+                f"more {key}"
+            )
+        if in_progress:
+            rounds.start, rounds.end = start, min(end, self.total_steps)
+        return rounds
 
     def transfer_batch_to_device(self, batch: Sample, device: torch.device, dataloader_idx: int) -> Sample:
         """Move the batch to the device or, under `data.on_device`, make its crops there."""
@@ -163,6 +201,7 @@ class VOCDataModule(pl.LightningDataModule):
         stream: int,
         seed: int | None,
         position: Callable[[], int],
+        rounds: Rounds | None = None,
         on_device: bool = False,
     ) -> DataLoader[Sample]:
         assert self.trainer is not None
@@ -174,6 +213,7 @@ class VOCDataModule(pl.LightningDataModule):
             batch_size=self.config.batch_size,
             position=position,
             seed=seed,
+            rounds=rounds,
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
         )

@@ -15,7 +15,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from fcn import runs
-from fcn.config import ConfigError
+from fcn.config import Config, ConfigError
 from fcn.execution import sweeps
 from fcn.execution.job_names import job_names
 from fcn.execution.jobs import Job, run_jobs
@@ -35,16 +35,16 @@ class _OwnedTrial:
     Attributes:
         trial: trial of the study.
         owner: context that holds the lock of the run directory until it is closed.
-        num_epochs: number of epochs of the run.
-        last_epoch: last epoch, from 1, whose score has been reported to the study.
+        config: configuration of the run.
+        last_row: last row of metrics.csv, from 1, whose score has been reported to the study.
         modified: time at which metrics.csv was modified before it was last read, in ns.
         pruned: whether the job has been stopped by the pruner.
     """
 
     trial: Trial
     owner: contextlib.ExitStack
-    num_epochs: int
-    last_epoch: int
+    config: Config
+    last_row: int
     modified: int = 0
     pruned: bool = False
 
@@ -160,7 +160,7 @@ class Search:
         owner = contextlib.ExitStack()
         owner.enter_context(_own(job.run_dir))
         reported = list_trials(self.study)[trial.number].intermediate_values
-        self._owned[job] = owned = _OwnedTrial(trial, owner, config.epochs, last_epoch=max(reported, default=0))
+        self._owned[job] = owned = _OwnedTrial(trial, owner, config, last_row=max(reported, default=0))
         if runs.read_status(job.run_dir) is Status.finished:
             job.state = Status.finished
             self._report_scores(job, owned)
@@ -173,14 +173,17 @@ class Search:
         if modified == owned.modified:
             return
         owned.modified = modified
-        for row in runs.read_metrics(job.run_dir):
-            score, epoch = float(row.get("val/mean_iou") or math.nan), int(row["epoch"]) + 1
-            if math.isfinite(score) and epoch > owned.last_epoch:
-                owned.trial.report(score, epoch)
-                owned.last_epoch = epoch
-        if job.state is Status.running and 0 < owned.last_epoch < owned.num_epochs and owned.trial.should_prune():
-            owned.pruned = True
-            job.stop()
+        rows = runs.read_metrics(job.run_dir)
+        for number, row in enumerate(rows, start=1):
+            score = float(row.get("val/mean_iou") or math.nan)
+            if math.isfinite(score) and number > owned.last_row:
+                owned.trial.report(score, number)
+                owned.last_row = number
+        if job.state is Status.running and owned.last_row:
+            done, total = runs.progress(rows[owned.last_row - 1], owned.config)
+            if done < total and owned.trial.should_prune():
+                owned.pruned = True
+                job.stop()
 
     def _report_end(self, job: Job, owned: _OwnedTrial) -> None:
         """Report how a job has ended and release its lock. The trial of an interrupted job stays RUNNING."""

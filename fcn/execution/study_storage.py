@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import asdict
+from typing import Literal
 
 import optuna
 import sqlalchemy
@@ -12,7 +13,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from fcn import runs
-from fcn.config import ConfigError, flatten, to_container
+from fcn.config import Config, ConfigError, flatten, to_container
 from fcn.execution.search_plan import PrunerName, SearchPlan
 
 STUDY = "study.db"
@@ -74,8 +75,16 @@ def parameter_importances(study: optuna.Study) -> dict[str, float]:
 
 def _build_pruner(plan: SearchPlan) -> BasePruner:
     if plan.pruner is PrunerName.hyperband:
-        return HyperbandPruner(min_resource=1, max_resource=max(1, plan.config.epochs))
+        return HyperbandPruner(min_resource=1, max_resource=_count_rows(plan.config))
     return MedianPruner() if plan.pruner is PrunerName.median else NopPruner()
+
+
+def _count_rows(config: Config) -> int | Literal["auto"]:
+    """Return the number of rows in metrics.csv of a trial; with `steps` it may depend on the number of images."""
+    if config.steps is None:
+        return max(1, config.epochs or 0)
+    interval = config.trainer.val_every_steps
+    return "auto" if interval is None else -(-config.steps // interval)
 
 
 def _check_folder(plan: SearchPlan, study: optuna.Study) -> None:

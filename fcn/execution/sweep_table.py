@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fcn import runs
+from fcn.config import Config
 from fcn.execution.jobs import Job
 from fcn.runs import Status
 
@@ -81,7 +82,7 @@ class SweepTable:
         table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
         for heading in ("job", "overrides", "state"):
             table.add_column(heading)
-        for heading in ("epoch", "best val mIoU", "time left"):
+        for heading in ("progress", "best val mIoU", "time left"):
             table.add_column(heading, justify="right")
         for job in self.jobs:
             if job in visible:
@@ -90,16 +91,17 @@ class SweepTable:
 
     def _row(self, job: Job) -> list[Text]:
         rows, best = runs.read_metrics(job.run_dir), runs.best_score(job.run_dir)
-        num_epochs, epochs = _count_epochs(job.run_dir), int(rows[-1]["epoch"]) + 1 if rows else 0
+        config = _config(job.run_dir)
+        done, total = runs.progress(rows[-1] if rows else None, config)
         time_left = "-"
-        if job.state is Status.running and epochs:
-            seconds = runs.read_summary(job.run_dir).get("seconds", 0.0) / epochs * (num_epochs - epochs)
+        if job.state is Status.running and done:
+            seconds = runs.read_summary(job.run_dir).get("seconds", 0.0) / done * (total - done)
             time_left = str(timedelta(seconds=round(seconds)))
         return [
             Text(job.run_dir.name.partition("_")[0]),
             Text(" ".join(override for override in job.overrides if override not in self._shared)),
             Text(job.state.value, COLORS[job.state]),
-            Text(f"{epochs}/{num_epochs}"),
+            Text(f"{done}/{total} {'epochs' if config.steps is None else 'steps'}"),
             Text("-" if math.isnan(best) else f"{best:.3f}"),
             Text(time_left),
         ]
@@ -109,6 +111,6 @@ class SweepTable:
 
 
 @functools.cache
-def _count_epochs(run_dir: Path) -> int:
-    """Return the number of epochs of a run; its configuration takes too long to read for every refresh."""
-    return runs.load_config(run_dir).epochs
+def _config(run_dir: Path) -> Config:
+    """Return the configuration of a run, which takes too long to read for every refresh."""
+    return runs.load_config(run_dir)

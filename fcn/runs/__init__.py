@@ -2,7 +2,7 @@
 
 from fcn.runs.atomic_files import copy_file, write_text
 from fcn.runs.locks import LOCK, locked
-from fcn.runs.metrics_table import METRICS, read_metrics, write_metrics
+from fcn.runs.metrics_table import METRICS, progress, read_metrics, write_metrics
 from fcn.runs.run_directory import (
     BEST,
     CONFIG,
@@ -40,6 +40,6 @@ __all__ = [
     "BEST", "CONFIG", "CONFUSIONS", "CONSOLE", "CURVES", "EVALUATION", "FAILURE", "LAST", "LOCK", "LOG", "METRICS",
     "OVERRIDES", "PREVIOUS", "SAMPLES", "SCORES", "STOP_SIGNALS", "SUMMARY", "Status", "best_score", "change",
     "checkpoint_of", "copy_file", "create", "final_metrics", "is_rank_zero", "load_config", "load_overrides",
-    "locked", "read_metrics", "read_status", "read_summary", "set_status", "write_metrics", "write_summary",
+    "locked", "progress", "read_metrics", "read_status", "read_summary", "set_status", "write_metrics", "write_summary",
     "write_text",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""metrics.csv: a row per epoch, a column per scalar."""
+"""metrics.csv: a row per epoch, or per round of `steps`, and a column per scalar."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fcn.config import Config
 from fcn.runs.atomic_files import replacing
 
 METRICS = "metrics.csv"
@@ -28,3 +29,15 @@ def write_metrics(run_dir: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def progress(row: Mapping[str, str] | None, config: Config) -> tuple[int, int]:
+    """Return the epochs at the end of a row and those of the run, or the steps if `steps` gives its length.
+
+    Args:
+        row: row of metrics.csv; None before the first one.
+        config: configuration of the run.
+    """
+    if config.steps is not None:
+        return int(row["step"]) if row else 0, config.steps
+    return int(row["epoch"]) + 1 if row else 0, config.epochs or 0

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from fcn import config as configuration
 from fcn import runs
 from fcn.config import Config, ConfigError, flatten, to_container
-from fcn.config.overrides import split_override, without_keys
+from fcn.config.overrides import choose_length, split_override, without_keys
 from fcn.config.resumable_keys import changed_keys, check_resumable
 
 
@@ -40,11 +40,17 @@ def apply_overrides(run_dir: Path, composed: Config, overrides: Sequence[str]) -
     # Earlier permissions remain valid: the next execution may start from a checkpoint written before the change.
     after.allow = list(dict.fromkeys([*before.allow, *after.allow]))
     if changed and runs.read_status(run_dir) is runs.Status.finished:
-        if after.epochs <= before.epochs:
-            raise ConfigError(f"resume (={run_dir}) is finished; use more epochs than {before.epochs} to continue it")
+        _check_is_longer(run_dir, before, after)
         runs.set_status(run_dir, runs.Status.interrupted)
     if to_container(after) != to_container(before):
         runs.change(run_dir, after, overrides=without_keys(overrides, "allow"))
+
+
+def _check_is_longer(run_dir: Path, before: Config, after: Config) -> None:
+    for key in ("epochs", "steps"):  # of different keys, the run itself compares the numbers of steps
+        old, new = getattr(before, key), getattr(after, key)
+        if old is not None and new is not None and new <= old:
+            raise ConfigError(f"resume (={run_dir}) is finished; use more {key} than {old} to continue it")
 
 
 def merge_overrides(config: Config, composed: Config, overrides: Sequence[str]) -> Config:
@@ -59,4 +65,5 @@ def merge_overrides(config: Config, composed: Config, overrides: Sequence[str]) 
     for key in (split_override(override)[0] for override in overrides):
         for each in ("trainer.accelerator", "trainer.devices") if key == "trainer" else (key,):
             OmegaConf.update(merged, each, OmegaConf.select(requested, each))
+    choose_length(merged, overrides)
     return configuration.validate_run(merged)

@@ -62,7 +62,7 @@ class Summary(Execution, total=False):
     Attributes:
         status: a value of `Status`.
         metrics: latest value of every scalar, by name; None for an undefined score, such as the IoU of a missing class.
-        best: `epoch` (from 0), `val/mean_iou` and `checkpoint` of the best epoch; empty before the first validation.
+        best: `epoch` (from 0), `step`, `val/mean_iou` and `checkpoint` of the best validation; empty before the first.
         images_per_second: training images of all processes per second, without validation.
         seconds: wall-clock time of all executions.
         overrides: overrides as given on the command line.

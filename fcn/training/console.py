@@ -20,14 +20,25 @@ from fcn.training.task import SegmentationTask
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's progress bar, with epochs counted from 1 as in the log, and the latest known loss."""
+    """Lightning's progress bar, with epochs counted from 1 as in the log, and the latest known loss.
+
+    With `steps`, it shows the step at which the current round ends.
+    """
+
+    @property
+    def total_train_batches(self) -> int | float:
+        rounds = self.trainer.datamodule.rounds  # type: ignore[attr-defined]
+        return rounds.end - rounds.start  # type: ignore[no-any-return]  # the last round may be shorter
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         assert isinstance(pl_module, SegmentationTask)
         return {} if np.isnan(pl_module.last_loss) else {"loss": f"{pl_module.last_loss:.3f}"}
 
     def _get_train_description(self, current_epoch: int) -> str:
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
         description = f"Epoch {current_epoch + 1}/{self.trainer.max_epochs}"
+        if data.config.steps is not None:
+            description = f"Step {data.rounds.end}/{data.config.steps}"
         return description.ljust(len(self.validation_description))  # equal widths avoid flicker
 
 

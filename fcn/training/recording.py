@@ -32,7 +32,8 @@ log = logging.getLogger(__name__)
 class Recording(pl.Callback):
     """Writes the files of a run at the end of every epoch, and points of the step curves in between.
 
-    Scores are computed by all ranks together; rank 0 writes.
+    With `steps`, an epoch of Lightning is a round, see `fcn.data.sampling.Rounds`. Scores are computed by all ranks
+    together; rank 0 writes.
 
     Args:
         run_dir: run directory.
@@ -133,7 +134,8 @@ class Recording(pl.Callback):
         is_best = scores.get("val/mean_iou", -1.0) > self.best.get("val/mean_iou", -1.0)
         if is_best:
             mean_iou = scores["val/mean_iou"]
-            self.best = {"epoch": trainer.current_epoch, "val/mean_iou": mean_iou, "checkpoint": runs.BEST}
+            place = {"epoch": _epoch(trainer), "step": trainer.global_step}
+            self.best = {**place, "val/mean_iou": mean_iou, "checkpoint": runs.BEST}
         # Before the checkpoint: a run that is killed in between writes the scalars twice instead of never.
         if trainer.is_global_zero:
             self._record_scalars(trainer, task, scores)
@@ -199,6 +201,12 @@ class Recording(pl.Callback):
         """Whether the step curves have a point after optimiser step `step`, counted from 1."""
         return step % self.config.trainer.log_every == 0
 
+    def _progress(self, trainer: pl.Trainer) -> tuple[str, int, int]:
+        """Return the unit in which the length of the run is given, the number of units done, and their total."""
+        if self.config.steps is not None:
+            return "step", trainer.global_step, self.config.steps
+        return "epoch", trainer.current_epoch + 1, trainer.max_epochs or 0
+
     def _step_scalars(self, trainer: pl.Trainer, task: SegmentationTask) -> dict[str, float]:
         images, seconds = self._point
         self._point = self._images, self._train_seconds
@@ -221,16 +229,18 @@ class Recording(pl.Callback):
             "images_per_second": self.images_per_second,
             "memory_mib": peak_memory_mib(trainer.strategy.root_device),
         }
-        self._rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **values})
+        self._rows.append({"epoch": _epoch(trainer), "step": trainer.global_step, **values})
         runs.write_metrics(self.run_dir, self._rows)
         assert self._events
         self._events.add_scalars(values, trainer.global_step)
-        log.info("epoch %d/%d  %s", trainer.current_epoch + 1, trainer.max_epochs, headline(scores))
+        unit, number, total = self._progress(trainer)
+        log.info("%s %d/%d  %s", unit, number, total, headline(scores))
 
     def _record_pictures(self, trainer: pl.Trainer, task: SegmentationTask) -> None:
         pictures = draw_epoch_pictures(task, trainer.datamodule)  # type: ignore[attr-defined]
         if SAMPLES_TAG in pictures:
-            path = self.run_dir / runs.SAMPLES / f"epoch_{trainer.current_epoch + 1:03d}.png"
+            unit, number, _ = self._progress(trainer)
+            path = self.run_dir / runs.SAMPLES / f"{unit}_{number:0{3 if unit == 'epoch' else 6}d}.png"
             path.parent.mkdir(exist_ok=True)
             save_png(pictures[SAMPLES_TAG], path)
         assert self._events
@@ -247,6 +257,12 @@ def headline(scores: Mapping[str, float]) -> str:
         "d2l test acc": "d2l/test_acc",
     }
     return ", ".join(f"{label} {scores[name]:.3f}" for label, name in names.items() if name in scores)
+
+
+def _epoch(trainer: pl.Trainer) -> int:
+    """Return the epoch, from 0, to which the last step belongs; a round of `steps` may end within an epoch."""
+    steps_per_epoch: int = trainer.datamodule.steps_per_epoch  # type: ignore[attr-defined]
+    return (trainer.global_step - 1) // steps_per_epoch
 
 
 def _task(module: pl.LightningModule) -> SegmentationTask:

@@ -44,13 +44,21 @@ def header_lines(config: Config, data: VOCDataModule, task: pl.LightningModule) 
     lines = [
         f"model    {model_line(config)}, {millions:.1f} M parameters",
         f"data     {config.data.name}: {sets}{dropped}, {len(config.data.classes)} classes, crops of {height}x{width}",
-        f"steps    {config.epochs} epochs of {data.steps_per_epoch} steps, {config.batch_size} images per step",
+        f"steps    {_describe_length(config, data)}, {config.batch_size} images per step",
         f"loss     {loss_line(config)}",
     ]
     if config.data.name is DatasetName.shapes:
         voc = "python train.py experiment=d2l"
         lines.append(f"         This is the built-in synthetic dataset. For Pascal VOC: {voc}")
     return lines
+
+
+def _describe_length(config: Config, data: VOCDataModule) -> str:
+    if config.steps is None:
+        return f"{config.epochs} epochs of {data.steps_per_epoch} steps"
+    interval = config.trainer.val_every_steps or data.steps_per_epoch
+    epochs = config.steps / data.steps_per_epoch
+    return f"{config.steps}, validation every {interval}, {epochs:.3g} epochs of {data.steps_per_epoch} steps"
 
 
 def model_line(config: Config) -> str:

@@ -52,6 +52,6 @@ def build_schedule(optimizer: Optimizer, config: ScheduleConfig, *, total_steps:
     if config.warmup_steps is not None and config.warmup_steps >= total_steps:
         raise ConfigError(
             f"schedule.warmup_steps (={config.warmup_steps}) must be below the number of steps of the run "
-            f"(={total_steps}); use schedule.warmup_steps={total_steps // 10} or more epochs"
+            f"(={total_steps}); use schedule.warmup_steps={total_steps // 10} or a longer run"
         )
     return LambdaLR(optimizer, partial(schedule_factor, config=config, total_steps=total_steps))

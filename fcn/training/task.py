@@ -88,7 +88,7 @@ class SegmentationTask(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = self._build_optimizer()
         # `estimated_stepping_batches` would create a data loader only to count its batches.
-        total_steps = self.config.epochs * self.trainer.datamodule.steps_per_epoch  # type: ignore[attr-defined]
+        total_steps = self.trainer.datamodule.total_steps  # type: ignore[attr-defined]
         schedule = build_schedule(optimizer, self.config.schedule, total_steps=total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -22,7 +22,7 @@ from fcn.runs.atomic_files import named_in_errors
 
 HPARAMS = (
     "model.name", "model.init", "backbone.name", "backbone.weights", "data.name", "loss.reduction",
-    "optim.name", "schedule.name", "lr", "batch_size", "epochs", "seed",
+    "optim.name", "schedule.name", "lr", "batch_size", "epochs", "steps", "seed",
 )  # fmt: skip
 """Keys that the HPARAMS tab shows for every run, in addition to the overridden keys."""
 
@@ -64,7 +64,7 @@ UNFINISHED = ".unfinished"
 def hyperparameters(config: Config, overrides: Sequence[str]) -> dict[str, bool | int | float | str]:
     """Return the values that the HPARAMS tab shows for a run, by dotted key."""
     flat = configuration.flatten(configuration.to_container(config))
-    values = {key: flat[key] for key in [*HPARAMS, *values_by_key(overrides)] if key in flat}
+    values = {key: flat[key] for key in [*HPARAMS, *values_by_key(overrides)] if flat.get(key) is not None}
     return {key: v if isinstance(v, (bool, int, float, str)) else str(v) for key, v in values.items()}
 
 

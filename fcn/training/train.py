@@ -65,7 +65,7 @@ def train(config: Config, run_dir: Path | None = None) -> dict[str, float]:
         with logging_to(run_dir / runs.LOG), checkpointing, _explained_failures(config, run_dir, checkpointing):
             if runs.is_rank_zero():
                 provenance.save_diff(run_dir)
-            return _fit(config, run_dir, checkpointing) if config.epochs else _save_untrained(config, run_dir)
+            return _fit(config, run_dir, checkpointing) if config.epochs != 0 else _save_untrained(config, run_dir)
 
 
 @contextlib.contextmanager

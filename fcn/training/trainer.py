@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from datetime import timedelta
@@ -22,9 +23,14 @@ PRECISIONS = {Precision.fp32: "32-true", Precision.bf16: "bf16-mixed", Precision
 
 
 class LastEpochValidation(pl.Callback):
-    """Validates after the last epoch, even if `trainer.val_every` does not divide the number of epochs."""
+    """Validates after the last epoch, even if `trainer.val_every` does not divide the number of epochs.
+
+    An epoch may be a shorter round, see `fcn.data.sampling.Rounds`.
+    """
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Otherwise a validation would be due only after as many steps as the first round has.
+        trainer.val_check_batch = math.inf
         # In an epoch that is resumed after its first step, Lightning does not call on_train_epoch_start.
         self.on_train_epoch_start(trainer, pl_module)
 
@@ -60,7 +66,7 @@ def build_trainer(config: Config, *, callbacks: list[pl.Callback]) -> pl.Trainer
         benchmark=on_gpu and not config.deterministic,
         deterministic=on_gpu and config.deterministic,
         sync_batchnorm=sync_batchnorm,
-        max_epochs=config.epochs,
+        max_epochs=-1,  # the data module sets it, because it knows the number of steps
         check_val_every_n_epoch=config.trainer.val_every,
         callbacks=[LastEpochValidation(), *callbacks, *progress],
         # The environment is explicit: in a SLURM job Lightning would use SLURM's variables and requeue by itself.

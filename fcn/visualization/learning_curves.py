@@ -1,9 +1,9 @@
-"""Learning curves: the columns of metrics.csv over the epochs, of one run and of groups of runs."""
+"""Learning curves: the columns of metrics.csv over the epochs or steps, of one run and of groups of runs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -31,7 +31,10 @@ Rows = Sequence[Mapping[str, Any]]
 epoch counts from 0. Columns may be missing."""
 
 Points = tuple[list[int], list[float]]
-"""Epochs, counted from 1, and the values measured at their ends."""
+"""Epochs, counted from 1, or steps, and the values measured at their ends."""
+
+Unit = Literal["epoch", "step"]
+"""Unit of the x axis."""
 
 _LOOKS: dict[str, dict[str, Any]] = {
     "train": {"color": BLUE, "marker": "o"},
@@ -65,7 +68,7 @@ _D2L_NOTE = "d2l/...: the d2l protocol, in which void counts as background"
 
 
 def draw_learning_curves(rows: Rows) -> Image.Image:
-    """Draw loss, pixel accuracy, mean IoU with its best epoch, and learning rate over the epochs.
+    """Draw loss, pixel accuracy, mean IoU with its best epoch, and learning rate over the epochs or steps.
 
     Args:
         rows: at least one.
@@ -73,33 +76,50 @@ def draw_learning_curves(rows: Rows) -> Image.Image:
     figure = new_figure(10, 7)
     figure.subplots_adjust(left=0.07, right=0.975, bottom=0.11, top=0.9, wspace=0.2, hspace=0.42)
     loss, accuracy, mean_iou, learning_rate = figure.subplots(2, 2).flat
+    unit = choose_unit([rows])
     _draw_axes(loss, "loss", LOSS, rows)
     _use_log_scale_for_wide_range(loss)
     _draw_axes(accuracy, "pixel accuracy", ACCURACY, rows)
     _draw_axes(mean_iou, "val mean IoU", {"val": "val/mean_iou"}, rows)
-    _mark_best(mean_iou, *measured_points(rows, "val/mean_iou"))
-    _draw_axes(learning_rate, "learning rate at the end of the epoch", {"lr": "lr"}, rows)
+    _mark_best(mean_iou, *measured_points(rows, "val/mean_iou", unit=unit), unit=unit)
+    title = "learning rate at the end of the epoch" if unit == "epoch" else "learning rate"
+    _draw_axes(learning_rate, title, {"lr": "lr"}, rows)
     learning_rate.set_ylim(bottom=0)
     if any(curve.get_label().startswith("d2l/") for axes in (loss, accuracy) for curve in axes.lines):
         figure.text(0.975, 0.02, _D2L_NOTE, ha="right", color="0.4", fontsize=9)
     return render_figure(figure)
 
 
-def measured_points(rows: Rows, column: str) -> Points:
-    """Return the finite values of a column and their epochs."""
-    cells = [(int(row["epoch"]) + 1, row.get(column)) for row in rows]
-    values = [(epoch, float(cell)) for epoch, cell in cells if cell not in (None, "")]
-    finite = [(epoch, value) for epoch, value in values if math.isfinite(value)]
-    return [epoch for epoch, _ in finite], [value for _, value in finite]
+def choose_unit(runs: Iterable[Rows]) -> Unit:
+    """Return the unit of the x axis: epochs if every row of every run ends one, which rows of `steps` need not."""
+    for rows in runs:
+        places = [(int(row["epoch"]) + 1, int(row["step"])) for row in rows if row.get("step")]
+        if any(step * places[0][0] != epoch * places[0][1] for epoch, step in places):
+            return "step"
+    return "epoch"
+
+
+def measured_points(rows: Rows, column: str, *, unit: Unit = "epoch") -> Points:
+    """Return the finite values of a column and their epochs or steps."""
+    cells = [(_position(row, unit), row.get(column)) for row in rows]
+    values = [(position, float(cell)) for position, cell in cells if cell not in (None, "")]
+    finite = [(position, value) for position, value in values if math.isfinite(value)]
+    return [position for position, _ in finite], [value for _, value in finite]
+
+
+def _position(row: Mapping[str, Any], unit: Unit) -> int:
+    return int(row["epoch"]) + 1 if unit == "epoch" else int(row["step"])
 
 
 def _draw_axes(axes: Axes, title: str, columns: Mapping[str, str], rows: Rows) -> None:
-    _style_epoch_axes(axes, title, last=max(int(row["epoch"]) for row in rows) + 1, pad=22 if len(columns) > 1 else 8)
+    unit = choose_unit([rows])
+    last = max(_position(row, unit) for row in rows)
+    _style_axes(axes, title, unit=unit, last=last, pad=22 if len(columns) > 1 else 8)
     for label, column in columns.items():
-        epochs, values = measured_points(rows, column)
-        if epochs:
-            marker = {} if len(epochs) <= _MAX_MARKERS else {"marker": ""}
-            axes.plot(epochs, values, label=label, markersize=4, **{**_LOOKS[label], **marker})
+        positions, values = measured_points(rows, column, unit=unit)
+        if positions:
+            marker = {} if len(positions) <= _MAX_MARKERS else {"marker": ""}
+            axes.plot(positions, values, label=label, markersize=4, **{**_LOOKS[label], **marker})
     if not axes.lines:
         _write_not_measured(axes)
     elif len(columns) > 1:
@@ -107,12 +127,12 @@ def _draw_axes(axes: Axes, title: str, columns: Mapping[str, str], rows: Rows) -
         axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 0.98), ncols=len(columns), fontsize=9, frameon=False)
 
 
-def _style_epoch_axes(axes: Axes, title: str, *, last: int, pad: float = 8) -> None:
-    """Set the title, the grid, and an x axis of epochs from 1 to `last`."""
+def _style_axes(axes: Axes, title: str, *, unit: Unit, last: int, pad: float = 8) -> None:
+    """Set the title, the grid, and an x axis of epochs from 1 to `last`, or of steps from 0."""
     # An explicit y skips Matplotlib's search for a free place, which takes a sixth of the drawing time.
     axes.set_title(title, loc="left", y=1, pad=pad, fontsize=11, fontweight="bold", parse_math=False)
-    axes.set_xlabel("epoch")
-    axes.set_xlim(0.5, last + 0.5)
+    axes.set_xlabel(unit)
+    axes.set_xlim(*((0.5, last + 0.5) if unit == "epoch" else (0, 1.02 * last)))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, steps=[1, 2, 5, 10], min_n_ticks=1))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.grid(color="0.9")
@@ -135,21 +155,23 @@ def _write_not_measured(axes: Axes) -> None:
     axes.text(0.5, 0.5, "not measured", color="0.5", ha="center", va="center", transform=axes.transAxes)
 
 
-def _mark_best(axes: Axes, epochs: Sequence[int], values: Sequence[float]) -> None:
-    """Mark the first epoch with the highest value, the one saved in best.ckpt."""
-    if not epochs:
+def _mark_best(axes: Axes, positions: Sequence[int], values: Sequence[float], *, unit: Unit) -> None:
+    """Mark the first point with the highest value, the one saved in best.ckpt."""
+    if not positions:
         return
     best = max(values)
-    epoch = epochs[values.index(best)]
-    axes.plot(epoch, best, marker="*", markersize=13, color=ORANGE, clip_on=False)
-    axes.set_title(f"best {best:.3f} in epoch {epoch}", loc="right", y=1, pad=8, fontsize=10)
+    position = positions[values.index(best)]
+    axes.plot(position, best, marker="*", markersize=13, color=ORANGE, clip_on=False)
+    axes.set_title(
+        f"best {best:.3f} {'in' if unit == 'epoch' else 'at'} {unit} {position}", loc="right", y=1, pad=8, fontsize=10
+    )
 
 
 def draw_group_curves(groups: Mapping[str, Sequence[Rows]], *, metric: str = "val/mean_iou") -> Image.Image:
-    """Draw a metric and the training loss over the epochs: a thin line per run, a thick line for the mean of a group.
+    """Draw a metric and the training loss of groups of runs: a thin line per run, a thick line for the mean of a group.
 
-    The mean covers the epochs that all runs of the group have measured. The first `MAX_GROUPS` groups are drawn; a note
-    gives the number of the others.
+    The x axis shows epochs, or steps if any run was not measured at the ends of epochs. The mean covers the points that
+    all runs of the group have measured. The first `MAX_GROUPS` groups are drawn; a note gives the number of the others.
 
     Args:
         groups: rows of metrics.csv of every run, by the name of the group; at least one run has a row.
@@ -171,13 +193,14 @@ def draw_group_curves(groups: Mapping[str, Sequence[Rows]], *, metric: str = "va
 
 
 def _draw_group_axes(axes: Axes, column: str, groups: Mapping[str, Sequence[Rows]]) -> None:
-    last = max(int(row["epoch"]) + 1 for runs in groups.values() for rows in runs for row in rows)
-    _style_epoch_axes(axes, column, last=last)
+    unit = choose_unit(rows for runs in groups.values() for rows in runs)
+    last = max(_position(row, unit) for runs in groups.values() for rows in runs for row in rows)
+    _style_axes(axes, column, unit=unit, last=last)
     for runs, color, style in zip(groups.values(), _COLORS, _STYLES, strict=False):
-        curves = [curve for curve in (measured_points(rows, column) for rows in runs) if curve[0]]
-        for epochs, values in curves if len(curves) > 1 else ():
-            axes.plot(epochs, values, color=color, linewidth=0.8, alpha=0.45, linestyle=style)
-        marker = "o" if last < 15 else ""
+        curves = [curve for curve in (measured_points(rows, column, unit=unit) for rows in runs) if curve[0]]
+        for positions, values in curves if len(curves) > 1 else ():
+            axes.plot(positions, values, color=color, linewidth=0.8, alpha=0.45, linestyle=style)
+        marker = "o" if max((len(positions) for positions, _ in curves), default=0) < 15 else ""
         if curves:
             axes.plot(*_mean_curve(curves), color=color, linewidth=2.2, linestyle=style, marker=marker, ms=3.5)
     if not axes.lines:
@@ -187,10 +210,10 @@ def _draw_group_axes(axes: Axes, column: str, groups: Mapping[str, Sequence[Rows
 
 
 def _mean_curve(curves: Sequence[Points]) -> Points:
-    """Return the mean of curves at the epochs that occur in all curves."""
-    by_epoch = [dict(zip(*curve, strict=True)) for curve in curves]
-    epochs = sorted(set.intersection(*(set(values) for values in by_epoch)))
-    return epochs, [math.fsum(values[epoch] for values in by_epoch) / len(by_epoch) for epoch in epochs]
+    """Return the mean of curves at the points of the x axis that occur in all curves."""
+    by_position = [dict(zip(*curve, strict=True)) for curve in curves]
+    positions = sorted(set.intersection(*(set(values) for values in by_position)))
+    return positions, [math.fsum(values[each] for values in by_position) / len(by_position) for each in positions]
 
 
 def _draw_legend(figure: Figure, names: Sequence[str], note: str) -> None:

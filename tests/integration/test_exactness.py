@@ -18,7 +18,7 @@ from fcn import runs
 from fcn.execution import processes
 from fcn.training.task import SegmentationTask
 from tests.commands import TINY, Command, interrupt, train_in_process, wait_for
-from tests.identical_runs import assert_identical, scalar_columns
+from tests.identical_runs import assert_identical, scalar_columns, step_curves
 
 # Four steps per epoch, so that a run can be stopped within an epoch; validation every second epoch.
 LONGER = (
@@ -49,6 +49,20 @@ def test_number_of_workers_changes_no_bit(trained, uninterrupted):
     assert_identical(trained("data.num_workers=2"), uninterrupted)
 
 
+def test_steps_of_whole_epochs_are_bit_identical_to_epochs(trained, uninterrupted):
+    """The steps of validations, here every 8 and after the last one, have no effect on training."""
+    steps = trained("epochs=null", "steps=12", "trainer.val_every=1", "trainer.val_every_steps=8")
+    ours, theirs = (torch.load(run / runs.LAST, weights_only=True) for run in (steps, uninterrupted))
+    for name, weight in theirs["state_dict"].items():
+        assert torch.equal(ours["state_dict"][name], weight), name
+    rows = [row for row in scalar_columns(uninterrupted) if row["val/mean_iou"]]
+    assert [row["step"] for row in scalar_columns(steps)] == [row["step"] for row in rows] == ["8", "12"]
+    for row, other in zip(scalar_columns(steps), rows, strict=True):
+        assert all(value == other[key] for key, value in row.items() if key.startswith(("val/", "upsampling/")))
+    assert step_curves(steps) == step_curves(uninterrupted)
+    assert sorted(path.name for path in (steps / "samples").iterdir()) == ["step_000008.png", "step_000012.png"]
+
+
 def test_last_epoch_is_validated_with_any_val_every(uninterrupted):
     assert [bool(row["val/mean_iou"]) for row in scalar_columns(uninterrupted)] == [False, True, True]
 
@@ -76,6 +90,11 @@ INTERRUPTIONS = {
     "in parts": Interruption("the images of a step do not depend on its parts", (6,), ("trainer.accumulate=2",)),
     "frozen batch norm": Interruption(
         "statistics of frozen batch norm never change", (2,), ("backbone=resnet18", "model.freeze_batchnorm=true")
+    ),
+    "in the last of several rounds": Interruption(
+        "the position in a round of `trainer.val_every_steps` is in the checkpoint",
+        (4, 11),
+        ("epochs=null", "steps=12", "trainer.val_every=1", "trainer.val_every_steps=5"),
     ),
     "d2l protocol": Interruption("the crops of d2l's test depend on the epoch only", (9,), ("data.protocol=d2l",)),
     "AdamW and warm-up": Interruption(

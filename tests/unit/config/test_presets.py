@@ -39,8 +39,27 @@ def test_presets_of_the_papers(preset, model, lr, weights, init_from, skip_scale
     assert (config.data.name, config.data.train_split, config.data.val_split) == (
         DatasetName.voc, "train_aug", "seg11valid",
     )  # fmt: skip
+    steps = 300_000 if preset == "fcn8s_atonce_vgg16" else 100_000  # from voc-fcn*/solve.py: 25 or 75 times 4000
+    assert (config.epochs, config.steps, config.trainer.val_every_steps) == (None, steps, 4000)
     augmentation = config.data.augmentation
     assert (config.data.crop_size, augmentation.scale, augmentation.flip) == ([500, 500], [1.0, 1.0], 0.0)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "length"),
+    [
+        ([], (7, None)),
+        (["steps=100"], (None, 100)),
+        (["experiment=d2l", "steps=100"], (None, 100)),
+        (["experiment=fcn32s_vgg16", "epochs=2"], (2, None)),  # without its trainer.val_every_steps
+        (["experiment=voc_sample", "steps=9"], (None, 9)),  # without its trainer.val_every
+        (["experiment=fcn32s_vgg16", "epochs=null", "steps=9"], (None, 9)),
+        (["steps=null"], (7, None)),
+    ],
+)
+def test_epochs_and_steps_replace_each_other(overrides, length):
+    config = compose(*overrides)
+    assert (config.epochs, config.steps) == length
 
 
 @pytest.mark.parametrize("group", ["model", "backbone"])

@@ -79,6 +79,10 @@ def test_lower_bound_is_checked(key):
         ),
         ("model.weights", {"model.weights": "voc"}),
         ("batch_size", {"model.name": "deeplabv3_resnet50", "backbone.name": "resnet50", "batch_size": 1}),
+        (r"epochs and steps must not both be null", {"epochs": None}),
+        (r"epochs \(=7\) must be null with steps \(=9\)", {"steps": 9}),
+        (r"trainer.val_every_steps \(=9\) must have steps", {"trainer.val_every_steps": 9}),
+        (r"trainer.val_every \(=2\) must be 1 with steps", {"epochs": None, "steps": 9, "trainer.val_every": 2}),
         ("unknown key model.int", {"model.int": "xavier"}),
     ],
 )

@@ -20,6 +20,7 @@ from fcn.execution.jobs import Job
 from fcn.execution.search import Search
 from fcn.execution.search_plan import PrunerName, SearchPlan
 from fcn.execution.search_space import parse_space
+from fcn.execution.study_storage import list_trials
 from fcn.runs import Status
 
 SPACE = {"lr": {"low": 1e-4, "high": 1e-1, "log": True}, "model.init": {"choices": ["bilinear", "xavier"]}}
@@ -94,6 +95,20 @@ def test_each_trial_is_a_run_directory(folder):
         assert job.run_dir.name == f"{trial.number}_lr-{config.lr:.3g}_init-{config.model.init}"
         assert trial.intermediate_values == {1: 0.1, 2: 1.3 + trial.number, 3: 0.2}
     assert [trial.value for trial in search.study.trials] == [1.3, 2.3]  # the best epoch's, not the last one's
+
+
+def test_trial_of_steps_is_not_pruned_after_its_last_validation(folder):
+    """Rows of metrics.csv are reported by their number: several may lie within one epoch."""
+    search = Search.open(plan(folder, pruner=PrunerName.none))
+    (job,) = next_jobs(search, 1)
+    search._owned[job].config = Config(epochs=None, steps=5)
+    search._owned[job].trial.should_prune = lambda: True
+    job.state = Status.running
+    rows = [{"epoch": 0, "step": step, "val/mean_iou": step / 10} for step in (2, 4, 5)]
+    runs.write_metrics(job.run_dir, rows)
+    search.update(job)
+    assert list_trials(search.study)[0].intermediate_values == {1: 0.2, 2: 0.4, 3: 0.5}
+    assert not search._owned[job].pruned
 
 
 def _killed_amid_two_trials(folder: Path) -> None:

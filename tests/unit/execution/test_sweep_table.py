@@ -36,10 +36,16 @@ def test_row_has_varied_overrides_epoch_score_and_time_left(run_dir):
     ended = Job(run_dir, ["epochs=10", "lr=0.2"], Status.failed)
     lines = text(run_dir.parent, [running, ended], shared={"epochs=10"}).splitlines()
     first, second = (line for line in lines if "lr=" in line)
-    for cell in ("3", "lr=0.1", "running", "4/10", "0.500", "0:01:00"):
+    for cell in ("3", "lr=0.1", "running", "4/10 epochs", "0.500", "0:01:00"):
         assert f" {cell} " in first
     assert "epochs=10" not in first
     assert "0:01:00" not in second
+
+
+def test_progress_in_steps(tmp_path):
+    runs.create(tmp_path / "0_", Config(epochs=None, steps=100))
+    runs.write_metrics(tmp_path / "0_", [{"epoch": 1, "step": 40}])
+    assert " 40/100 steps " in text(tmp_path, [Job(tmp_path / "0_", ["steps=100"])])
 
 
 def test_terminal_with_few_lines_shows_running_and_failed_jobs(run_dir):

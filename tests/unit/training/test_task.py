@@ -142,6 +142,21 @@ def test_allowed_changes_take_effect_on_resume(shapes_root, tmp_path):
         fcn.train(replace(config, epochs=2, lr=0.5), tmp_path / "run")
 
 
+def test_finished_run_is_extended_by_steps(shapes_root, tmp_path):
+    """The new rounds begin where the last one, which was shorter, has ended."""
+    steps = ("epochs=null", "batch_size=4", "trainer.val_every_steps=2", "steps=3")
+    config = compose(*STEP, f"data.root={shapes_root}", *steps)
+    fcn.train(config, tmp_path)
+    runs.set_status(tmp_path, "interrupted")
+    with pytest.raises(ConfigError, match=r"steps \(=2\) must give more steps than the 3 that the run has made"):
+        fcn.train(replace(config, steps=2, allow=["steps"]), tmp_path)
+    runs.set_status(tmp_path, "interrupted")
+    fcn.train(replace(config, steps=6, allow=["steps"]), tmp_path)
+    rows = runs.read_metrics(tmp_path)
+    assert [(row["epoch"], row["step"]) for row in rows] == [("0", "2"), ("0", "3"), ("1", "5"), ("1", "6")]
+    assert all(row["val/mean_iou"] for row in rows)
+
+
 def test_run_without_counter_of_manual_steps_cannot_be_resumed(shapes_root, tmp_path):
     """Checkpoints from before manual optimisation count steps in Lightning's automatic loop only."""
     config = compose(*STEP, f"data.root={shapes_root}")

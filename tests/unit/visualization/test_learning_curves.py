@@ -9,7 +9,7 @@ from tests.pictures import has_white_border
 
 
 def row(epoch, **cells):
-    return {"epoch": str(epoch), "step": str(10 * epoch), **cells}
+    return {"epoch": str(epoch), "step": str(10 * (epoch + 1)), **cells}
 
 
 def full_rows(count):
@@ -51,6 +51,14 @@ def test_epochs_count_from_one_and_the_best_is_marked(draw):
     assert (star.get_xdata(), star.get_ydata()) == ([5], [0.5])
     assert legend_texts(loss.get_legend()) == ["train", "val"]
     assert not loss.figure.texts
+
+
+def test_rows_within_epochs_are_drawn_over_steps(draw):
+    scores = [{"step": str(step), "val/mean_iou": f"0.{step}"} for step in (4, 8, 10)]
+    axes = draw([row(epoch) | cells for epoch, cells in zip((0, 1, 1), scores, strict=True)])
+    assert line(axes[2], "val")[0] == [4, 8, 10]
+    assert axes[2].get_title(loc="right") == "best 0.800 at step 8"
+    assert {one.get_xlabel() for one in axes} == {"step"}
 
 
 def test_first_of_equal_scores_is_the_best(draw):
