@@ -201,7 +201,9 @@ class TrainerConfig:
     sync_batchnorm: bool = setting(False, "synchronise batch norm across all processes, on GPUs only")
     val_every: int = setting(1, "number of epochs between validations; the last epoch is always validated", low=1)
     val_every_steps: int | None = setting(
-        None, "number of steps between validations, with steps=...; the last step is always validated; null: an epoch", low=1
+        None,
+        "number of steps between validations, with steps=...; the last step is always validated; null: an epoch",
+        low=1,
     )
     val_batch_size: int | None = setting(
         None, "maximum number of equally sized images per validation batch; null: 1 on the CPU, 8 on a GPU", low=1

@@ -15,6 +15,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Override
 from omegaconf import DictConfig, OmegaConf
 
 from fcn.config import Config, composition, validate, validate_run
+from fcn.config.overrides import choose_length
 from fcn.config.reference import reference
 from tests.commands import ROOT, load_command, type_in
 from tests.pages import (
@@ -60,6 +61,7 @@ def check(words: Sequence[str], *, config_name: str = "config", schema: type = C
     for key, value in chosen.items():
         if not (composition.CONF / key).is_dir():
             OmegaConf.update(config, key, value)
+    choose_length(config, task)
     (validate_run if schema is Config else functools.partial(validate, schema=schema))(config)
 
 

@@ -103,6 +103,8 @@ CONFLICTS = [
     overrides("model.weights=voc"),
     overrides("model=torchvision", "model.name=fcn8s"),
     overrides("model=torchvision", "model.name=deeplabv3_resnet50", "batch_size=1"),
+    overrides("steps=9"),
+    overrides("trainer.val_every_steps=9"),
     overrides("-m", "resume=run"),
     overrides("-m", "execute=false"),
     overrides("-m", "lr=0.1,abc"),
