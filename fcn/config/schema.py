@@ -200,11 +200,7 @@ class TrainerConfig:
     )
     sync_batchnorm: bool = setting(False, "synchronise batch norm across all processes, on GPUs only")
     val_every: int = setting(1, "number of epochs between validations; the last epoch is always validated", low=1)
-    val_every_steps: int | None = setting(
-        None,
-        "number of steps between validations, with steps=...; the last step is always validated; null: an epoch",
-        low=1,
-    )
+    val_every_steps: int | None = setting(None, "the same in steps, for a run of steps=...; null: an epoch", low=1)
     val_batch_size: int | None = setting(
         None, "maximum number of equally sized images per validation batch; null: 1 on the CPU, 8 on a GPU", low=1
     )
@@ -223,9 +219,7 @@ class Config:
 
     name: str = setting("${data.name}", "folder below outputs/ in which the run directory is created")
     lr: float = setting(1e-3, "peak learning rate; the head uses lr x optim.head_lr_multiplier", low=0)
-    epochs: int | None = setting(
-        7, "number of epochs; 0: save the initialised network without training; null: steps is used", low=0
-    )
+    epochs: int | None = setting(7, "number of epochs; 0: save the untrained network; null: steps is used", low=0)
     steps: int | None = setting(None, "number of optimiser steps, in place of epochs", low=1)
     batch_size: int = setting(16, "number of images per optimiser step over all processes", low=1)
     seed: int = setting(0, "seed of the initial weights, image order and augmentation", low=0, high=2**32 - 1)
