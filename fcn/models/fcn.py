@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -23,7 +24,8 @@ class FCN(nn.Module):
     with strides 4, 8 and 16. FCN-32s on ResNet-18 is the network of the d2l chapter.
 
     Args:
-        backbone: the backbone.
+        backbone: the backbone. If the offsets of its grids are None, its method `locate_cells` returns grids with
+            offsets. Its method `use_maps`, if there is one, receives the number of maps, counted from the coarsest.
         config: the group `model`.
         num_classes: number of classes, including the background.
     """
@@ -31,7 +33,9 @@ class FCN(nn.Module):
     def __init__(self, backbone: Backbone, config: ModelConfig, *, num_classes: int) -> None:
         super().__init__()
         num_maps = NUM_SKIPS[config.name] + 1
-        grids = [_assumed_grid(grid, config.alignment) for grid in backbone.grids]
+        if callable(use_maps := getattr(backbone, "use_maps", None)):
+            use_maps(num_maps)
+        grids = _assumed_grids(backbone, config.alignment)
         (grid, channels), *finer = list(zip(grids, backbone.channels, strict=True))[::-1][:num_maps]
         self.backbone = backbone
         self.score_fr = _score_layer(channels, num_classes, init=config.score_init)
@@ -41,6 +45,7 @@ class FCN(nn.Module):
             upscore = Upsampling(num_classes, source=grid, target=skip, config=config)
             self.skip_scores.append(_score_layer(skip_channels, num_classes, init=ScoreInit.zero))
             self.skip_upscores.append(upscore)
+            assert skip.offset is not None
             grid = Grid(skip.stride, skip.offset + skip.stride * upscore.first)
         self.upscore = Upsampling(num_classes, source=grid, target=PIXELS, config=config)
         assert self.upscore.first == 0, "the map must cover the first pixel of the image"
@@ -66,16 +71,27 @@ class FCN(nn.Module):
         return (parameter for name, parameter in self.named_parameters() if not name.startswith("backbone."))
 
 
-def _assumed_grid(grid: Grid, alignment: Alignment) -> Grid:
-    """Return the grid by which the upsampling is placed.
+def _assumed_grids(backbone: Any, alignment: Alignment) -> list[Grid]:
+    """Return the grids by which the upsampling is placed.
 
     The d2l chapter assumes that each cell is a square of pixels and that the first square lies in the corner of the
     image. This holds for VGG; the cells of padded strided convolutions, as in a ResNet, are centred half a cell above
     and to the left.
+
+    Raises:
+        ConfigError: if the alignment is `centered` and the cells of the backbone have no exact centre.
     """
-    if alignment is Alignment.centered or not grid.offset.is_integer():
-        return grid
-    return Grid(grid.stride, grid.offset + (grid.stride - 1) / 2)
+    if alignment is Alignment.centered:
+        is_located = all(grid.offset is not None for grid in backbone.grids)
+        return list(backbone.grids if is_located else backbone.locate_cells())
+    return [_square_grid(grid) for grid in backbone.grids]
+
+
+def _square_grid(grid: Grid) -> Grid:
+    corner = (grid.stride - 1) / 2
+    if grid.offset is None:
+        return Grid(grid.stride, corner)
+    return Grid(grid.stride, grid.offset + corner) if grid.offset.is_integer() else grid
 
 
 def _fuse(upsampled: Tensor, skip: Tensor, *, first: int) -> Tensor:

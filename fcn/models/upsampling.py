@@ -18,10 +18,13 @@ LARGE_FACTOR = 8
 
 @dataclass(frozen=True)
 class Grid:
-    """Positions of the cells of a map: on both axes, cell i is centred at pixel `stride * i + offset` of the image."""
+    """Positions of the cells of a map: on both axes, cell i is centred at pixel `stride * i + offset` of the image.
+
+    The offset is None if it is not known.
+    """
 
     stride: int
-    offset: float
+    offset: float | None
 
 
 PIXELS = Grid(1, 0.0)
@@ -67,6 +70,8 @@ class Upsampling(nn.ConvTranspose2d):
     """
 
     def __init__(self, channels: int, *, source: Grid, target: Grid, config: ModelConfig) -> None:
+        assert source.offset is not None, source
+        assert target.offset is not None, target
         factor = source.stride // target.stride
         distance = (source.offset - target.offset) / target.stride  # between the first centres, in cells of the target
         assert source.stride == factor * target.stride, (source, target)

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fcn.config import nearest
@@ -59,11 +60,13 @@ def read_state_dict(weights: str) -> StateDict:
             f"but there is no such file{close}"
         )
     try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
         return _checked(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # the unpickler raises almost any exception for damaged files
+    except Exception as error:  # the readers raise almost any exception for damaged files
         raise WeightsError(
-            f"backbone.weights (={weights}) must be a state dict that torch.load(weights_only=True) reads; "
-            "write it with torch.save(network.state_dict(), path)"
+            f"backbone.weights (={weights}) must be a state dict that torch.load(weights_only=True) or safetensors "
+            "reads; write it with torch.save(network.state_dict(), path)"
         ) from error
 
 
@@ -74,7 +77,15 @@ def _checked(state: Any) -> StateDict:
     return state
 
 
-def copy_weights(module: nn.Module, state: StateDict, *, key: str, network: str, unused: Collection[str]) -> None:
+def copy_weights(
+    module: nn.Module,
+    state: StateDict,
+    *,
+    key: str,
+    network: str,
+    unused: Collection[str],
+    library: str = "torchvision",
+) -> None:
     """Copy `state` into `module`, or raise without copying anything if a name or shape does not fit.
 
     The weight [out, in] of a fully connected layer fits a convolution [out, channels, height, width] with equally many
@@ -84,8 +95,9 @@ def copy_weights(module: nn.Module, state: StateDict, *, key: str, network: str,
         module: the module that receives the weights.
         state: weights by the module's names.
         key: key and value that requested the weights, for messages.
-        network: torchvision's name of the network, for messages.
+        network: name of the network, for messages.
         unused: names of the complete network that the module need not have.
+        library: library that defines the network, for messages.
 
     Raises:
         WeightsError: if a name is missing or unknown, a shape differs, or a value is NaN or infinite.
@@ -103,7 +115,7 @@ def copy_weights(module: nn.Module, state: StateDict, *, key: str, network: str,
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             raise WeightsError(
-                f"{key} must fit torchvision's {network}, but it {problem} {names[0]}{more}; "
+                f"{key} must fit {library}'s {network}, but it {problem} {names[0]}{more}; "
                 "use weights of that network or another backbone"
             )
     if name := not_finite({name: given[name] for name in required}):

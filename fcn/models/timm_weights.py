@@ -1,0 +1,108 @@
+"""Weights that timm publishes, and files in the names of timm or of the original authors."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import timm
+import torch
+from huggingface_hub import hf_hub_url, try_to_load_from_cache
+from timm.models import PretrainedCfg, get_pretrained_cfg, model_entrypoint
+from torch import nn
+
+from fcn.models.weights import StateDict, WeightsError, read_state_dict
+
+REMEDY = "use backbone.weights=none or the path of a state dict"
+
+
+def published_weights(name: str) -> PretrainedCfg:
+    """Return timm's description of the weights of an architecture: those of the tag in `name`, or the default ones."""
+    published = get_pretrained_cfg(name)
+    assert published is not None, name
+    return published
+
+
+def describe_published(name: str) -> str:
+    """Return name and licence of the published weights, such as `resnet50.a1_in1k, licence apache-2.0`."""
+    return f"{_full_name(name)}, licence {published_weights(name).license or 'unknown'}"
+
+
+def _full_name(name: str) -> str:
+    published = published_weights(name)
+    return f"{published.architecture}.{published.tag}" if published.tag else f"{published.architecture}"
+
+
+def fetch_published(name: str, *, key: str) -> StateDict:
+    """Return the published weights: from torch hub's folder, the cache of the Hugging Face hub, or the network.
+
+    Args:
+        name: architecture, with or without tag.
+        key: key and value for messages: `backbone.weights (=imagenet)`.
+
+    Raises:
+        WeightsError: if timm publishes none, or they cannot be downloaded or read.
+    """
+    published = published_weights(name)
+    if not published.has_weights:
+        raise WeightsError(f"{key} must exist for {name}, but timm {timm.__version__} publishes none; {REMEDY}")
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    suffix = ".safetensors" if published.hf_hub_id else ".pth"
+    files = [folder / f"{_full_name(name)}{each}" for each in (suffix, ".safetensors", ".pth")]
+    file = next((file for file in files if file.is_file()), None) or _cached_by_hugging_face(published)
+    if file is None:
+        file = _download(published, files[0], key=key)
+    try:
+        return read_state_dict(str(file))
+    except WeightsError as error:
+        raise WeightsError(f"{key} cannot read {file}; delete it, or {REMEDY}") from error
+
+
+def _cached_by_hugging_face(published: PretrainedCfg) -> Path | None:
+    if not published.hf_hub_id:
+        return None
+    file = try_to_load_from_cache(published.hf_hub_id, _hub_file(published))
+    return Path(file) if isinstance(file, str) else None
+
+
+def _hub_file(published: PretrainedCfg) -> str:
+    return published.hf_hub_filename or "model.safetensors"
+
+
+def _download(published: PretrainedCfg, file: Path, *, key: str) -> Path:
+    """Download the weights to `file`, as torch hub does: without huggingface_hub's minute of retries if offline."""
+    hub = published.hf_hub_id
+    url = hf_hub_url(hub, _hub_file(published)) if hub else str(published.url)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        torch.hub.download_url_to_file(url, str(file), progress=False)
+    except Exception as error:  # network and file system raise unrelated exceptions
+        raise WeightsError(
+            f"{key} needs {file}, which could not be downloaded from {url} ({error}); put the file there, or {REMEDY}"
+        ) from error
+    return file
+
+
+def in_own_names(state: StateDict, network: nn.Module, name: str) -> StateDict:
+    """Return the weights in the names of timm's network, if they have those of the authors or of an older timm.
+
+    The conversion is timm's. It also resamples weights for images or patches of another size; such weights are returned
+    unchanged, to be rejected.
+
+    Args:
+        state: the weights.
+        network: timm's complete network.
+        name: its architecture, with or without tag.
+    """
+    own = network.state_dict()
+    if own.keys() == state.keys():
+        return state
+    convert = getattr(sys.modules[model_entrypoint(name).__module__], "checkpoint_filter_fn", None)
+    if convert is None:
+        return state
+    try:
+        converted: StateDict = convert(dict(state), network)
+    except Exception:  # written for certain files; any exception is possible for others
+        return state
+    is_resampled = any(value.numel() != state[key].numel() for key, value in converted.items() if key in state)
+    return state if is_resampled else converted
