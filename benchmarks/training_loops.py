@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from benchmarks.timing import default_torch_settings
 from fcn.config import Config
 from fcn.training.compute import choose_upsampling, compile_network
-from fcn.training.losses.cross_entropy import CrossEntropyLoss
+from fcn.training.losses.cross_entropy import CrossEntropyConfig, CrossEntropyLoss
 from fcn.training.optim import build_optimizer
 from fcn.training.train import build_task
 from fcn.training.trainer import build_trainer
@@ -78,6 +78,7 @@ class BareLoop:
         self.config = config
         self.trainer = build_trainer(config, callbacks=[])
         self.task = build_task(config).to(self.trainer.strategy.root_device).train()
+        assert isinstance(config.loss, CrossEntropyConfig)
         self._loss = CrossEntropyLoss(config.loss.reduction)
         self.batch = tuple(tensor.to(self.task.device) for tensor in random_batch(config))
         model = self.task.network.model

@@ -5,12 +5,13 @@ Imports no torch, because only its exceptions' types and messages are needed, an
 
 from __future__ import annotations
 
+import difflib
 import errno
 import os
 import re
 import signal
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,18 @@ class UserError(ValueError):
     """
 
 
+class ConfigError(UserError):
+    """An invalid configuration: the message names the key, its value, the rule and the remedy."""
+
+
 class RunFailure(RuntimeError):
     """Raised if a failure of the system or a bug stopped a run; the message explains it in one line."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return '; did you mean X?' for the known name closest to `name`, or an empty string if none is close."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 STORAGE_REMEDIES = {

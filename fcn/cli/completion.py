@@ -14,9 +14,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from fcn.cli.help_text import group_options
+from fcn.cli.help_text import groups_of
 from fcn.config import schema_fields
-from fcn.config.composition import CONF
+from fcn.config.composition import CONF, group_options
 
 # Bash also breaks COMP_WORDS at "=" and ":", so a reply begins after the last of them. For commands of other projects
 # the function returns nothing, and bash completes file names. The fcn-... commands exist if the package is installed.
@@ -52,7 +52,7 @@ def answer(request: str, *, config_name: str, schema: type) -> str:
     words = line.split()
     folders = [CONF, *map(Path, _config_dirs(words))]
     word = words[-1] if words and not line[-1].isspace() else ""
-    return "\n".join(candidates(word, schema_fields(schema), group_options(config_name, folders)))
+    return "\n".join(candidates(word, schema_fields(schema), group_options(groups_of(config_name), folders)))
 
 
 def candidates(word: str, keys: Mapping[str, dataclasses.Field[Any]], groups: Mapping[str, Iterable[str]]) -> list[str]:

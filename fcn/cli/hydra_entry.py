@@ -5,6 +5,7 @@ Imports no torch, because `--help` and `--cfg job` only compose.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import functools
 import os
@@ -22,11 +23,12 @@ from omegaconf import DictConfig, OmegaConf
 from fcn import errors
 from fcn.cli import completion, hydra_hooks
 from fcn.cli.argparse_entry import exceptions_as_error_lines
-from fcn.cli.help_text import help_text
-from fcn.config import flatten, validate
+from fcn.cli.help_text import compose_job, help_text
+from fcn.config import Config, flatten, validate
 from fcn.config.composition import CONF, register_schema
 from fcn.config.messages import explain_composition
 from fcn.config.overrides import choose_length
+from fcn.config.rules import check_run
 
 Schema = TypeVar("Schema")
 
@@ -55,9 +57,24 @@ def run_command(task: Callable[[Schema], Any], *, config_name: str, schema: type
     with exceptions_as_error_lines(explain), hydra_hooks.raising_exceptions(), _closed_output_ignored():
         if arguments.help:
             name = arguments.config_name or config_name
-            print(help_text(name, schema, arguments.overrides, config_dir=arguments.config_dir))
+            print(help_text(name, schema, arguments))
         else:
+            if arguments.cfg == "job" and not arguments.multirun:
+                _check_composed(config_name, schema, arguments)
             hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(guarded)()
+
+
+def _check_composed(config_name: str, schema: type[Schema], arguments: argparse.Namespace) -> None:
+    """Validate the configuration that `--cfg job` prints, as a run with the same overrides would.
+
+    Raises:
+        ConfigError: if the configuration is invalid.
+    """
+    composed = compose_job(arguments.config_name or config_name, arguments)
+    choose_length(composed, arguments.overrides)
+    config = validate(composed, schema)
+    if isinstance(config, Config) and not config.resume:
+        check_run(config)
 
 
 def _guarded(task: Callable[[Schema], Any], schema: type[Schema]) -> Callable[[DictConfig], Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from rich.console import Console
 from rich.progress import track
 
@@ -59,7 +57,7 @@ def draw_prediction_panels(comparison: RunComparison, num_images: int) -> Pictur
 
     chosen = choose_runs(comparison)
     data = runs.load_config(chosen[0][1].path).data
-    images = evaluation_images(replace(data, download=False), data.val_split, classes=data.classes)
+    images = evaluation_images(data, data.val_split, classes=data.classes, prepare=False)
     count = min(num_images, len(images))
     places = [place * len(images) // count for place in range(count)]
     samples = [images[place] for place in places]

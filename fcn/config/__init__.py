@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,9 +10,20 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fcn.config import messages, rules
-from fcn.config.messages import nearest
-from fcn.config.rules import ConfigError, check_batch_size, check_inference
+from fcn.config import messages, older_versions, rules
+from fcn.config.command_schemas import EvaluateConfig, ExportConfig, InferenceConfig
+from fcn.config.components import (
+    Component,
+    check_available,
+    component,
+    component_origins,
+    option,
+    option_class,
+    option_name,
+    options,
+    setting,
+)
+from fcn.config.rules import check_batch_size, check_inference, flatten
 from fcn.config.schema import (
     IGNORE_INDEX,
     VOC_CLASSES,
@@ -19,24 +31,22 @@ from fcn.config.schema import (
     BackboneConfig,
     Config,
     DataConfig,
-    EvaluateConfig,
-    ExportConfig,
-    InferenceConfig,
     LossConfig,
     ModelConfig,
     OptimConfig,
     ScheduleConfig,
-    ShapesConfig,
     TrainerConfig,
     schema_fields,
-    setting,
+    section_of,
 )
+from fcn.errors import ConfigError, nearest
 
 __all__ = [
     "IGNORE_INDEX",
     "VOC_CLASSES",
     "AugmentationConfig",
     "BackboneConfig",
+    "Component",
     "Config",
     "ConfigError",
     "DataConfig",
@@ -47,12 +57,18 @@ __all__ = [
     "ModelConfig",
     "OptimConfig",
     "ScheduleConfig",
-    "ShapesConfig",
     "TrainerConfig",
+    "check_available",
     "check_batch_size",
     "check_inference",
+    "component",
+    "component_origins",
     "flatten",
     "nearest",
+    "option",
+    "option_class",
+    "option_name",
+    "options",
     "read_config",
     "schema_fields",
     "setting",
@@ -77,15 +93,25 @@ def validate(values: DictConfig | Mapping[str, Any], schema: type[Schema]) -> Sc
     """
     composed = values if isinstance(values, DictConfig) else OmegaConf.create(dict(values))
     try:
-        resolved = OmegaConf.to_container(composed, resolve=True)
-        assert isinstance(resolved, dict)
+        resolved: Any = OmegaConf.to_container(composed, resolve=True)
+        rules.check_options(composed, resolved, schema)
         rules.check_keys(resolved, schema)
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), composed))
+        config = OmegaConf.to_object(OmegaConf.merge(_structured(resolved, schema), resolved))
     except OmegaConfBaseException as error:
         raise ConfigError(messages.explain_value(error, schema)) from error
     assert isinstance(config, schema)
-    rules.check_ranges(flatten(to_container(config)), schema)
+    rules.check_ranges(to_container(config), schema)
     return config
+
+
+def _structured(values: Mapping[str, Any], schema: type) -> DictConfig:
+    """Return the schema with the default values of the options that `values` choose."""
+    base = OmegaConf.structured(schema)
+    for entry in dataclasses.fields(schema):
+        if "group" in entry.metadata:
+            base[entry.name] = section_of(entry, values.get(entry.name) or {})
+    assert isinstance(base, DictConfig)
+    return base
 
 
 def validate_run(values: DictConfig | Mapping[str, Any]) -> Config:
@@ -112,7 +138,7 @@ def read_config(path: Path) -> Config:
     if not isinstance(loaded, DictConfig) or not loaded:
         raise ConfigError(f"{path} must hold the keys of a run's configuration; restore the file")
     try:
-        return validate_run(loaded)
+        return validate_run(older_versions.upgrade(OmegaConf.to_container(loaded)))
     except ConfigError as error:
         raise ConfigError(f"{path} must be a configuration of this version: {error}") from error
 
@@ -122,14 +148,3 @@ def to_container(config: object) -> dict[str, Any]:
     container = OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
-
-
-def flatten(container: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten a nested dict to dotted keys: {"model": {"init": 1}} gives {"model.init": 1}."""
-    flat: dict[str, Any] = {}
-    for key, value in container.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

@@ -12,11 +12,6 @@ class Choice(str, Enum):
         return str(self.value)
 
 
-class DatasetName(Choice):
-    shapes = "shapes"
-    voc = "voc"
-
-
 class Protocol(Choice):
     """voc: void pixels are ignored. d2l: void counts as background, see `DataConfig.protocol`."""
 
@@ -24,37 +19,20 @@ class Protocol(Choice):
     d2l = "d2l"
 
 
-class BackboneName(Choice):
-    resnet18 = "resnet18"
-    resnet34 = "resnet34"
-    resnet50 = "resnet50"
-    resnet101 = "resnet101"
-    resnet152 = "resnet152"
-    resnext50_32x4d = "resnext50_32x4d"
-    wide_resnet50_2 = "wide_resnet50_2"
-    squeezenet1_0 = "squeezenet1_0"
-    mobilenet_v3_large = "mobilenet_v3_large"
-    convnext_tiny = "convnext_tiny"
-    vgg16 = "vgg16"
-    vgg16_bn = "vgg16_bn"
+class TorchvisionModel(Choice):
+    """torchvision's segmentation networks, whose names are head_backbone."""
 
-
-class ModelName(Choice):
-    """The FCNs, and torchvision's segmentation networks for comparison, whose names are head_backbone."""
-
-    fcn32s = "fcn32s"
-    fcn16s = "fcn16s"
-    fcn8s = "fcn8s"
     fcn_resnet50 = "fcn_resnet50"
     fcn_resnet101 = "fcn_resnet101"
     deeplabv3_resnet50 = "deeplabv3_resnet50"
+    deeplabv3_resnet101 = "deeplabv3_resnet101"
+    deeplabv3_mobilenet_v3_large = "deeplabv3_mobilenet_v3_large"
     lraspp_mobilenet_v3_large = "lraspp_mobilenet_v3_large"
 
     @property
-    def backbone(self) -> BackboneName | None:
-        """Backbone of a torchvision network; None for the FCNs, which take any backbone."""
-        _, _, name = self.value.partition("_")
-        return BackboneName(name) if name else None
+    def backbone(self) -> str:
+        """Name of the backbone."""
+        return self.value.partition("_")[2]
 
 
 class Init(Choice):
@@ -91,17 +69,6 @@ class Reduction(Choice):
     pixel_mean = "pixel_mean"
     image_sum = "image_sum"
     pixel_sum = "pixel_sum"
-
-
-class OptimName(Choice):
-    sgd = "sgd"
-    adamw = "adamw"
-
-
-class ScheduleName(Choice):
-    constant = "constant"
-    poly = "poly"
-    cosine = "cosine"
 
 
 class Accelerator(Choice):

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 
 import hydra
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
+from omegaconf import MISSING, OmegaConf
 
 from fcn.config import Config, ConfigError, validate_run
-from fcn.config.choices import ModelName
+from fcn.config.choices import Init, TorchvisionModel
+from fcn.config.components import GROUPS, options, run_keys_of
 from fcn.config.messages import explain_composition
 from fcn.config.overrides import choose_length
+from fcn.errors import nearest
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -42,15 +46,40 @@ def compose(*overrides: str) -> Config:
 
 
 def register_schema(schema: type) -> None:
-    """Register the schema that conf/*.yaml name in their defaults, and the resolvers of conf/."""
-    ConfigStore.instance().store(name="schema", node=schema, provider="fcn")
+    """Register the schema that conf/*.yaml name in their defaults, the options of the groups, and the resolvers.
+
+    A section without a chosen option is missing in the schema, because an option cannot replace another one.
+    """
+    store = ConfigStore.instance()
+    node = OmegaConf.structured(schema)
+    for entry in dataclasses.fields(schema):
+        if entry.metadata.get("has_default"):
+            node[entry.name] = MISSING
+    store.store(name="schema", node=node, provider="fcn")
+    for group in GROUPS:
+        for name, option in options(group).items():
+            values = {group: OmegaConf.structured(option), **run_keys_of(option)}
+            store.store(group=group, name=name, node=values, package="_global_", provider="fcn")
+    for init in Init:
+        store.store(group="model/init", name=init.value, node={"init": init.value}, package="model", provider="fcn")
     OmegaConf.register_new_resolver("backbone_of", _backbone_of, replace=True)
 
 
-def _backbone_of(name: ModelName | str) -> str:
-    """Return the backbone of a torchvision network, given its name."""
-    backbone = ModelName(str(name)).backbone
-    if backbone is None:
-        known = ", ".join(model for model in ModelName if model.backbone)
-        raise ConfigError(f"model.name (={name}) must be one of torchvision's under model=torchvision: {known}")
-    return backbone.value
+def group_options(groups: Iterable[str], folders: Iterable[Path]) -> dict[str, list[str]]:
+    """Return groups with their options: registered ones, and the YAML files of the group in `folders`."""
+    folders = list(folders)
+    registered = {group: options(group) for group in GROUPS} | {"model/init": Init.__members__}
+    return {
+        group: sorted(
+            {*registered.get(group, ()), *(path.stem for folder in folders for path in (folder / group).glob("*.yaml"))}
+        )
+        for group in groups
+    }
+
+
+def _backbone_of(name: str) -> str:
+    """Return the backbone of a torchvision network."""
+    known = TorchvisionModel.__members__
+    if name not in known:
+        raise ConfigError(f"model.name (={name}) must be one of {', '.join(known)}{nearest(name, known)}")
+    return known[name].backbone

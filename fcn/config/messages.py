@@ -5,9 +5,7 @@ Imports Hydra only in `explain_composition`, because the processes of a run read
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from omegaconf.errors import (
@@ -18,8 +16,10 @@ from omegaconf.errors import (
 )
 
 from fcn import errors
+from fcn.config.components import options
 from fcn.config.overrides import split_override
 from fcn.config.schema import Config, schema_fields
+from fcn.errors import nearest
 
 if TYPE_CHECKING:
     from hydra.errors import MissingConfigException
@@ -28,15 +28,16 @@ PRESET_GROUPS = ("experiment", "study")
 """Groups whose options set keys of all groups."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return '; did you mean X?' for the known name closest to `name`, or an empty string if none is close."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
 def unknown_key(key: str, schema: type) -> str:
-    """Explain that a dotted key does not exist, with the nearest match and the keys of its group."""
+    """Explain that a dotted key does not exist, with the nearest match and the keys of its group.
+
+    A key of another option of its group is explained by the options that have it.
+    """
     known = list(schema_fields(schema))
+    group, _, name = key.replace("/", ".").partition(".")
+    if any(f"{each}.".startswith(f"{key}.") for each in known):
+        owners = [option for option, each in options(group).items() if hasattr(each(), name.partition(".")[0])]
+        return f"{key} has no effect with the chosen option of {group}; remove it, or use {group}={' or '.join(owners)}"
     parent, _, last = key.replace("/", ".").rpartition(".")
     depth = key.count(".") + 1
     siblings = dict.fromkeys(".".join(name.split(".")[:depth]) for name in known if name.startswith(parent))

@@ -13,15 +13,18 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from fcn.config import choices, flatten
+from fcn.config import choices, flatten, to_container
+from fcn.config.command_schemas import ExportConfig, InferenceConfig
+from fcn.config.components import GROUPS as GROUPS_OF_COMPONENTS
+from fcn.config.components import Component, options, run_keys_of
 from fcn.config.composition import CONF
-from fcn.config.schema import VOC_CLASSES, Config, ExportConfig, InferenceConfig, schema_fields
+from fcn.config.schema import VOC_CLASSES, Config, Fields, TrainerConfig, schema_fields
 
 INTRODUCTION = """\
 # Configuration reference
 
-`python -m fcn.config.reference` generates this page from `fcn/config/schema.py` and `conf/`; a test checks that the
-page is up to date.
+`python -m fcn.config.reference` generates this page from the schema, the registered options and `conf/`; a test checks
+that the page is up to date.
 
 On the command line, `key=value` sets one key, and `group=option` sets several keys together:
 
@@ -30,8 +33,9 @@ On the command line, `key=value` sets one key, and `group=option` sets several k
 Quote arguments that contain brackets, braces or spaces, because some shells expand them. `python train.py --help`
 prints the same keys, and `python train.py experiment=d2l --cfg job` prints the composed configuration without training.
 
-The tables of keys list the defaults of the schema. The options of the groups replace some of these defaults; the
-tables under "Groups" list them. The [tutorial](tutorial.md#8-write-a-preset) explains how to write your own preset.
+Every option of a group has its own keys. A key that only another option has is refused, because it would have no
+effect. Presets, and options that are files of `conf/`, replace some of the defaults. The
+[tutorial](tutorial.md#8-write-a-preset) explains how to write your own preset.
 
 On this page, "the d2l chapter" is the FCN chapter of [Dive into Deep Learning](https://d2l.ai). "Long et al." and
 "Shelhamer et al." are the papers [Long et al. 2015](https://arxiv.org/abs/1411.4038) and
@@ -39,8 +43,8 @@ On this page, "the d2l chapter" is the FCN chapter of [Dive into Deep Learning](
 """
 
 DEFAULTS_NOTE = """\
-Without overrides, a training run uses `data=shapes`, `backbone=resnet18`, `model=fcn32s`, `model/init=bilinear`,
-`loss=pixel_mean`, `optim=adamw`, `schedule=cosine` and `trainer=auto`.
+Without overrides, a training run uses `data=shapes`, `backbone=resnet18`, `model=fcn32s`, `loss=cross_entropy`,
+`optim=adamw`, `schedule=cosine` and `trainer=auto`.
 """
 
 GROUPS = ("data", "backbone", "model", "model/init", "loss", "optim", "schedule", "trainer", "experiment", "study")
@@ -60,22 +64,55 @@ def reference() -> str:
     return "\n".join(sections)
 
 
-def _top_level() -> dict[str, dataclasses.Field[Any]]:
+def _top_level() -> Fields:
     return {key: entry for key, entry in schema_fields(Config).items() if "." not in key}
 
 
-def _nested() -> dict[str, dict[str, dataclasses.Field[Any]]]:
-    """Fields of the nested dataclasses by their prefix, such as `data.augmentation`."""
-    tables: dict[str, dict[str, dataclasses.Field[Any]]] = {}
-    for key, entry in schema_fields(Config).items():
-        if prefix := key.rpartition(".")[0]:
-            tables.setdefault(prefix, {})[key] = entry
+def _nested() -> dict[str, Fields]:
+    """Fields by the heading of their table: the keys that all options of a group share, then those of each option."""
+    tables: dict[str, Fields] = {}
+    for entry in dataclasses.fields(Config):
+        if group := entry.metadata.get("group"):
+            fields_of = {name: schema_fields(option, None, f"{group}.") for name, option in options(group).items()}
+            first, *others = fields_of.values()
+            shared = {key for key in first if all(_same(first[key], other.get(key)) for other in others)}
+            tables[f"{group}, all options"] = {key: first[key] for key in first if key in shared}
+            tables.update(_by_option(group, fields_of, shared))
+        elif entry.name == "trainer":
+            tables["trainer"] = schema_fields(TrainerConfig, None, "trainer.")
     return tables
 
 
-def _key_table(fields: dict[str, dataclasses.Field[Any]]) -> str:
-    rows = [f"| `{key}` | {_type(entry)} | {_default(entry)} | {_meaning(entry)} |" for key, entry in fields.items()]
+def _by_option(group: str, fields_of: dict[str, Fields], shared: set[str]) -> dict[str, Fields]:
+    """Tables of the options' own keys; options with equal tables, such as torchvision's backbones, share one."""
+    headings: dict[str, list[str]] = {}
+    tables: dict[str, Fields] = {}
+    for name, fields in fields_of.items():
+        own = {key: entry for key, entry in fields.items() if key not in shared and key != f"{group}.name"}
+        own = {key: entry for key, entry in own.items() if key != f"{group}.library"}
+        if name_entry := fields.get(f"{group}.library") and fields[f"{group}.name"]:
+            own = {f"{group}.name": name_entry, **own}
+        if own:
+            table = _key_table(own)
+            headings.setdefault(table, []).append(f"{group}={name}")
+            tables[table] = own
+    return {
+        " and ".join(headings[table]) if len(headings[table]) < 3 else ", ".join(headings[table]): own
+        for table, own in tables.items()
+    }
+
+
+def _same(entry: dataclasses.Field[Any], other: dataclasses.Field[Any] | None) -> bool:
+    return other is not None and _row("", entry) == _row("", other)
+
+
+def _key_table(fields: Fields) -> str:
+    rows = [_row(key, entry) for key, entry in fields.items()]
     return "\n".join(["| key | type and range | default | meaning |", "|---|---|---|---|", *rows, ""])
+
+
+def _row(key: str, entry: dataclasses.Field[Any]) -> str:
+    return f"| `{key}` | {_type(entry)} | {_default(entry)} | {_meaning(entry)} |"
 
 
 def _type(entry: dataclasses.Field[Any]) -> str:
@@ -115,9 +152,34 @@ def _meaning(entry: dataclasses.Field[Any]) -> str:
 
 def _group_section(group: str) -> str:
     """Options of a group with the keys that they set."""
+    rows = [f"| `{group}={name}` | {_about(option)} |" for name, option in _registered(group).items()]
     files = sorted((CONF / group).glob("*.yaml"))
-    rows = [f"| `{group}={path.stem}` | {_settings(path)} |" for path in files]
-    return "\n".join([f"### {group}\n", "| option | values that it sets |", "|---|---|", *rows, ""])
+    rows += [f"| `{group}={path.stem}` | {_settings(path)} |" for path in files]
+    return "\n".join([f"### {group}\n", "| option | meaning, or values that it sets |", "|---|---|", *rows, ""])
+
+
+def _registered(group: str) -> dict[str, type[Component]]:
+    return options(group) if group in GROUPS_OF_COMPONENTS else {}
+
+
+def _section_values(option: type[Component]) -> list[tuple[str, Any]]:
+    """Keys in nested sections of an option whose values differ from the defaults of the section's class."""
+    values = []
+    for entry in dataclasses.fields(option):
+        section = getattr(option(), entry.name)
+        if dataclasses.is_dataclass(section) and not isinstance(section, type):
+            own, default = to_container(section), to_container(type(section)())
+            values += [(f"{entry.name}.{key}", own[key]) for key in own if own[key] != default[key]]
+    return values
+
+
+def _about(option: type[Component]) -> str:
+    """First line of the docstring of an option, and the top-level keys that it sets."""
+    first = (option.__doc__ or "").strip().partition("\n\n")[0]
+    keys = [f"`{key}={_text(value)}`" for key, value in run_keys_of(option).items() if not isinstance(value, dict)]
+    keys += [f"`data.{key}={_text(value)}`" for key, value in _section_values(option)]
+    sets = f" Sets {', '.join(keys)}." if keys else ""
+    return " ".join(first.split()) + sets
 
 
 def _settings(path: Path) -> str:

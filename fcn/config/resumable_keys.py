@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from fcn.config.messages import nearest
-from fcn.config.rules import ConfigError
 from fcn.config.schema import Config, schema_fields
+from fcn.errors import ConfigError, nearest
 
 NEUTRAL = (
     "name", "execute", "resume", "rerun", "allow", "data.root", "data.download", "data.num_workers", "data.cache",

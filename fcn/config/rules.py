@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fcn.config.choices import Accelerator, ModelName, Precision, PublishedWeights
+from omegaconf import DictConfig, OmegaConf
+
+from fcn.config.choices import Accelerator, Precision
+from fcn.config.command_schemas import InferenceConfig
+from fcn.config.components import Component, option_name
 from fcn.config.messages import unknown_key
-from fcn.config.schema import IGNORE_INDEX, Config, InferenceConfig, schema_fields
-from fcn.errors import UserError
-
-
-class ConfigError(UserError):
-    """An invalid configuration: the message names the key, its value, the rule and the remedy."""
+from fcn.config.schema import IGNORE_INDEX, Config, schema_fields, section_of
+from fcn.errors import ConfigError
 
 
 def check_keys(values: Mapping[Any, Any], schema: type, *, section: type | None = None, prefix: str = "") -> None:
@@ -34,19 +34,58 @@ def check_keys(values: Mapping[Any, Any], schema: type, *, section: type | None 
     for key, value in values.items():
         if key not in entries:
             raise ConfigError(unknown_key(f"{prefix}{key}", schema))
-        nested = entries[key].default_factory
-        if isinstance(nested, type) and dataclasses.is_dataclass(nested) and isinstance(value, Mapping):
+        nested = section_of(entries[key], value) if isinstance(value, Mapping) else None
+        if nested is not None:
             check_keys(value, schema, section=nested, prefix=f"{prefix}{key}.")
 
 
+def check_options(composed: DictConfig, values: Mapping[str, Any], schema: type) -> None:
+    """Check that `optim.name=sgd` does not replace `optim=sgd`, which other keys belong to.
+
+    Options with equal keys may replace each other, such as torchvision's backbones.
+
+    Args:
+        composed: composed by Hydra; a plain configuration has no types, and every name is accepted.
+        values: the same configuration, resolved.
+        schema: dataclass of the whole configuration.
+
+    Raises:
+        ConfigError: naming the first other option.
+    """
+    for entry in dataclasses.fields(schema):
+        chosen = OmegaConf.get_type(composed, entry.name) if "group" in entry.metadata else None
+        if chosen is None or not issubclass(chosen, Component) or not isinstance(values[entry.name], Mapping):
+            continue
+        named = section_of(entry, values[entry.name])
+        assert named is not None
+        group, name = entry.metadata["group"], option_name(values[entry.name])
+        if [each.name for each in dataclasses.fields(chosen)] != [each.name for each in dataclasses.fields(named)]:
+            raise ConfigError(f"{group}.name (={name}) cannot be changed by itself; use {group}={name}")
+        assert callable(entry.default_factory)
+        if chosen not in (named, type(entry.default_factory())):
+            raise ConfigError(f"{group} (={chosen().name}) has no effect with {group}.name (={name}); leave one out")
+
+
 def check_ranges(values: Mapping[str, Any], schema: type) -> None:
-    """Check the range of every key, given by dotted names as plain values.
+    """Check the range of every key of a nested configuration of plain values.
 
     Raises:
         ConfigError: naming key, value and range of the first one outside.
     """
-    for key, entry in schema_fields(schema).items():
-        _check_range(key, values.get(key), low=entry.metadata["low"], high=entry.metadata["high"])
+    flat = flatten(values)
+    for key, entry in schema_fields(schema, values).items():
+        _check_range(key, flat.get(key), low=entry.metadata["low"], high=entry.metadata["high"])
+
+
+def flatten(container: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten a nested dict to dotted keys: {"model": {"init": 1}} gives {"model.init": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in container.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 def check_run(config: Config) -> None:
@@ -57,10 +96,10 @@ def check_run(config: Config) -> None:
     """
     _check_lists(config)
     _check_names(config)
-    if config.optim.nesterov and config.optim.momentum == 0:
-        raise ConfigError("optim.nesterov (=true) must have optim.momentum above 0; use optim.momentum=0.9")
     _check_length(config)
-    _check_model(config)
+    for entry in dataclasses.fields(config):
+        if "group" in entry.metadata:
+            getattr(config, entry.name).check(config)
     check_batch_size(config, config.trainer.devices or 1)
     if config.trainer.precision is Precision.fp16 and config.trainer.accelerator is Accelerator.cpu:
         raise ConfigError("trainer.precision (=fp16) must run on a GPU; use bf16 or fp32 on the CPU")
@@ -82,8 +121,6 @@ def _check_lists(config: Config) -> None:
     lengths: dict[str, tuple[Sequence[float], str]] = {
         "data.crop_size": (config.data.crop_size, "two numbers, height and width: [320,480]"),
         "data.augmentation.scale": (config.data.augmentation.scale, "two numbers, low and high: [0.5,2.0]"),
-        "model.skip_scale": (config.model.skip_scale, "two numbers, coarse to fine: [1,1]"),
-        "optim.betas": (config.optim.betas, "two numbers: [0.9,0.999]"),
     }
     for key, (value, rule) in lengths.items():
         if len(value) != 2:
@@ -127,20 +164,6 @@ def _check_length(config: Config) -> None:
         )
 
 
-def _check_model(config: Config) -> None:
-    name, required, backbone = config.model.name, config.model.name.backbone, config.backbone
-    if required and (backbone.name is not required or backbone.output_stride):
-        raise ConfigError(
-            f"backbone.name (={backbone.name}) must be {required} and backbone.output_stride null for model.name "
-            f"(={name}); use model=torchvision model.name={name}"
-        )
-    if config.model.weights is not PublishedWeights.none and not required:
-        raise ConfigError(
-            f"model.weights (={config.model.weights}) must have a torchvision network, not model.name (={name}); use "
-            "model=torchvision, or model.init_from=<run> for the weights of a run"
-        )
-
-
 def check_batch_size(config: Config, processes: int) -> None:
     """Check that `processes` can share a batch; their number is known only when a run starts.
 
@@ -158,10 +181,12 @@ def check_batch_size(config: Config, processes: int) -> None:
             f"trainer.accumulate (={parts}) must divide the {config.batch_size // processes} images of a process "
             f"into equal parts; use a divisor, or batch_size={processes * parts}"
         )
-    if config.model.name is ModelName.deeplabv3_resnet50 and config.batch_size < 2 * processes * parts:
+    smallest = config.model.smallest_part
+    if config.batch_size < smallest * processes * parts:
         raise ConfigError(
-            f"batch_size (={config.batch_size}) must be at least 2 per process and part for {config.model.name}, "
-            f"because its image pooling uses batch norm; use batch_size={2 * processes * parts}"
+            f"batch_size (={config.batch_size}) must be at least {smallest} per process and part for "
+            f"{config.model.name}, because its image pooling uses batch norm; use "
+            f"batch_size={smallest * processes * parts}"
         )
 
 

@@ -1,34 +1,30 @@
 """Schema of the configuration: every key with its default, meaning, unit and range.
 
-This is the only place for defaults; the YAML files of conf/ list the differences.
+The keys of a group's options are in the modules of `fcn.config.components.MODULES`, those that all options share are
+in the base classes here. The YAML files of conf/ list differences from these defaults.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from fcn.config.choices import (
     Accelerator,
     Algorithm,
-    Alignment,
-    BackboneName,
-    Border,
-    DatasetName,
-    ExportFormat,
-    ImageType,
-    Inference,
-    Init,
-    ModelName,
-    OptimName,
     Precision,
     Protocol,
-    PublishedWeights,
-    Reduction,
-    ScheduleName,
-    ScoreInit,
 )
+from fcn.config.components import Component, default_option, option_class, options, setting
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch.optim import Optimizer
+    from typing_extensions import Self
 
 IGNORE_INDEX = 255
 """Mask value of void pixels, which are ignored by losses and metrics."""
@@ -37,14 +33,6 @@ VOC_CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
-
-
-def setting(default: Any, meaning: str, *, low: float | None = None, high: float | None = None) -> Any:
-    """Return a dataclass field with its meaning and its inclusive range (for a list, the range of each element)."""
-    metadata = {"meaning": meaning, "low": low, "high": high}
-    if isinstance(default, (list, dict)):
-        return field(default_factory=lambda: type(default)(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -61,24 +49,11 @@ class AugmentationConfig:
     hue: float = setting(0.0, "strength h: the shift is drawn from [-h, h]; 1 is the full hue circle", low=0, high=0.5)
 
 
-@dataclass(kw_only=True, slots=True)
-class ShapesConfig:
-    """Size and seed of the built-in synthetic dataset (`data=shapes`)."""
-
-    num_train: int = setting(400, "number of training images", low=1)
-    num_val: int = setting(80, "number of validation images", low=1)
-    seed: int = setting(0, "seed of the images, independent of the seed of the run", low=0)
-
-
-@dataclass(kw_only=True, slots=True)
-class DataConfig:
+@dataclass(kw_only=True)
+class DataConfig(Component):
     """Dataset, crops and loading. Validation always uses whole images at native size."""
 
-    name: DatasetName = setting(
-        DatasetName.shapes, "shapes: built-in synthetic dataset; voc: VOC2012, or another dataset in its layout"
-    )
     root: str = setting("data", "folder that contains VOCdevkit/VOC2012 or JPEGImages; data=shapes writes to it")
-    download: bool = setting(False, "download VOC2012 (2 GB) into data.root if it is missing")
     train_split: str = setting(
         "train", "list of training images in ImageSets/Segmentation; masks of train_aug are in SegmentationClassAug"
     )
@@ -91,7 +66,6 @@ class DataConfig:
     )
     crop_size: list[int] = setting([320, 480], "height and width of the training crop in pixels", low=1)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
-    shapes: ShapesConfig = field(default_factory=ShapesConfig)
     num_workers: int | None = setting(
         None, "number of data loader processes per device; it does not affect the results; null: automatic", low=0
     )
@@ -99,65 +73,89 @@ class DataConfig:
     cache_dir: str | None = setting(None, "folder of the cache; null: the folder cache/ in the root of the dataset")
     on_device: bool = setting(False, "keep the training images in GPU memory and crop them on the GPU")
 
+    def locate(self, *, prepare: bool) -> Path:
+        """Return the folder that contains VOCdevkit/VOC2012.
 
-@dataclass(kw_only=True, slots=True)
-class BackboneConfig:
-    """Backbone: the feature maps of a torchvision classification network."""
+        Args:
+            prepare: whether missing data are drawn or downloaded first.
 
-    name: BackboneName = setting(BackboneName.resnet18, "name of the torchvision network")
+        Raises:
+            DataError: if the dataset cannot be drawn or downloaded.
+        """
+        return Path(self.root)
+
+
+@dataclass(kw_only=True)
+class BackboneConfig(Component):
+    """Backbone: the feature maps of a classification network."""
+
     weights: str = setting("none", "initial weights: none (random), imagenet (torchvision V1), or path of a state dict")
-    output_stride: int | None = setting(
-        None, "stride of the coarsest feature map, reduced by dilation; null: not reduced", low=8, high=32
-    )
+
+    def untrained(self) -> Self:
+        return dataclasses.replace(self, weights="none")
+
+    def describe(self) -> str:
+        """Return name and weights for the header of a run."""
+        return f"{self.name} (weights: {self.weights})"
+
+    def build(self) -> Any:
+        """Build the backbone, a module with the interface of `fcn.models.backbones.Backbone`.
+
+        Raises:
+            ConfigError: if the keys do not fit the network.
+            WeightsError: if the weights cannot be loaded or do not fit.
+        """
+        raise NotImplementedError
 
 
-@dataclass(kw_only=True, slots=True)
-class ModelConfig:
-    """Segmentation head. For torchvision's networks only `name` and `weights` have an effect."""
+@dataclass(kw_only=True)
+class ModelConfig(Component):
+    """Segmentation network on a backbone."""
 
-    name: ModelName = setting(
-        ModelName.fcn32s, "fcn32s, fcn16s, fcn8s, or a torchvision network (with model=torchvision)"
-    )
-    init: Init = setting(Init.bilinear, "initialisation of the transposed convolutions: bilinear or xavier")
-    upsample_trainable: bool = setting(True, "train the transposed convolutions; false freezes them")
-    score_init: ScoreInit = setting(
-        ScoreInit.xavier, "initialisation of the coarsest score layer; those of the skips are initialised to zero"
-    )
-    skip_scale: list[float] = setting(
-        [1.0, 1.0], "factors of the skips, from coarse to fine; use [0.01,1e-4] to train FCN-8s in one stage", low=0
-    )
-    alignment: Alignment = setting(
-        Alignment.chapter,
-        "alignment of a transposed convolution of stride s; chapter: kernel size 2s and padding s/2, as in the d2l "
-        "chapter; centered: the kernel is centred on the cells of the backbone's feature map",
-    )
-    border: Border = setting(
-        Border.zero, "padding of the score map before upsampling: zero, or replicate (repeats the outermost cells)"
-    )
     freeze_batchnorm: bool = setting(False, "keep batch norm statistics, scale and shift at their initial values")
-    weights: PublishedWeights = setting(PublishedWeights.none, "voc: published VOC weights (model=torchvision only)")
     init_from: str | None = setting(None, "run or checkpoint from which all matching weights are copied at the start")
 
+    @property
+    def smallest_part(self) -> int:
+        """Smallest number of images in a forward pass of training."""
+        return 1
 
-@dataclass(kw_only=True, slots=True)
-class LossConfig:
-    """Cross-entropy per pixel, ignoring void."""
+    def describe(self, config: Config) -> str:
+        """Return network, backbone and weights for the header of a run."""
+        return f"{self.name} on {config.backbone.describe()}"
 
-    reduction: Reduction = setting(
-        Reduction.pixel_mean,
-        "pixel_mean: mean over all pixels of the batch; image_sum: mean over the pixels of each image, summed over "
-        "the images (d2l chapter); pixel_sum: sum over all pixels (Shelhamer et al.)",
-    )
+    def build(self, config: Config) -> Any:
+        """Build the network, a module that returns logits [N, C, H, W] of normalised images, float [N, 3, H, W].
+
+        It has a method `head_parameters`, which returns the parameters outside the backbone.
+
+        Args:
+            config: configuration of the run, with the backbone and the classes.
+
+        Raises:
+            ConfigError: if model and backbone cannot be combined.
+            WeightsError: if weights cannot be loaded or do not fit.
+        """
+        raise NotImplementedError
 
 
-@dataclass(kw_only=True, slots=True)
-class OptimConfig:
-    """Optimiser; the learning rate is the top-level key `lr`."""
+@dataclass(kw_only=True)
+class LossConfig(Component):
+    """Loss, in which void pixels do not count."""
 
-    name: OptimName = setting(OptimName.adamw, "optimiser; its learning rate is the top-level key lr")
-    momentum: float = setting(0.9, "momentum of SGD", low=0, high=1)
-    nesterov: bool = setting(False, "use Nesterov momentum with SGD")
-    betas: list[float] = setting([0.9, 0.999], "betas of AdamW", low=0, high=0.999999)
+    def build(self, class_counts: Callable[[], NDArray[np.int64]]) -> Any:
+        """Build the loss, a `fcn.training.losses.base.Loss`.
+
+        Args:
+            class_counts: reads all training masks and returns the pixels of every class, int64 [images, classes].
+        """
+        raise NotImplementedError
+
+
+@dataclass(kw_only=True)
+class OptimConfig(Component):
+    """Optimiser; its learning rate is the top-level key `lr`."""
+
     weight_decay: float = setting(
         1e-4, "weight decay of convolution weights; biases, norm layers and frozen kernels are not decayed", low=0
     )
@@ -165,16 +163,23 @@ class OptimConfig:
     head_lr_multiplier: float = setting(1.0, "factor of the learning rate for the head", low=0)
     bias_lr_multiplier: float = setting(1.0, "factor of the learning rate for biases; Long et al. use 2", low=0)
 
+    def build(self, groups: list[dict[str, Any]], lr: float) -> Optimizer:
+        """Build the optimiser over parameter groups, which hold their own `lr` and `weight_decay`."""
+        raise NotImplementedError
 
-@dataclass(kw_only=True, slots=True)
-class ScheduleConfig:
+
+@dataclass(kw_only=True)
+class ScheduleConfig(Component):
     """Learning rate schedule: a factor of `lr`, updated at every step."""
 
-    name: ScheduleName = setting(
-        ScheduleName.cosine, "shape after the warm-up; poly is (1 - t)^power, where t rises from 0 to 1"
-    )
-    power: float = setting(0.9, "exponent of the poly schedule", low=0)
-    warmup_steps: int | None = setting(None, "number of linear warm-up steps; null: a tenth of all steps", low=0)
+    def factor(self, step: int, total_steps: int) -> float:
+        """Return the factor of the peak learning rate at an optimiser step.
+
+        Args:
+            step: number of steps taken before, from 0.
+            total_steps: steps of the whole run.
+        """
+        raise NotImplementedError
 
 
 @dataclass(kw_only=True, slots=True)
@@ -235,72 +240,47 @@ class Config:
     allow: list[str] = setting([], "keys that may change on resume; the result is then no longer bit-identical")
     rerun: str | None = setting(None, "finished run to repeat in a new run directory and compare bit for bit")
     execute: bool = setting(True, "execute the run; false: create only its directory, to be executed elsewhere")
-    data: DataConfig = field(default_factory=DataConfig)
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    data: DataConfig = default_option("data", "shapes")
+    backbone: BackboneConfig = default_option("backbone", "resnet18")
+    model: ModelConfig = default_option("model", "fcn32s")
+    loss: LossConfig = default_option("loss", "cross_entropy")
+    optim: OptimConfig = default_option("optim", "adamw")
+    schedule: ScheduleConfig = default_option("schedule", "cosine")
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
 
-@dataclass(kw_only=True, slots=True)
-class InferenceConfig:
-    """Inference on an image. Flip and scales average class probabilities."""
-
-    inference: Inference = setting(
-        Inference.whole, "whole: image at once; tiled: overlapping tiles whose logits are averaged where they overlap"
-    )
-    tile_size: list[int] = setting([320, 480], "height and width of a tile in pixels, multiples of 32", low=32)
-    flip: bool = setting(False, "average the class probabilities of the image and its mirror image")
-    scales: list[float] = setting(
-        [1.0], "scales of the image, relative to native size, over which predictions are averaged", low=0.1, high=10
-    )
-    accelerator: Accelerator = setting(Accelerator.auto, "auto: a GPU if available, otherwise the CPU")
+Fields = dict[str, dataclasses.Field[Any]]
 
 
-@dataclass(kw_only=True, slots=True)
-class EvaluateConfig(InferenceConfig):
-    """Evaluation of a run on a split."""
+def schema_fields(schema: type, values: Mapping[str, Any] | None = None, prefix: str = "") -> Fields:
+    """Return every leaf key of a dataclass schema, dotted, with its field.
 
-    run: str | None = setting(None, "run directory (its best checkpoint), folder of runs, or checkpoint file; required")
-    data: DataConfig = field(default_factory=DataConfig)
-    split: str | None = setting(None, "list of images in ImageSets/Segmentation; null: data.val_split")
-    output: str | None = setting(
-        None, "folder of the results; null: evaluation/<split> in the run, or a folder next to the checkpoint file"
-    )
-    batch_size: int | None = setting(
-        None, "maximum number of equally sized images per batch; null: 1 on the CPU, 8 on a GPU", low=1
-    )
-    boundary_widths: list[int] = setting([1, 2, 4, 8, 16], "widths of the boundary bands to score, in pixels", low=1)
-    worst: int = setting(12, "number of images to draw; the images with the lowest mean IoU are drawn", low=0)
-
-
-@dataclass(kw_only=True, slots=True)
-class ExportConfig:
-    """File format of an export, and the inputs that verify it."""
-
-    run: str | None = setting(None, "run directory (its best checkpoint, else its last) or .ckpt file; required")
-    format: ExportFormat = setting(ExportFormat.onnx, "onnx, or torch_export (a .pt2 file for torch.export.load)")
-    output: str | None = setting(None, "file to write; null: <run>/export/model.onnx or .pt2, or next to a .ckpt file")
-    input: ImageType = setting(ImageType.uint8, "pixel type of the input; uint8: 0 to 255, float: 0 to 1")
-    opset: int | None = setting(None, "version of the ONNX operator set; null: the exporter's default", low=18)
-    sizes: list[list[int]] = setting(
-        [[1, 1], [2, 3], [33, 47], [96, 128], [375, 500]], "heights and widths of the images used for verification"
-    )
-    batches: list[int] = setting([1, 2], "batch sizes used for verification", low=1)
-    tolerance: float = setting(
-        1e-3, "largest allowed error of the exported logits; relative to the largest logit if that is above 1", low=0
-    )
-
-
-def schema_fields(schema: type, prefix: str = "") -> dict[str, dataclasses.Field[Any]]:
-    """Return every leaf key of a dataclass schema, dotted, with its field."""
-    leaves: dict[str, dataclasses.Field[Any]] = {}
+    Args:
+        schema: the dataclass.
+        values: nested values that choose the options of the groups; None: the keys of all options.
+        prefix: dotted name of the section, with a dot at its end.
+    """
+    leaves: Fields = {}
     for entry in dataclasses.fields(schema):
-        factory = entry.default_factory
-        if isinstance(factory, type) and dataclasses.is_dataclass(factory):
-            leaves.update(schema_fields(factory, f"{prefix}{entry.name}."))
-        else:
-            leaves[f"{prefix}{entry.name}"] = entry
+        key, section = f"{prefix}{entry.name}", None if values is None else values.get(entry.name)
+        nested = None if values is None else (section if isinstance(section, Mapping) else {})
+        chosen = section_of(entry, nested or {})
+        if chosen is None:
+            leaves[key] = entry
+            continue
+        classes = [chosen]
+        if values is None and "group" in entry.metadata:
+            classes += options(entry.metadata["group"]).values()
+        for each in classes:
+            for leaf, leaf_entry in schema_fields(each, nested, f"{key}.").items():
+                leaves.setdefault(leaf, leaf_entry)
     return leaves
+
+
+def section_of(entry: dataclasses.Field[Any], section: Mapping[str, Any]) -> type | None:
+    """Return the dataclass of a key that is a section: the chosen option of a group; None for a leaf key."""
+    if group := entry.metadata.get("group"):
+        assert callable(entry.default_factory)
+        return option_class(group, section, default=entry.default_factory)
+    default = None if entry.default_factory is dataclasses.MISSING else entry.default_factory()
+    return type(default) if dataclasses.is_dataclass(default) else None

@@ -29,7 +29,7 @@ from fcn.data import cache, voc
 from fcn.data.datasets import GPU_BATCH_SIZE, Crops, Sample, WholeImages, collate
 from fcn.data.device_crops import DeviceCrops, DrawnChanges
 from fcn.data.fingerprint import fingerprint
-from fcn.data.image_sets import locate_root, split_images
+from fcn.data.image_sets import split_images
 from fcn.data.sampling import AUGMENTATION, D2L_CROPS, EpochBatches, Rounds
 from fcn.data.transforms import TrainTransform
 from fcn.data.voc import DataError
@@ -59,7 +59,7 @@ class VOCDataModule(pl.LightningDataModule):
         Called in one process of each machine.
         """
         data = self.config.data
-        root = locate_root(data, prepare=True)
+        root = data.locate(prepare=True)
         if data.cache:
             sets = {split: voc.read_split(root, split) for split in (data.train_split, data.val_split)}
             folder = cache.cache_folder(root, data.cache_dir)
@@ -67,7 +67,7 @@ class VOCDataModule(pl.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         data = self.config.data
-        root = locate_root(data, prepare=False)
+        root = data.locate(prepare=False)
         self.train_images = split_images(data, root, data.train_split)
         self.val_images = split_images(data, root, data.val_split)
         self.dropped = 0

@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageDraw, ImageFilter
 
 from fcn.config import IGNORE_INDEX
+from fcn.data.dataset_options import SHAPES_CLASSES as CLASSES
 from fcn.data.palette import palette_image
 from fcn.data.voc import SPLIT_LISTS, TREE
 from fcn.runs.atomic_files import new_folder
-
-CLASSES: tuple[str, ...] = ("background", "disc", "square", "triangle", "star", "cross")
 
 VERSION: int = 1
 """Must be raised whenever the drawing changes. It is part of the folder name, so outdated images are not reused."""

@@ -121,7 +121,7 @@ def merge_data(run: DataConfig, composed: DataConfig, overrides: Sequence[str]) 
         group, _, name = key.partition(".")
         if group == "data":
             OmegaConf.update(merged, name, OmegaConf.select(other, name))
-    return validate(merged, DataConfig)
+    return validate(merged, type(run))
 
 
 def default_output(run: Path, split: str) -> Path:

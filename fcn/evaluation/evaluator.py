@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fcn.config import ConfigError, DataConfig
 from fcn.data.datasets import WholeImages
-from fcn.data.image_sets import locate_root, split_images
+from fcn.data.image_sets import split_images
 from fcn.data.prefetch import read_ahead
 from fcn.evaluation.boundary_metrics import boundary_confusions
 from fcn.evaluation.metrics import confusion_matrix, predicted_classes, segmentation_scores
@@ -101,13 +101,14 @@ def _mean_iou_and_accuracy(confusion: Tensor) -> dict[str, Any]:
     }
 
 
-def evaluation_images(data: DataConfig, split: str, *, classes: Sequence[str]) -> WholeImages:
+def evaluation_images(data: DataConfig, split: str, *, classes: Sequence[str], prepare: bool = True) -> WholeImages:
     """Return the images of a split, after drawing the built-in dataset or downloading VOC if configured.
 
     Args:
         data: the group `data`.
         split: name of a list in ImageSets/Segmentation.
         classes: classes of the network, which must be those of the dataset.
+        prepare: whether missing data are drawn or downloaded first.
 
     Raises:
         ConfigError: if the dataset has other classes.
@@ -118,7 +119,7 @@ def evaluation_images(data: DataConfig, split: str, *, classes: Sequence[str]) -
             f"data.classes (=[{','.join(data.classes)}]) must be those of the run (=[{','.join(classes)}]), because "
             "a mask's indices mean classes; evaluate on a set with the run's classes"
         )
-    return split_images(data, locate_root(data, prepare=True), split)
+    return split_images(data, data.locate(prepare=prepare), split)
 
 
 def evaluate(

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from fcn import config as configuration
 from fcn.config import ConfigError, InferenceConfig, check_inference
-from fcn.config.choices import Inference, PublishedWeights
+from fcn.config.choices import Inference
+from fcn.config.older_versions import upgrade
 from fcn.data.voc import to_rgb
 from fcn.inference.tiling import tiled_logits
 from fcn.models.device import choose_device
@@ -144,15 +145,16 @@ def load_network(checkpoint: Path) -> SegmentationNetwork:
     """
     content = read_checkpoint(checkpoint)
     check_finite(checkpoint, content["state_dict"])
+    configuration.check_available(content.get("components", {}), needed_by=checkpoint)
     try:
-        config = configuration.validate_run(content["config"])
+        config = configuration.validate_run(upgrade(content["config"]))
     except ConfigError as error:
         raise CheckpointError(f"{checkpoint} must be a checkpoint of this version: {error}") from error
     # The checkpoint holds all weights, so no pretrained weights are loaded.
     untrained = replace(
         config,
-        backbone=replace(config.backbone, weights="none"),
-        model=replace(config.model, weights=PublishedWeights.none),
+        backbone=config.backbone.untrained(),
+        model=config.model.untrained(),
     )
     network = SegmentationNetwork(untrained)
     try:

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from fcn.config import ModelConfig
+from fcn.models.model_options import Fcn32s
 from fcn.models.upsampling import PIXELS, Grid, Upsampling
 from fcn.visualization.figure_style import new_figure, render_figure
 
@@ -61,7 +61,7 @@ def transposed_convolution(factor: int) -> Upsampling:
     kernel of 2s - 1, centred on a pixel, and padding (s - 1)/2.
     """
     source = Grid(factor, (factor - 1) / 2)
-    return Upsampling(1, source=source, target=PIXELS, config=ModelConfig(upsample_trainable=False))
+    return Upsampling(1, source=source, target=PIXELS, config=Fcn32s(upsample_trainable=False))
 
 
 def compare_upsampling(image: Image.Image, factor: int) -> UpsamplingComparison:

@@ -3,8 +3,7 @@
 `BACKBONES` gives, for each backbone, the modules that compute the maps and where the cells of the maps lie: cell i is
 centred at pixel stride * i + offset. The heads place their upsampling accordingly, so any head fits any backbone.
 
-To add a backbone, add a member to `fcn.config.choices.BackboneName`, an entry to `BACKBONES` and a file in
-conf/backbone.
+To add a torchvision backbone, add its name to `fcn.models.backbone_options` and an entry to `BACKBONES`.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ import torch.nn.functional as F
 import torchvision.models as tv
 from torch import Tensor, nn
 
-from fcn.config import BackboneConfig, ConfigError
-from fcn.config.choices import BackboneName
+from fcn.config import ConfigError
+from fcn.models.backbone_options import TorchvisionBackbone
 from fcn.models.upsampling import Grid
-from fcn.models.weights import copy_weights, fetch, read_state_dict
+from fcn.models.weights import WeightsError, copy_weights, fetch, read_state_dict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,32 +99,36 @@ def _vgg(pool3: str, pool4: str) -> BackboneSpec:
     )
 
 
-BACKBONES: dict[BackboneName, BackboneSpec] = {
-    BackboneName.resnet18: _resnet(128, 256, 512),
-    BackboneName.resnet34: _resnet(128, 256, 512),
-    BackboneName.resnet50: _resnet(512, 1024, 2048),
-    BackboneName.resnet101: _resnet(512, 1024, 2048),
-    BackboneName.resnet152: _resnet(512, 1024, 2048),
-    BackboneName.resnext50_32x4d: _resnet(512, 1024, 2048),
-    BackboneName.wide_resnet50_2: _resnet(512, 1024, 2048),
-    BackboneName.squeezenet1_0: BackboneSpec(
+BACKBONES: dict[str, BackboneSpec] = {
+    "resnet18": _resnet(128, 256, 512),
+    "resnet34": _resnet(128, 256, 512),
+    "resnet50": _resnet(512, 1024, 2048),
+    "resnet101": _resnet(512, 1024, 2048),
+    "resnet152": _resnet(512, 1024, 2048),
+    "resnext50_32x4d": _resnet(512, 1024, 2048),
+    "wide_resnet50_2": _resnet(512, 1024, 2048),
+    "squeezenet1_0": BackboneSpec(
         outputs=("features.5", "features.10", "features.12"),
         strides=(4, 8, 16),
         channels=(256, 512, 512),
         adapt=_pad_squeezenet,
     ),
-    BackboneName.mobilenet_v3_large: BackboneSpec(
+    "mobilenet_v3_large": BackboneSpec(
         outputs=("features.6", "features.12", "features.16"), channels=(40, 112, 960), dilates=True
     ),
-    BackboneName.convnext_tiny: BackboneSpec(
+    "convnext_tiny": BackboneSpec(
         outputs=("features.3", "features.5", "features.7"),
         channels=(192, 384, 768),
         offsets=(3.5, 7.5, 15.5),
         multiple=32,
     ),
-    BackboneName.vgg16: _vgg("features.16", "features.23"),
-    BackboneName.vgg16_bn: _vgg("features.23", "features.33"),
+    "vgg16": _vgg("features.16", "features.23"),
+    "vgg16_bn": _vgg("features.23", "features.33"),
 }
+
+
+PUBLISHED = {"imagenet": "IMAGENET1K_V1", "imagenet_v2": "IMAGENET1K_V2"}
+"""Values of `backbone.weights` that stand for torchvision's weights."""
 
 
 class Backbone(nn.Module):
@@ -217,7 +220,22 @@ def _steps(module: nn.Module, *, outputs: Collection[str], prefix: str = "") -> 
             yield path
 
 
-def build_backbone(config: BackboneConfig) -> Backbone:
+def check_output_stride(config: TorchvisionBackbone) -> None:
+    """Check that the network can be dilated to `config.output_stride`.
+
+    Raises:
+        ConfigError: if it cannot.
+    """
+    spec = BACKBONES[config.name]
+    allowed = [stride for stride in spec.strides if stride >= 8] if spec.dilates else [spec.strides[-1]]
+    if config.output_stride not in allowed:
+        raise ConfigError(
+            f"backbone.output_stride (={config.output_stride}) must be {' or '.join(map(str, allowed))} on "
+            f"{config.name}; use null, or a ResNet or MobileNet, which can be dilated"
+        )
+
+
+def build_backbone(config: TorchvisionBackbone) -> Backbone:
     """Build the backbone with the weights of `config.weights`, dilated to `config.output_stride`.
 
     Raises:
@@ -225,36 +243,35 @@ def build_backbone(config: BackboneConfig) -> Backbone:
         WeightsError: if the weights cannot be loaded or do not fit the backbone.
     """
     spec = BACKBONES[config.name]
-    network = tv.get_model(config.name.value)
+    network = tv.get_model(config.name)
     if spec.adapt:
         spec.adapt(network)
     backbone = Backbone(network, spec)
     if config.output_stride is not None:
-        allowed = [stride for stride in spec.strides if stride >= 8] if spec.dilates else [spec.strides[-1]]
-        if config.output_stride not in allowed:
-            raise ConfigError(
-                f"backbone.output_stride (={config.output_stride}) must be {' or '.join(map(str, allowed))} on "
-                f"{config.name}; use null, or a ResNet or MobileNet, which can be dilated"
-            )
+        check_output_stride(config)
         backbone.dilate(config.output_stride)
     load_backbone_weights(backbone.layers, config)
     return backbone
 
 
-def load_backbone_weights(module: nn.Module, config: BackboneConfig) -> None:
+def load_backbone_weights(module: nn.Module, config: TorchvisionBackbone) -> None:
     """Load the weights of `config.weights` into a module with torchvision's parameter names.
 
-    `none` keeps the random initialisation. `imagenet` is torchvision's IMAGENET1K_V1, downloaded unless the file is in
-    torch hub's folder. Any other value is the path of a torchvision state dict, with or without classifier.
+    `none` keeps the random initialisation. `imagenet` and `imagenet_v2` are torchvision's IMAGENET1K_V1 and _V2,
+    downloaded unless the file is in torch hub's folder. Any other value is the path of a torchvision state dict, with
+    or without classifier.
 
     Raises:
         WeightsError: if the weights cannot be loaded or do not fit.
     """
-    key, name = f"backbone.weights (={config.weights})", config.name.value
+    key, name = f"backbone.weights (={config.weights})", config.name
     if config.weights == "none":
         return
-    if config.weights == "imagenet":
-        source = tv.get_model_weights(name).IMAGENET1K_V1
+    if config.weights in PUBLISHED:
+        published = tv.get_model_weights(name).__members__
+        if (version := PUBLISHED[config.weights]) not in published:
+            raise WeightsError(f"{key} must exist for {name}, which has {', '.join(published)}; use imagenet")
+        source = published[version]
         state = fetch(source, key=key, remedy="or use backbone.weights=none or the path of a state dict")
     else:
         state = read_state_dict(config.weights)

@@ -7,12 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fcn.config import ModelConfig
-from fcn.config.choices import Alignment, ModelName, ScoreInit
+from fcn.config.choices import Alignment, ScoreInit
 from fcn.models.backbones import Backbone
+from fcn.models.model_options import FcnConfig
 from fcn.models.upsampling import PIXELS, Grid, Upsampling
-
-NUM_SKIPS = {ModelName.fcn32s: 0, ModelName.fcn16s: 1, ModelName.fcn8s: 2}
 
 
 class FCN(nn.Module):
@@ -30,9 +28,9 @@ class FCN(nn.Module):
         num_classes: number of classes, including the background.
     """
 
-    def __init__(self, backbone: Backbone, config: ModelConfig, *, num_classes: int) -> None:
+    def __init__(self, backbone: Backbone, config: FcnConfig, *, num_classes: int) -> None:
         super().__init__()
-        num_maps = NUM_SKIPS[config.name] + 1
+        num_maps = config.num_skips + 1
         if callable(use_maps := getattr(backbone, "use_maps", None)):
             use_maps(num_maps)
         grids = _assumed_grids(backbone, config.alignment)
@@ -49,7 +47,7 @@ class FCN(nn.Module):
             grid = Grid(skip.stride, skip.offset + skip.stride * upscore.first)
         self.upscore = Upsampling(num_classes, source=grid, target=PIXELS, config=config)
         assert self.upscore.first == 0, "the map must cover the first pixel of the image"
-        self._skip_scale = tuple(config.skip_scale)
+        self._skip_scale = tuple(config.skip_factors)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits of every pixel, float [N, num_classes, H, W].

@@ -8,11 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fcn.config import BackboneConfig, Config, ModelConfig
-from fcn.models.backbones import build_backbone
+from fcn.config import Config
 from fcn.models.device import has_gpu
-from fcn.models.fcn import FCN
-from fcn.models.torchvision_models import TorchvisionNetwork
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -33,11 +30,11 @@ class SegmentationNetwork(nn.Module):
     std: Tensor
 
     def __init__(self, config: Config) -> None:
-        """Build the model, initialised from torch's global generator; raises as `build_model`."""
+        """Build the model, initialised from torch's global generator; raises as `ModelConfig.build`."""
         super().__init__()
         self.config = config
         self.layout = memory_layout(config)
-        model = build_model(config.model, config.backbone, num_classes=len(config.data.classes))
+        model = config.model.build(config)
         self.model = model.to(memory_format=self.layout)
         if config.model.freeze_batchnorm:
             for norm in self._batch_norms():
@@ -77,18 +74,6 @@ class SegmentationNetwork(nn.Module):
 
     def _batch_norms(self) -> list[Any]:
         return [module for module in self.model.modules() if isinstance(module, _BatchNorm)]
-
-
-def build_model(model: ModelConfig, backbone: BackboneConfig, *, num_classes: int) -> FCN | TorchvisionNetwork:
-    """Build the model on its backbone, initialised from torch's global generator.
-
-    Raises:
-        ConfigError: if model and backbone cannot be combined.
-        WeightsError: if weights cannot be loaded or do not fit.
-    """
-    if model.name.backbone:
-        return TorchvisionNetwork(model, backbone, num_classes=num_classes)
-    return FCN(build_backbone(backbone), model, num_classes=num_classes)
 
 
 def memory_layout(config: Config) -> torch.memory_format:

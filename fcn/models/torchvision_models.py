@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights
 
-from fcn.config import VOC_CLASSES, BackboneConfig, ConfigError, ModelConfig
-from fcn.config.choices import BackboneName, PublishedWeights
+from fcn.config import VOC_CLASSES, ConfigError
+from fcn.config.choices import PublishedWeights
+from fcn.models.backbone_options import TorchvisionBackbone
 from fcn.models.backbones import load_backbone_weights
+from fcn.models.model_options import TorchvisionModelConfig
 from fcn.models.weights import copy_weights, fetch
 
 
@@ -28,14 +30,14 @@ class TorchvisionNetwork(nn.Module):
         WeightsError: if weights cannot be loaded or do not fit.
     """
 
-    def __init__(self, model: ModelConfig, backbone: BackboneConfig, *, num_classes: int) -> None:
+    def __init__(self, model: TorchvisionModelConfig, backbone: TorchvisionBackbone, *, num_classes: int) -> None:
         super().__init__()
         self.network = get_model(model.name.value, num_classes=num_classes, weights=None, weights_backbone=None)
         if model.weights is PublishedWeights.voc:
             _load_published_weights(self.network, model, num_classes=num_classes)
             return
         layers = self.network.get_submodule("backbone")
-        if backbone.name is BackboneName.mobilenet_v3_large:  # torchvision moves its layers out of `features`
+        if backbone.name == "mobilenet_v3_large":  # torchvision moves its layers out of `features`
             layers = nn.ModuleDict({"features": layers})
         load_backbone_weights(layers, backbone)
 
@@ -49,7 +51,7 @@ class TorchvisionNetwork(nn.Module):
         return (parameter for name, parameter in self.named_parameters() if not name.startswith("network.backbone."))
 
 
-def _load_published_weights(network: nn.Module, model: ModelConfig, *, num_classes: int) -> None:
+def _load_published_weights(network: nn.Module, model: TorchvisionModelConfig, *, num_classes: int) -> None:
     key, name = f"model.weights (={model.weights})", model.name.value
     if num_classes != len(VOC_CLASSES):
         raise ConfigError(f"{key} needs VOC's {len(VOC_CLASSES)} classes, not {num_classes}; use data=voc")

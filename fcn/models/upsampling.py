@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fcn.config import ModelConfig
 from fcn.config.choices import Algorithm, Border, Init
+from fcn.models.model_options import FcnConfig
 from fcn.models.subpixel import Geometry, subpixel
 
 LARGE_FACTOR = 8
@@ -69,7 +69,7 @@ class Upsampling(nn.ConvTranspose2d):
         algorithm: algorithm that computes the output, see `forward`.
     """
 
-    def __init__(self, channels: int, *, source: Grid, target: Grid, config: ModelConfig) -> None:
+    def __init__(self, channels: int, *, source: Grid, target: Grid, config: FcnConfig) -> None:
         assert source.offset is not None, source
         assert target.offset is not None, target
         factor = source.stride // target.stride

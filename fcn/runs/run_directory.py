@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from fcn import config as configuration
 from fcn.config import Config, ConfigError
 from fcn.runs.atomic_files import named_in_errors, write_text
+from fcn.runs.summary import read_summary
 
 CONFIG = "config.yaml"
 OVERRIDES = ".hydra/overrides.yaml"
@@ -78,7 +79,11 @@ def load_config(run_dir: Path) -> Config:
     """
     if not (run_dir / CONFIG).is_file():
         raise ConfigError(f"{run_dir} must be a run directory, but it holds no {CONFIG}")
-    return configuration.read_config(run_dir / CONFIG)
+    try:
+        return configuration.read_config(run_dir / CONFIG)
+    except ConfigError:
+        configuration.check_available(read_summary(run_dir).get("components", {}), needed_by=run_dir)
+        raise
 
 
 def load_overrides(run_dir: Path) -> list[str]:

@@ -43,6 +43,8 @@ class Execution(TypedDict, total=False):
         data: fingerprint of the images, see `fcn.data.fingerprint`.
         device: name of the GPU or processor.
         world_size: number of processes.
+        components: options from outside the package with their package or module, see
+            `fcn.config.components.component_origins`; only if there are any.
     """
 
     started: str
@@ -54,6 +56,7 @@ class Execution(TypedDict, total=False):
     data: dict[str, Any]
     device: str
     world_size: int
+    components: dict[str, str]
 
 
 class Summary(Execution, total=False):

@@ -7,10 +7,9 @@ from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import Optimizer
 
 from fcn.config import OptimConfig
-from fcn.config.choices import OptimName
 
 KINDS = ("", "/no_decay", "/bias")
 NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
@@ -31,12 +30,7 @@ def build_optimizer(model: nn.Module, *, head: Iterable[nn.Parameter], config: O
         config: the group `optim`.
         lr: peak learning rate of the backbone.
     """
-    groups = _parameter_groups(model, head=head, config=config, lr=lr)
-    if config.name is OptimName.adamw:
-        beta1, beta2 = config.betas
-        return AdamW(groups, lr=lr, betas=(beta1, beta2), weight_decay=config.weight_decay, fused=True)
-    momentum, decay = config.momentum, config.weight_decay
-    return SGD(groups, lr=lr, momentum=momentum, nesterov=config.nesterov, weight_decay=decay, fused=True)
+    return config.build(_parameter_groups(model, head=head, config=config, lr=lr), lr)
 
 
 def _parameter_groups(

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from fcn import errors, runs
-from fcn.config import Config
+from fcn.config import Config, component_origins
 from fcn.models.device import device_name
 from fcn.runs import Status, provenance
 from fcn.runs.summary import Execution, Summary
@@ -65,6 +65,8 @@ class Recording(pl.Callback):
         if runs.is_rank_zero():
             started = datetime.now(timezone.utc).isoformat(timespec="seconds")
             self._execution = {"started": started, **provenance.provenance()}
+            if components := component_origins(config):
+                self._execution["components"] = components
 
     @property
     def state_key(self) -> str:

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytorch_lightning as pl
 
 from fcn.config import Config
-from fcn.config.choices import DatasetName, PublishedWeights, Reduction
+from fcn.config.choices import Reduction
+from fcn.data.dataset_options import ShapesData
 from fcn.data.module import VOCDataModule
 from fcn.models.device import device_name
 from fcn.training.compute import describe
-from fcn.training.losses.cross_entropy import comparable_lr
+from fcn.training.losses.cross_entropy import CrossEntropyConfig, comparable_lr
 from fcn.training.task import SegmentationTask
 
 log = logging.getLogger(__name__)
@@ -42,12 +43,12 @@ def header_lines(config: Config, data: VOCDataModule, task: pl.LightningModule) 
     sets = f"{len(data.train_images)} training and {len(data.val_images)} validation images"
     dropped = f" ({data.dropped} smaller than the crop are not used)" if data.dropped else ""
     lines = [
-        f"model    {model_line(config)}, {millions:.1f} M parameters",
+        f"model    {config.model.describe(config)}, {millions:.1f} M parameters",
         f"data     {config.data.name}: {sets}{dropped}, {len(config.data.classes)} classes, crops of {height}x{width}",
         f"steps    {_describe_length(config, data)}, {config.batch_size} images per step",
         f"loss     {loss_line(config)}",
     ]
-    if config.data.name is DatasetName.shapes:
+    if isinstance(config.data, ShapesData):
         voc = "python train.py experiment=d2l"
         lines.append(f"         This is the built-in synthetic dataset. For Pascal VOC: {voc}")
     return lines
@@ -61,20 +62,9 @@ def _describe_length(config: Config, data: VOCDataModule) -> str:
     return f"{config.steps}, validation every {interval}, {epochs:.3g} epochs of {data.steps_per_epoch} steps"
 
 
-def model_line(config: Config) -> str:
-    """Describe network, backbone, weights and upsampling in one line."""
-    model, backbone = config.model, config.backbone
-    if model.name.backbone:
-        weights = f"backbone: {backbone.weights}" if model.weights is PublishedWeights.none else str(model.weights)
-        return f"torchvision's {model.name} (weights: {weights})"
-    stride = f", output stride {backbone.output_stride}" if backbone.output_stride else ""
-    extras = ["" if model.upsample_trainable else ", frozen", f", {model.alignment}", f", border {model.border}"]
-    upsampling = f"{model.init} upsampling{''.join(extras)}"
-    return f"{model.name} on {backbone.name} (weights: {backbone.weights}{stride}), {upsampling}"
-
-
 def loss_line(config: Config) -> str:
     """Describe loss, optimiser, learning rate and schedule in one line."""
+    assert isinstance(config.loss, CrossEntropyConfig)
     reduction = config.loss.reduction
     line = f"{reduction}, {config.optim.name} with lr {config.lr:g}, {config.schedule.name} schedule"
     if reduction is Reduction.pixel_mean:

@@ -29,7 +29,7 @@ from fcn.models.network import SegmentationNetwork
 from fcn.runs.checkpoints import not_finite
 from fcn.training.compute import choose_upsampling, compile_network
 from fcn.training.losses.base import Loss
-from fcn.training.losses.cross_entropy import CrossEntropyLoss
+from fcn.training.losses.cross_entropy import CrossEntropyConfig, CrossEntropyLoss
 from fcn.training.optim import build_optimizer
 from fcn.training.schedules import build_schedule
 
@@ -93,6 +93,7 @@ class SegmentationTask(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_fit_start(self) -> None:
+        assert isinstance(self.config.loss, CrossEntropyConfig)
         self.loss = CrossEntropyLoss(self.config.loss.reduction)
         self._reads_every_loss = self.device.type == "cpu"
         share = self.config.batch_size // self.trainer.world_size // self.config.trainer.accumulate
@@ -205,6 +206,7 @@ class SegmentationTask(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = configuration.to_container(self.config)
+        checkpoint["components"] = configuration.component_origins(self.config)
         # In the middle of an epoch, the counts of every process so far belong to the checkpoint.
         own = {name: self._metrics(name).state() for name in self.metrics}
         states: list[Any] = [own]

@@ -22,7 +22,7 @@ from fcn.runs.checkpoints import CheckpointError, network_weights, prepare_last_
 from fcn.training.checkpointing import AtomicCheckpointIO, Checkpointing
 from fcn.training.console import logging_to
 from fcn.training.recording import Recording, headline
-from fcn.training.run_header import RunHeader, model_line
+from fcn.training.run_header import RunHeader
 from fcn.training.task import SegmentationTask
 from fcn.training.trainer import build_trainer
 from fcn.training.watchdog import Watchdog
@@ -91,12 +91,14 @@ def _save_untrained(config: Config, run_dir: Path) -> dict[str, float]:
     """Save the initial network as the checkpoint of a run of 0 epochs, which can be evaluated and exported."""
     task = build_task(config)
     if runs.is_rank_zero():
-        checkpoint = {"config": configuration.to_container(config), "state_dict": task.state_dict()}
+        components = {"components": origins} if (origins := configuration.component_origins(config)) else {}
+        checkpoint = {"config": configuration.to_container(config), "state_dict": task.state_dict(), **components}
         AtomicCheckpointIO().save_checkpoint(checkpoint, run_dir / runs.LAST)
         overrides = runs.load_overrides(run_dir)
-        summary = {"status": Status.finished, "metrics": {}, "overrides": overrides, **provenance.provenance()}
+        origin = {**provenance.provenance(), **components}
+        summary = {"status": Status.finished, "metrics": {}, "overrides": overrides, **origin}
         runs.write_summary(run_dir, summary)
-        log.info("model    %s", model_line(config))
+        log.info("model    %s", config.model.describe(config))
         log.info("not trained (epochs=0); the initial network is in %s", run_dir / runs.LAST)
     return {}
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from fcn.config import IGNORE_INDEX
+from fcn.config import IGNORE_INDEX, LossConfig, component, setting
 from fcn.config.choices import Reduction
 from fcn.training.losses.base import Loss, divide
 from fcn.training.losses.class_weights import ClassWeights
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 
@@ -78,6 +80,20 @@ class CrossEntropyLoss(Loss):
             over_classes = -weighted.mean(dim=1).masked_fill(target == IGNORE_INDEX, 0)
             losses = losses.lerp(over_classes, self._label_smoothing)
         return losses
+
+
+@component("loss", "cross_entropy")
+class CrossEntropyConfig(LossConfig):
+    """Cross-entropy per pixel, ignoring void."""
+
+    reduction: Reduction = setting(
+        Reduction.pixel_mean,
+        "pixel_mean: mean over all pixels of the batch; image_sum: mean over the pixels of each image, summed over "
+        "the images (d2l chapter); pixel_sum: sum over all pixels (Shelhamer et al.)",
+    )
+
+    def build(self, class_counts: Callable[[], NDArray[np.int64]]) -> Loss:
+        return CrossEntropyLoss(self.reduction)
 
 
 def comparable_lr(lr: float, reduction: Reduction, *, batch_size: int, crop_size: Sequence[int]) -> float:

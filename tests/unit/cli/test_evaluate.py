@@ -15,8 +15,8 @@ from PIL import Image
 import fcn
 from fcn import config as configuration
 from fcn import runs
-from fcn.config import BackboneConfig, Config, DataConfig, InferenceConfig, ShapesConfig
-from fcn.config.choices import BackboneName, DatasetName
+from fcn.config import Config, DataConfig, InferenceConfig, option
+from fcn.data.dataset_options import ShapesConfig, ShapesData, VocData
 from fcn.data.shapes import CLASSES as SHAPES
 from fcn.evaluation import evaluation_files
 from fcn.inference.predictor import load
@@ -40,7 +40,7 @@ script = load_command("evaluate")
 def save_run(folder: Path, data: DataConfig, *, weights: str = "none", name: str = "checkpoints/last.ckpt") -> Path:
     """Write a run directory whose network was not trained, and return it."""
     torch.manual_seed(0)
-    backbone = BackboneConfig(name=BackboneName.squeezenet1_0, weights=weights)
+    backbone = option("backbone", "squeezenet1_0", weights=weights)
     network = SegmentationNetwork(Config(name="x", data=data, backbone=backbone))
     (folder / name).parent.mkdir(parents=True)
     content = {"config": configuration.to_container(network.config), "state_dict": network.state_dict()}
@@ -51,7 +51,7 @@ def save_run(folder: Path, data: DataConfig, *, weights: str = "none", name: str
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory) -> Path:
     """Checkpoint of a network with three classes, whose data are in `root`."""
-    data = DataConfig(name=DatasetName.voc, root="root", classes=CLASSES)
+    data = VocData(root="root", classes=CLASSES)
     return save_run(tmp_path_factory.mktemp("saved"), data) / runs.LAST
 
 
@@ -242,7 +242,7 @@ def test_data_group_replaces_the_data_of_the_run(folder, evaluate):
 
 
 def test_synthetic_dataset_is_drawn_if_it_is_missing(tmp_path, evaluate):
-    data = DataConfig(root=str(tmp_path / "data"), classes=list(SHAPES), shapes=ShapesConfig(num_train=1, num_val=2))
+    data = ShapesData(root=str(tmp_path / "data"), classes=list(SHAPES), shapes=ShapesConfig(num_train=1, num_val=2))
     run = save_run(tmp_path / "run", data, name="checkpoints/best.ckpt")
     status, _, err = evaluate(f"run={run}", "boundary_widths=[2,1,2]")
     assert status == 0, err
@@ -311,7 +311,7 @@ def test_voc_images_are_counted_exactly(voc_sample, tmp_path, evaluate):
     names = (sample / "ImageSets" / "Segmentation" / "val.txt").read_text().split()[:3]
     (tree / "ImageSets" / "Segmentation" / "val.txt").write_text("\n".join(names))
     weights = str(SHARED / "weights" / "squeezenet1_0-imagenet.pth")
-    run = save_run(tmp_path / "run", DataConfig(name=DatasetName.voc, root=str(tmp_path)), weights=weights)
+    run = save_run(tmp_path / "run", VocData(root=str(tmp_path)), weights=weights)
     status, _, err = evaluate(f"run={run}", "worst=2")
     assert status == 0, err
     results, widths = run / "evaluation" / "val", [1, 2, 4, 8, 16]

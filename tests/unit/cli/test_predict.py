@@ -11,8 +11,8 @@ from PIL import Image
 
 import fcn
 from fcn import config as configuration
-from fcn.config import BackboneConfig, Config, InferenceConfig
-from fcn.config.choices import BackboneName, Inference
+from fcn.config import Config, InferenceConfig, option
+from fcn.config.choices import Inference
 from fcn.data import voc
 from fcn.models.network import SegmentationNetwork
 from tests import commands
@@ -26,7 +26,7 @@ def trained(tmp_path_factory) -> Path:
     """A run directory with a checkpoint of an untrained network for VOC's classes."""
     run = tmp_path_factory.mktemp("run")
     torch.manual_seed(0)
-    network = SegmentationNetwork(Config(name="x", backbone=BackboneConfig(name=BackboneName.squeezenet1_0)))
+    network = SegmentationNetwork(Config(name="x", backbone=option("backbone", "squeezenet1_0")))
     (run / "checkpoints").mkdir()
     content = {"config": configuration.to_container(network.config), "state_dict": network.state_dict()}
     torch.save(content, run / "checkpoints" / "best.ckpt")

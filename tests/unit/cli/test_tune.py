@@ -68,12 +68,12 @@ def test_overridden_keys_are_fixed(planned):
 def test_entries_of_any_key_can_be_overridden(planned):
     """Entries are added, partly changed, and replaced by another kind, with and without a plus."""
     plan, _ = planned(
-        "search.batch_size={choices: [4,8]}", "+search.optim.momentum={choices: [0.0,0.9]}",
+        "search.batch_size={choices: [4,8]}", "+search.optim.decay_all={choices: [false,true]}",
         "search.optim.weight_decay={low: 1e-3}", "search.optim.head_lr_multiplier.high=3",
         "search.lr={choices: [0.1,0.2]}", "search.model.init={choices: [xavier]}", "search.schedule={choices: [poly]}",
     )  # fmt: skip
     assert [*plan.space][:2] == ["lr", "optim.weight_decay"]
-    assert [*plan.space][-2:] == ["batch_size", "optim.momentum"]
+    assert [*plan.space][-2:] == ["batch_size", "optim.decay_all"]
     assert len(plan.space) == 7
     decay, head = plan.space["optim.weight_decay"], plan.space["optim.head_lr_multiplier"]
     assert (decay.low, decay.high, decay.log) == (1e-3, 1e-1, True)

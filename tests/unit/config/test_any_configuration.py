@@ -1,5 +1,6 @@
 """Random valid configurations are restored unchanged; random overrides compose or give a one-line error."""
 
+import dataclasses
 import math
 
 import pytest
@@ -9,16 +10,16 @@ from omegaconf import OmegaConf
 
 import fcn
 from fcn import config as configuration
-from fcn.config import Config, ConfigError, flatten, schema_fields, to_container, validate_run
+from fcn.config import Config, ConfigError, flatten, options, schema_fields, to_container, validate_run
 from fcn.config.choices import Choice
+from fcn.config.components import GROUPS
 
 FIELDS = schema_fields(Config)
 TEXTS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12)
 
 
-def values(key: str) -> st.SearchStrategy:
+def values(entry: dataclasses.Field) -> st.SearchStrategy:
     """Return a strategy for the values that the type and range of a key allow."""
-    entry = FIELDS[key]
     low, high = entry.metadata["low"], entry.metadata["high"]
     annotation = str(entry.type)
     inner = annotation.removesuffix(" | None").removeprefix("list[").removesuffix("]")
@@ -39,14 +40,17 @@ def values(key: str) -> st.SearchStrategy:
 
 @st.composite
 def containers(draw) -> dict:
-    """Draw a plain configuration in which a few keys differ from their defaults."""
-    container = to_container(Config())
-    for key in draw(st.lists(st.sampled_from(sorted(FIELDS)), max_size=5, unique=True)):
+    """Draw a plain configuration with random options, in which a few keys differ from their defaults."""
+    chosen = {group: options(group)[draw(st.sampled_from(sorted(options(group))))]() for group in GROUPS}
+    container = to_container(Config(**chosen))
+    fields = schema_fields(Config, container)
+    keys = [key for key in sorted(fields) if key.rpartition(".")[2] not in ("name", "library")]
+    for key in draw(st.lists(st.sampled_from(keys), max_size=5, unique=True)):
         *groups, last = key.split(".")
         section = container
         for group in groups:
             section = section[group]
-        section[last] = draw(values(key))
+        section[last] = draw(values(fields[key]))
     return container
 
 
@@ -61,7 +65,7 @@ def test_valid_configuration_is_restored_from_file_and_container(tmp_path_factor
     path.write_text(OmegaConf.to_yaml(OmegaConf.create(to_container(config))), encoding="utf-8")
     assert configuration.read_config(path) == config == validate_run(to_container(config))
     flat = flatten(to_container(config))
-    assert list(flat) == list(FIELDS)
+    assert list(flat) == list(schema_fields(Config, container))
     assert all(math.isfinite(value) for value in flat.values() if isinstance(value, float))
 
 

@@ -9,16 +9,26 @@ from omegaconf import DictConfig, OmegaConf
 from fcn import config as configuration
 from fcn.config import Config, ConfigError, InferenceConfig, schema_fields
 from fcn.config.choices import Init
+from fcn.config.components import GROUPS
 
 FIELDS = schema_fields(Config)
+TORCHVISION = {"model.library": "torchvision", "model.name": "fcn_resnet50", "backbone.name": "resnet50"}
 
 
 def composed(overrides: dict[str, object]) -> DictConfig:
-    """Return the schema's defaults with dotted keys changed, as Hydra composes them."""
-    node = OmegaConf.create(configuration.to_container(Config()))
+    """Return a configuration with the given dotted keys; all others have their defaults."""
+    node = OmegaConf.create({})
     for key, value in overrides.items():
         OmegaConf.update(node, key, value, force_add=True)
     return node
+
+
+def option_with(key):
+    """Return the overrides that choose an option with the given key."""
+    group, _, name = key.partition(".")
+    owners = configuration.options(group) if group in GROUPS else {}
+    owner = next((each for each, option in owners.items() if hasattr(option(), name.partition(".")[0])), None)
+    return {f"{group}.name": owner} if owner else {}
 
 
 def test_values_are_typed():
@@ -30,7 +40,7 @@ def test_values_are_typed():
 
 def test_every_key_has_a_meaning_and_every_number_a_lower_bound():
     for key, entry in FIELDS.items():
-        assert len(entry.metadata["meaning"]) > 8 or key == "backbone.name", key
+        assert len(entry.metadata["meaning"]) > 8, key
         numeric = re.search(r"\b(int|float)\b", str(entry.type)) is not None
         assert not numeric or entry.metadata["low"] is not None, key
 
@@ -42,7 +52,28 @@ def test_lower_bound_is_checked(key):
     low = entry.metadata["low"]
     value = [low - 1, *default[1:]] if isinstance(default, list) else low - 1
     with pytest.raises(ConfigError, match=rf"^{re.escape(key)} \(=.*\) must be (at least|between) {low}"):
-        configuration.validate_run(composed({key: value}))
+        configuration.validate_run(composed({**option_with(key), key: value}))
+
+
+@pytest.mark.parametrize(
+    ("message", "overrides"),
+    [
+        ("optim.momentum has no effect .*; remove it, or use optim=sgd", {"optim.momentum": 0.3}),
+        ("optim.betas has no effect .* use optim=adamw", {"optim.name": "sgd", "optim.betas": [0.9, 0.9]}),
+        ("optim.nesterov has no effect", {"optim.nesterov": True}),
+        ("schedule.power has no effect .* use schedule=poly", {"schedule.power": 3}),
+        ("model.skip_scale has no effect .* use model=fcn16s or fcn8s", {"model.skip_scale": [1, 1]}),
+        ("model.init has no effect", {**TORCHVISION, "model.init": "xavier"}),
+        ("model.alignment has no effect", {**TORCHVISION, "model.alignment": "centered"}),
+        ("data.shapes has no effect .* use data=shapes", {"data.name": "voc", "data.shapes.num_train": 3}),
+        ("data.download has no effect .* use data=voc", {"data.download": True}),
+        ("model.weights has no effect .* use model=torchvision", {"model.weights": "voc"}),
+        (r"optim \(=adamm\) must be a registered option; did you mean adamw\?", {"optim.name": "adamm"}),
+    ],
+)
+def test_key_of_another_option_is_refused(message, overrides):
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        configuration.validate_run(composed(overrides))
 
 
 @pytest.mark.parametrize(
@@ -51,7 +82,8 @@ def test_lower_bound_is_checked(key):
         ("lr", {"lr": float("nan")}),
         ("data.crop_size", {"data.crop_size": [320]}),
         ("optim.betas", {"optim.betas": [0.9]}),
-        ("model.skip_scale", {"model.skip_scale": [0.01]}),
+        ("model.skip_scale .* must be two numbers", {"model.name": "fcn8s", "model.skip_scale": [0.01]}),
+        ("model.skip_scale .* must be one number", {"model.name": "fcn16s", "model.skip_scale": [1, 1]}),
         ("data.augmentation.flip", {"data.augmentation.flip": 1.5}),
         ("data.augmentation.scale", {"data.augmentation.scale": [2.0, 0.5]}),
         ("data.classes must name 2 to 255", {"data.classes": ["background"]}),
@@ -69,16 +101,15 @@ def test_lower_bound_is_checked(key):
         ("name", {"name": "two\nlines"}),
         ("resume and rerun", {"resume": ""}),
         ("resume and rerun", {"rerun": ""}),
-        ("optim.nesterov", {"optim.nesterov": True, "optim.momentum": 0}),
+        ("optim.nesterov", {"optim.name": "sgd", "optim.nesterov": True, "optim.momentum": 0}),
         ("trainer.precision", {"trainer.precision": "fp16", "trainer.accelerator": "cpu"}),
         (r"backbone.output_stride \(=64\) must be between 8 and 32", {"backbone.output_stride": 64}),
-        ("backbone.name", {"model.name": "deeplabv3_resnet50", "backbone.name": "resnet101"}),
+        ("backbone.name", {**TORCHVISION, "backbone.name": "resnet101"}),
         (
             "backbone.name .* backbone.output_stride null",
-            {"model.name": "fcn_resnet50", "backbone.name": "resnet50", "backbone.output_stride": 16},
+            {**TORCHVISION, "backbone.output_stride": 16},
         ),
-        ("model.weights", {"model.weights": "voc"}),
-        ("batch_size", {"model.name": "deeplabv3_resnet50", "backbone.name": "resnet50", "batch_size": 1}),
+        ("batch_size", {**TORCHVISION, "model.name": "deeplabv3_resnet50", "batch_size": 1}),
         (r"epochs and steps must not both be null", {"epochs": None}),
         (r"epochs \(=7\) must be null with steps \(=9\)", {"steps": 9}),
         (r"trainer.val_every_steps \(=9\) must have steps", {"trainer.val_every_steps": 9}),

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fcn.config import AugmentationConfig, DataConfig
-from fcn.config.choices import DatasetName
+from fcn.config import AugmentationConfig
 from fcn.data import cache, shapes, voc
+from fcn.data.dataset_options import VocData
 from fcn.data.datasets import Crops, WholeImages
 from fcn.data.transforms import TrainTransform
 from fcn.data.voc import DataError
@@ -153,7 +153,7 @@ def test_cache_dir_replaces_the_default_folder(write_caches, root, tmp_path):
 
 
 def test_evaluation_reads_an_existing_cache_and_writes_none(write_caches, root):
-    data = DataConfig(name=DatasetName.voc, root=str(root), classes=list(shapes.CLASSES))
+    data = VocData(root=str(root), classes=list(shapes.CLASSES))
     assert evaluation_images(data, "val", classes=shapes.CLASSES).decoded is None
     assert not (root / "cache").exists()
     write_caches()

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from fcn.config import AugmentationConfig, Config, ConfigError, DataConfig, ShapesConfig
+from fcn.config import AugmentationConfig, Config, ConfigError
 from fcn.data import shapes
+from fcn.data.dataset_options import ShapesConfig, ShapesData
 from fcn.data.datasets import Crops, WholeImages, collate
 from fcn.data.device_crops import DeviceCrops, DrawnChanges, require_memory
 from fcn.data.module import VOCDataModule
@@ -103,7 +104,7 @@ def test_images_must_fit_into_free_memory(monkeypatch):
 
 def module_of(root, **changes) -> VOCDataModule:
     size = ShapesConfig(num_train=8, num_val=5)
-    data = DataConfig(root=str(root), classes=list(shapes.CLASSES), shapes=size, crop_size=[64, 64], **changes)
+    data = ShapesData(root=str(root), classes=list(shapes.CLASSES), shapes=size, crop_size=[64, 64], **changes)
     return VOCDataModule(Config(name="x", data=data, batch_size=4))
 
 

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fcn import config as configuration
-from fcn.config import AugmentationConfig, Config, ConfigError, DataConfig, ShapesConfig
+from fcn.config import AugmentationConfig, Config, ConfigError
 from fcn.config.choices import Protocol
 from fcn.data import shapes
 from fcn.data.cache import DecodedImages
+from fcn.data.dataset_options import ShapesConfig, ShapesData
 from fcn.data.datasets import Crops, WholeImages
-from fcn.data.image_sets import locate_root
 from fcn.data.module import VOCDataModule
 from fcn.data.sampling import AUGMENTATION, EpochBatches
 from fcn.data.transforms import TrainTransform
@@ -26,7 +26,7 @@ from fcn.data.voc import DataError, Pair
 
 
 def shapes_config(root, **changes) -> Config:
-    data = DataConfig(
+    data = ShapesData(
         root=str(root), classes=list(shapes.CLASSES), shapes=ShapesConfig(num_train=8, num_val=5), crop_size=[64, 64]
     )
     for key, value in changes.items():
@@ -186,7 +186,7 @@ def test_batch_size_must_not_exceed_the_dataset(shapes_root):
 def test_synthetic_dataset_has_its_own_classes(shapes_root):
     config = shapes_config(shapes_root, classes=list(configuration.VOC_CLASSES))
     with pytest.raises(ConfigError, match=r"data\.classes must be those of the synthetic dataset"):
-        locate_root(config.data, prepare=True)
+        configuration.validate_run(configuration.to_container(config))
 
 
 def test_resume_with_other_images_needs_permission(module):

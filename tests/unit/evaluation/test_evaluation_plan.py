@@ -2,12 +2,12 @@
 
 import pytest
 
-from fcn.config import DataConfig, ShapesConfig, flatten, to_container
-from fcn.config.choices import DatasetName
+from fcn.config import flatten, to_container
+from fcn.data.dataset_options import VocData
 from fcn.evaluation.evaluation_plan import merge_data
 
-RUN = DataConfig(name=DatasetName.voc, root="there", val_split="mine", classes=["ground", "cat"])
-COMPOSED = DataConfig(root="new", download=True, val_split="other", shapes=ShapesConfig(num_val=3))
+RUN = VocData(root="there", val_split="mine", classes=["ground", "cat"])
+COMPOSED = VocData(root="new", download=True, val_split="other")
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,6 @@ COMPOSED = DataConfig(root="new", download=True, val_split="other", shapes=Shape
     [
         (["run=x", "split=val"], {}),
         (["data.root=new", "+data.download=true"], {"root": "new", "download": True}),
-        (["data.shapes.num_val=3"], {"shapes.num_val": 3}),
     ],
 )
 def test_overridden_keys_replace_those_of_the_run(overrides, changes):

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from fcn.config import ConfigError, DataConfig, ShapesConfig
+from fcn.config import ConfigError
 from fcn.data import prefetch, shapes
+from fcn.data.dataset_options import ShapesConfig, ShapesData, VocData
 from fcn.data.datasets import WholeImages
 from fcn.data.voc import DataError, Pair
 from fcn.evaluation.evaluator import evaluate, evaluation_images
@@ -183,12 +184,12 @@ def test_unreadable_image_ends_the_evaluation(images, tmp_path):
 def test_images_with_other_classes_are_rejected(images):
     with pytest.raises(ValueError, match=r"^images.num_classes \(=4\) must be the network's; use 3$"):
         evaluate(PaintedPredictions(), WholeImages(images.pairs, num_classes=4))
-    data = DataConfig(classes=["ground", "dog", "cat"])
+    data = VocData(classes=["ground", "dog", "cat"])
     with pytest.raises(ConfigError, match=r"data.classes \(=\[ground,dog,cat\]\) must be those of the run"):
         evaluation_images(data, "val", classes=CLASSES)
 
 
 def test_built_in_dataset_is_drawn_if_missing(tmp_path):
     names = list(shapes.CLASSES)
-    data = DataConfig(root=str(tmp_path), classes=names, shapes=ShapesConfig(num_train=1, num_val=2))
+    data = ShapesData(root=str(tmp_path), classes=names, shapes=ShapesConfig(num_train=1, num_val=2))
     assert len(evaluation_images(data, "val", classes=names)) == 2

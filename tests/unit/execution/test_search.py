@@ -13,7 +13,7 @@ import pytest
 from optuna.trial import TrialState
 
 from fcn import runs
-from fcn.config import Config, ConfigError, ModelConfig
+from fcn.config import Config, ConfigError, option
 from fcn.config.choices import Init
 from fcn.config.overrides import values_by_key
 from fcn.execution.jobs import Job
@@ -29,7 +29,7 @@ SPACE = {"lr": {"low": 1e-4, "high": 1e-1, "log": True}, "model.init": {"choices
 def compose(overrides) -> Config:
     """Compose these keys like Hydra, in a hundredth of the time."""
     values = {"lr": "0.001", "batch_size": "16", "model.init": "bilinear", **values_by_key(overrides)}
-    model = ModelConfig(init=Init(values["model.init"]))
+    model = option("model", "fcn32s", init=Init(values["model.init"]))
     return Config(name="x", epochs=3, lr=float(values["lr"]), batch_size=int(values["batch_size"]), model=model)
 
 

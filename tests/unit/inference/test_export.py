@@ -14,8 +14,9 @@ import torch
 
 import fcn
 from fcn import config as configuration
-from fcn.config import BackboneConfig, Config, DataConfig, ExportConfig, ModelConfig
-from fcn.config.choices import Alignment, BackboneName, Border, ExportFormat, ImageType, ModelName
+from fcn.data.dataset_options import VocData
+from fcn.config import Config, ExportConfig, option
+from fcn.config.choices import Alignment, Border, ExportFormat, ImageType, TorchvisionModel
 from fcn.inference import export
 from fcn.inference.export import Agreement
 from fcn.models.network import SegmentationNetwork
@@ -28,13 +29,13 @@ QUICK = {"sizes": [[1, 1], [33, 47]], "batches": [1, 2]}
 script = load_command("export")
 
 
-def save_checkpoint(path: Path, backbone: str, **model) -> Path:
+def save_checkpoint(path: Path, backbone: str, model: str, **keys) -> Path:
     """Save a randomly initialised network whose skip layers are not zero, as after training."""
     torch.manual_seed(0)
-    head = ModelConfig(**model)
-    backbone_config = BackboneConfig(name=head.name.backbone or BackboneName(backbone))
+    head = option("model", model, **keys)
+    backbone_config = option("backbone", backbone)
     network = SegmentationNetwork(
-        Config(name="x", data=DataConfig(classes=CLASSES), backbone=backbone_config, model=head)
+        Config(name="x", data=VocData(classes=CLASSES), backbone=backbone_config, model=head)
     )
     for name, parameter in network.named_parameters():
         if "skip_scores" in name:
@@ -45,13 +46,13 @@ def save_checkpoint(path: Path, backbone: str, **model) -> Path:
 
 @pytest.fixture(scope="module")
 def fcn8s(tmp_path_factory) -> Path:
-    head = {"name": ModelName.fcn8s, "alignment": Alignment.centered, "border": Border.replicate}
-    return save_checkpoint(tmp_path_factory.mktemp("runs") / "fcn8s.ckpt", "squeezenet1_0", **head)
+    keys = {"alignment": Alignment.centered, "border": Border.replicate}
+    return save_checkpoint(tmp_path_factory.mktemp("runs") / "fcn8s.ckpt", "squeezenet1_0", "fcn8s", **keys)
 
 
 @pytest.fixture(scope="module")
 def fcn32s(tmp_path_factory) -> Path:
-    return save_checkpoint(tmp_path_factory.mktemp("runs") / "fcn32s.ckpt", "squeezenet1_0", name=ModelName.fcn32s)
+    return save_checkpoint(tmp_path_factory.mktemp("runs") / "fcn32s.ckpt", "squeezenet1_0", "fcn32s")
 
 
 @pytest.fixture(scope="module")
@@ -137,10 +138,10 @@ def test_torch_export_of_a_run_directory_accepts_float_images(fcn32s, tmp_path):
 @pytest.mark.parametrize(
     ("backbone", "model"),
     [
-        ("convnext_tiny", {"name": ModelName.fcn32s, "border": Border.replicate}),
-        ("resnet18", {"name": ModelName.fcn32s}),
-        ("mobilenet_v3_large", {"name": ModelName.fcn32s}),
-        ("", {"name": ModelName.lraspp_mobilenet_v3_large}),
+        ("convnext_tiny", {"model": "fcn32s", "border": Border.replicate}),
+        ("resnet18", {"model": "fcn32s"}),
+        ("mobilenet_v3_large", {"model": "fcn32s"}),
+        ("mobilenet_v3_large", {"model": "torchvision", "name": TorchvisionModel.lraspp_mobilenet_v3_large}),
     ],
 )
 def test_other_networks_are_exported_for_any_size(tmp_path, backbone, model):

@@ -14,9 +14,10 @@ from PIL import Image
 from torch.nn import functional as F
 
 from fcn import config as configuration
-from fcn.config import BackboneConfig, Config, ConfigError, DataConfig, InferenceConfig
-from fcn.config.choices import Accelerator, BackboneName, Inference
+from fcn.config import Config, ConfigError, InferenceConfig, option
+from fcn.config.choices import Accelerator, Inference
 from fcn.data import shapes
+from fcn.data.dataset_options import ShapesData, VocData
 from fcn.inference.predictor import Predictor, load, load_network, predict_logits
 from fcn.inference.tiling import tiles
 from fcn.models.network import IMAGENET_MEAN, IMAGENET_STD, SegmentationNetwork
@@ -29,7 +30,7 @@ BIAS = "model.score_fr.bias"
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(0)
-    data, backbone = DataConfig(classes=["background", "cat", "dog"]), BackboneConfig(name=BackboneName.squeezenet1_0)
+    data, backbone = VocData(classes=["background", "cat", "dog"]), option("backbone", "squeezenet1_0")
     return SegmentationNetwork(Config(name="x", data=data, backbone=backbone)).eval()
 
 
@@ -221,7 +222,7 @@ WITHOUT_LIGHTNING = """
 import sys
 import numpy as np
 import fcn
-from fcn.cli import evaluate, export
+from fcn.cli import (evaluate, export)
 run, data = sys.argv[1:]
 fcn.load(run).predict(np.zeros((8, 8, 3), np.uint8))
 for command, *arguments in (
@@ -235,8 +236,8 @@ print(sorted({"pytorch_lightning", "lightning", "fcn.training"} & set(sys.module
 
 
 def test_prediction_evaluation_and_export_import_no_lightning(shapes_root, tmp_path):
-    data = DataConfig(classes=list(shapes.CLASSES))
-    config = Config(name="x", data=data, backbone=BackboneConfig(name=BackboneName.squeezenet1_0))
+    data = ShapesData(classes=list(shapes.CLASSES))
+    config = Config(name="x", data=data, backbone=option("backbone", "squeezenet1_0"))
     save(SegmentationNetwork(config), tmp_path / "run.ckpt")
     arguments = [sys.executable, "-c", WITHOUT_LIGHTNING, str(tmp_path / "run.ckpt"), str(shapes_root)]
     process = subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path)

@@ -1,6 +1,7 @@
 """Shared by tests of the networks: backbones by name, on the meta device, with given maps, and as pure geometry."""
 
 import functools
+from typing import Any
 
 import pytest
 import torch
@@ -9,39 +10,44 @@ from torch.nn import functional as F
 from torchvision.models.convnext import CNBlock
 from torchvision.ops import SqueezeExcitation
 
-from fcn.config import BackboneConfig
-from fcn.config.choices import Alignment, BackboneName, Init, ModelName
+from fcn.config import BackboneConfig, Config, ModelConfig, option
+from fcn.config.choices import Alignment, Init
+from fcn.models.backbone_options import TORCHVISION_BACKBONES
 from fcn.models.backbones import Backbone, build_backbone
 from fcn.models.upsampling import Grid
 
-HEADS = (ModelName.fcn32s, ModelName.fcn16s, ModelName.fcn8s)
+HEADS = ("fcn32s", "fcn16s", "fcn8s")
 DILATED = [
-    (BackboneName.resnet18, 8), (BackboneName.resnet18, 16), (BackboneName.resnet50, 8),
-    (BackboneName.mobilenet_v3_large, 8), (BackboneName.mobilenet_v3_large, 16),
+    ("resnet18", 8), ("resnet18", 16), ("resnet50", 8),
+    ("mobilenet_v3_large", 8), ("mobilenet_v3_large", 16),
 ]  # fmt: skip
 """Dilated backbones with basic blocks, bottlenecks, and depthwise convolutions of kernel size 3 and 5."""
 
-every_backbone = pytest.mark.parametrize("name", list(BackboneName), ids=str)
+every_backbone = pytest.mark.parametrize("name", TORCHVISION_BACKBONES, ids=str)
 every_init = pytest.mark.parametrize("init", list(Init), ids=str)
 every_head = pytest.mark.parametrize("head", HEADS, ids=str)
 every_alignment = pytest.mark.parametrize("alignment", list(Alignment), ids=str)
 
 
-def build(
-    name: BackboneName = BackboneName.squeezenet1_0, weights: str = "none", output_stride: int | None = None
-) -> Backbone:
-    return build_backbone(BackboneConfig(name=name, weights=weights, output_stride=output_stride))
+def build(name: str = "squeezenet1_0", weights: str = "none", output_stride: int | None = None) -> Backbone:
+    return build_backbone(option("backbone", name, weights=weights, output_stride=output_stride))
+
+
+def build_model(model: ModelConfig, backbone: BackboneConfig, *, num_classes: int) -> Any:
+    """Build a network for a number of classes."""
+    data = option("data", "voc", classes=[f"class {number}" for number in range(num_classes)])
+    return model.build(Config(name="x", data=data, backbone=backbone, model=model))
 
 
 @functools.cache
-def build_on_meta(name: BackboneName, output_stride: int | None = None) -> Backbone:
+def build_on_meta(name: str, output_stride: int | None = None) -> Backbone:
     """Build a backbone that computes shapes only, which is fast for any size."""
     with torch.device("meta"):
         return build(name, output_stride=output_stride).eval()
 
 
 @functools.cache
-def map_sizes(name: BackboneName, output_stride: int | None, height: int, width: int) -> list[tuple[int, int]]:
+def map_sizes(name: str, output_stride: int | None, height: int, width: int) -> list[tuple[int, int]]:
     """Return the height and width of the maps of an image, from fine to coarse."""
     maps = build_on_meta(name, output_stride)(torch.empty(1, 3, height, width, device="meta"))
     return [(features.shape[-2], features.shape[-1]) for features in maps]
@@ -85,7 +91,7 @@ POINTWISE = (
 """Layers without spatial extent, and squeeze-and-excitation, which treats all positions alike."""
 
 
-def windows(name: BackboneName, output_stride: int | None = None) -> Backbone:
+def windows(name: str, output_stride: int | None = None) -> Backbone:
     """Build the geometry of a backbone. It is linear, so the gradient of a cell is its receptive field."""
     with torch.device("meta"):
         backbone = build(name, output_stride=output_stride).eval()

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fcn.config import ModelConfig
-from fcn.config.choices import Alignment, BackboneName, Border, ModelName
+from fcn.config import ModelConfig, option
+from fcn.config.choices import Alignment, Border
 from fcn.models.fcn import FCN
 from fcn.models.upsampling import Grid
 from tests.unit.models.backbone_cases import (
@@ -22,8 +22,8 @@ from tests.unit.models.backbone_cases import (
 
 RESNET = tuple(Grid(stride, 0.0) for stride in (8, 16, 32))
 BACKBONE_GRIDS = [
-    (BackboneName.resnet18, None), (BackboneName.squeezenet1_0, None), (BackboneName.convnext_tiny, None),
-    (BackboneName.vgg16, None), *DILATED,
+    ("resnet18", None), ("squeezenet1_0", None), ("convnext_tiny", None),
+    ("vgg16", None), *DILATED,
 ]  # fmt: skip
 """One backbone for each kind of grid; test_backbones.py verifies the grids of all backbones."""
 every_grid = pytest.mark.parametrize(("name", "output_stride"), BACKBONE_GRIDS)
@@ -57,7 +57,7 @@ def centres(grid: Grid, count: int) -> Tensor:
 @every_alignment
 @every_grid
 def test_linear_functions_are_reproduced_at_every_pixel(
-    name: BackboneName, output_stride: int | None, alignment: Alignment, head: ModelName
+    name: str, output_stride: int | None, alignment: Alignment, head: str
 ) -> None:
     """Bilinear interpolation reproduces linear functions, so any misplaced cell changes the result."""
     height, width = 193, 230
@@ -72,7 +72,7 @@ def test_linear_functions_are_reproduced_at_every_pixel(
     pixels = centres(Grid(1, 0.0), height), centres(Grid(1, 0.0), width)
     expected = sum(ramp(*pixels, number) for number in range(3)[-1 - HEADS.index(head) :])
     for border in Border:
-        logits = head_on(maps, grids, ModelConfig(name=head, alignment=alignment, border=border))(images)[0, 0]
+        logits = head_on(maps, grids, option("model", head, alignment=alignment, border=border))(images)[0, 0]
         inside = slice(64, -64)
         torch.testing.assert_close(logits[inside, inside], expected[inside, inside], rtol=0, atol=1e-9)
 
@@ -82,11 +82,11 @@ def test_linear_functions_are_reproduced_at_every_pixel(
 @every_grid
 @pytest.mark.parametrize("size", [(1, 1), (70, 97)])
 def test_replicated_borders_keep_constant_maps_constant(
-    name: BackboneName, output_stride: int | None, alignment: Alignment, head: ModelName, size: tuple[int, int]
+    name: str, output_stride: int | None, alignment: Alignment, head: str, size: tuple[int, int]
 ) -> None:
     grids = build_on_meta(name, output_stride).grids
     maps = [torch.ones(1, 1, *cells, dtype=torch.float64) for cells in map_sizes(name, output_stride, *size)]
-    config = ModelConfig(name=head, alignment=alignment, border=Border.replicate)
+    config = option("model", head, alignment=alignment, border=Border.replicate)
     logits = head_on(maps, grids, config)(torch.empty(1, 3, *size))
     assert logits.shape[-2:] == size
     num_maps = HEADS.index(head) + 1
@@ -94,10 +94,10 @@ def test_replicated_borders_keep_constant_maps_constant(
 
 
 @every_head
-def test_centered_alignment_is_equivariant_to_mirroring(head: ModelName) -> None:
+def test_centered_alignment_is_equivariant_to_mirroring(head: str) -> None:
     """With sides of 32 m + 1, cells lie on both borders. The backbone is the geometry of a ResNet."""
-    config = ModelConfig(name=head, alignment=Alignment.centered, border=Border.replicate)
-    backbone = windows(BackboneName.resnet18)
+    config = option("model", head, alignment=Alignment.centered, border=Border.replicate)
+    backbone = windows("resnet18")
     backbone.channels = (1, 1, 1)
     model = FCN(backbone, config, num_classes=1).double()
     for layer in (model.score_fr, *model.skip_scores):
@@ -122,16 +122,16 @@ def centre_of_mass(logits: Tensor) -> tuple[float, float]:
 def test_d2l_alignment_shifts_resnet_scores_by_15_5_pixels(alignment: Alignment, shift: float) -> None:
     maps = [torch.zeros(1, 1, 320 // grid.stride, 320 // grid.stride, dtype=torch.float64) for grid in RESNET]
     maps[-1][..., 4, 6] = 1
-    logits = head_on(maps, RESNET, ModelConfig(alignment=alignment))(torch.empty(1, 3, 320, 320))
+    logits = head_on(maps, RESNET, option("model", "fcn32s", alignment=alignment))(torch.empty(1, 3, 320, 320))
     assert centre_of_mass(logits) == pytest.approx((32 * 4 + shift, 32 * 6 + shift))
 
 
 @every_head
-@pytest.mark.parametrize("name", [BackboneName.vgg16, BackboneName.vgg16_bn, BackboneName.convnext_tiny], ids=str)
-def test_alignments_agree_for_square_cells(name: BackboneName, head: ModelName) -> None:
+@pytest.mark.parametrize("name", ["vgg16", "vgg16_bn", "convnext_tiny"], ids=str)
+def test_alignments_agree_for_square_cells(name: str, head: str) -> None:
     with torch.device("meta"):
         d2l, centered = (
-            FCN(build_on_meta(name), ModelConfig(name=head, alignment=alignment), num_classes=2)
+            FCN(build_on_meta(name), option("model", head, alignment=alignment), num_classes=2)
             for alignment in Alignment
         )
     # The representation of a layer includes its kernel, stride, padding and output padding.
@@ -140,8 +140,8 @@ def test_alignments_agree_for_square_cells(name: BackboneName, head: ModelName) 
 
 
 def test_convnext_upsampling_equals_interpolate() -> None:
-    grids = build_on_meta(BackboneName.convnext_tiny).grids
+    grids = build_on_meta("convnext_tiny").grids
     maps = [torch.randn(1, 1, rows, columns, dtype=torch.float64) for rows, columns in ((8, 12), (4, 6), (2, 3))]
-    model = head_on(maps, grids, ModelConfig(border=Border.replicate))
+    model = head_on(maps, grids, option("model", "fcn32s", border=Border.replicate))
     expected = F.interpolate(maps[-1], (64, 96), mode="bilinear", align_corners=False)
     torch.testing.assert_close(model(torch.empty(1, 3, 64, 96)), expected)

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from fcn.config import ConfigError
-from fcn.config.choices import BackboneName
 from fcn.models.backbones import BACKBONES, Backbone
 from tests.commands import ROOT, SHARED
 from tests.unit.models.backbone_cases import DILATED, build, build_on_meta, every_backbone, map_sizes, windows
@@ -22,28 +21,28 @@ every_dilated = pytest.mark.parametrize(("name", "output_stride"), DILATED)
 
 
 @every_backbone
-def test_maps_have_declared_strides_and_channels(name: BackboneName) -> None:
+def test_maps_have_declared_strides_and_channels(name: str) -> None:
     backbone = build_on_meta(name)
     maps = backbone(torch.empty(2, 3, 320, 480, device="meta"))
     # VGG's padding of 100 gives 518 x 678 pixels; the pools round up, and fc6 removes 6 cells.
-    additional = [(25, 25), (13, 13), (1, 1)] if name.value.startswith("vgg") else [(0, 0)] * 3
+    additional = [(25, 25), (13, 13), (1, 1)] if name.startswith("vgg") else [(0, 0)] * 3
     assert [tuple(features.shape) for features in maps] == [
         (2, channels, 320 // grid.stride + down, 480 // grid.stride + right)
         for channels, grid, (down, right) in zip(backbone.channels, backbone.grids, additional, strict=True)
     ]
 
 
-@given(st.integers(1, 200), st.integers(1, 200), st.sampled_from([BackboneName.resnet18, BackboneName.squeezenet1_0]))
+@given(st.integers(1, 200), st.integers(1, 200), st.sampled_from(["resnet18", "squeezenet1_0"]))
 @settings(max_examples=30, deadline=None)
-def test_map_sizes_round_up(height: int, width: int, name: BackboneName) -> None:
-    strides = (4, 8, 16) if name is BackboneName.squeezenet1_0 else (8, 16, 32)
+def test_map_sizes_round_up(height: int, width: int, name: str) -> None:
+    strides = (4, 8, 16) if name == "squeezenet1_0" else (8, 16, 32)
     assert map_sizes(name, None, height, width) == [(-(-height // s), -(-width // s)) for s in strides]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 33), (33, 65)])
 def test_convnext_pads_image_to_complete_cells(size: tuple[int, int]) -> None:
     rows, columns = (-(-side // 32) for side in size)
-    assert map_sizes(BackboneName.convnext_tiny, None, *size) == [(rows * k, columns * k) for k in (4, 2, 1)]
+    assert map_sizes("convnext_tiny", None, *size) == [(rows * k, columns * k) for k in (4, 2, 1)]
 
 
 # --- positions of the cells ---
@@ -73,12 +72,12 @@ def assert_cells_lie_on_grids(backbone: Backbone, *, axis: int) -> None:
 
 @pytest.mark.parametrize("axis", [2, 3], ids=["rows", "columns"])
 @every_backbone
-def test_cells_are_centred_on_grid(name: BackboneName, axis: int) -> None:
+def test_cells_are_centred_on_grid(name: str, axis: int) -> None:
     assert_cells_lie_on_grids(windows(name), axis=axis)
 
 
 @every_dilated
-def test_dilated_cells_are_centred_on_grid(name: BackboneName, output_stride: int) -> None:
+def test_dilated_cells_are_centred_on_grid(name: str, output_stride: int) -> None:
     assert_cells_lie_on_grids(windows(name, output_stride), axis=3)
 
 
@@ -88,19 +87,19 @@ def test_dilated_cells_are_centred_on_grid(name: BackboneName, output_stride: in
 @pytest.mark.parametrize(
     ("name", "output_stride", "replaced"),
     [
-        (BackboneName.resnet18, None, None),
-        (BackboneName.resnet50, 8, [False, True, True]),
-        (BackboneName.resnet50, 16, [False, False, True]),
-        (BackboneName.mobilenet_v3_large, None, None),
-        (BackboneName.convnext_tiny, None, None),
+        ("resnet18", None, None),
+        ("resnet50", 8, [False, True, True]),
+        ("resnet50", 16, [False, False, True]),
+        ("mobilenet_v3_large", None, None),
+        ("convnext_tiny", None, None),
     ],
 )
-def test_maps_equal_torchvision(name: BackboneName, output_stride: int | None, replaced: list[bool] | None) -> None:
+def test_maps_equal_torchvision(name: str, output_stride: int | None, replaced: list[bool] | None) -> None:
     options = {"replace_stride_with_dilation": replaced} if replaced else {}
-    network = tv.get_model(name.value, **options).eval()
+    network = tv.get_model(name, **options).eval()
     backbone = build(name, output_stride=output_stride).eval()
     backbone.layers.load_state_dict(network.state_dict(), strict=False)
-    size = (64, 96) if name is BackboneName.convnext_tiny else (65, 70)  # ConvNeXt drops incomplete cells
+    size = (64, 96) if name == "convnext_tiny" else (65, 70)  # ConvNeXt drops incomplete cells
     images = torch.randn(1, 3, *size)
     with torch.no_grad():
         expected = create_feature_extractor(network, list(BACKBONES[name].outputs))(images).values()
@@ -154,15 +153,15 @@ def test_backbone_compiles_without_graph_break() -> None:
 @pytest.mark.parametrize(
     ("name", "layer"),
     [
-        (BackboneName.squeezenet1_0, "features.0"),
-        pytest.param(BackboneName.vgg16, "classifier.0", marks=pytest.mark.slow),
+        ("squeezenet1_0", "features.0"),
+        pytest.param("vgg16", "classifier.0", marks=pytest.mark.slow),
     ],
 )
-def test_random_weights_are_those_of_torchvision(name: BackboneName, layer: str) -> None:
+def test_random_weights_are_those_of_torchvision(name: str, layer: str) -> None:
     torch.manual_seed(3)
     weight = build(name).layers.get_parameter(f"{layer}.weight")
     torch.manual_seed(3)
-    network = tv.get_model(name.value)
+    network = tv.get_model(name)
     assert torch.equal(weight.flatten(1), network.get_parameter(f"{layer}.weight").flatten(1))
     assert weight.is_leaf
     assert weight.requires_grad
@@ -172,7 +171,7 @@ def test_random_weights_are_those_of_torchvision(name: BackboneName, layer: str)
 
 
 @every_dilated
-def test_dilation_keeps_weights_and_makes_maps_finer(name: BackboneName, output_stride: int) -> None:
+def test_dilation_keeps_weights_and_makes_maps_finer(name: str, output_stride: int) -> None:
     dilated, plain = build_on_meta(name, output_stride), build_on_meta(name)
     shapes, expected = ({key: v.shape for key, v in network.state_dict().items()} for network in (dilated, plain))
     assert shapes == expected
@@ -184,14 +183,14 @@ def test_dilation_keeps_weights_and_makes_maps_finer(name: BackboneName, output_
 @pytest.mark.parametrize(
     ("name", "output_stride"),
     [
-        (BackboneName.resnet18, 32),
-        (BackboneName.mobilenet_v3_large, 32),
-        (BackboneName.squeezenet1_0, 16),
-        (BackboneName.vgg16, 32),
-        (BackboneName.convnext_tiny, 32),
+        ("resnet18", 32),
+        ("mobilenet_v3_large", 32),
+        ("squeezenet1_0", 16),
+        ("vgg16", 32),
+        ("convnext_tiny", 32),
     ],
 )
-def test_default_output_stride_changes_nothing(name: BackboneName, output_stride: int) -> None:
+def test_default_output_stride_changes_nothing(name: str, output_stride: int) -> None:
     # The representation of a network includes kernels, strides, paddings and dilations of all layers.
     assert str(build_on_meta(name, output_stride)) == str(build_on_meta(name))
 
@@ -199,13 +198,13 @@ def test_default_output_stride_changes_nothing(name: BackboneName, output_stride
 @pytest.mark.parametrize(
     ("name", "output_stride", "allowed"),
     [
-        (BackboneName.squeezenet1_0, 8, "16 on squeezenet1_0"),
-        (BackboneName.vgg16, 16, "32 on vgg16"),
-        (BackboneName.convnext_tiny, 8, "32 on convnext_tiny"),
-        (BackboneName.resnet18, 12, "8 or 16 or 32 on resnet18"),
+        ("squeezenet1_0", 8, "16 on squeezenet1_0"),
+        ("vgg16", 16, "32 on vgg16"),
+        ("convnext_tiny", 8, "32 on convnext_tiny"),
+        ("resnet18", 12, "8 or 16 or 32 on resnet18"),
     ],
 )
-def test_unsupported_output_stride_is_rejected(name: BackboneName, output_stride: int, allowed: str) -> None:
+def test_unsupported_output_stride_is_rejected(name: str, output_stride: int, allowed: str) -> None:
     message = rf"^backbone.output_stride \(={output_stride}\) must be {allowed}; use null"
     with pytest.raises(ConfigError, match=message), torch.device("meta"):
         build(name, output_stride=output_stride)
@@ -219,6 +218,6 @@ def test_table_in_documentation_matches_code() -> None:
         numbers = [tuple(float(number) for number in cell.split(", ")) for cell in cells]
         rows.update(dict.fromkeys(names.split(", "), numbers))
     assert rows == {
-        name.value: [spec.strides, spec.channels, spec.offsets, spec.strides if spec.dilates else spec.strides[-1:]]
+        name: [spec.strides, spec.channels, spec.offsets, spec.strides if spec.dilates else spec.strides[-1:]]
         for name, spec in BACKBONES.items()
     }

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fcn.config import ModelConfig
-from fcn.config.choices import BackboneName, Init, ModelName
+from fcn.config import option
+from fcn.config.choices import Init
 from fcn.models.backbones import Backbone
 from fcn.models.fcn import FCN
 from tests.unit.models.backbone_cases import HEADS, build, every_backbone, every_head, every_init
@@ -21,7 +21,7 @@ STEPS = 100
 
 
 @functools.lru_cache(maxsize=1)
-def backbone_and_weights(name: BackboneName) -> tuple[Backbone, dict[str, Tensor]]:
+def backbone_and_weights(name: str) -> tuple[Backbone, dict[str, Tensor]]:
     """Build the backbone shared by all tests and copy its initial weights. Without dropout, fewer steps suffice."""
     torch.manual_seed(0)
     backbone = build(name)
@@ -31,12 +31,12 @@ def backbone_and_weights(name: BackboneName) -> tuple[Backbone, dict[str, Tensor
     return backbone, {key: value.clone() for key, value in backbone.state_dict().items()}
 
 
-def network(name: BackboneName, head: ModelName, init: Init) -> FCN:
+def network(name: str, head: str, init: Init) -> FCN:
     backbone, weights = backbone_and_weights(name)
     backbone.load_state_dict(weights)
     backbone.zero_grad(set_to_none=True)
     torch.manual_seed(1)
-    return FCN(backbone, ModelConfig(name=head, init=init), num_classes=3)
+    return FCN(backbone, option("model", head, init=init), num_classes=3)
 
 
 def batch() -> tuple[Tensor, Tensor]:
@@ -71,36 +71,34 @@ def assert_gradients_are_finite(model: FCN) -> None:
     assert all(parameter.grad.any() for parameter in model.head_parameters())
 
 
-def backbone_lr(name: BackboneName) -> float:
+def backbone_lr(name: str) -> float:
     """Return a lower rate for VGG: a step of Adam moves all 25088 weights that fc6 sums, without a norm after it."""
-    return 2e-5 if name in (BackboneName.vgg16, BackboneName.vgg16_bn) else 1e-3
+    return 2e-5 if name in ("vgg16", "vgg16_bn") else 1e-3
 
 
-@pytest.mark.parametrize("name", [BackboneName.squeezenet1_0, BackboneName.resnet18], ids=str)
+@pytest.mark.parametrize("name", ["squeezenet1_0", "resnet18"], ids=str)
 @every_head
 @every_init
-def test_every_parameter_has_finite_gradient(name: BackboneName, head: ModelName, init: Init) -> None:
+def test_every_parameter_has_finite_gradient(name: str, head: str, init: Init) -> None:
     assert_gradients_are_finite(network(name, head, init))
 
 
-@pytest.mark.parametrize(
-    ("name", "head"), [(BackboneName.resnet18, HEADS[0]), *((BackboneName.squeezenet1_0, head) for head in HEADS)]
-)
-def test_network_overfits_one_batch(name: BackboneName, head: ModelName) -> None:
+@pytest.mark.parametrize(("name", "head"), [("resnet18", HEADS[0]), *(("squeezenet1_0", head) for head in HEADS)])
+def test_network_overfits_one_batch(name: str, head: str) -> None:
     assert_overfits_one_batch(network(name, head, Init.bilinear), backbone_lr=backbone_lr(name))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [BackboneName.mobilenet_v3_large, BackboneName.convnext_tiny], ids=str)
-def test_larger_backbones_overfit_one_batch(name: BackboneName) -> None:
-    assert_gradients_are_finite(network(name, ModelName.fcn8s, Init.bilinear))
-    assert_overfits_one_batch(network(name, ModelName.fcn8s, Init.bilinear), backbone_lr=backbone_lr(name))
+@pytest.mark.parametrize("name", ["mobilenet_v3_large", "convnext_tiny"], ids=str)
+def test_larger_backbones_overfit_one_batch(name: str) -> None:
+    assert_gradients_are_finite(network(name, "fcn8s", Init.bilinear))
+    assert_overfits_one_batch(network(name, "fcn8s", Init.bilinear), backbone_lr=backbone_lr(name))
 
 
 @pytest.mark.exhaustive
 @every_backbone
 @every_head
 @every_init
-def test_every_combination_overfits_one_batch(name: BackboneName, head: ModelName, init: Init) -> None:
+def test_every_combination_overfits_one_batch(name: str, head: str, init: Init) -> None:
     assert_gradients_are_finite(network(name, head, init))
     assert_overfits_one_batch(network(name, head, init), backbone_lr=backbone_lr(name))

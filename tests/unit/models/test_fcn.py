@@ -10,25 +10,32 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fcn.config import BackboneConfig, ModelConfig
-from fcn.config.choices import BackboneName, Init, ModelName, ScoreInit
+from fcn.config import option
+from fcn.config.choices import Init, ScoreInit
 from fcn.models.fcn import FCN
-from fcn.models.network import build_model
 from fcn.models.upsampling import Grid
 from tests.d2l import d2l_network
-from tests.unit.models.backbone_cases import HEADS, Maps, build_on_meta, every_backbone, every_head, map_sizes
+from tests.unit.models.backbone_cases import (
+    HEADS,
+    Maps,
+    build_model,
+    build_on_meta,
+    every_backbone,
+    every_head,
+    map_sizes,
+)
 
 
 def build(
-    backbone: BackboneName = BackboneName.squeezenet1_0,
+    backbone: str = "squeezenet1_0",
     *,
-    head: ModelName = ModelName.fcn32s,
+    head: str = "fcn32s",
     num_classes: int = 3,
     weights: str = "none",
     **config: object,
 ) -> FCN:
     model = build_model(
-        ModelConfig(name=head, **config), BackboneConfig(name=backbone, weights=weights), num_classes=num_classes
+        option("model", head, **config), option("backbone", backbone, weights=weights), num_classes=num_classes
     )
     assert isinstance(model, FCN)
     return model
@@ -38,20 +45,20 @@ def build(
 
 
 @every_backbone
-def test_logits_have_image_size_on_every_backbone(name: BackboneName) -> None:
+def test_logits_have_image_size_on_every_backbone(name: str) -> None:
     backbone = build_on_meta(name)
     with torch.device("meta"):
         for size in [(1, 1), (33, 47), (375, 500)]:
             sizes = zip(backbone.channels, map_sizes(name, None, *size), strict=True)
             maps = Maps([torch.empty(2, channels, *sides) for channels, sides in sizes], backbone.grids)
             for head, init in itertools.product(HEADS, Init):
-                logits = FCN(maps, ModelConfig(name=head, init=init), num_classes=21)(torch.empty(2, 3, *size))
+                logits = FCN(maps, option("model", head, init=init), num_classes=21)(torch.empty(2, 3, *size))
                 assert logits.shape == (2, 21, *size), (head, init)
 
 
 @pytest.fixture(scope="module")
 def fcn8s() -> FCN:
-    return build(head=ModelName.fcn8s).eval()
+    return build(head="fcn8s").eval()
 
 
 @given(height=st.integers(1, 70), width=st.integers(1, 70))
@@ -76,7 +83,7 @@ def test_logits_are_cropped_at_bottom_and_right() -> None:
 
 @every_head
 @pytest.mark.parametrize("trainable", [True, False])
-def test_head_and_backbone_partition_parameters(head: ModelName, *, trainable: bool) -> None:
+def test_head_and_backbone_partition_parameters(head: str, *, trainable: bool) -> None:
     with torch.device("meta"):
         model = build(head=head, upsample_trainable=trainable)
     head_ids = [id(parameter) for parameter in model.head_parameters()]
@@ -90,7 +97,7 @@ def test_head_and_backbone_partition_parameters(head: ModelName, *, trainable: b
 
 @every_head
 @pytest.mark.parametrize("score_init", list(ScoreInit), ids=str)
-def test_score_init_applies_to_coarsest_layer_and_skips_start_at_zero(head: ModelName, score_init: ScoreInit) -> None:
+def test_score_init_applies_to_coarsest_layer_and_skips_start_at_zero(head: str, score_init: ScoreInit) -> None:
     model = build(head=head, score_init=score_init)
     assert bool(model.score_fr.weight.any()) == (score_init is ScoreInit.xavier)
     assert not any(parameter.any() for parameter in model.skip_scores.parameters())
@@ -125,7 +132,7 @@ def score(features: Tensor, layer: nn.Module) -> Tensor:
 def test_fcn8s_adds_scaled_skips_in_order() -> None:
     torch.manual_seed(0)
     fine, middle, coarse = torch.randn(2, 3, 8, 12), torch.randn(2, 4, 4, 6), torch.randn(2, 5, 2, 3)
-    config = ModelConfig(name=ModelName.fcn8s, skip_scale=[0.5, 0.25])
+    config = option("model", "fcn8s", skip_scale=[0.5, 0.25])
     model = FCN(Maps([fine, middle, coarse], CORNERED), config, num_classes=2)
     for parameter in model.parameters():
         nn.init.normal_(parameter)
@@ -153,7 +160,7 @@ def test_logits_equal_d2l_network(tmp_path: Path, *, training: bool) -> None:
         for key, value in child.state_dict().items()
     }
     torch.save(state, tmp_path / "backbone.pth")
-    model = build(BackboneName.resnet18, num_classes=21, weights=str(tmp_path / "backbone.pth"))
+    model = build("resnet18", num_classes=21, weights=str(tmp_path / "backbone.pth"))
     model.score_fr.load_state_dict(reference.get_submodule("final_conv").state_dict())
     model.upscore.load_state_dict(reference.get_submodule("transpose_conv").state_dict())
     images = torch.randn(2, 3, 160, 224)

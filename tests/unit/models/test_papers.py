@@ -8,8 +8,8 @@ import torchvision.models as tv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fcn.config import ModelConfig
-from fcn.config.choices import Alignment, BackboneName, Border, ModelName
+from fcn.config import option
+from fcn.config.choices import Alignment, Border
 from fcn.models.backbones import BACKBONES, Backbone
 from fcn.models.fcn import FCN
 from fcn.models.weights import copy_weights
@@ -17,19 +17,19 @@ from tests.unit.models.backbone_cases import Maps, build_on_meta, every_alignmen
 
 CROPS = {
     # Offsets of the Crop layers in voc-fcn{32,16,8}s/train.prototxt of fcn.berkeleyvision.org.
-    ModelName.fcn32s: {"score": 19},
-    ModelName.fcn16s: {"score_pool4c": 5, "score": 27},
-    ModelName.fcn8s: {"score_pool4c": 5, "score_pool3c": 9, "score": 31},
+    "fcn32s": {"score": 19},
+    "fcn16s": {"score_pool4c": 5, "score": 27},
+    "fcn8s": {"score_pool4c": 5, "score_pool3c": 9, "score": 31},
 }
-KERNELS = {ModelName.fcn32s: (64,), ModelName.fcn16s: (4, 32), ModelName.fcn8s: (4, 4, 16)}
+KERNELS = {"fcn32s": (64,), "fcn16s": (4, 32), "fcn8s": (4, 4, 16)}
 
 
 @every_alignment
-@pytest.mark.parametrize("name", [BackboneName.vgg16, BackboneName.vgg16_bn], ids=str)
+@pytest.mark.parametrize("name", ["vgg16", "vgg16_bn"], ids=str)
 @pytest.mark.parametrize("head", list(CROPS), ids=str)
-def test_crops_and_kernels_equal_published_networks(head: ModelName, name: BackboneName, alignment: Alignment) -> None:
+def test_crops_and_kernels_equal_published_networks(head: str, name: str, alignment: Alignment) -> None:
     with torch.device("meta"):
-        model = FCN(build_on_meta(name), ModelConfig(name=head, alignment=alignment), num_classes=21)
+        model = FCN(build_on_meta(name), option("model", head, alignment=alignment), num_classes=21)
     upscores = [*model.skip_upscores, model.upscore]
     assert tuple(layer.kernel_size[0] for layer in upscores) == KERNELS[head]
     assert all(layer.stride[0] * 2 == layer.kernel_size[0] for layer in upscores)
@@ -66,10 +66,10 @@ def published_head(maps: list[Tensor], weights: dict[str, Tensor], size: tuple[i
 @pytest.mark.parametrize("size", [(1, 1), (33, 47), (500, 333)])
 def test_fcn8s_equals_published_head(size: tuple[int, int], *, scales: bool) -> None:
     torch.manual_seed(0)
-    backbone = build_on_meta(BackboneName.vgg16)
-    cells = map_sizes(BackboneName.vgg16, None, *size)
+    backbone = build_on_meta("vgg16")
+    cells = map_sizes("vgg16", None, *size)
     maps = [torch.randn(1, channels, *sides) for channels, sides in zip((3, 4, 5), cells, strict=True)]
-    config = ModelConfig(name=ModelName.fcn8s, skip_scale=[0.01, 0.0001] if scales else [1.0, 1.0])
+    config = option("model", "fcn8s", skip_scale=[0.01, 0.0001] if scales else [1.0, 1.0])
     model = FCN(Maps(maps, backbone.grids), config, num_classes=2)
     names = ("score_fr", "score_pool4", "score_pool3", "upscore2", "upscore_pool4", "upscore8")
     layers = [model.score_fr, *model.skip_scores, *model.skip_upscores, model.upscore]
@@ -83,14 +83,12 @@ def test_fcn8s_equals_published_head(size: tuple[int, int], *, scales: bool) -> 
 
 
 @pytest.mark.parametrize("head", list(CROPS), ids=str)
-def test_replicated_borders_change_logits_at_borders_only(head: ModelName) -> None:
+def test_replicated_borders_change_logits_at_borders_only(head: str) -> None:
     torch.manual_seed(0)
-    backbone = build_on_meta(BackboneName.vgg16)
-    cells = map_sizes(BackboneName.vgg16, None, 320, 352)
+    backbone = build_on_meta("vgg16")
+    cells = map_sizes("vgg16", None, 320, 352)
     maps = [torch.randn(1, channels, *sides) for channels, sides in zip((3, 4, 5), cells, strict=True)]
-    models = [
-        FCN(Maps(maps, backbone.grids), ModelConfig(name=head, border=border), num_classes=2) for border in Border
-    ]
+    models = [FCN(Maps(maps, backbone.grids), option("model", head, border=border), num_classes=2) for border in Border]
     for parameter in models[0].parameters():
         nn.init.normal_(parameter)
     models[1].load_state_dict(models[0].state_dict())
@@ -112,7 +110,7 @@ def classifier_and_backbone() -> tuple[nn.Module, Backbone]:
     nn.init.uniform_(network.classifier[0].bias)
     # Built on the meta device, because drawing random weights takes a second.
     with torch.device("meta"):
-        spec, empty = BACKBONES[BackboneName.vgg16], tv.vgg16()
+        spec, empty = BACKBONES["vgg16"], tv.vgg16()
         spec.adapt(empty)
     backbone = Backbone(empty, spec).to_empty(device="cpu")
     unused = {"classifier.6.weight", "classifier.6.bias"}
@@ -159,7 +157,7 @@ def test_maps_equal_published_backbone() -> None:
 
 
 def test_classifier_keeps_dropout_of_one_half() -> None:
-    layers = build_on_meta(BackboneName.vgg16).layers.get_submodule("classifier")
+    layers = build_on_meta("vgg16").layers.get_submodule("classifier")
     dropouts = [layer for layer in layers.children() if isinstance(layer, nn.Dropout)]
     assert [layer.p for layer in dropouts] == [0.5, 0.5]
     assert [type(layer).__name__ for layer in layers.children()] == ["Conv2d", "ReLU", "Dropout"] * 2

@@ -6,29 +6,31 @@ import pytest
 import torch
 import torchvision.models.segmentation as tv
 
-from fcn.config import BackboneConfig, ConfigError, ModelConfig
-from fcn.config.choices import ModelName, PublishedWeights
-from fcn.models.network import build_model
+from fcn.config import ConfigError, option
+from fcn.config.choices import PublishedWeights, TorchvisionModel
 from fcn.models.torchvision_models import TorchvisionNetwork
+from tests.unit.models.backbone_cases import build_model
 
-LRASPP = ModelName.lraspp_mobilenet_v3_large
-every_network = pytest.mark.parametrize("name", [name for name in ModelName if name.backbone], ids=str)
+LRASPP = TorchvisionModel.lraspp_mobilenet_v3_large
+every_network = pytest.mark.parametrize("name", list(TorchvisionModel), ids=str)
 
 
-def build(name: ModelName = LRASPP, *, num_classes: int = 5, **config: object) -> TorchvisionNetwork:
-    model = build_model(ModelConfig(name=name, **config), BackboneConfig(name=name.backbone), num_classes=num_classes)
+def build(name: str = LRASPP, *, num_classes: int = 5, **config: object) -> TorchvisionNetwork:
+    model = build_model(
+        option("model", "torchvision", name=name, **config), option("backbone", name.backbone), num_classes=num_classes
+    )
     assert isinstance(model, TorchvisionNetwork)
     return model
 
 
 @functools.cache
-def build_on_meta(name: ModelName) -> TorchvisionNetwork:
+def build_on_meta(name: str) -> TorchvisionNetwork:
     with torch.device("meta"):
         return build(name).eval()
 
 
 @every_network
-def test_parameters_are_those_of_torchvision_without_auxiliary_head(name: ModelName) -> None:
+def test_parameters_are_those_of_torchvision_without_auxiliary_head(name: str) -> None:
     with torch.device("meta"):
         reference = tv.__dict__[name.value](num_classes=5, weights_backbone=None, aux_loss=False)
     shapes = {key: value.shape for key, value in build_on_meta(name).state_dict().items()}
@@ -37,12 +39,12 @@ def test_parameters_are_those_of_torchvision_without_auxiliary_head(name: ModelN
 
 @every_network
 @pytest.mark.parametrize("size", [(1, 1), (33, 47)])
-def test_logits_have_image_size(name: ModelName, size: tuple[int, int]) -> None:
+def test_logits_have_image_size(name: str, size: tuple[int, int]) -> None:
     assert build_on_meta(name)(torch.empty(2, 3, *size, device="meta")).shape == (2, 5, *size)
 
 
-@pytest.mark.parametrize("name", [ModelName.fcn_resnet50, LRASPP], ids=str)
-def test_logits_equal_torchvision(name: ModelName) -> None:
+@pytest.mark.parametrize("name", [TorchvisionModel.fcn_resnet50, LRASPP], ids=str)
+def test_logits_equal_torchvision(name: str) -> None:
     torch.manual_seed(0)
     network = tv.__dict__[name.value](num_classes=3, weights_backbone=None).eval()
     with torch.device("meta"):
@@ -54,7 +56,7 @@ def test_logits_equal_torchvision(name: ModelName) -> None:
 
 
 @every_network
-def test_head_and_backbone_partition_parameters(name: ModelName) -> None:
+def test_head_and_backbone_partition_parameters(name: str) -> None:
     model = build_on_meta(name)
     head = {id(parameter) for parameter in model.head_parameters()}
     backbone = {id(parameter) for parameter in model.network.backbone.parameters()}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from fcn.config import ModelConfig
+from fcn.config import option
 from fcn.config.choices import Algorithm, Border, Init
 from fcn.models.upsampling import PIXELS, Grid, Upsampling, bilinear_kernel
 
@@ -21,7 +21,7 @@ def cornered(stride: int) -> Grid:
 
 
 def upsampling(channels: int, source: Grid, target: Grid = PIXELS, **config: object) -> Upsampling:
-    return Upsampling(channels, source=source, target=target, config=ModelConfig(**config))
+    return Upsampling(channels, source=source, target=target, config=option("model", "fcn32s", **config))
 
 
 def d2l_kernel(in_channels: int, out_channels: int, kernel_size: int) -> Tensor:

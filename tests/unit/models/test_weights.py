@@ -11,15 +11,15 @@ import torch
 import torchvision.models as tv
 from torch import Tensor, nn
 
-from fcn.config import BackboneConfig, ModelConfig
-from fcn.config.choices import BackboneName, ModelName, PublishedWeights
-from fcn.models.network import build_model
+from fcn.config import option
+from fcn.config.choices import PublishedWeights, TorchvisionModel
+from fcn.models.model_options import TorchvisionModelConfig
 from fcn.models.torchvision_models import TorchvisionNetwork
 from fcn.models.weights import WeightsError, copy_fitting, copy_weights
-from tests.unit.models.backbone_cases import build, build_on_meta, every_backbone, every_head
+from tests.unit.models.backbone_cases import build, build_model, build_on_meta, every_backbone, every_head
 
-LRASPP = ModelName.lraspp_mobilenet_v3_large
-baselines = pytest.mark.parametrize("name", [LRASPP, ModelName.fcn_resnet50], ids=str)
+LRASPP = TorchvisionModel.lraspp_mobilenet_v3_large
+baselines = pytest.mark.parametrize("name", [LRASPP, TorchvisionModel.fcn_resnet50], ids=str)
 Write = Callable[[object], str]
 
 
@@ -36,11 +36,11 @@ def write(tmp_path: Path) -> Write:
 
 
 @every_backbone
-def test_parameters_keep_torchvision_names(name: BackboneName) -> None:
+def test_parameters_keep_torchvision_names(name: str) -> None:
     with torch.device("meta"):
-        reference = tv.get_model(name.value).state_dict()
+        reference = tv.get_model(name).state_dict()
     # VGG's fc6 and fc7 belong to the backbone; its fc8 is classifier.6.
-    classifier = ("classifier.6.",) if name.value.startswith("vgg") else ("fc.", "classifier.")
+    classifier = ("classifier.6.",) if name.startswith("vgg") else ("fc.", "classifier.")
     expected = {key for key in reference if not key.startswith(classifier)}
     assert {key.removeprefix("layers.") for key in build_on_meta(name).state_dict()} == expected
 
@@ -50,7 +50,7 @@ def test_state_dict_is_loaded_completely(write: Write, omitted: str) -> None:
     state = tv.resnet18().state_dict()
     state["bn1.running_mean"].fill_(7)
     weights = write({key: value for key, value in state.items() if omitted not in key})
-    loaded = build(BackboneName.resnet18, weights).layers.state_dict()
+    loaded = build("resnet18", weights).layers.state_dict()
     assert all(torch.equal(loaded[key], value) for key, value in state.items() if not key.startswith("fc."))
 
 
@@ -123,8 +123,8 @@ class Response(io.BytesIO):
 
 
 @every_backbone
-def test_imagenet_weights_are_version_1(name: BackboneName, monkeypatch: pytest.MonkeyPatch, hub: Path) -> None:
-    with pytest.raises(WeightsError, match=rf"https://download.pytorch.org/models/{name.value}-"), torch.device("meta"):
+def test_imagenet_weights_are_version_1(name: str, monkeypatch: pytest.MonkeyPatch, hub: Path) -> None:
+    with pytest.raises(WeightsError, match=rf"https://download.pytorch.org/models/{name}-"), torch.device("meta"):
         build(name, weights="imagenet")
 
 
@@ -173,30 +173,30 @@ def test_fully_connected_weight_of_another_shape_is_rejected(shape: tuple[int, i
         copy_weights(nn.Conv2d(5, 4, 3), state, key="weights", network="net", unused=())
 
 
-@pytest.mark.parametrize("name", [BackboneName.vgg16, BackboneName.vgg16_bn], ids=str)
-def test_vgg_weights_fit_by_name_and_shape(name: BackboneName) -> None:
+@pytest.mark.parametrize("name", ["vgg16", "vgg16_bn"], ids=str)
+def test_vgg_weights_fit_by_name_and_shape(name: str) -> None:
     with torch.device("meta"):
-        state, layers = tv.get_model(name.value).state_dict(), build(name).layers
-    copy_weights(layers, state, key="weights", network=name.value, unused={"classifier.6.weight", "classifier.6.bias"})
+        state, layers = tv.get_model(name).state_dict(), build(name).layers
+    copy_weights(layers, state, key="weights", network=name, unused={"classifier.6.weight", "classifier.6.bias"})
     with pytest.raises(WeightsError, match=r"has the unknown classifier.6.weight and 1 more"):
-        copy_weights(layers, state, key="weights", network=name.value, unused=())
+        copy_weights(layers, state, key="weights", network=name, unused=())
 
 
 # --- torchvision's segmentation networks ---
 
 
 @baselines
-def test_baseline_backbone_loads_classifier_weights(write: Write, name: ModelName) -> None:
-    state = tv.get_model(name.backbone.value).state_dict()
+def test_baseline_backbone_loads_classifier_weights(write: Write, name: TorchvisionModel) -> None:
+    state = tv.get_model(name.backbone).state_dict()
     weights = write({key: torch.full_like(value, 0.5) for key, value in state.items()})
-    backbone = BackboneConfig(name=name.backbone, weights=weights)
-    model = TorchvisionNetwork(ModelConfig(name=name), backbone, num_classes=3)
+    backbone = option("backbone", name.backbone, weights=weights)
+    model = TorchvisionNetwork(TorchvisionModelConfig(name=name), backbone, num_classes=3)
     loaded = {key: value for key, value in model.state_dict().items() if key.startswith("network.backbone.")}
     assert len(loaded) > 200
     assert all((value == 0.5).all() for value in loaded.values() if value.is_floating_point())
 
 
-def save_published_weights(name: ModelName, hub: Path, *, omitted: str = "nothing") -> dict[str, Tensor]:
+def save_published_weights(name: TorchvisionModel, hub: Path, *, omitted: str = "nothing") -> dict[str, Tensor]:
     """Save a state dict as published by torchvision: 21 classes, and an auxiliary head except for LR-ASPP."""
     options = {} if name is LRASPP else {"aux_loss": True}
     network = tv.get_model(name.value, num_classes=21, weights=None, weights_backbone=None, **options)
@@ -205,13 +205,13 @@ def save_published_weights(name: ModelName, hub: Path, *, omitted: str = "nothin
     return state
 
 
-def build_published(name: ModelName) -> TorchvisionNetwork:
-    config = ModelConfig(name=name, weights=PublishedWeights.voc)
-    return TorchvisionNetwork(config, BackboneConfig(name=name.backbone), num_classes=21)
+def build_published(name: TorchvisionModel) -> TorchvisionNetwork:
+    config = TorchvisionModelConfig(name=name, weights=PublishedWeights.voc)
+    return TorchvisionNetwork(config, option("backbone", name.backbone), num_classes=21)
 
 
 @baselines
-def test_published_weights_are_loaded_without_auxiliary_head(hub: Path, name: ModelName) -> None:
+def test_published_weights_are_loaded_without_auxiliary_head(hub: Path, name: str) -> None:
     state = save_published_weights(name, hub)
     loaded = build_published(name).network.state_dict()
     assert all(torch.equal(loaded[key], state[key]) for key in loaded)
@@ -232,11 +232,9 @@ def test_published_weights_of_another_network_are_rejected(hub: Path) -> None:
 # --- weights of another run ---
 
 
-def random_network(
-    head: ModelName, *, backbone: BackboneName = BackboneName.squeezenet1_0, num_classes: int = 3
-) -> nn.Module:
+def random_network(head: str, *, backbone: str = "squeezenet1_0", num_classes: int = 3) -> nn.Module:
     """Build a network in which every parameter is random, which makes copies detectable."""
-    model = build_model(ModelConfig(name=head), BackboneConfig(name=backbone), num_classes=num_classes)
+    model = build_model(option("model", head), option("backbone", backbone), num_classes=num_classes)
     for parameter in model.parameters():
         nn.init.normal_(parameter)
     return model
@@ -245,13 +243,13 @@ def random_network(
 @pytest.mark.parametrize(
     ("coarse", "fine", "number", "copied_layers"),
     [
-        (ModelName.fcn32s, ModelName.fcn16s, 0, {"score_fr", "upscore.bias"}),
-        (ModelName.fcn16s, ModelName.fcn8s, 1, {"score_fr", "skip_scores.0", "skip_upscores.0", "upscore.bias"}),
+        ("fcn32s", "fcn16s", 0, {"score_fr", "upscore.bias"}),
+        ("fcn16s", "fcn8s", 1, {"score_fr", "skip_scores.0", "skip_upscores.0", "upscore.bias"}),
     ],
     ids=["32s to 16s", "16s to 8s"],
 )
 def test_finer_fcn_copies_all_but_new_skip_and_last_kernel(
-    coarse: ModelName, fine: ModelName, number: int, copied_layers: set[str]
+    coarse: str, fine: str, number: int, copied_layers: set[str]
 ) -> None:
     torch.manual_seed(0)
     source, network = random_network(coarse).state_dict(), random_network(fine)
@@ -269,35 +267,35 @@ def test_finer_fcn_copies_all_but_new_skip_and_last_kernel(
 
 
 @every_head
-def test_same_network_is_copied_completely(head: ModelName) -> None:
+def test_same_network_is_copied_completely(head: str) -> None:
     source, network = random_network(head).state_dict(), random_network(head)
     assert copy_fitting(network, source) == (list(source), [], [])
     assert all(torch.equal(value, network.state_dict()[key]) for key, value in source.items())
 
 
 def test_other_classes_copy_backbone_only() -> None:
-    source = random_network(ModelName.fcn32s, num_classes=4).state_dict()
-    copied, kept, unused = copy_fitting(random_network(ModelName.fcn32s), source)
+    source = random_network("fcn32s", num_classes=4).state_dict()
+    copied, kept, unused = copy_fitting(random_network("fcn32s"), source)
     assert all(key.startswith("backbone.") for key in copied)
     assert kept == unused == ["score_fr.weight", "score_fr.bias", "upscore.weight", "upscore.bias"]
 
 
 def test_head_is_not_copied_without_backbone() -> None:
     """The score layers of ResNet-18 and SqueezeNet have the same shape but different features as input."""
-    network = random_network(ModelName.fcn32s)
+    network = random_network("fcn32s")
     initial = {key: value.clone() for key, value in network.state_dict().items()}
-    source = random_network(ModelName.fcn32s, backbone=BackboneName.resnet18).state_dict()
+    source = random_network("fcn32s", backbone="resnet18").state_dict()
     assert copy_fitting(network, source) == ([], list(initial), list(source))
     assert all(torch.equal(value, initial[key]) for key, value in network.state_dict().items())
 
 
 @pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter")
 def test_baselines_share_backbone_weights() -> None:
-    backbone = BackboneConfig(name=BackboneName.resnet50)
+    backbone = option("backbone", "resnet50")
     with torch.device("meta"):
         source, network = (
-            build_model(ModelConfig(name=name), backbone, num_classes=3)
-            for name in (ModelName.fcn_resnet50, ModelName.deeplabv3_resnet50)
+            build_model(TorchvisionModelConfig(name=name), backbone, num_classes=3)
+            for name in (TorchvisionModel.fcn_resnet50, TorchvisionModel.deeplabv3_resnet50)
         )
     copied, kept, _ = copy_fitting(network, source.state_dict())
     assert {key for key in network.state_dict() if key.startswith("network.backbone.")} <= set(copied)

@@ -8,8 +8,9 @@ import torch
 
 from fcn import config as configuration
 from fcn import runs
-from fcn.config import Config, ConfigError, DataConfig, TrainerConfig
+from fcn.config import Config, ConfigError, TrainerConfig
 from fcn.config.choices import Accelerator, Precision
+from fcn.data.dataset_options import ShapesData
 from fcn.runs.checkpoints import CheckpointError
 from fcn.runs.rerun import RunDiffers, compare_with_copy, format_report, prepare_copy, report_differences
 
@@ -129,7 +130,7 @@ def test_first_differing_scalar(write, rows, first):
 
 def test_causes_are_differences_of_configuration_and_origin(write):
     run = write("run")
-    config = Config(name="other", lr=0.5, rerun=str(run), data=DataConfig(root="elsewhere"))
+    config = Config(name="other", lr=0.5, rerun=str(run), data=ShapesData(root="elsewhere"))
     versions = {"torch": "2.16.0", "numpy": "2.4.6", "pillow": "13.0.0"}  # the earlier run did not record pillow's
     again = write("copy", config=config, git_diff_sha256="c" * 64, versions=versions, hardware={"host": "two"})
     assert compare_with_copy(run, again)["causes"] == {
@@ -196,7 +197,7 @@ def test_allowed_overrides_of_a_copy(write):
     trainer = TrainerConfig(precision=Precision.bf16, sample_images=2)
     run = write("run", config=Config(name="mine", lr=0.25, trainer=trainer))
     requested = Config(
-        name="again", rerun=str(run), lr=9.0, data=DataConfig(root="elsewhere"),
+        name="again", rerun=str(run), lr=9.0, data=ShapesData(root="elsewhere"),
         trainer=TrainerConfig(accelerator=Accelerator.cpu, devices=2, log_every=3),
     )  # fmt: skip
     overrides = [f"rerun={run}", "name=again", "data.root=elsewhere", "trainer=ddp_cpu", "trainer.log_every=3"]

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from fcn.config import BackboneConfig, ModelConfig
-from fcn.config.choices import BackboneName, Init, ModelName
+from fcn.config import option
+from fcn.config.choices import Init, TorchvisionModel
 from fcn.models.fcn import FCN
+from fcn.models.model_options import TorchvisionModelConfig
 from fcn.models.torchvision_models import TorchvisionNetwork
 from fcn.training.monitors import gradient_norm, peak_memory_mib, upsampling_drift, upsampling_layers
 from tests.unit.models.backbone_cases import build
@@ -19,7 +20,7 @@ LAYERS = ["skip_upscores.0", "skip_upscores.1", "upscore"]
 
 
 def fcn8s(init=Init.bilinear):
-    return FCN(build(), ModelConfig(name=ModelName.fcn8s, init=init), num_classes=3)
+    return FCN(build(), option("model", "fcn8s", init=init), num_classes=3)
 
 
 def reference_drift(weight):
@@ -59,8 +60,8 @@ def test_drift_of_doubled_kernel_is_one():
 
 
 def test_torchvision_networks_have_no_drift():
-    backbone = BackboneConfig(name=BackboneName.mobilenet_v3_large, weights="none")
-    config = ModelConfig(name=ModelName.lraspp_mobilenet_v3_large)
+    backbone = option("backbone", "mobilenet_v3_large", weights="none")
+    config = TorchvisionModelConfig(name=TorchvisionModel.lraspp_mobilenet_v3_large)
     assert upsampling_drift(TorchvisionNetwork(config, backbone, num_classes=3)) == {}
 
 

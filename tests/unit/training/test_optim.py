@@ -9,9 +9,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchvision.models import resnet18
 from torchvision.models.convnext import CNBlock
 
-from fcn.config import OptimConfig, ScheduleConfig
-from fcn.config.choices import OptimName, ScheduleName
+from fcn.config import option
 from fcn.training.optim import build_optimizer
+from fcn.training.optimizer_options import AdamWConfig, SgdConfig
 from fcn.training.schedules import build_schedule
 
 
@@ -49,7 +49,7 @@ def options(optimizer: Optimizer, option: str) -> dict[str, float]:
 
 def test_only_convolution_weights_are_decayed():
     net = Net()
-    config = OptimConfig(weight_decay=0.01, head_lr_multiplier=10.0)
+    config = AdamWConfig(weight_decay=0.01, head_lr_multiplier=10.0)
     optimizer = build_optimizer(net, head=net.head(), config=config, lr=0.5)
     assert names_by_group(optimizer, net) == {
         "backbone": {"conv.weight"},
@@ -73,7 +73,7 @@ def test_only_convolution_weights_are_decayed():
 
 def test_decay_all_decays_all_trainable_parameters():
     net = Net()
-    config = OptimConfig(weight_decay=0.01, decay_all=True)
+    config = AdamWConfig(weight_decay=0.01, decay_all=True)
     optimizer = build_optimizer(net, head=net.head(), config=config, lr=0.5)
     assert list(names_by_group(optimizer, net)) == ["backbone", "head"]
     assert options(optimizer, "weight_decay") == {"backbone": 0.01, "head": 0.01}
@@ -84,7 +84,7 @@ def test_frozen_parameters_and_empty_groups_are_left_out(decay_all):
     net = Net()
     net.up.requires_grad_(False)
     net.score.bias.requires_grad_(False)
-    config = OptimConfig(decay_all=decay_all)
+    config = AdamWConfig(decay_all=decay_all)
     groups = names_by_group(build_optimizer(net, head=iter(net.head()), config=config, lr=0.1), net)
     assert "head/no_decay" not in groups
     assert groups["head"] == {"score.weight"}
@@ -92,14 +92,14 @@ def test_frozen_parameters_and_empty_groups_are_left_out(decay_all):
 
 def test_norms_are_not_decayed_for_any_shape():
     net = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.LayerNorm([4, 5, 5]), nn.GroupNorm(2, 4))
-    groups = names_by_group(build_optimizer(net, head=[], config=OptimConfig(), lr=0.1), net)
+    groups = names_by_group(build_optimizer(net, head=[], config=AdamWConfig(), lr=0.1), net)
     assert groups == {"backbone": {"0.weight"}, "backbone/no_decay": {"1.weight", "1.bias", "2.weight", "2.bias"}}
 
 
 def test_layer_scales_are_not_decayed():
     net = CNBlock(4, layer_scale=1e-6, stochastic_depth_prob=0.0)
     assert net.layer_scale.shape == (4, 1, 1)
-    groups = names_by_group(build_optimizer(net, head=[], config=OptimConfig(), lr=0.1), net)
+    groups = names_by_group(build_optimizer(net, head=[], config=AdamWConfig(), lr=0.1), net)
     assert groups["backbone"] == {"block.0.weight", "block.3.weight", "block.5.weight"}
     assert "layer_scale" in groups["backbone/no_decay"]
 
@@ -108,7 +108,7 @@ def test_layer_scales_are_not_decayed():
 def test_bias_lr_multiplier_makes_own_groups(decay_all):
     """Biases of norms stay with their scales."""
     net = Net()
-    config = OptimConfig(weight_decay=0.01, head_lr_multiplier=10.0, bias_lr_multiplier=2.0, decay_all=decay_all)
+    config = AdamWConfig(weight_decay=0.01, head_lr_multiplier=10.0, bias_lr_multiplier=2.0, decay_all=decay_all)
     optimizer = build_optimizer(net, head=net.head(), config=config, lr=0.5)
     groups = names_by_group(optimizer, net)
     assert groups["backbone/bias"] == {"conv.bias"}
@@ -132,14 +132,14 @@ def test_bias_lr_multiplier_makes_own_groups(decay_all):
 def test_frozen_biases_are_left_out():
     net = Net()
     net.up.requires_grad_(False)
-    optimizer = build_optimizer(net, head=net.head(), config=OptimConfig(bias_lr_multiplier=2.0), lr=0.1)
+    optimizer = build_optimizer(net, head=net.head(), config=AdamWConfig(bias_lr_multiplier=2.0), lr=0.1)
     assert names_by_group(optimizer, net)["head/bias"] == {"score.bias"}
 
 
 def test_doubled_bias_lr_equals_caffe_update():
     """lr_mult: 2, decay_mult: 0 of biases and lr_mult: 1, decay_mult: 1 of weights, as in the papers' networks."""
     net, plain = Net(), Net()
-    config = OptimConfig(name=OptimName.sgd, momentum=0.9, weight_decay=0.01, bias_lr_multiplier=2.0)
+    config = SgdConfig(momentum=0.9, weight_decay=0.01, bias_lr_multiplier=2.0)
     ours = train(net, build_optimizer(net, head=net.head(), config=config, lr=0.05))
     kinds = {False: {"lr": 0.05, "weight_decay": 0.01}, True: {"lr": 0.1, "weight_decay": 0.0}}
     groups = [
@@ -155,7 +155,7 @@ def test_doubled_bias_lr_equals_caffe_update():
 
 def test_parameter_groups_of_resnet18():
     net = resnet18()
-    optimizer = build_optimizer(net, head=net.fc.parameters(), config=OptimConfig(), lr=0.1)
+    optimizer = build_optimizer(net, head=net.fc.parameters(), config=AdamWConfig(), lr=0.1)
     groups = names_by_group(optimizer, net)
     # 1 stem + 16 in the blocks + 3 shortcuts: 20 convolutions, each with a batch norm of weight and bias.
     assert len(groups["backbone"]) == 20
@@ -177,7 +177,7 @@ def train(net: nn.Module, optimizer: Optimizer, steps: int = 6) -> list[torch.Te
 
 def test_decay_all_is_bit_identical_to_torch_sgd():
     net, plain = Net(), Net()
-    config = OptimConfig(name=OptimName.sgd, momentum=0.0, weight_decay=1e-3, decay_all=True)
+    config = SgdConfig(momentum=0.0, weight_decay=1e-3, decay_all=True)
     ours = train(net, build_optimizer(net, head=net.head(), config=config, lr=0.1))
     theirs = train(plain, SGD(plain.parameters(), lr=0.1, weight_decay=1e-3))
     start = list(Net().parameters())
@@ -187,7 +187,7 @@ def test_decay_all_is_bit_identical_to_torch_sgd():
 
 def test_momentum_and_nesterov_are_passed_to_sgd():
     net, plain = Net(), Net()
-    config = OptimConfig(name=OptimName.sgd, momentum=0.8, nesterov=True, weight_decay=0.01, decay_all=True)
+    config = SgdConfig(momentum=0.8, nesterov=True, weight_decay=0.01, decay_all=True)
     ours = train(net, build_optimizer(net, head=net.head(), config=config, lr=0.1))
     theirs = train(plain, SGD(plain.parameters(), lr=0.1, momentum=0.8, nesterov=True, weight_decay=0.01))
     assert all(torch.allclose(a, b) for a, b in zip(ours, theirs, strict=True))  # ours is fused
@@ -195,7 +195,7 @@ def test_momentum_and_nesterov_are_passed_to_sgd():
 
 def test_betas_are_passed_to_adamw():
     net, plain = Net(), Net()
-    config = OptimConfig(name=OptimName.adamw, betas=[0.8, 0.95], weight_decay=0.01, decay_all=True)
+    config = AdamWConfig(betas=[0.8, 0.95], weight_decay=0.01, decay_all=True)
     optimizer = build_optimizer(net, head=net.head(), config=config, lr=0.01)
     assert isinstance(optimizer, AdamW)
     theirs = train(plain, AdamW(plain.parameters(), lr=0.01, betas=(0.8, 0.95), weight_decay=0.01, fused=True))
@@ -204,8 +204,8 @@ def test_betas_are_passed_to_adamw():
 
 def test_schedule_scales_peak_lr_of_each_group():
     net = Net()
-    optimizer = build_optimizer(net, head=net.head(), config=OptimConfig(head_lr_multiplier=10.0), lr=0.1)
-    config = ScheduleConfig(name=ScheduleName.constant, warmup_steps=2)
+    optimizer = build_optimizer(net, head=net.head(), config=AdamWConfig(head_lr_multiplier=10.0), lr=0.1)
+    config = option("schedule", "constant", warmup_steps=2)
     schedule = build_schedule(optimizer, config, total_steps=4)
     assert options(optimizer, "lr")["backbone"] == pytest.approx(0.05)
     assert options(optimizer, "lr")["head"] == pytest.approx(0.5)
@@ -225,11 +225,11 @@ def rates(optimizer: Optimizer, schedule: LRScheduler, steps: int) -> list[float
 
 
 def test_saved_state_is_plain_data_and_restores_learning_rates():
-    config = ScheduleConfig(name=ScheduleName.poly, warmup_steps=3)
+    config = option("schedule", "poly", warmup_steps=3)
 
     def built() -> tuple[Optimizer, LRScheduler]:
         net = Net()
-        optimizer = build_optimizer(net, head=net.head(), config=OptimConfig(head_lr_multiplier=2.0), lr=0.1)
+        optimizer = build_optimizer(net, head=net.head(), config=AdamWConfig(head_lr_multiplier=2.0), lr=0.1)
         return optimizer, build_schedule(optimizer, config, total_steps=20)
 
     optimizer, schedule = built()

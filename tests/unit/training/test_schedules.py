@@ -8,46 +8,45 @@ from torch import nn
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, PolynomialLR
 
-from fcn.config import ConfigError, ScheduleConfig
-from fcn.config.choices import ScheduleName
-from fcn.training.schedules import build_schedule, schedule_factor
+from fcn.config import ConfigError, option
+from fcn.training.schedules import build_schedule
 
 
 @pytest.mark.parametrize(
     ("name", "factors"),
     [
         # warm-up of 4 steps in 12, then t = (step - 4) / 8; evaluated at steps 0, 1, 3, 4, 6, 8, 12 and beyond
-        (ScheduleName.constant, [1 / 4, 2 / 4, 1, 1, 1, 1, 1, 1]),
-        (ScheduleName.poly, [1 / 4, 2 / 4, 1, 1, 0.75**2, 0.5**2, 0, 0]),
-        (ScheduleName.cosine, [1 / 4, 2 / 4, 1, 1, 0.5 * (1 + math.sqrt(0.5)), 0.5, 0, 0]),
+        ("constant", [1 / 4, 2 / 4, 1, 1, 1, 1, 1, 1]),
+        ("poly", [1 / 4, 2 / 4, 1, 1, 0.75**2, 0.5**2, 0, 0]),
+        ("cosine", [1 / 4, 2 / 4, 1, 1, 0.5 * (1 + math.sqrt(0.5)), 0.5, 0, 0]),
     ],
 )
 def test_factors_of_each_schedule(name, factors):
-    config = ScheduleConfig(name=name, power=2.0, warmup_steps=4)
+    config = option("schedule", name, warmup_steps=4, **({"power": 2.0} if name == "poly" else {}))
     steps = [0, 1, 3, 4, 6, 8, 12, 13]
-    assert [schedule_factor(step, config=config, total_steps=12) for step in steps] == pytest.approx(factors, abs=1e-15)
+    assert [config.factor(step, 12) for step in steps] == pytest.approx(factors, abs=1e-15)
 
 
 def test_default_warmup_is_a_tenth_of_the_run():
-    config = ScheduleConfig(name=ScheduleName.cosine)
-    assert schedule_factor(0, config=config, total_steps=175) == pytest.approx(1 / 17)
-    assert (
-        schedule_factor(16, config=config, total_steps=175) == schedule_factor(17, config=config, total_steps=175) == 1
-    )
-    assert schedule_factor(0, config=config, total_steps=4) == 1  # none in a run of a few steps
+    config = option("schedule", "cosine")
+    assert config.factor(0, 175) == pytest.approx(1 / 17)
+    assert config.factor(16, 175) == config.factor(17, 175) == 1
+    assert config.factor(0, 4) == 1  # none in a run of a few steps
 
 
 @given(
-    name=st.sampled_from(ScheduleName),
-    power=st.floats(0, 10),
+    schedule=st.one_of(
+        st.sampled_from([("constant", {}), ("cosine", {})]),
+        st.floats(0, 10).map(lambda power: ("poly", {"power": power})),
+    ),
     total_steps=st.integers(1, 500),
     data=st.data(),
 )
 @settings(max_examples=100, deadline=None)
-def test_factor_rises_to_one_then_falls_and_is_positive(name, power, total_steps, data):
+def test_factor_rises_to_one_then_falls_and_is_positive(schedule, total_steps, data):
     warmup_steps = data.draw(st.integers(0, total_steps - 1))
-    config = ScheduleConfig(name=name, power=power, warmup_steps=warmup_steps)
-    factors = [schedule_factor(step, config=config, total_steps=total_steps) for step in range(total_steps + 3)]
+    config = option("schedule", schedule[0], warmup_steps=warmup_steps, **schedule[1])
+    factors = [config.factor(step, total_steps) for step in range(total_steps + 3)]
     rise, fall = factors[:warmup_steps], factors[warmup_steps:]
     assert fall[0] == 1
     assert rise == sorted(rise)
@@ -69,11 +68,11 @@ def rates(optimizer: Optimizer, schedule: LRScheduler, steps: int) -> list[float
     ("config", "reference"),
     [
         (
-            ScheduleConfig(name=ScheduleName.poly, power=0.9, warmup_steps=0),
+            option("schedule", "poly", power=0.9, warmup_steps=0),
             lambda optimizer: PolynomialLR(optimizer, total_iters=50, power=0.9),
         ),
         (
-            ScheduleConfig(name=ScheduleName.cosine, warmup_steps=0),
+            option("schedule", "cosine", warmup_steps=0),
             lambda optimizer: CosineAnnealingLR(optimizer, T_max=50),
         ),
     ],
@@ -88,4 +87,4 @@ def test_schedule_equals_torch(config, reference):
 def test_warmup_must_be_shorter_than_the_run(warmup_steps, total_steps):
     optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
     with pytest.raises(ConfigError, match=rf"warmup_steps \(={warmup_steps}\) must be below .* \(={total_steps}\)"):
-        build_schedule(optimizer, ScheduleConfig(warmup_steps=warmup_steps), total_steps=total_steps)
+        build_schedule(optimizer, option("schedule", "cosine", warmup_steps=warmup_steps), total_steps=total_steps)
