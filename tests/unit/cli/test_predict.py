@@ -26,7 +26,9 @@ def trained(tmp_path_factory) -> Path:
     """A run directory with a checkpoint of an untrained network for VOC's classes."""
     run = tmp_path_factory.mktemp("run")
     torch.manual_seed(0)
-    network = SegmentationNetwork(Config(name="x", backbone=option("backbone", "squeezenet1_0")))
+    network = SegmentationNetwork(
+        Config(name="x", data=option("data", "voc"), backbone=option("backbone", "squeezenet1_0"))
+    )
     (run / "checkpoints").mkdir()
     content = {"config": configuration.to_container(network.config), "state_dict": network.state_dict()}
     torch.save(content, run / "checkpoints" / "best.ckpt")

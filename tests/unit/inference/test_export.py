@@ -14,9 +14,9 @@ import torch
 
 import fcn
 from fcn import config as configuration
-from fcn.data.dataset_options import VocData
 from fcn.config import Config, ExportConfig, option
 from fcn.config.choices import Alignment, Border, ExportFormat, ImageType, TorchvisionModel
+from fcn.data.dataset_options import VocData
 from fcn.inference import export
 from fcn.inference.export import Agreement
 from fcn.models.network import SegmentationNetwork
@@ -34,9 +34,7 @@ def save_checkpoint(path: Path, backbone: str, model: str, **keys) -> Path:
     torch.manual_seed(0)
     head = option("model", model, **keys)
     backbone_config = option("backbone", backbone)
-    network = SegmentationNetwork(
-        Config(name="x", data=VocData(classes=CLASSES), backbone=backbone_config, model=head)
-    )
+    network = SegmentationNetwork(Config(name="x", data=VocData(classes=CLASSES), backbone=backbone_config, model=head))
     for name, parameter in network.named_parameters():
         if "skip_scores" in name:
             torch.nn.init.normal_(parameter, std=0.1)

@@ -231,7 +231,7 @@ for command, *arguments in (
 ):
     sys.argv = [command.__name__, f"run={run}", *arguments]
     command.main()
-print(sorted({"pytorch_lightning", "lightning", "fcn.training"} & set(sys.modules)))
+print(sorted({"pytorch_lightning", "lightning", "fcn.training.task"} & set(sys.modules)))
 """
 
 
