@@ -84,7 +84,8 @@ def _guarded(task: Callable[[Schema], Any], schema: type[Schema]) -> Callable[[D
     def guarded(composed: DictConfig) -> Any:
         try:
             with removing_empty_folder(Path(HydraConfig.get().runtime.output_dir)):
-                choose_length(composed, HydraConfig.get().overrides.task)
+                overrides: Any = OmegaConf.to_container(HydraConfig.get().overrides.task)  # keeps ${...} as text
+                choose_length(composed, overrides)
                 return task(validate(composed, schema))
         except Exception as error:
             if errors.WANTS_TRACEBACK or HydraConfig.get().mode is RunMode.MULTIRUN:

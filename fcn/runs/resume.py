@@ -61,9 +61,9 @@ def merge_overrides(config: Config, composed: Config, overrides: Sequence[str]) 
         composed: configuration of the command line.
         overrides: overrides of the command line; trainer=... changes only the devices, not the rest of the group.
     """
-    merged, requested = (OmegaConf.structured(each) for each in (config, composed))
+    merged, requested = (OmegaConf.create(to_container(each)) for each in (config, composed))
     for key in (split_override(override)[0] for override in overrides):
         for each in ("trainer.accelerator", "trainer.devices") if key == "trainer" else (key,):
-            OmegaConf.update(merged, each, OmegaConf.select(requested, each))
+            OmegaConf.update(merged, each, OmegaConf.select(requested, each), merge=False, force_add=True)
     choose_length(merged, overrides)
     return configuration.validate_run(merged)
