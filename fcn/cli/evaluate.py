@@ -10,20 +10,19 @@ Tables, confusion matrices and pictures are written to <run>/evaluation/<split>;
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from hydra.core.hydra_config import HydraConfig
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
 from fcn import errors, runs
-from fcn.cli.hydra_entry import run_command
+from fcn.cli.hydra_entry import given_overrides, run_command
 from fcn.comparison.run_records import find_runs
 from fcn.config import ConfigError, EvaluateConfig
 
@@ -61,7 +60,7 @@ def evaluate_run(config: EvaluateConfig) -> None:
     from fcn.evaluation.evaluation_files import write_evaluation
     from fcn.evaluation.evaluation_plan import plan_evaluation
 
-    plan = plan_evaluation(config, HydraConfig.get().overrides.task)
+    plan = plan_evaluation(config, given_overrides())
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
         bar = progress.add_task(f"evaluating {plan.split}", total=len(plan.images))
         evaluation = plan.evaluate(advance=lambda num_images: progress.advance(bar, num_images))
@@ -131,4 +130,11 @@ def main() -> None:
         else:
             evaluate_all(configs)
 
-    run_command(task, config_name="evaluate", schema=EvaluateConfig)
+    run_command(task, config_name="evaluate", schema=EvaluateConfig, implied=_data_of_run)
+
+
+def _data_of_run(values: Mapping[str, str]) -> list[str]:
+    """Return the option `data` of the run, whose keys can then be overridden; nothing for a folder of runs."""
+    path = Path(values.get("run") or "")
+    run_dir = path.parents[1] if path.suffix == ".ckpt" and len(path.parents) > 1 else path
+    return [option for option in runs.chosen_options(run_dir) if option.startswith("data=")]

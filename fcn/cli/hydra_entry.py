@@ -11,7 +11,7 @@ import functools
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,13 +27,22 @@ from fcn.cli.help_text import compose_job, help_text
 from fcn.config import Config, flatten, validate
 from fcn.config.composition import CONF, register_schema
 from fcn.config.messages import explain_composition
-from fcn.config.overrides import choose_length
+from fcn.config.overrides import choose_length, split_override, values_by_key
 from fcn.config.rules import check_run
 
 Schema = TypeVar("Schema")
 
+_added: list[str] = []
+"""Overrides that `run_command` has put before the given ones."""
 
-def run_command(task: Callable[[Schema], Any], *, config_name: str, schema: type[Schema]) -> None:
+
+def run_command(
+    task: Callable[[Schema], Any],
+    *,
+    config_name: str,
+    schema: type[Schema],
+    implied: Callable[[Mapping[str, str]], Sequence[str]] = lambda values: (),
+) -> None:
     """Compose `config_name` of conf/ with the command line and call `task`, once or once per job of a sweep.
 
     An exception ends the program with one line on standard error and status 1; with HYDRA_FULL_ERROR=1 in the
@@ -43,12 +52,17 @@ def run_command(task: Callable[[Schema], Any], *, config_name: str, schema: type
         task: gets the configuration with keys, types and ranges checked.
         config_name: name of the command's file in conf/.
         schema: dataclass of the command's keys.
+        implied: returns overrides that precede the given ones, such as the options of the run that is resumed. Those
+            of a group that is overridden are left out.
     """
     if sys.argv[1:2] in (["-sc"], ["--shell-completion"]) and sys.argv[2:] and sys.argv[2].endswith("=bash"):
         print(completion.answer(sys.argv[2], config_name=config_name, schema=schema))
         return
     register_schema(schema)
     arguments, sys.argv[1:] = hydra_hooks.parse_arguments(sys.argv[1:])
+    given, position = values_by_key(arguments.overrides), len(sys.argv) - len(arguments.overrides)
+    _added[:] = [override for override in implied(given) if split_override(override)[0] not in given]
+    sys.argv[position:] = arguments.overrides = [*_added, *arguments.overrides]
     guarded = _guarded(task, schema)
 
     def explain(error: Exception) -> str:
@@ -62,6 +76,12 @@ def run_command(task: Callable[[Schema], Any], *, config_name: str, schema: type
             if arguments.cfg == "job" and not arguments.multirun:
                 _check_composed(config_name, schema, arguments)
             hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(guarded)()
+
+
+def given_overrides() -> list[str]:
+    """Return the overrides of the command line, or those of this job in a sweep."""
+    overrides = list(HydraConfig.get().overrides.task)
+    return overrides[len(_added) :]
 
 
 def _check_composed(config_name: str, schema: type[Schema], arguments: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from fcn import runs
-from fcn.cli.hydra_entry import removing_empty_folder, run_command
+from fcn.cli.hydra_entry import given_overrides, removing_empty_folder, run_command
 from fcn.config import Config, ConfigError, validate_run
 from fcn.config.overrides import choose_length, values_by_key, without_keys
 from fcn.config.rules import check_run
@@ -41,7 +41,7 @@ def launch(config: Config) -> dict[str, float] | float:
     settings = HydraConfig.get()
     if not config.resume:  # keys given with resume=... are checked together with those of the run
         check_run(config)
-    overrides = list(settings.overrides.task)
+    overrides = given_overrides()
     run_dir = Path(os.path.relpath(settings.runtime.output_dir))
     if settings.mode is RunMode.MULTIRUN:
         _check_is_job(config)
@@ -148,7 +148,11 @@ def _run_directory(resume: str | None, rerun_of: str | None, name: str, _root_: 
 
 def main() -> None:
     """Run the main job: `python train.py`."""
-    run_command(launch, config_name="config", schema=Config)
+    run_command(launch, config_name="config", schema=Config, implied=_options_of_resumed_run)
+
+
+def _options_of_resumed_run(values: Mapping[str, str]) -> list[str]:
+    return runs.chosen_options(Path(values["resume"])) if values.get("resume") else []
 
 
 # At import, because the processes of other launchers import this module before Hydra creates their directory.

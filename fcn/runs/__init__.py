@@ -19,6 +19,7 @@ from fcn.runs.run_directory import (
     SCORES,
     change,
     checkpoint_of,
+    chosen_options,
     create,
     is_rank_zero,
     load_config,
@@ -39,7 +40,7 @@ from fcn.runs.summary import (
 __all__ = [
     "BEST", "CONFIG", "CONFUSIONS", "CONSOLE", "CURVES", "EVALUATION", "FAILURE", "LAST", "LOCK", "LOG", "METRICS",
     "OVERRIDES", "PREVIOUS", "SAMPLES", "SCORES", "STOP_SIGNALS", "SUMMARY", "Status", "best_score", "change",
-    "checkpoint_of", "copy_file", "create", "final_metrics", "is_rank_zero", "load_config", "load_overrides",
-    "locked", "progress", "read_metrics", "read_status", "read_summary", "set_status", "write_metrics", "write_summary",
-    "write_text",
+    "checkpoint_of", "chosen_options", "copy_file", "create", "final_metrics", "is_rank_zero", "load_config",
+    "load_overrides", "locked", "progress", "read_metrics", "read_status", "read_summary", "set_status",
+    "write_metrics", "write_summary", "write_text",
 ]  # fmt: skip

@@ -13,7 +13,8 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from fcn import config as configuration
-from fcn.config import Config, ConfigError
+from fcn.config import Config, ConfigError, older_versions
+from fcn.config.components import GROUPS
 from fcn.runs.atomic_files import named_in_errors, write_text
 from fcn.runs.summary import read_summary
 
@@ -84,6 +85,19 @@ def load_config(run_dir: Path) -> Config:
     except ConfigError:
         configuration.check_available(read_summary(run_dir).get("components", {}), needed_by=run_dir)
         raise
+
+
+def chosen_options(run_dir: Path) -> list[str]:
+    """Return the options of a run as overrides, such as `optim=sgd`; an empty list if there is no readable run.
+
+    A command line that changes keys of a run is composed with the options of the run, because other options may not
+    have these keys.
+    """
+    try:
+        values = older_versions.upgrade(OmegaConf.to_container(OmegaConf.load(run_dir / CONFIG)))
+        return [f"{group}={configuration.option_name(values[group])}" for group in GROUPS]
+    except Exception:  # whatever is wrong with the file is reported when it is loaded
+        return []
 
 
 def load_overrides(run_dir: Path) -> list[str]:
