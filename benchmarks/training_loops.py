@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 import torchvision
@@ -13,7 +14,6 @@ from torch import Tensor, nn
 from benchmarks.timing import default_torch_settings
 from fcn.config import Config
 from fcn.training.compute import choose_upsampling, compile_network
-from fcn.training.losses.cross_entropy import CrossEntropyConfig, CrossEntropyLoss
 from fcn.training.optim import build_optimizer
 from fcn.training.train import build_task
 from fcn.training.trainer import build_trainer
@@ -78,8 +78,7 @@ class BareLoop:
         self.config = config
         self.trainer = build_trainer(config, callbacks=[])
         self.task = build_task(config).to(self.trainer.strategy.root_device).train()
-        assert isinstance(config.loss, CrossEntropyConfig)
-        self._loss = CrossEntropyLoss(config.loss.reduction)
+        self._loss = config.loss.build(lambda: np.ones((1, len(config.data.classes)), np.int64))
         self.batch = tuple(tensor.to(self.task.device) for tensor in random_batch(config))
         model = self.task.network.model
         with self.precision():
@@ -94,7 +93,8 @@ class BareLoop:
 
     def loss(self, logits: Tensor, masks: Tensor) -> Tensor:
         """Return the minimised loss of a step."""
-        return self._loss.step_loss(self._loss.numerator(logits, masks), self._loss.count(masks))
+        loss: Tensor = self._loss.step_loss(self._loss.numerator(logits, masks), self._loss.count(masks))
+        return loss
 
     def step(self) -> Tensor:
         """Take one step; return its loss, a scalar on the device, without waiting for it."""

@@ -34,6 +34,11 @@ MODULES = (
     "fcn.models.backbone_options",
     "fcn.models.model_options",
     "fcn.training.losses.cross_entropy",
+    "fcn.training.losses.cross_entropy_dice",
+    "fcn.training.losses.dice",
+    "fcn.training.losses.focal",
+    "fcn.training.losses.lovasz",
+    "fcn.training.losses.ohem",
     "fcn.training.optimizer_options",
     "fcn.training.schedules",
 )

@@ -49,7 +49,7 @@ Without overrides, a training run uses `data=shapes`, `backbone=resnet18`, `mode
 
 GROUPS = ("data", "backbone", "model", "model/init", "loss", "optim", "schedule", "trainer", "experiment", "study")
 
-TYPES = {"bool": "true or false", "int": "integer", "float": "number", "str": "text"}
+TYPES = {"bool": "true or false", "int": "integer", "float": "number", "str": "text", "Any": "text or list of numbers"}
 PLURALS = {"int": "integers", "float": "numbers", "str": "text values"}
 
 

@@ -143,11 +143,25 @@ class ModelConfig(Component):
 class LossConfig(Component):
     """Loss, in which void pixels do not count."""
 
+    def describe(self) -> str:
+        """Return name and keys for the header of a run."""
+        keys = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
+        values = [f"{key} {value}" for key, value in keys.items() if key != "name" and value is not None]
+        return f"{self.name} ({', '.join(values)})" if values else self.name
+
+    def comparable_lr(self, config: Config) -> float | None:
+        """Return the learning rate with which the mean loss would take the same step; None if this is a mean loss."""
+        return None
+
     def build(self, class_counts: Callable[[], NDArray[np.int64]]) -> Any:
-        """Build the loss, a `fcn.training.losses.base.Loss`.
+        """Build the loss, an object with the interface of `fcn.training.losses.base.Loss`.
 
         Args:
-            class_counts: reads all training masks and returns the pixels of every class, int64 [images, classes].
+            class_counts: returns the number of pixels of each class in each training mask, int64 [images, classes].
+                It reads all masks, and is therefore called only if the loss depends on them.
+
+        Raises:
+            ConfigError: if the keys do not fit the training masks.
         """
         raise NotImplementedError
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fcn.config import IGNORE_INDEX
 from fcn.data import voc
+from fcn.data.datasets import WholeImages
 from fcn.data.prefetch import read_ahead
 from fcn.data.voc import DataError
 
@@ -54,9 +56,24 @@ def read_statistics(
 
 def _pixel_counts(pair: voc.Pair, num_classes: int) -> Counts:
     """Return the pixels of every class and, last, of void, int64 [classes + 1]."""
-    _, mask = voc.read_pair(pair, num_classes)
-    counts = np.bincount(mask.numpy().ravel(), minlength=256)
+    return _mask_counts(voc.read_pair(pair, num_classes)[1], num_classes)
+
+
+def _mask_counts(mask: Tensor, num_classes: int) -> Counts:
+    counts = np.bincount(mask.numpy().ravel(), minlength=IGNORE_INDEX + 1)
     return np.append(counts[:num_classes], counts[IGNORE_INDEX])
+
+
+def count_pixels(images: WholeImages, indices: Iterable[int]) -> Counts:
+    """Return the pixels of every class and, last, of void, int64 [images, classes + 1]; 0 for images without index.
+
+    Raises:
+        DataError: if an image is not cached and cannot be decoded.
+    """
+    counts = np.zeros((len(images), images.num_classes + 1), np.int64)
+    for index, pair in read_ahead(images.read, indices):
+        counts[index] = _mask_counts(pair.result()[1], images.num_classes)
+    return counts
 
 
 def summarize(counts: Counts, classes: Sequence[str]) -> dict[str, Any]:

@@ -8,12 +8,10 @@ from pathlib import Path
 import pytorch_lightning as pl
 
 from fcn.config import Config
-from fcn.config.choices import Reduction
 from fcn.data.dataset_options import ShapesData
 from fcn.data.module import VOCDataModule
 from fcn.models.device import device_name
 from fcn.training.compute import describe
-from fcn.training.losses.cross_entropy import CrossEntropyConfig, comparable_lr
 from fcn.training.task import SegmentationTask
 
 log = logging.getLogger(__name__)
@@ -36,7 +34,7 @@ class RunHeader(pl.Callback):
         log.info("run      %s on %s, seed %d", self.run_dir, devices, self.config.seed)
 
 
-def header_lines(config: Config, data: VOCDataModule, task: pl.LightningModule) -> list[str]:
+def header_lines(config: Config, data: VOCDataModule, task: SegmentationTask) -> list[str]:
     """Return lines that describe model, data, number of steps and loss."""
     millions = sum(parameter.numel() for parameter in task.parameters()) / 1e6
     height, width = config.data.crop_size
@@ -48,6 +46,9 @@ def header_lines(config: Config, data: VOCDataModule, task: pl.LightningModule) 
         f"steps    {_describe_length(config, data)}, {config.batch_size} images per step",
         f"loss     {loss_line(config)}",
     ]
+    if weights := task.loss.state().get("class_weights"):
+        pairs = zip(config.data.classes, weights, strict=True)
+        lines.append(f"         class weights {', '.join(f'{name} {weight:.3g}' for name, weight in pairs)}")
     if isinstance(config.data, ShapesData):
         voc = "python train.py experiment=d2l"
         lines.append(f"         This is the built-in synthetic dataset. For Pascal VOC: {voc}")
@@ -64,10 +65,6 @@ def _describe_length(config: Config, data: VOCDataModule) -> str:
 
 def loss_line(config: Config) -> str:
     """Describe loss, optimiser, learning rate and schedule in one line."""
-    assert isinstance(config.loss, CrossEntropyConfig)
-    reduction = config.loss.reduction
-    line = f"{reduction}, {config.optim.name} with lr {config.lr:g}, {config.schedule.name} schedule"
-    if reduction is Reduction.pixel_mean:
-        return line
-    lr = comparable_lr(config.lr, reduction, batch_size=config.batch_size, crop_size=config.data.crop_size)
-    return f"{line}; acts like lr {lr:.3g} on pixel_mean"
+    line = f"{config.loss.describe()}, {config.optim.name} with lr {config.lr:g}, {config.schedule.name} schedule"
+    lr = config.loss.comparable_lr(config)
+    return line if lr is None else f"{line}; acts like lr {lr:.3g} on pixel_mean"

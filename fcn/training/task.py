@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -27,9 +28,9 @@ from fcn.evaluation.metrics import SegmentationMetrics, predicted_classes, segme
 from fcn.evaluation.scores import class_counts
 from fcn.models.network import SegmentationNetwork
 from fcn.runs.checkpoints import not_finite
+from fcn.training.class_counts import count_training_pixels
 from fcn.training.compute import choose_upsampling, compile_network
 from fcn.training.losses.base import Loss
-from fcn.training.losses.cross_entropy import CrossEntropyConfig, CrossEntropyLoss
 from fcn.training.optim import build_optimizer
 from fcn.training.schedules import build_schedule
 
@@ -70,6 +71,7 @@ class SegmentationTask(pl.LightningModule):
         prefixes = ["train/", "val/", *(["d2l/train_", "d2l/test_"] if self._is_d2l else [])]
         self.metrics = nn.ModuleDict({prefix: SegmentationMetrics(num_classes) for prefix in prefixes})
         self.loss: Loss
+        self._loss_state: dict[str, Any] = {}
         self.last_loss = float("nan")
         self._last_sums = (torch.zeros(()), torch.zeros(()))  # numerator and count of the last step of this process
         self.confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
@@ -93,8 +95,9 @@ class SegmentationTask(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_fit_start(self) -> None:
-        assert isinstance(self.config.loss, CrossEntropyConfig)
-        self.loss = CrossEntropyLoss(self.config.loss.reduction)
+        configured = replace(self.config.loss, **self._loss_state)
+        self.loss = configured.build(lambda: count_training_pixels(self.trainer))
+        self._validation_loss = self.loss.for_validation()
         self._reads_every_loss = self.device.type == "cpu"
         share = self.config.batch_size // self.trainer.world_size // self.config.trainer.accumulate
         crops = torch.zeros(share, 3, *self.config.data.crop_size, device=self.device)
@@ -176,8 +179,7 @@ class SegmentationTask(pl.LightningModule):
         is_d2l = dataloader_idx == 1
         target = void_as_background(batch["mask"]) if is_d2l else batch["mask"]
         logits = self(batch["image"])
-        reported = self.loss.for_validation()
-        loss = reported.numerator(logits, target), reported.count(target)
+        loss = self._validation_loss.numerator(logits, target), self._validation_loss.count(target)
         self._metrics("d2l/test_" if is_d2l else "val/").update(predicted_classes(logits), target, loss=loss)
 
     def on_validation_end(self) -> None:
@@ -207,6 +209,7 @@ class SegmentationTask(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = configuration.to_container(self.config)
         checkpoint["components"] = configuration.component_origins(self.config)
+        checkpoint["loss"] = self.loss.state()
         # In the middle of an epoch, the counts of every process so far belong to the checkpoint.
         own = {name: self._metrics(name).state() for name in self.metrics}
         states: list[Any] = [own]
@@ -230,6 +233,8 @@ class SegmentationTask(pl.LightningModule):
                 "this run was started by an older version; resume it with that version or start a new run"
             )
         self._check_changes(checkpoint["config"], num_processes=len(checkpoint["metrics"]))
+        if checkpoint["config"].get("loss") == configuration.to_container(self.config)["loss"]:
+            self._loss_state = checkpoint.get("loss", {})
         # If the number of processes is unchanged, each restores its own counts, so that sums are rounded identically.
         states = checkpoint["metrics"][self.trainer.global_rank :: self.trainer.world_size]
         for name in self.metrics if states else ():

@@ -96,6 +96,15 @@ INTERRUPTIONS = {
         (4, 11),
         ("epochs=null", "steps=12", "trainer.val_every=1", "trainer.val_every_steps=5"),
     ),
+    **{
+        f"loss={loss}": Interruption("the count of a loss is in the checkpoint", (3,), (f"loss={loss}",))
+        for loss in ("image_sum", "focal", "dice", "cross_entropy_dice", "lovasz", "ohem")
+    },
+    "class weights": Interruption(
+        "class weights are in the checkpoint",
+        (3,),
+        ("loss.class_weights=median_frequency", "loss.label_smoothing=0.1"),
+    ),
     "d2l protocol": Interruption("the crops of d2l's test depend on the epoch only", (9,), ("data.protocol=d2l",)),
     "AdamW and warm-up": Interruption(
         "optimiser and schedule are in the checkpoint",

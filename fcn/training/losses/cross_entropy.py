@@ -6,15 +6,41 @@ from collections.abc import Callable, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from fcn.config import IGNORE_INDEX, LossConfig, component, setting
+from fcn.config import IGNORE_INDEX, Config, component, setting
 from fcn.config.choices import Reduction
 from fcn.training.losses.base import Loss, divide
-from fcn.training.losses.class_weights import ClassWeights
+from fcn.training.losses.class_weights import ClassWeightedConfig, ClassWeights
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
+
+
+@component("loss", "cross_entropy")
+class CrossEntropyConfig(ClassWeightedConfig):
+    """Cross-entropy of the pixels."""
+
+    reduction: Reduction = setting(
+        Reduction.pixel_mean,
+        "pixel_mean: mean over all pixels of the batch; image_sum: mean over the pixels of each image, summed over "
+        "the images (d2l chapter); pixel_sum: sum over all pixels (Shelhamer et al.)",
+    )
+    label_smoothing: float = setting(0.0, "probability that is distributed equally over all classes", low=0, high=1)
+
+    def describe(self) -> str:
+        weights = ", class weights" if self.class_weights is not None else ""
+        smoothing = f", label smoothing {self.label_smoothing:g}" if self.label_smoothing else ""
+        return f"{self.reduction}{weights}{smoothing}"
+
+    def comparable_lr(self, config: Config) -> float | None:
+        if self.reduction is Reduction.pixel_mean or self.class_weights is not None:
+            return None
+        return comparable_lr(config.lr, self.reduction, batch_size=config.batch_size, crop_size=config.data.crop_size)
+
+    def build(self, class_counts: Callable[[], NDArray[np.int64]]) -> CrossEntropyLoss:
+        weights = self.weights_of(class_counts)
+        return CrossEntropyLoss(self.reduction, class_weights=weights, label_smoothing=self.label_smoothing)
 
 
 class CrossEntropyLoss(Loss):
@@ -80,20 +106,6 @@ class CrossEntropyLoss(Loss):
             over_classes = -weighted.mean(dim=1).masked_fill(target == IGNORE_INDEX, 0)
             losses = losses.lerp(over_classes, self._label_smoothing)
         return losses
-
-
-@component("loss", "cross_entropy")
-class CrossEntropyConfig(LossConfig):
-    """Cross-entropy per pixel, ignoring void."""
-
-    reduction: Reduction = setting(
-        Reduction.pixel_mean,
-        "pixel_mean: mean over all pixels of the batch; image_sum: mean over the pixels of each image, summed over "
-        "the images (d2l chapter); pixel_sum: sum over all pixels (Shelhamer et al.)",
-    )
-
-    def build(self, class_counts: Callable[[], NDArray[np.int64]]) -> Loss:
-        return CrossEntropyLoss(self.reduction)
 
 
 def comparable_lr(lr: float, reduction: Reduction, *, batch_size: int, crop_size: Sequence[int]) -> float:

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from fcn.config import LossConfig, component, setting
 from fcn.training.losses.base import ImageLoss
 from fcn.training.losses.dice import dice_losses
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
+
+
+@component("loss", "cross_entropy_dice")
+class CrossEntropyDiceConfig(LossConfig):
+    """Sum of cross-entropy and Dice loss, per image."""
+
+    dice_weight: float = setting(1.0, "factor of the Dice loss", low=0)
+    smooth: float = setting(0.0, "number added to numerator and denominator of the Dice coefficient", low=0)
+
+    def build(self, class_counts: Callable[[], NDArray[np.int64]]) -> CrossEntropyDiceLoss:
+        return CrossEntropyDiceLoss(self.dice_weight, self.smooth)
 
 
 class CrossEntropyDiceLoss(ImageLoss):

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from fcn.config import LossConfig, component, setting
 from fcn.training.losses.base import ImageLoss
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
+
+
+@component("loss", "dice")
+class DiceConfig(LossConfig):
+    """Dice loss: one minus the overlap of prediction and mask, per image."""
+
+    smooth: float = setting(0.0, "number added to numerator and denominator of the Dice coefficient", low=0)
+
+    def build(self, class_counts: Callable[[], NDArray[np.int64]]) -> DiceLoss:
+        return DiceLoss(self.smooth)
 
 
 class DiceLoss(ImageLoss):

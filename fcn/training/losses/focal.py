@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fcn.config import component, setting
 from fcn.training.losses.base import Loss
-from fcn.training.losses.class_weights import ClassWeights
+from fcn.training.losses.class_weights import ClassWeightedConfig, ClassWeights
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
+
+
+@component("loss", "focal")
+class FocalConfig(ClassWeightedConfig):
+    """Focal loss: cross-entropy with less weight on pixels that are already classified well."""
+
+    gamma: float = setting(2.0, "exponent of the focusing factor; 0: cross-entropy", low=0)
+
+    def build(self, class_counts: Callable[[], NDArray[np.int64]]) -> FocalLoss:
+        return FocalLoss(self.gamma, class_weights=self.weights_of(class_counts))
 
 
 class FocalLoss(Loss):

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from fcn.config import LossConfig, component
 from fcn.training.losses.base import ImageLoss
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
+
+
+@component("loss", "lovasz")
+class LovaszConfig(LossConfig):
+    """Lovasz-softmax loss, a convex surrogate of the mean IoU, per image."""
+
+    def build(self, class_counts: Callable[[], NDArray[np.int64]]) -> LovaszLoss:
+        return LovaszLoss()
 
 
 class LovaszLoss(ImageLoss):

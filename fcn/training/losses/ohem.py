@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from fcn.config import IGNORE_INDEX
+from fcn.config import IGNORE_INDEX, LossConfig, component, setting
 from fcn.training.losses.base import Loss
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
+
+
+@component("loss", "ohem")
+class OhemConfig(LossConfig):
+    """Cross-entropy of the hardest pixels of each image (online hard example mining)."""
+
+    fraction: float = setting(0.25, "fraction of the non-void pixels of an image that count", low=1e-6, high=1)
+
+    def build(self, class_counts: Callable[[], NDArray[np.int64]]) -> OhemLoss:
+        return OhemLoss(self.fraction)
 
 
 class OhemLoss(Loss):

@@ -42,10 +42,13 @@ def first_gradient(shapes_root, *overrides):
     return seen
 
 
-@pytest.mark.parametrize("reduction", ["pixel_mean", "image_sum", "pixel_sum"])
-def test_accumulated_gradient_equals_gradient_of_whole_batch(shapes_root, reduction):
-    whole = first_gradient(shapes_root, f"loss={reduction}")
-    parts = first_gradient(shapes_root, f"loss={reduction}", "trainer.accumulate=4")
+LOSSES = ["pixel_mean", "image_sum", "pixel_sum", "focal", "dice", "cross_entropy_dice", "lovasz", "ohem"]
+
+
+@pytest.mark.parametrize("overrides", [*([f"loss={loss}"] for loss in LOSSES), ["loss.class_weights=median_frequency"]])
+def test_accumulated_gradient_equals_gradient_of_whole_batch(shapes_root, overrides):
+    whole = first_gradient(shapes_root, *overrides)
+    parts = first_gradient(shapes_root, *overrides, "trainer.accumulate=4")
     assert parts.batch_loss == pytest.approx(whole.batch_loss, rel=1e-5)
     for name, gradient in whole.gradient.items():
         scale = gradient.abs().max()
