@@ -76,7 +76,8 @@ def _nested() -> dict[str, Fields]:
             fields_of = {name: schema_fields(option, None, f"{group}.") for name, option in options(group).items()}
             first, *others = fields_of.values()
             shared = {key for key in first if all(_same(first[key], other.get(key)) for other in others)}
-            tables[f"{group}, all options"] = {key: first[key] for key in first if key in shared}
+            if shared:
+                tables[f"{group}, all options"] = {key: first[key] for key in first if key in shared}
             tables.update(_by_option(group, fields_of, shared))
         elif entry.name == "trainer":
             tables["trainer"] = schema_fields(TrainerConfig, None, "trainer.")
