@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,11 +31,11 @@ class FCN(nn.Module):
 
     def __init__(self, backbone: Backbone, config: FcnConfig, *, num_classes: int) -> None:
         super().__init__()
-        num_maps = config.num_skips + 1
         if callable(use_maps := getattr(backbone, "use_maps", None)):
-            use_maps(num_maps)
+            use_maps(config.num_maps)
         grids = _assumed_grids(backbone, config.alignment)
-        (grid, channels), *finer = list(zip(grids, backbone.channels, strict=True))[::-1][:num_maps]
+        maps = list(zip(grids, backbone.channels, strict=True))[::-1]
+        (grid, channels), *finer = maps[: config.num_skips + 1]
         self.backbone = backbone
         self.score_fr = _score_layer(channels, num_classes, init=config.score_init)
         self.skip_scores = nn.ModuleList()
@@ -48,9 +49,11 @@ class FCN(nn.Module):
         self.upscore = Upsampling(num_classes, source=grid, target=PIXELS, config=config)
         assert self.upscore.first == 0, "the map must cover the first pixel of the image"
         self._skip_scale = tuple(config.skip_factors)
+        # Built last, so that the other layers have the same initial weights with and without it.
+        self.auxiliary = self._auxiliary_head(maps[1], config, num_classes) if config.auxiliary_weight else None
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the logits of every pixel, float [N, num_classes, H, W].
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the logits of every pixel, float [N, num_classes, H, W]; in training also those of the auxiliary head.
 
         Args:
             images: float [N, 3, H, W], normalised, of any size from 1 x 1.
@@ -61,8 +64,18 @@ class FCN(nn.Module):
         for features, score, upscore, scale in skips:
             assert isinstance(upscore, Upsampling)
             scores = _fuse(upscore(scores), score(features if scale == 1 else features * scale), first=upscore.first)
-        logits: Tensor = self.upscore(scores)
-        return logits[..., : images.shape[-2], : images.shape[-1]]
+        logits = _crop(self.upscore(scores), like=images)
+        if self.auxiliary is None or not self.training:
+            return logits
+        return logits, _crop(self.auxiliary(maps[1]), like=images)
+
+    def _auxiliary_head(self, source: tuple[Grid, int], config: FcnConfig, num_classes: int) -> nn.Module:
+        """Return the head of an FCN-32s on another feature map, given its grid and its channels."""
+        grid, channels = source
+        score = _score_layer(channels, num_classes, init=ScoreInit.xavier)
+        upscore = Upsampling(num_classes, source=grid, target=PIXELS, config=config)
+        assert upscore.first == 0, "the map must cover the first pixel of the image"
+        return nn.Sequential(OrderedDict(score=score, upscore=upscore))
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
         """Return the parameters outside the backbone, including frozen ones."""
@@ -90,6 +103,10 @@ def _square_grid(grid: Grid) -> Grid:
     if grid.offset is None:
         return Grid(grid.stride, corner)
     return Grid(grid.stride, grid.offset + corner) if grid.offset.is_integer() else grid
+
+
+def _crop(logits: Tensor, *, like: Tensor) -> Tensor:
+    return logits[..., : like.shape[-2], : like.shape[-1]]
 
 
 def _fuse(upsampled: Tensor, skip: Tensor, *, first: int) -> Tensor:

@@ -36,6 +36,17 @@ class FcnConfig(ModelConfig):
         Border.zero, "padding of the score map before upsampling: zero, or replicate (repeats the outermost cells)"
     )
 
+    auxiliary_weight: float = setting(
+        0.0,
+        "factor of the loss of an auxiliary head on the second coarsest feature map, in training only; 0: no such head",
+        low=0,
+    )
+
+    @property
+    def num_maps(self) -> int:
+        """Number of feature maps that the network uses, counted from the coarsest."""
+        return max(self.num_skips + 1, 2 if self.auxiliary_weight else 1)
+
     @property
     def skip_factors(self) -> list[float]:
         """Factors of the skips, coarse to fine."""
@@ -100,6 +111,9 @@ class TorchvisionModelConfig(ModelConfig):
 
     name: TorchvisionModel = setting(TorchvisionModel.fcn_resnet50, "name of the network in torchvision.models")
     weights: PublishedWeights = setting(PublishedWeights.none, "voc: published weights for VOC's 21 classes")
+    auxiliary_weight: float = setting(
+        0.0, "factor of the loss of the network's auxiliary head, in training only; 0: no such head", low=0
+    )
 
     @property
     def smallest_part(self) -> int:
@@ -114,6 +128,11 @@ class TorchvisionModelConfig(ModelConfig):
         return f"torchvision's {self.name} (weights: {weights})"
 
     def check(self, config: Config) -> None:
+        if self.auxiliary_weight and self.name is TorchvisionModel.lraspp_mobilenet_v3_large:
+            raise ConfigError(
+                f"model.auxiliary_weight (={self.auxiliary_weight}) must be 0 for {self.name}, which has no auxiliary "
+                "head; use model.name=fcn_resnet50 or deeplabv3_resnet50"
+            )
         backbone = config.backbone
         stride = getattr(backbone, "output_stride", None)
         if not isinstance(backbone, TorchvisionBackbone) or backbone.name != self.name.backbone or stride:

@@ -53,10 +53,14 @@ class SegmentationNetwork(nn.Module):
         Args:
             images: [N, 3, H, W] of any size, RGB, uint8 or float in [0, 1].
         """
+        return self.all_logits(images)[0]
+
+    def all_logits(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the logits as `forward` and, in training, those of the auxiliary head if the model has one."""
         # The compiled model is for training's crops of one size; whole images would be compiled size by size.
         model = self.model if self.training else self.model.forward
-        logits: Tensor = model(self.normalize(images.contiguous(memory_format=self.layout)))
-        return logits
+        logits = model(self.normalize(images.contiguous(memory_format=self.layout)))
+        return logits if isinstance(logits, tuple) else (logits,)
 
     def normalize(self, images: Tensor) -> Tensor:
         """Return the input of `model`, float [N, 3, H, W], for images as `forward` takes them."""

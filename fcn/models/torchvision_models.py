@@ -16,12 +16,12 @@ from fcn.models.weights import copy_weights, fetch
 
 
 class TorchvisionNetwork(nn.Module):
-    """A network of torchvision.models.segmentation, without the auxiliary head.
+    """A network of torchvision.models.segmentation, with its auxiliary head only if `model.auxiliary_weight` is not 0.
 
     The parameters keep torchvision's names below `network`. ResNet backbones have an output stride of 8.
 
     Args:
-        model: the group `model`; only `name` and `weights` are used.
+        model: the group `model`.
         backbone: the group `backbone`; its weights are loaded unless `model.weights` replaces them.
         num_classes: number of classes, including the background.
 
@@ -32,7 +32,10 @@ class TorchvisionNetwork(nn.Module):
 
     def __init__(self, model: TorchvisionModelConfig, backbone: TorchvisionBackbone, *, num_classes: int) -> None:
         super().__init__()
-        self.network = get_model(model.name.value, num_classes=num_classes, weights=None, weights_backbone=None)
+        options = {"aux_loss": True} if model.auxiliary_weight else {}
+        self.network = get_model(
+            model.name.value, num_classes=num_classes, weights=None, weights_backbone=None, **options
+        )
         if model.weights is PublishedWeights.voc:
             _load_published_weights(self.network, model, num_classes=num_classes)
             return
@@ -41,10 +44,14 @@ class TorchvisionNetwork(nn.Module):
             layers = nn.ModuleDict({"features": layers})
         load_backbone_weights(layers, backbone)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the logits of every pixel, float [N, num_classes, H, W], for normalised float [N, 3, H, W] images."""
-        logits: Tensor = self.network(images)["out"]
-        return logits
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the logits of every pixel, float [N, num_classes, H, W]; in training also those of the auxiliary head.
+
+        Args:
+            images: float [N, 3, H, W], normalised.
+        """
+        outputs: dict[str, Tensor] = self.network(images)
+        return (outputs["out"], outputs["aux"]) if self.training and "aux" in outputs else outputs["out"]
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
         """Return the parameters outside the backbone."""

@@ -71,6 +71,7 @@ class SegmentationTask(pl.LightningModule):
         prefixes = ["train/", "val/", *(["d2l/train_", "d2l/test_"] if self._is_d2l else [])]
         self.metrics = nn.ModuleDict({prefix: SegmentationMetrics(num_classes) for prefix in prefixes})
         self.loss: Loss
+        self._auxiliary_weight = getattr(config.model, "auxiliary_weight", 0.0)
         self._loss_state: dict[str, Any] = {}
         self.last_loss = float("nan")
         self._last_sums = (torch.zeros(()), torch.zeros(()))  # numerator and count of the last step of this process
@@ -136,10 +137,10 @@ class SegmentationTask(pl.LightningModule):
         sums = torch.zeros((), device=self.device)
         parts = zip(*(tensor.tensor_split(num_parts) for tensor in (images, mask, target)), strict=True)
         for number, part in enumerate(parts, 1):
-            numerator = self._measure(*part)
+            numerator, minimized = self._measure(*part)
             sums = sums + numerator.detach()
             # DDP averages gradients over processes; the step needs their sum, over the global count.
-            loss = self.loss.step_loss(numerator, divisor) * self.trainer.world_size
+            loss = self.loss.step_loss(minimized, divisor) * self.trainer.world_size
             self._backward(loss, reduce=number == num_parts)
         self._last_sums = sums, count
         if self._reads_every_loss or (self.global_step + 1) % self.config.trainer.log_every == 0:
@@ -147,16 +148,23 @@ class SegmentationTask(pl.LightningModule):
         optimizer.step()
         schedule.step()
 
-    def _measure(self, images: Tensor, mask: Tensor, target: Tensor) -> Tensor:
-        """Update the training metrics with a part of a batch; return the numerator of its loss."""
-        logits = self(images)
+    def _measure(self, images: Tensor, mask: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Update the training metrics with a part of a batch.
+
+        Returns:
+            The numerator of its loss, and the numerator to minimise, which includes the loss of the auxiliary head.
+        """
+        logits, *auxiliary = self.network.all_logits(images)
         numerator = self.loss.numerator(logits, target)
         loss = numerator.detach(), self.loss.count(target)
         prediction = predicted_classes(logits.detach())
         self._metrics("train/").update(prediction, mask, loss=loss)
         if self._is_d2l:
             self._metrics("d2l/train_").update(prediction, target, loss=loss)
-        return numerator
+        minimized = numerator
+        for other in auxiliary:
+            minimized = minimized + self._auxiliary_weight * self.loss.numerator(other, target)
+        return numerator, minimized
 
     def _backward(self, loss: Tensor, *, reduce: bool) -> None:
         """Add the gradient of `loss`; if `reduce`, also average the accumulated gradients over the processes."""

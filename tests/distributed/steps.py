@@ -22,6 +22,7 @@ CASES = {
     "pixel_sum": [SQUEEZENET, "loss=pixel_sum"],
     "class_weights": [SQUEEZENET, "loss.class_weights=median_frequency", "loss.label_smoothing=0.1"],
     **{loss: [SQUEEZENET, f"loss={loss}"] for loss in ("focal", "dice", "cross_entropy_dice", "lovasz", "ohem")},
+    "auxiliary": [SQUEEZENET, "loss=image_sum", "model.auxiliary_weight=0.4"],
     # At least 2 images per part: rounding differs for single images and decides ties of max-pooling in uniform areas.
     "parts": [SQUEEZENET, "trainer.accumulate=2", "batch_size=16"],
     "one_image": [SQUEEZENET, "data.shapes.num_val=1"],  # only one process gets an image

@@ -205,8 +205,8 @@ def save_published_weights(name: TorchvisionModel, hub: Path, *, omitted: str = 
     return state
 
 
-def build_published(name: TorchvisionModel) -> TorchvisionNetwork:
-    config = TorchvisionModelConfig(name=name, weights=PublishedWeights.voc)
+def build_published(name: TorchvisionModel, **keys: object) -> TorchvisionNetwork:
+    config = TorchvisionModelConfig(name=name, weights=PublishedWeights.voc, **keys)
     return TorchvisionNetwork(config, option("backbone", name.backbone), num_classes=21)
 
 
@@ -216,6 +216,14 @@ def test_published_weights_are_loaded_without_auxiliary_head(hub: Path, name: st
     loaded = build_published(name).network.state_dict()
     assert all(torch.equal(loaded[key], state[key]) for key in loaded)
     assert set(state) - set(loaded) == {key for key in state if key.startswith("aux_classifier.")}
+
+
+def test_published_weights_include_auxiliary_head(hub: Path) -> None:
+    name = TorchvisionModel.fcn_resnet50
+    state = save_published_weights(name, hub)
+    loaded = build_published(name, auxiliary_weight=0.5).network.state_dict()
+    assert set(loaded) == set(state)
+    assert all(torch.equal(loaded[key], state[key]) for key in loaded)
 
 
 def test_failed_download_of_published_weights_names_alternative(hub: Path) -> None:

@@ -45,7 +45,10 @@ def first_gradient(shapes_root, *overrides):
 LOSSES = ["pixel_mean", "image_sum", "pixel_sum", "focal", "dice", "cross_entropy_dice", "lovasz", "ohem"]
 
 
-@pytest.mark.parametrize("overrides", [*([f"loss={loss}"] for loss in LOSSES), ["loss.class_weights=median_frequency"]])
+@pytest.mark.parametrize(
+    "overrides",
+    [*([f"loss={loss}"] for loss in LOSSES), ["loss.class_weights=median_frequency"], ["model.auxiliary_weight=0.5"]],
+)
 def test_accumulated_gradient_equals_gradient_of_whole_batch(shapes_root, overrides):
     whole = first_gradient(shapes_root, *overrides)
     parts = first_gradient(shapes_root, *overrides, "trainer.accumulate=4")
@@ -53,6 +56,18 @@ def test_accumulated_gradient_equals_gradient_of_whole_batch(shapes_root, overri
     for name, gradient in whole.gradient.items():
         scale = gradient.abs().max()
         torch.testing.assert_close(parts.gradient[name] / scale, gradient / scale, rtol=0, atol=2e-4, msg=name)
+
+
+def test_auxiliary_loss_is_added_with_its_weight(shapes_root):
+    """The gradient is linear in the weight; the reported loss is that of the main head."""
+    without, one, two = (first_gradient(shapes_root, f"model.auxiliary_weight={weight}") for weight in (0, 0.5, 1))
+    assert without.batch_loss == one.batch_loss == two.batch_loss
+    for name, gradient in two.gradient.items():
+        main = without.gradient.get(name, torch.zeros(()))
+        torch.testing.assert_close(one.gradient[name], (main + gradient) / 2, rtol=1e-4, atol=1e-6, msg=name)
+    assert two.gradient["network.model.auxiliary.score.weight"].any()
+    inside = "network.model.backbone.layers.features.3.squeeze.weight"
+    assert not torch.allclose(two.gradient[inside], without.gradient[inside])
 
 
 def test_accumulation_in_bf16(shapes_root):
