@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision.models import get_model, get_model_weights
 
 from fcn.config import VOC_CLASSES, ConfigError
@@ -50,8 +51,12 @@ class TorchvisionNetwork(nn.Module):
         Args:
             images: float [N, 3, H, W], normalised.
         """
-        outputs: dict[str, Tensor] = self.network(images)
-        return (outputs["out"], outputs["aux"]) if self.training and "aux" in outputs else outputs["out"]
+        if self.training or getattr(self.network, "aux_classifier", None) is None:
+            outputs: dict[str, Tensor] = self.network(images)
+            return (outputs["out"], outputs["aux"]) if "aux" in outputs else outputs["out"]
+        # torchvision would also compute the auxiliary logits in evaluation.
+        scores = self.network.classifier(self.network.backbone(images)["out"])
+        return F.interpolate(scores, size=images.shape[-2:], mode="bilinear", align_corners=False)
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
         """Return the parameters outside the backbone."""

@@ -21,8 +21,8 @@ from fcn.runs import Status
 from fcn.runs.atomic_files import named_in_errors
 
 HPARAMS = (
-    "model.name", "model.init", "backbone.name", "backbone.weights", "data.name", "loss.reduction",
-    "optim.name", "schedule.name", "lr", "batch_size", "epochs", "steps", "seed",
+    "model.name", "model.init", "backbone.name", "backbone.weights", "data.name",
+    "loss.name", "loss.reduction", "optim.name", "schedule.name", "lr", "batch_size", "epochs", "steps", "seed",
 )  # fmt: skip
 """Keys that the HPARAMS tab shows for every run, in addition to the overridden keys."""
 

@@ -52,11 +52,19 @@ class NoWaiting(pl.Callback):
         self.steps += 1
 
 
-@pytest.mark.parametrize("parts", [1, 2])
-def test_step_does_not_wait_for_the_gpu(shapes_root, parts):
-    config = compose(
-        *TINY, f"data.root={shapes_root}", "trainer=gpu", "trainer.log_every=100", f"trainer.accumulate={parts}"
-    )
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["trainer.accumulate=2"],
+        ["loss.class_weights=median_frequency", "loss.label_smoothing=0.1"],
+        *([f"loss={loss}"] for loss in ("image_sum", "focal", "dice", "cross_entropy_dice", "ohem")),
+        ["model.auxiliary_weight=0.4"],
+    ],
+)
+def test_step_does_not_wait_for_the_gpu(shapes_root, overrides):
+    """Except with loss=lovasz, which reads the classes of the masks."""
+    config = compose(*TINY, f"data.root={shapes_root}", "trainer=gpu", "trainer.log_every=100", *overrides)
     watch = NoWaiting()
     try:
         build_trainer(config, callbacks=[watch]).fit(SegmentationTask(config), VOCDataModule(config))

@@ -91,6 +91,15 @@ def test_torchvision_networks_use_their_own(name: TorchvisionModel) -> None:
         assert isinstance(network.eval()(images), Tensor)
 
 
+def test_logits_of_torchvision_networks_do_not_change() -> None:
+    torch.manual_seed(0)
+    config = option("model", "torchvision", name=TorchvisionModel.fcn_resnet50, auxiliary_weight=0.5)
+    network = build_model(config, option("backbone", "resnet50"), num_classes=3).eval()
+    images = torch.randn(1, 3, 17, 33)
+    with torch.inference_mode():
+        assert torch.equal(network(images), network.network(images)["out"])
+
+
 def test_torchvision_network_without_auxiliary_head_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"model.auxiliary_weight \(=0.4\) must be 0 for lraspp"):
         compose("model=torchvision", f"model.name={LRASPP}", "model.auxiliary_weight=0.4")
