@@ -96,8 +96,7 @@ class SegmentationTask(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_fit_start(self) -> None:
-        configured = replace(self.config.loss, **self._loss_state)
-        self.loss = configured.build(lambda: count_training_pixels(self.trainer))
+        self.loss = replace(self.config.loss, **self._loss_state).build(lambda: count_training_pixels(self.trainer))
         self._validation_loss = self.loss.for_validation()
         self._reads_every_loss = self.device.type == "cpu"
         share = self.config.batch_size // self.trainer.world_size // self.config.trainer.accumulate
@@ -203,14 +202,15 @@ class SegmentationTask(pl.LightningModule):
         for prefix in self.metrics:
             metric = self._metrics(prefix)
             with metric.sync_context():
-                confusion, loss_sum = metric.confusion.cpu(), float(metric.loss_sum)
-                loss = float(metric.loss_sum / metric.loss_divisor)
+                confusion = metric.confusion.cpu()
+                loss_sum, divisor = float(metric.loss_sum), float(metric.loss_divisor)
             metric.reset()
             if prefix == "train/":
                 self._check_finite(loss_sum)
             if prefix == "val/" and confusion.any():
                 self.confusion = confusion
             if confusion.any():
+                loss = loss_sum / divisor if divisor else 0.0  # all pixels may have the weight 0
                 epoch.update(_named_scores(prefix, confusion, loss, self.config.data.classes))
         return epoch
 
