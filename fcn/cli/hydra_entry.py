@@ -27,7 +27,7 @@ from fcn.cli.help_text import compose_job, help_text
 from fcn.config import Config, flatten, validate
 from fcn.config.composition import CONF, register_schema
 from fcn.config.messages import explain_composition
-from fcn.config.overrides import choose_length, split_override, values_by_key
+from fcn.config.overrides import choose_length, format_value, replaced_lengths, split_override, values_by_key
 from fcn.config.rules import check_run
 
 Schema = TypeVar("Schema")
@@ -90,9 +90,12 @@ def _check_composed(config_name: str, schema: type[Schema], arguments: argparse.
     Raises:
         ConfigError: if the configuration is invalid.
     """
-    composed = compose_job(arguments.config_name or config_name, arguments)
-    choose_length(composed, arguments.overrides)
-    config = validate(composed, schema)
+    if issubclass(schema, Config):  # Hydra prints what it composes, without `choose_length`
+        replaced = replaced_lengths(arguments.overrides).items()
+        added = [f"{key}={format_value(value)}" for key, value in replaced]
+        arguments.overrides += added
+        sys.argv += added
+    config = validate(compose_job(arguments.config_name or config_name, arguments), schema)
     if isinstance(config, Config) and not config.resume:
         check_run(config)
 

@@ -71,6 +71,11 @@ class Reduction(Choice):
     pixel_sum = "pixel_sum"
 
 
+class Anneal(Choice):
+    cosine = "cosine"
+    linear = "linear"
+
+
 class Accelerator(Choice):
     auto = "auto"
     cpu = "cpu"

@@ -41,6 +41,7 @@ MODULES = (
     "fcn.training.losses.ohem",
     "fcn.training.optimizer_options",
     "fcn.training.schedules",
+    "fcn.training.timm_optimizer_options",
 )
 """Modules of the built-in components. They import neither torch nor any other large library at module level."""
 

@@ -44,14 +44,25 @@ def values_by_key(overrides: Sequence[str]) -> dict[str, str]:
     return dict(map(split_override, overrides))
 
 
+def replaced_lengths(overrides: Sequence[str]) -> dict[str, int | None]:
+    """Return the keys that an override of `epochs` or of `steps` replaces, with their values: those of the other one.
+
+    >>> replaced_lengths(["steps=100", "trainer.val_every=1"])
+    {'epochs': None}
+    """
+    values = values_by_key(overrides)
+    given = {key for key in LENGTHS if values.get(key, "null") != "null"}
+    if len(given) != 1:
+        return {}
+    (other,) = LENGTHS.keys() - given
+    return {key: value for key, value in LENGTHS[other].items() if key not in values}
+
+
 def choose_length(config: DictConfig, overrides: Sequence[str]) -> None:
     """Let an override of `epochs` replace `steps` and its validation interval, set by a preset, and conversely."""
-    values = values_by_key(overrides)
-    given = [key for key in LENGTHS if values.get(key, "null") != "null" and key in config]
-    if len(given) == 1:
-        (other,) = LENGTHS.keys() - set(given)
-        for key in LENGTHS[other].keys() - values.keys():
-            OmegaConf.update(config, key, LENGTHS[other][key])
+    for key, value in replaced_lengths(overrides).items():
+        if "epochs" in config:
+            OmegaConf.update(config, key, value)
 
 
 def without_keys(overrides: Sequence[str], *keys: str) -> list[str]:

@@ -18,8 +18,8 @@ NEUTRAL = (
 FIXED = ("batch_size", "data", "model", "backbone", "optim.name", "optim.decay_all", "optim.bias_lr_multiplier")
 """Keys and groups that determine the images of a step or the weights; changing them requires a new run."""
 
-MOVABLE = ("data.on_device",)
-"""Keys of the fixed groups that `allow` may name: the pixels differ only by rounding in colour jitter."""
+MOVABLE = ("data.on_device", "backbone.lr_multiplier")
+"""Keys of the fixed groups that `allow` may name; data.on_device changes pixels only by rounding in colour jitter."""
 
 Changes = dict[str, list[Any]]
 

@@ -97,6 +97,7 @@ def check_run(config: Config) -> None:
     _check_lists(config)
     _check_names(config)
     _check_length(config)
+    _check_frozen_backbone(config)
     for entry in dataclasses.fields(config):
         if "group" in entry.metadata:
             getattr(config, entry.name).check(config)
@@ -145,6 +146,15 @@ def _check_names(config: Config) -> None:
         raise ConfigError(f"name (={name!r}) must be a folder below outputs/, such as name=my_runs")
     if "" in (config.resume, config.rerun):
         raise ConfigError("resume and rerun must be run directories, not ''; check for an empty shell variable")
+
+
+def _check_frozen_backbone(config: Config) -> None:
+    """Check that keys of the training of a backbone are not set if it is frozen."""
+    for key, unset in (("lr_multiplier", 1.0), ("layer_decay", None)):
+        value = getattr(config.backbone, key, unset)
+        if not config.backbone.trainable and value != unset:
+            unset_text = "null" if unset is None else "1"
+            raise ConfigError(f"backbone.{key} (={value}) must be {unset_text} with backbone.trainable=false")
 
 
 def _check_length(config: Config) -> None:

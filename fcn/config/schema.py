@@ -90,6 +90,8 @@ class BackboneConfig(Component):
     """Backbone: the feature maps of a classification network."""
 
     weights: str = setting("none", "initial weights: none (random), imagenet (torchvision V1), or path of a state dict")
+    trainable: bool = setting(True, "train the backbone; false freezes its weights and its batch norm statistics")
+    lr_multiplier: float = setting(1.0, "factor of the learning rate for the backbone", low=0)
 
     def untrained(self) -> Self:
         return dataclasses.replace(self, weights="none")
@@ -176,6 +178,8 @@ class OptimConfig(Component):
     decay_all: bool = setting(False, "apply weight decay to biases and norm layers too, as the d2l chapter does")
     head_lr_multiplier: float = setting(1.0, "factor of the learning rate for the head", low=0)
     bias_lr_multiplier: float = setting(1.0, "factor of the learning rate for biases; Long et al. use 2", low=0)
+    clip_norm: float | None = setting(None, "L2 norm to which the gradient of a step is clipped; null: none", low=1e-6)
+    is_fused = False  # whether the implementation is one kernel for a whole step
 
     def build(self, groups: list[dict[str, Any]], lr: float) -> Optimizer:
         """Build the optimiser over parameter groups, which hold their own `lr` and `weight_decay`."""

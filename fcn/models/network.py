@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
 import torch
@@ -39,7 +40,10 @@ class SegmentationNetwork(nn.Module):
         if config.model.freeze_batchnorm:
             for norm in self._batch_norms():
                 norm.requires_grad_(False)
-            self.train(self.training)
+        self._frozen = [] if config.backbone.trainable else _backbone_modules(model, set(model.head_parameters()))
+        for module in self._frozen:
+            module.requires_grad_(False)
+        self.train(self.training)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
 
@@ -69,8 +73,10 @@ class SegmentationNetwork(nn.Module):
         return (unit - self.mean) / self.std
 
     def train(self, mode: bool = True) -> SegmentationNetwork:
-        """Set training or evaluation mode; under `model.freeze_batchnorm` batch norm stays in evaluation mode."""
+        """Set training or evaluation mode; frozen batch norm and a frozen backbone stay in evaluation mode."""
         super().train(mode)
+        for module in self._frozen:
+            module.eval()
         if self.config.model.freeze_batchnorm:
             for norm in self._batch_norms():
                 norm.eval()
@@ -78,6 +84,14 @@ class SegmentationNetwork(nn.Module):
 
     def _batch_norms(self) -> list[Any]:
         return [module for module in self.model.modules() if isinstance(module, _BatchNorm)]
+
+
+def _backbone_modules(module: nn.Module, head: Set[nn.Parameter]) -> list[nn.Module]:
+    """Return the largest modules that have parameters, but none of the head."""
+    parameters = set(module.parameters())
+    if parameters and not parameters & head:
+        return [module]
+    return [each for child in module.children() for each in _backbone_modules(child, head)]
 
 
 def memory_layout(config: Config) -> torch.memory_format:

@@ -131,7 +131,8 @@ def describe(config: Config, network: nn.Module, device: torch.device) -> str:
     layers = [module for module in network.modules() if isinstance(module, Upsampling)]
     algorithms = dict.fromkeys(layer.chosen(device).value for layer in layers)
     layout = "last" if memory_layout(config) is torch.channels_last else "first"
-    parts = [chosen_precision(config, on_gpu=on_gpu).value, f"channels {layout}", f"fused {config.optim.name}"]
+    optimizer = f"{'fused ' if config.optim.is_fused else ''}{config.optim.name}"
+    parts = [chosen_precision(config, on_gpu=on_gpu).value, f"channels {layout}", optimizer]
     if algorithms:
         parts.append(f"{' and '.join(algorithms)} upsampling")
     if config.compile:

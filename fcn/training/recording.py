@@ -214,19 +214,18 @@ class Recording(pl.Callback):
         self._point = self._images, self._train_seconds
         speed = (self._images - images) / max(self._train_seconds - seconds, 1e-9)
         values = {"train/loss_step": task.last_loss, "images_per_second_step": speed}
-        return values if trainer.is_last_batch else values | self._optimizer_scalars(trainer)
+        return values if trainer.is_last_batch else values | self._optimizer_scalars(task)
 
-    def _optimizer_scalars(self, trainer: pl.Trainer) -> dict[str, float]:
+    def _optimizer_scalars(self, task: SegmentationTask) -> dict[str, float]:
         """Learning rate and gradient norm of the last step: on the step curves, and at the end of an epoch."""
         assert self._gradient_norm is not None
-        learning_rate = float(trainer.optimizers[0].param_groups[0]["lr"])
-        return {"lr": learning_rate, "gradient_norm": self._gradient_norm.item()}
+        return {"lr": task.learning_rate(), "gradient_norm": self._gradient_norm.item()}
 
     def _record_scalars(self, trainer: pl.Trainer, task: SegmentationTask, scores: Mapping[str, float]) -> None:
         values = {
             **scores,
             **({"best/mean_iou": self.best["val/mean_iou"]} if self.best else {}),
-            **self._optimizer_scalars(trainer),
+            **self._optimizer_scalars(task),
             **upsampling_drift(task.network.model),
             "images_per_second": self.images_per_second,
             "memory_mib": peak_memory_mib(trainer.strategy.root_device),

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from fcn.config import ConfigError, ScheduleConfig, component, setting
+from fcn.config import Config, ConfigError, ScheduleConfig, component, setting
+from fcn.config.choices import Anneal
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -57,6 +58,61 @@ class CosineSchedule(WarmupSchedule):
 
     def factor_at(self, t: float) -> float:
         return 0.5 * (1 + math.cos(math.pi * t))
+
+
+@component("schedule", "exponential")
+class ExponentialSchedule(WarmupSchedule):
+    """final_factor^t, t from 0 to 1: the same relative decay at every step."""
+
+    final_factor: float = setting(0.01, "factor at the end of the run", low=1e-9, high=1)
+
+    def factor_at(self, t: float) -> float:
+        return float(self.final_factor**t)
+
+
+@component("schedule", "step")
+class StepSchedule(WarmupSchedule):
+    """A constant learning rate that is multiplied by gamma at every milestone."""
+
+    milestones: list[float] = setting([0.6, 0.9], "shares of the run after which the rate drops", low=0, high=1)
+    gamma: float = setting(0.1, "factor at a milestone", low=1e-9, high=1)
+    warmup_steps: int | None = setting(0, "number of linear warm-up steps; null: a tenth of all steps", low=0)
+
+    def check(self, config: Config) -> None:
+        if not self.milestones or sorted(set(self.milestones)) != self.milestones:
+            raise ConfigError(f"schedule.milestones (={self.milestones}) must be ascending shares; use [0.6,0.9]")
+
+    def factor(self, step: int, total_steps: int) -> float:
+        passed = sum(step >= round(share * total_steps) for share in self.milestones)
+        return super().factor(step, total_steps) * self.gamma**passed
+
+    def factor_at(self, t: float) -> float:
+        return 1.0
+
+
+@component("schedule", "onecycle")
+class OneCycleSchedule(ScheduleConfig):
+    """One cycle (Smith & Topin 2018): up to the peak, then down to almost zero, as in torch's OneCycleLR.
+
+    The momentum stays constant.
+    """
+
+    warmup_share: float = setting(0.3, "share of the run in which the rate rises to its peak", low=0, high=1)
+    start_divisor: float = setting(25.0, "the first rate is the peak divided by this", low=1)
+    end_divisor: float = setting(1e4, "the last rate is the first one divided by this", low=1)
+    anneal: Anneal = setting(Anneal.cosine, "shape of the rise and the fall: cosine or linear")
+
+    def factor(self, step: int, total_steps: int) -> float:
+        start, end = 1 / self.start_divisor, 1 / (self.start_divisor * self.end_divisor)
+        peak, last = self.warmup_share * total_steps - 1, total_steps - 1
+        if step <= peak:
+            return self._between(start, 1.0, step / peak if peak else 1.0)
+        return self._between(1.0, end, min(1.0, (step - peak) / (last - peak) if last > peak else 1.0))
+
+    def _between(self, start: float, end: float, t: float) -> float:
+        if self.anneal is Anneal.cosine:
+            t = (1 - math.cos(math.pi * t)) / 2
+        return start + (end - start) * t
 
 
 def build_schedule(optimizer: Optimizer, config: ScheduleConfig, *, total_steps: int) -> LambdaLR:

@@ -31,7 +31,7 @@ from fcn.runs.checkpoints import not_finite
 from fcn.training.class_counts import count_training_pixels
 from fcn.training.compute import choose_upsampling, compile_network
 from fcn.training.losses.base import Loss
-from fcn.training.optim import build_optimizer
+from fcn.training.optim import apply_settings, build_optimizer, unscale_gradients
 from fcn.training.schedules import build_schedule
 
 log = logging.getLogger(__name__)
@@ -110,12 +110,13 @@ class SegmentationTask(pl.LightningModule):
         """Set learning rate, decay and momentum as configured; a checkpoint restores its saved values."""
         (optimizer,), schedule = self.trainer.optimizers, self.lr_schedulers()
         assert isinstance(schedule, LambdaLR)
-        configured_groups = self._build_optimizer().param_groups
-        for number, (group, configured) in enumerate(zip(optimizer.param_groups, configured_groups, strict=True)):
-            lr, factor = configured["lr"], schedule.lr_lambdas[number](schedule.last_epoch)
-            schedule.base_lrs[number] = lr
-            settings = {key: value for key, value in configured.items() if key not in ("params", "lr")}
-            group.update(settings, initial_lr=lr, lr=lr * factor)
+        apply_settings(self._build_optimizer(), to=optimizer, schedule=schedule)
+
+    def learning_rate(self) -> float:
+        """Return the learning rate of the next step, before the factors of head, backbone and biases."""
+        schedule = self.lr_schedulers()
+        assert isinstance(schedule, LambdaLR)
+        return float(self.config.lr * schedule.lr_lambdas[0](schedule.last_epoch))
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         # Makes dropout a function of (seed, step, process), independent of where the run was resumed.
@@ -144,8 +145,14 @@ class SegmentationTask(pl.LightningModule):
         self._last_sums = sums, count
         if self._reads_every_loss or (self.global_step + 1) % self.config.trainer.log_every == 0:
             self._read_loss()
+        unscale_gradients(optimizer.optimizer, self.trainer.precision_plugin)
         optimizer.step()
         schedule.step()
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        # Callbacks are called before, so that the recorded norm is the one before clipping.
+        if (limit := self.config.optim.clip_norm) is not None:
+            nn.utils.clip_grad_norm_(self.parameters(), limit)
 
     def _measure(self, images: Tensor, mask: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Update the training metrics with a part of a batch.
@@ -267,7 +274,8 @@ class SegmentationTask(pl.LightningModule):
     def _build_optimizer(self) -> Optimizer:
         model = self.network.model
         head = list(model.head_parameters())
-        return build_optimizer(model, head=head, config=self.config.optim, lr=self.config.lr)
+        config = self.config
+        return build_optimizer(model, head=head, config=config.optim, lr=config.lr, backbone=config.backbone)
 
     def _sum_over_processes(self, values: Tensor) -> Tensor:
         if self.trainer.world_size > 1:
@@ -287,9 +295,8 @@ class SegmentationTask(pl.LightningModule):
             self._diverged(f"train/loss became {loss}")
 
     def _diverged(self, problem: str) -> NoReturn:
-        lr = self.trainer.optimizers[0].param_groups[0]["lr"]
         raise TrainingDiverged(
-            f"{problem} at step {self.global_step} (epoch {self.current_epoch}, lr {lr:.3g}); "
+            f"{problem} at step {self.global_step} (epoch {self.current_epoch}, lr {self.learning_rate():.3g}); "
             f"try lr={self.config.lr / 10:g}, or a warm-up such as schedule.warmup_steps=100"
         )
 

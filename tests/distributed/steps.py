@@ -27,14 +27,17 @@ CASES = {
     "parts": [SQUEEZENET, "trainer.accumulate=2", "batch_size=16"],
     "one_image": [SQUEEZENET, "data.shapes.num_val=1"],  # only one process gets an image
     "frozen": ["backbone=resnet18", "model.freeze_batchnorm=true"],
+    "frozen_backbone": ["backbone=resnet18", "backbone.trainable=false"],
+    "clipped": [SQUEEZENET, "optim.clip_norm=0.01"],
+    "clipped_parts": [SQUEEZENET, "optim.clip_norm=0.01", "trainer.accumulate=2", "batch_size=16"],
     "batch_norm": ["backbone=resnet18"],
 }
 
 
 class FirstStep(pl.Callback):
-    """Record loss and gradients of the first step."""
+    """Record loss and gradients of the first step, after clipping."""
 
-    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+    def on_train_batch_end(self, trainer, pl_module, *args):
         gradients = {name: weight.grad.clone() for name, weight in pl_module.named_parameters() if weight.requires_grad}
         self.results = {"loss": pl_module.last_loss, "gradients": gradients}
 

@@ -82,9 +82,10 @@ def test_help_can_be_piped_into_head():
 
 
 def test_cfg_prints_the_configuration(fresh_command):
-    done = fresh_command("--cfg", "job", "model.init=xavier")
+    done = fresh_command("--cfg", "job", "model.init=xavier", "steps=9")
     assert (done.returncode, done.stderr) == (0, "")
     assert "init: xavier" in done.stdout
+    assert "epochs: null\nsteps: 9\n" in done.stdout
     assert not list(fresh_command.folder.iterdir())
 
 

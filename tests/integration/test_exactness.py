@@ -106,6 +106,12 @@ INTERRUPTIONS = {
         ("loss.class_weights=median_frequency", "loss.label_smoothing=0.1"),
     ),
     "d2l protocol": Interruption("the crops of d2l's test depend on the epoch only", (9,), ("data.protocol=d2l",)),
+    "LAMB, clipping and one cycle": Interruption(
+        "optimiser and schedule are in the checkpoint",
+        (6,),
+        ("optim=lamb", "optim.clip_norm=0.5", "schedule=onecycle"),
+    ),
+    "frozen backbone": Interruption("a frozen backbone has no state", (5,), ("backbone.trainable=false",)),
     "AdamW and warm-up": Interruption(
         "optimiser and schedule are in the checkpoint",
         (2,),

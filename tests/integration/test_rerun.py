@@ -11,6 +11,12 @@ from tests.commands import TINY, type_in
 SMALL = ("data.shapes.num_train=8", "batch_size=4", "trainer.sample_images=0", "trainer=cpu", "backbone=squeezenet1_0")
 
 
+ANOTHER = (
+    "epochs=null", "steps=3", "trainer.val_every_steps=2", "optim=lamb", "optim.clip_norm=0.5", "schedule=onecycle",
+    "backbone.trainable=false",
+)  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, shapes_root):
     """Working directory in which outputs/mine/run is a finished run."""
@@ -43,6 +49,15 @@ def test_rerun_is_bit_identical(folder, monkeypatch, capsys):
     assert status == 0
     assert "same     all " in out  # a resumed repetition ends with the comparison too
     assert (again / "checkpoints" / "last.ckpt").read_bytes() == before
+
+
+def test_rerun_of_steps_with_clipping_and_frozen_backbone(folder, shapes_root, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    run = folder / "outputs" / "another" / "run"
+    fcn.train(fcn.compose(*TINY, *SMALL, *ANOTHER, f"data.root={shapes_root}", "name=another"), run)
+    status, out, err = type_in(monkeypatch, capsys, "rerun=outputs/another/run")
+    assert (status, err) == (0, "")
+    assert "same     all " in out
 
 
 def test_rerun_of_changed_run_reports_the_difference(folder, monkeypatch, capsys):

@@ -68,7 +68,7 @@ def test_lower_bound_is_checked(key):
         ("data.shapes has no effect .* use data=shapes", {"data.name": "voc", "data.shapes.num_train": 3}),
         ("data.download has no effect .* use data=voc", {"data.download": True}),
         ("model.weights has no effect .* use model=torchvision", {"model.weights": "voc"}),
-        (r"optim \(=adamm\) must be a registered option; did you mean adamw\?", {"optim.name": "adamm"}),
+        (r"optim \(=adamww\) must be a registered option; did you mean adamw\?", {"optim.name": "adamww"}),
     ],
 )
 def test_key_of_another_option_is_refused(message, overrides):
@@ -114,6 +114,10 @@ def test_key_of_another_option_is_refused(message, overrides):
         (r"epochs \(=7\) must be null with steps \(=9\)", {"steps": 9}),
         (r"trainer.val_every_steps \(=9\) must have steps", {"trainer.val_every_steps": 9}),
         (r"trainer.val_every \(=2\) must be 1 with steps", {"epochs": None, "steps": 9, "trainer.val_every": 2}),
+        (
+            r"backbone.lr_multiplier \(=0.1\) must be 1 with backbone.trainable=false",
+            {"backbone.trainable": False, "backbone.lr_multiplier": 0.1},
+        ),
         ("unknown key model.int", {"model.int": "xavier"}),
     ],
 )

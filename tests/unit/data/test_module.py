@@ -189,6 +189,31 @@ def test_synthetic_dataset_has_its_own_classes(shapes_root):
         configuration.validate_run(configuration.to_container(config))
 
 
+@pytest.mark.parametrize(
+    ("saved", "step", "total_steps", "expected"),
+    [
+        (None, 0, 10, (0, 4)),
+        (None, 6, 10, (4, 8)),  # a checkpoint of earlier versions, whose rounds were epochs
+        ([8, 10], 9, 20, (8, 10)),  # the shorter last round of a run that is extended
+        ([8, 10], 10, 20, (10, 14)),
+        ([4, 8], 5, 7, (4, 7)),
+        ([4, 8], 8, 8, (8, 12)),  # after the last round: nothing is left
+        ([4, 8], 5, 5, None),
+        ([4, 8], 8, 7, None),
+    ],
+)
+def test_round_of_a_resumed_run(module, saved, step, total_steps, expected):
+    trainer = replace(module.config.trainer, val_every_steps=4)
+    data = VOCDataModule(replace(module.config, epochs=None, steps=total_steps, trainer=trainer))
+    data.setup("fit")
+    data.load_state_dict({**module.state_dict(), "round": saved})
+    if expected is None:
+        with pytest.raises(ConfigError, match=rf"steps \(={total_steps}\) must give more steps than the {step}"):
+            data._rounds_from(step)
+    else:
+        assert data._rounds_from(step).at(step) == expected
+
+
 def test_resume_with_other_images_needs_permission(module):
     state = module.state_dict()
     module.load_state_dict(state)

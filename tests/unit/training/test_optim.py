@@ -1,5 +1,6 @@
 import io
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -134,6 +135,47 @@ def test_frozen_biases_are_left_out():
     net.up.requires_grad_(False)
     optimizer = build_optimizer(net, head=net.head(), config=AdamWConfig(bias_lr_multiplier=2.0), lr=0.1)
     assert names_by_group(optimizer, net)["head/bias"] == {"score.bias"}
+
+
+def test_backbone_lr_multiplier():
+    net = Net()
+    config = AdamWConfig(head_lr_multiplier=10.0, bias_lr_multiplier=2.0)
+    backbone = option("backbone", "resnet18", lr_multiplier=0.1)
+    rates = options(build_optimizer(net, head=net.head(), config=config, lr=0.5, backbone=backbone), "lr")
+    assert rates == {
+        "backbone": 0.05,
+        "backbone/no_decay": 0.05,
+        "backbone/bias": 0.1,
+        "head": 5.0,
+        "head/bias": 10.0,
+    }
+
+
+class Layered(nn.Module):
+    """Backbone of two layers, the second with a norm, and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
+        self.backbone.layer_ids = lambda: {f"{n}.{kind}": min(n, 1) for n in range(3) for kind in ("weight", "bias")}
+        self.score = nn.Conv2d(4, 2, 1)
+
+
+def test_layer_decay_makes_groups_of_every_layer():
+    """The head follows the last layer, which therefore has the factor layer_decay."""
+    net = Layered()
+    backbone = SimpleNamespace(lr_multiplier=0.5, layer_decay=0.8)
+    optimizer = build_optimizer(net, head=net.score.parameters(), config=AdamWConfig(), lr=1.0, backbone=backbone)
+    assert names_by_group(optimizer, net) == {
+        "head": {"score.weight"},
+        "head/no_decay": {"score.bias"},
+        "backbone.0": {"backbone.0.weight"},
+        "backbone.0/no_decay": {"backbone.0.bias"},
+        "backbone.1": {"backbone.1.weight"},
+        "backbone.1/no_decay": {"backbone.1.bias", "backbone.2.weight", "backbone.2.bias"},
+    }
+    first, second = pytest.approx(0.5 * 0.64), pytest.approx(0.5 * 0.8)
+    assert list(options(optimizer, "lr").values()) == [1.0, 1.0, first, first, second, second]
 
 
 def test_doubled_bias_lr_equals_caffe_update():

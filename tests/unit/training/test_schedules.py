@@ -2,13 +2,21 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.optim import SGD, Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, PolynomialLR
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    ExponentialLR,
+    LRScheduler,
+    MultiStepLR,
+    OneCycleLR,
+    PolynomialLR,
+)
 
 from fcn.config import ConfigError, option
+from fcn.config.choices import Anneal
 from fcn.training.schedules import build_schedule
 
 
@@ -38,6 +46,7 @@ def test_default_warmup_is_a_tenth_of_the_run():
     schedule=st.one_of(
         st.sampled_from([("constant", {}), ("cosine", {})]),
         st.floats(0, 10).map(lambda power: ("poly", {"power": power})),
+        st.floats(1e-9, 1).map(lambda final: ("exponential", {"final_factor": final})),
     ),
     total_steps=st.integers(1, 500),
     data=st.data(),
@@ -75,12 +84,66 @@ def rates(optimizer: Optimizer, schedule: LRScheduler, steps: int) -> list[float
             option("schedule", "cosine", warmup_steps=0),
             lambda optimizer: CosineAnnealingLR(optimizer, T_max=50),
         ),
+        (
+            option("schedule", "exponential", final_factor=0.05, warmup_steps=0),
+            lambda optimizer: ExponentialLR(optimizer, gamma=0.05 ** (1 / 50)),
+        ),
+        (
+            option("schedule", "step", milestones=[0.3, 0.55, 0.9], gamma=0.2),
+            lambda optimizer: MultiStepLR(optimizer, milestones=[15, 28, 45], gamma=0.2),
+        ),
     ],
 )
 def test_schedule_equals_torch(config, reference):
     ours, theirs = (SGD([nn.Parameter(torch.zeros(1))], lr=0.3) for _ in range(2))
     expected = rates(theirs, reference(theirs), 51)
     assert rates(ours, build_schedule(ours, config, total_steps=50), 51) == pytest.approx(expected, abs=1e-12)
+
+
+@given(
+    total_steps=st.integers(2, 60),
+    warmup_share=st.floats(0, 1),
+    start_divisor=st.floats(1, 100),
+    end_divisor=st.floats(1, 1e5),
+    anneal=st.sampled_from(Anneal),
+)
+@settings(max_examples=50)
+def test_one_cycle_equals_torch(total_steps, warmup_share, start_divisor, end_divisor, anneal):
+    assume((warmup_share * total_steps - 1) % (total_steps - 1))  # torch divides by zero
+    ours, theirs = (SGD([nn.Parameter(torch.zeros(1))], lr=0.3) for _ in range(2))
+    keys = {"warmup_share": warmup_share, "start_divisor": start_divisor, "end_divisor": end_divisor, "anneal": anneal}
+    reference = OneCycleLR(
+        theirs,
+        max_lr=0.3,
+        total_steps=total_steps,
+        pct_start=warmup_share,
+        div_factor=start_divisor,
+        final_div_factor=end_divisor,
+        anneal_strategy="cos" if anneal is Anneal.cosine else "linear",
+        cycle_momentum=False,
+    )
+    schedule = build_schedule(ours, option("schedule", "onecycle", **keys), total_steps=total_steps)
+    expected = rates(theirs, reference, total_steps - 1)
+    assert rates(ours, schedule, total_steps - 1) == pytest.approx(expected, abs=1e-12)
+    assert schedule.lr_lambdas[0](total_steps) == schedule.lr_lambdas[0](total_steps - 1)
+
+
+@given(st.floats(0, 1), st.integers(1, 20))
+def test_one_cycle_of_any_length_is_finite_and_below_the_peak(warmup_share, total_steps):
+    config = option("schedule", "onecycle", warmup_share=warmup_share)
+    assert all(0 < config.factor(step, total_steps) <= 1 for step in range(total_steps + 1))
+
+
+def test_drops_of_the_step_schedule_and_its_warm_up():
+    config = option("schedule", "step", milestones=[0.5, 0.75], warmup_steps=2)
+    factors = [config.factor(step, 8) for step in range(9)]
+    assert factors == pytest.approx([0.5, 1, 1, 1, 0.1, 0.1, 0.01, 0.01, 0.01])
+
+
+@pytest.mark.parametrize("milestones", [[], [0.9, 0.6], [0.5, 0.5]])
+def test_milestones_must_ascend(milestones):
+    with pytest.raises(ConfigError, match=r"schedule.milestones \(=.*\) must be ascending"):
+        option("schedule", "step", milestones=milestones).check(None)
 
 
 @pytest.mark.parametrize(("warmup_steps", "total_steps"), [(80, 80), (100, 80), (1, 1)])

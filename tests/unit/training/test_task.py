@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.precision import MixedPrecision
 from torch import nn
 
 import fcn
@@ -14,6 +15,7 @@ from fcn.config import ConfigError
 from fcn.config.composition import compose
 from fcn.data.module import VOCDataModule
 from fcn.evaluation import metrics
+from fcn.training.monitors import gradient_norm
 from fcn.training.task import SegmentationTask
 from fcn.training.trainer import build_trainer
 from tests.commands import TINY
@@ -90,6 +92,84 @@ def test_frozen_batch_norm_keeps_weights_and_statistics(shapes_root):
         assert not norm.training
         for key, value in norm.state_dict().items():
             assert torch.equal(value, before[name][key]), (name, key)
+
+
+CLIP = ("optim=sgd", "optim.momentum=0", "optim.weight_decay=0", "lr=1", "schedule=constant", "epochs=1")
+
+
+@pytest.mark.parametrize(("parts", "limit"), [(1, 0.5), (2, 0.5), (2, 1000.0)])
+def test_step_takes_the_clipped_gradient_and_reports_the_norm_before(shapes_root, tmp_path, parts, limit):
+    """The reference clips the gradient of a run without clipping with torch's function."""
+    one_step = (*CLIP, "batch_size=16", f"trainer.accumulate={parts}")
+    plain = first_gradient(shapes_root, *one_step)
+    weights = [nn.Parameter(torch.zeros_like(gradient)) for gradient in plain.gradient.values()]
+    for weight, gradient in zip(weights, plain.gradient.values(), strict=True):
+        weight.grad = gradient.clone()
+    norm = nn.utils.clip_grad_norm_(weights, limit)
+    config = compose(*STEP, f"data.root={shapes_root}", *one_step, f"optim.clip_norm={limit}")
+    fcn.train(replace(config, epochs=0), tmp_path / "initial")
+    fcn.train(config, tmp_path / "run")
+    before, after = (
+        torch.load(tmp_path / run / runs.LAST, weights_only=True)["state_dict"] for run in ("initial", "run")
+    )
+    for name, weight in zip(plain.gradient, weights, strict=True):
+        key = name.removeprefix("network.")
+        torch.testing.assert_close(before[key] - after[key], weight.grad, rtol=1e-4, atol=1e-6, msg=name)
+    (row,) = runs.read_metrics(tmp_path / "run")
+    assert float(row["gradient_norm"]) == pytest.approx(float(norm), rel=1e-6)
+    assert float(norm) > 0.5
+
+
+class Norms(pl.Callback):
+    """Stores the norm of the gradient of every step, before and after the module changes it."""
+
+    def __init__(self):
+        self.before, self.after = [], []
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.before.append(gradient_norm(pl_module).item())
+
+    def on_train_batch_end(self, trainer, pl_module, *args):
+        self.after.append(gradient_norm(pl_module).item())
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "lion"])
+def test_gradient_of_fp16_is_unscaled_before_it_is_recorded_and_clipped(shapes_root, name):
+    """Fused optimisers, such as the first two, unscale the gradient only within their step."""
+    own = [override for override in STEP if not override.startswith("optim=")]
+    config = compose(*own, f"data.root={shapes_root}", f"optim={name}", "optim.clip_norm=0.5", "batch_size=16")
+    norms = []
+    for scale in (1.0, 1024.0):
+        pl.seed_everything(0, verbose=False)
+        trainer = build_trainer(config, callbacks=[step := Norms()])
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        trainer.strategy.precision_plugin = MixedPrecision("16-mixed", "cpu", scaler)
+        trainer.limit_val_batches = 0
+        trainer.fit(SegmentationTask(config), datamodule=VOCDataModule(config))
+        norms += step.before
+        assert step.after == pytest.approx([0.5], rel=1e-3)
+    assert norms[0] == pytest.approx(norms[1], rel=0.02)
+    assert norms[0] > 0.5
+
+
+@pytest.mark.parametrize(
+    "network", [["backbone=resnet18"], ["model=torchvision", "model.name=lraspp_mobilenet_v3_large"]]
+)
+def test_frozen_backbone_keeps_weights_and_statistics(shapes_root, tmp_path, network):
+    config = compose(*TINY, "trainer=cpu", f"data.root={shapes_root}", *network, "backbone.trainable=false", "lr=0.1")
+    fcn.train(replace(config, epochs=0), tmp_path / "initial")
+    fcn.train(config, tmp_path / "run")
+    initial, trained = (torch.load(tmp_path / run / runs.LAST, weights_only=True) for run in ("initial", "run"))
+    before, after = initial["state_dict"], trained["state_dict"]
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert not any("backbone." in name for name in changed)
+    groups = trained["optimizer_states"][0]["param_groups"]
+    assert {group["name"].partition("/")[0] for group in groups} == {"head"}
+    modes = {name: module.training for name, module in SegmentationTask(config).network.train().named_modules()}
+    assert not any(mode for name, mode in modes.items() if "backbone." in name)
+    assert any(modes.values())
+    assert [float(row["lr"]) for row in runs.read_metrics(tmp_path / "run")] == [pytest.approx(0.05), 0.0]
 
 
 READS = ("item", "tolist", "cpu", "numpy", "__float__", "__int__", "__bool__")
