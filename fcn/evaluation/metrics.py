@@ -194,3 +194,15 @@ def segmentation_scores(confusion: Tensor) -> dict[str, float]:
         "mean_iou": iou.nanmean().item(),
         "fw_iou": ((in_target * iou)[occurs].sum() / total).item(),
     }
+
+
+def named_scores(prefix: str, confusion: Tensor, loss: float, classes: list[str]) -> dict[str, float]:
+    """Return the scores under a prefix of metric names, such as `val/mean_iou` and `val/iou/<class>`."""
+    values = segmentation_scores(confusion)
+    if prefix.startswith("d2l/"):
+        return {f"{prefix}loss": loss, f"{prefix}acc": values["pixel_accuracy"]}
+    if prefix == "train/":
+        return {"train/loss": loss, "train/pixel_accuracy": values["pixel_accuracy"]}
+    ious = zip(classes, class_counts(confusion.numpy()).iou().tolist(), strict=True)
+    per_class = {f"val/iou/{name}": iou for name, iou in ious}
+    return {"val/loss": loss, **{f"val/{key}": value for key, value in values.items()}, **per_class}

@@ -24,8 +24,7 @@ from fcn.config import IGNORE_INDEX, Config, ConfigError
 from fcn.config.choices import Protocol
 from fcn.config.resumable_keys import changed_keys, check_resumable
 from fcn.errors import UserError
-from fcn.evaluation.metrics import SegmentationMetrics, predicted_classes, segmentation_scores
-from fcn.evaluation.scores import class_counts
+from fcn.evaluation.metrics import SegmentationMetrics, named_scores, predicted_classes
 from fcn.models.network import SegmentationNetwork
 from fcn.runs.checkpoints import not_finite
 from fcn.training.class_counts import count_training_pixels
@@ -218,7 +217,7 @@ class SegmentationTask(pl.LightningModule):
                 self.confusion = confusion
             if confusion.any():
                 loss = loss_sum / divisor if divisor else 0.0  # all pixels may have the weight 0
-                epoch.update(_named_scores(prefix, confusion, loss, self.config.data.classes))
+                epoch.update(named_scores(prefix, confusion, loss, self.config.data.classes))
         return epoch
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -304,14 +303,3 @@ class SegmentationTask(pl.LightningModule):
 def void_as_background(mask: Tensor) -> Tensor:
     """Return the mask as the d2l chapter reads it: its loader maps every unknown colour, such as void, to class 0."""
     return torch.where(mask == IGNORE_INDEX, torch.zeros_like(mask), mask)
-
-
-def _named_scores(prefix: str, confusion: Tensor, loss: float, classes: list[str]) -> dict[str, float]:
-    values = segmentation_scores(confusion)
-    if prefix.startswith("d2l/"):
-        return {f"{prefix}loss": loss, f"{prefix}acc": values["pixel_accuracy"]}
-    if prefix == "train/":
-        return {"train/loss": loss, "train/pixel_accuracy": values["pixel_accuracy"]}
-    ious = zip(classes, class_counts(confusion.numpy()).iou().tolist(), strict=True)
-    per_class = {f"val/iou/{name}": iou for name, iou in ious}
-    return {"val/loss": loss, **{f"val/{key}": value for key, value in values.items()}, **per_class}
