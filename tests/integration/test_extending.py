@@ -1,0 +1,104 @@
+"""Components in files outside the package, as in docs/extending.md: composed, trained, resumed and loaded."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.commands import ROOT
+from tests.pages import PAGES, indented_commands, python_blocks
+
+PAGE = PAGES["extending.md"]
+FILES = {re.match(r"# (\S+\.py)\n", block)[1]: block for block in python_blocks(PAGE)}
+COMMANDS = [line for line in indented_commands(PAGE) if "train.py" in line]
+SMALL = ["data.shapes.num_train=8", "data.shapes.num_val=2", "batch_size=4", "trainer.sample_images=0", "name=run"]
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Working directory with the modules of the page."""
+    for name, source in FILES.items():
+        (tmp_path / name).write_text(source)
+    return tmp_path
+
+
+def run(folder: Path, *arguments: str, components: str = "", script: str = "train.py") -> subprocess.CompletedProcess:
+    environment = {**os.environ, "FCN_COMPONENTS": components}
+    command = [sys.executable, str(ROOT / script), *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_every_file_of_the_page_is_used_by_a_command():
+    assert set(FILES) == {f"{name}.py" for line in COMMANDS for name in line.split()[0].partition("=")[2].split(",")}
+
+
+@pytest.mark.parametrize("line", [line for line in COMMANDS if " -m " not in line])
+def test_component_of_the_page_trains_and_its_run_is_loaded(folder, line):
+    variable, _, _, *overrides = shlex.split(line)
+    components = variable.partition("=")[2]
+    trained = run(folder, *overrides, *SMALL, "epochs=1", components=components)
+    assert trained.returncode == 0, trained.stderr
+    (run_dir,) = (folder / "outputs" / "run").iterdir()
+    option = next(override for override in overrides if "." not in override)
+    origin = json.loads((run_dir / "summary.json").read_text())["components"][option]
+    assert re.fullmatch(r"\w+ sha256:[0-9a-f]{12}", origin)
+    arguments = [f"run={run_dir.relative_to(folder)}", "worst=0"]
+    evaluated = run(folder, *arguments, components=components, script="scripts/evaluate.py")
+    assert evaluated.returncode == 0, evaluated.stderr
+    for missing in (
+        run(folder, *arguments, script="scripts/evaluate.py"),
+        run(folder, f"resume={run_dir.relative_to(folder)}", "epochs=2"),
+    ):
+        assert missing.returncode == 1
+        assert re.fullmatch(rf"error: .* needs {option} of {origin}; .*FCN_COMPONENTS.*\n", missing.stderr)
+
+
+def test_sweep_over_a_component_and_a_built_in_option(folder):
+    (line,) = (line for line in COMMANDS if " -m " in line)
+    swept = run(folder, *shlex.split(line)[3:], *SMALL, "epochs=1", components="tversky")
+    assert swept.returncode == 0, swept.stderr
+    assert len([*folder.glob("outputs/run/*/*/summary.json")]) == 2
+
+
+def test_help_and_completion_list_components(folder):
+    listed = run(folder, "loss=tversky", "--help", components="tversky").stdout
+    assert re.search(r"^loss: .*\btversky\b", listed, re.M)
+    assert re.search(r"^loss.alpha +0.5 +weight of false positives", listed, re.M)
+
+
+@pytest.mark.parametrize(
+    ("source", "arguments", "message"),
+    [
+        (None, [], r"FCN_COMPONENTS \(=mine\) must be a Python module on the path or in .*; check the name"),
+        (
+            "1 / 0",
+            [],
+            r"FCN_COMPONENTS \(=mine\) must be importable, but it raises ZeroDivisionError in .*mine.py:1: .*",
+        ),
+        (
+            "import fcn\nfrom fcn.config import LossConfig\n@fcn.component('los', 'x')\nclass X(LossConfig): ...",
+            [],
+            r"FCN_COMPONENTS .* the group in @component\('los', 'x'\) must be one of .*; did you mean loss\?",
+        ),
+        (
+            "import fcn\nfrom fcn.config import OptimConfig\n@fcn.component('optim', 'sgd')\nclass X(OptimConfig): ...",
+            [],
+            r"FCN_COMPONENTS .* optim=sgd of mine must have a new name, because fcn.training.optimizer_options defines it",
+        ),
+        (FILES["tversky.py"], ["loss=tversky", "loss.alpha=2"], r"loss.alpha \(=2.0\) must be between 0 and 1"),
+        (FILES["tversky.py"], ["loss.alpha=0.3"], r"loss.alpha has no effect .* or use loss=tversky"),
+        (FILES["tversky.py"], ["loss=tversky", "loss.beta=1"], r"unknown key loss.beta.*"),
+    ],
+)
+def test_errors_are_one_line(tmp_path, source, arguments, message):
+    if source is not None:
+        (tmp_path / "mine.py").write_text(source)
+    failed = run(tmp_path, *arguments, components="mine")
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert re.fullmatch(f"error: {message}\n", failed.stderr)
+    assert not (tmp_path / "outputs").exists()
