@@ -25,6 +25,7 @@ from fcn.cli import completion, hydra_hooks
 from fcn.cli.argparse_entry import exceptions_as_error_lines
 from fcn.cli.help_text import compose_job, help_text
 from fcn.config import Config, flatten, validate
+from fcn.config.components import load_components
 from fcn.config.composition import CONF, register_schema
 from fcn.config.messages import explain_composition
 from fcn.config.overrides import choose_length, format_value, replaced_lengths, split_override, values_by_key
@@ -58,7 +59,6 @@ def run_command(
     if sys.argv[1:2] in (["-sc"], ["--shell-completion"]) and sys.argv[2:] and sys.argv[2].endswith("=bash"):
         print(completion.answer(sys.argv[2], config_name=config_name, schema=schema))
         return
-    register_schema(schema)
     arguments, sys.argv[1:] = hydra_hooks.parse_arguments(sys.argv[1:])
     given, position = values_by_key(arguments.overrides), len(sys.argv) - len(arguments.overrides)
     _added[:] = [override for override in implied(given) if split_override(override)[0] not in given]
@@ -69,6 +69,8 @@ def run_command(
         return explain_composition(error, schema) or errors.explain(error)
 
     with exceptions_as_error_lines(explain), hydra_hooks.raising_exceptions(), _closed_output_ignored():
+        load_components()
+        register_schema(schema)
         if arguments.help:
             name = arguments.config_name or config_name
             print(help_text(name, schema, arguments))

@@ -15,7 +15,7 @@ from omegaconf import MISSING, OmegaConf
 
 from fcn.config import Config, ConfigError, validate_run
 from fcn.config.choices import Init, TorchvisionModel
-from fcn.config.components import GROUPS, options, run_keys_of
+from fcn.config.components import GROUPS, load_components, options, run_keys_of
 from fcn.config.messages import explain_composition
 from fcn.config.overrides import choose_length
 from fcn.errors import nearest
@@ -32,6 +32,7 @@ def compose(*overrides: str) -> Config:
     Raises:
         ConfigError: if a key, a value or an option is invalid.
     """
+    load_components()
     register_schema(Config)
     within_command = GlobalHydra().is_initialized()
     with contextlib.nullcontext() if within_command else initialize_config_dir(str(CONF), version_base="1.3"):

@@ -145,7 +145,7 @@ def load_network(checkpoint: Path) -> SegmentationNetwork:
     """
     content = read_checkpoint(checkpoint)
     check_finite(checkpoint, content["state_dict"])
-    configuration.check_available(content.get("components", {}), needed_by=checkpoint)
+    configuration.check_available(content["components"], needed_by=checkpoint)
     try:
         config = configuration.validate_run(upgrade(content["config"]))
     except ConfigError as error:

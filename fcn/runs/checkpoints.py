@@ -44,7 +44,7 @@ def find_checkpoint(run: str | Path | None) -> Path:
 
 
 def read_checkpoint(checkpoint: Path) -> dict[str, Any]:
-    """Return `config` and `state_dict` of a checkpoint, by these names.
+    """Return `config`, `state_dict` and `components` of a checkpoint, by these names.
 
     Raises:
         CheckpointError: if the file cannot be read, or lacks one of them.
@@ -61,7 +61,7 @@ def read_checkpoint(checkpoint: Path) -> dict[str, Any]:
         raise CheckpointError(f"{rule}, but {problem}; use another one, such as {Path(runs.LAST).name}") from error
     if not isinstance(content, Mapping) or not all(isinstance(content.get(key), Mapping) for key in PARTS):
         raise CheckpointError(f"{rule}, but lacks config or state_dict; use backbone.weights for a file of weights")
-    return {key: content[key] for key in PARTS}
+    return {"components": content.get("components", {}), **{key: content[key] for key in PARTS}}
 
 
 def network_weights(run: str | Path) -> dict[str, Tensor]:

@@ -95,9 +95,11 @@ def chosen_options(run_dir: Path) -> list[str]:
     """
     try:
         values = older_versions.upgrade(OmegaConf.to_container(OmegaConf.load(run_dir / CONFIG)))
-        return [f"{group}={configuration.option_name(values[group])}" for group in GROUPS]
+        names = {group: configuration.option_name(values[group]) for group in GROUPS}
     except Exception:  # whatever is wrong with the file is reported when it is loaded
         return []
+    is_known = all(name in configuration.options(group) for group, name in names.items())
+    return [f"{group}={name}" for group, name in names.items()] if is_known else []
 
 
 def load_overrides(run_dir: Path) -> list[str]:

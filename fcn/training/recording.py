@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from fcn import errors, runs
-from fcn.config import Config, component_origins
+from fcn.config import Config, ConfigError, component_origins
 from fcn.models.device import device_name
 from fcn.runs import Status, provenance
 from fcn.runs.summary import Execution, Summary
@@ -218,7 +218,8 @@ class Recording(pl.Callback):
 
     def _optimizer_scalars(self, task: SegmentationTask) -> dict[str, float]:
         """Learning rate and gradient norm of the last step: on the step curves, and at the end of an epoch."""
-        assert self._gradient_norm is not None
+        if self._gradient_norm is None:  # Lightning measures in the closure
+            raise ConfigError(f"optim (={self.config.optim.name}) must call the closure given to its method step")
         return {"lr": task.learning_rate(), "gradient_norm": self._gradient_norm.item()}
 
     def _record_scalars(self, trainer: pl.Trainer, task: SegmentationTask, scores: Mapping[str, float]) -> None:
