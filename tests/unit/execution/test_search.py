@@ -13,7 +13,7 @@ import pytest
 from optuna.trial import TrialState
 
 from fcn import runs
-from fcn.config import Config, ConfigError, option
+from fcn.config import Config, ConfigError, TrainerConfig, option
 from fcn.config.choices import Init
 from fcn.config.overrides import values_by_key
 from fcn.execution.jobs import Job
@@ -273,8 +273,12 @@ def test_killed_trial(folder, running, by_us, state):
     assert states(search) == [state]
 
 
-def test_hyperband_prunes_the_worst_trials(folder):
-    study = Search.open(plan(folder, pruner=PrunerName.hyperband)).study
+@pytest.mark.parametrize(
+    "length", [{"epochs": 3}, {"epochs": None, "steps": 11, "trainer": TrainerConfig(val_every_steps=4)}]
+)
+def test_hyperband_prunes_the_worst_trials(folder, length):
+    config = Config(name="x", **length)
+    study = Search.open(plan(folder, pruner=PrunerName.hyperband, config=config)).study
     stopped = []
     for score in range(12, 0, -1):
         trial = study.ask()

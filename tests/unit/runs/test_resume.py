@@ -59,3 +59,15 @@ def test_finished_run_is_only_resumed_with_more_epochs(run, monkeypatch, capsys)
     assert type_in(monkeypatch, capsys, "resume=run", "epochs=9", "allow=[epochs]")[0] == 0
     assert runs.load_config(run).epochs == 9
     assert runs.read_summary(run)["status"] == "interrupted"
+
+
+def test_finished_run_is_resumed_with_more_steps(run, monkeypatch, capsys):
+    runs.change(run, compose("steps=20", "batch_size=6"), overrides=["steps=20"])
+    runs.write_summary(run, {"status": "finished", "metrics": {}})
+    status, _, err = type_in(monkeypatch, capsys, "resume=run", "steps=10", "allow=[steps]")
+    assert (status, err) == (1, "error: resume (=run) is finished; use more steps than 20 to continue it\n")
+    assert type_in(monkeypatch, capsys, "resume=run", "steps=40", "allow=[steps]")[0] == 0
+    assert (runs.load_config(run).epochs, runs.load_config(run).steps) == (None, 40)
+    runs.write_summary(run, {"status": "finished", "metrics": {}})
+    assert type_in(monkeypatch, capsys, "resume=run", "epochs=9", "allow=[epochs,steps]")[0] == 0
+    assert (runs.load_config(run).epochs, runs.load_config(run).steps) == (9, None)
