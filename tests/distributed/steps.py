@@ -25,6 +25,7 @@ CASES = {
     "auxiliary": [SQUEEZENET, "loss=image_sum", "model.auxiliary_weight=0.4"],
     # At least 2 images per part: rounding differs for single images and decides ties of max-pooling in uniform areas.
     "parts": [SQUEEZENET, "trainer.accumulate=2", "batch_size=16"],
+    "steps": [SQUEEZENET, "epochs=null", "steps=1"],
     "one_image": [SQUEEZENET, "data.shapes.num_val=1"],  # only one process gets an image
     "frozen": ["backbone=resnet18", "model.freeze_batchnorm=true"],
     "frozen_backbone": ["backbone=resnet18", "backbone.trainable=false"],
