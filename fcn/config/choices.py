@@ -35,6 +35,23 @@ class TorchvisionModel(Choice):
         return self.value.partition("_")[2]
 
 
+class SmpModel(Choice):
+    """Architectures of segmentation_models_pytorch."""
+
+    unet = "unet"
+    unetplusplus = "unetplusplus"
+    manet = "manet"
+    linknet = "linknet"
+    fpn = "fpn"
+    pspnet = "pspnet"
+    deeplabv3 = "deeplabv3"
+    deeplabv3plus = "deeplabv3plus"
+    pan = "pan"
+    upernet = "upernet"
+    segformer = "segformer"
+    dpt = "dpt"
+
+
 class Init(Choice):
     bilinear = "bilinear"
     xavier = "xavier"

@@ -33,6 +33,7 @@ MODULES = (
     "fcn.data.dataset_options",
     "fcn.models.backbone_options",
     "fcn.models.model_options",
+    "fcn.models.smp_options",
     "fcn.training.losses.cross_entropy",
     "fcn.training.losses.cross_entropy_dice",
     "fcn.training.losses.dice",
@@ -100,7 +101,8 @@ def component(group: str, name: str, **run_keys: Any) -> Callable[[type[AnyCompo
     Args:
         group: one of `GROUPS`; the class inherits from the base class of the group, such as `LossConfig` for `loss`.
         name: name of the option, as in `loss=focal`.
-        run_keys: top-level keys of the run that are set when the option is chosen, such as `lr` for an optimiser.
+        run_keys: top-level keys of the run that are set when the option is chosen, such as `lr` for an optimiser. The
+            name of a group that comes earlier in conf/config.yaml, with a string, chooses an option of that group.
 
     Raises:
         ConfigError: if the group does not exist, or the option is registered by another module.

@@ -59,7 +59,10 @@ def register_schema(schema: type) -> None:
     store.store(name="schema", node=node, provider="fcn")
     for group in GROUPS:
         for name, option in options(group).items():
-            values = {group: OmegaConf.structured(option), **run_keys_of(option)}
+            keys = run_keys_of(option)
+            chosen = {key: value for key, value in keys.items() if key in GROUPS and isinstance(value, str)}
+            values = {group: OmegaConf.structured(option), **{key: keys[key] for key in keys if key not in chosen}}
+            values["defaults"] = [{f"override /{key}": value} for key, value in chosen.items()]
             store.store(group=group, name=name, node=values, package="_global_", provider="fcn")
     for init in Init:
         store.store(group="model/init", name=init.value, node={"init": init.value}, package="model", provider="fcn")

@@ -51,7 +51,8 @@ def fetch_published(name: str, *, key: str) -> StateDict:
     files = [folder / f"{_full_name(name)}{each}" for each in (suffix, ".safetensors", ".pth")]
     file = next((file for file in files if file.is_file()), None) or _cached_by_hugging_face(published)
     if file is None:
-        file = _download(published, files[0], key=key)
+        hub, file = published.hf_hub_id, files[0]
+        download(hf_hub_url(hub, _hub_file(published)) if hub else str(published.url), file, key=key)
     try:
         return read_state_dict(str(file))
     except WeightsError as error:
@@ -69,10 +70,17 @@ def _hub_file(published: PretrainedCfg) -> str:
     return published.hf_hub_filename or "model.safetensors"
 
 
-def _download(published: PretrainedCfg, file: Path, *, key: str) -> Path:
-    """Download the weights to `file`, as torch hub does: without huggingface_hub's minute of retries if offline."""
-    hub = published.hf_hub_id
-    url = hf_hub_url(hub, _hub_file(published)) if hub else str(published.url)
+def download(url: str, file: Path, *, key: str) -> None:
+    """Download weights to a file, as torch hub does: without huggingface_hub's minute of retries if offline.
+
+    Args:
+        url: where the weights are published.
+        file: its folder is created.
+        key: key and value for messages.
+
+    Raises:
+        WeightsError: naming the file and the URL.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
         torch.hub.download_url_to_file(url, str(file), progress=False)
@@ -80,7 +88,6 @@ def _download(published: PretrainedCfg, file: Path, *, key: str) -> Path:
         raise WeightsError(
             f"{key} needs {file}, which could not be downloaded from {url} ({error}); put the file there, or {REMEDY}"
         ) from error
-    return file
 
 
 def in_own_names(state: StateDict, network: nn.Module, name: str) -> StateDict:
