@@ -6,6 +6,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fcn import runs
+from fcn.models.model_options import FcnConfig
 
 
 def assert_identical(run: Path, other: Path) -> None:
@@ -30,7 +31,8 @@ def assert_identical(run: Path, other: Path) -> None:
 def scalar_columns(run: Path) -> list[dict[str, str]]:
     """Rows of metrics.csv without the columns that depend on the clock or the machine."""
     rows = runs.read_metrics(run)
-    assert {"gradient_norm", "upsampling/drift/upscore"} <= set(rows[0])
+    upsampling = {"upsampling/drift/upscore"} if isinstance(runs.load_config(run).model, FcnConfig) else set()
+    assert {"gradient_norm", *upsampling} <= set(rows[0])
     return [{key: row[key] for key in row if key not in ("images_per_second", "memory_mib")} for row in rows]
 
 

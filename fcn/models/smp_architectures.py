@@ -54,8 +54,10 @@ class SmpArchitecture:
     def padding(self, side: int) -> int:
         """Return the number of zeros by which an image of a height or width of `side` is padded."""
         # Not `-side % multiple` and `max`: torch.export cannot reason about them.
-        whole = (side + self.multiple - 1) // self.multiple * self.multiple
-        return int(torch.sym_max(whole, self.smallest)) - side
+        whole: int = (side + self.multiple - 1) // self.multiple * self.multiple
+        if self.smallest > self.multiple:
+            whole = torch.sym_max(whole, self.smallest)
+        return whole - side
 
 
 def _create(name: str, encoder: str, options: Options, *, num_classes: int = 2) -> Any:

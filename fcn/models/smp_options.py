@@ -21,7 +21,7 @@ class SmpBackbone(BackboneConfig):
     )
     weights: str = setting(
         "none",
-        "none (random), imagenet or another name of published weights of the encoder (with tu-: imagenet only), or path "
+        "none (random), imagenet or another name of smp's weights for the encoder (with tu-: imagenet only), or path "
         "of a state dict of the encoder",
     )
 

@@ -111,6 +111,11 @@ INTERRUPTIONS = {
         (6,),
         ("optim=lamb", "optim.clip_norm=0.5", "schedule=onecycle"),
     ),
+    "PSPNet of smp": Interruption(
+        "dropout depends on the step only",
+        (6,),
+        ("backbone=smp", "backbone.name=resnet18", "model=smp", "model.name=pspnet"),
+    ),
     "frozen backbone": Interruption("a frozen backbone has no state", (5,), ("backbone.trainable=false",)),
     "AdamW and warm-up": Interruption(
         "optimiser and schedule are in the checkpoint",
@@ -126,6 +131,8 @@ INTERRUPTIONS = {
 )
 def test_interrupted_run_resumes_bit_for_bit(situation, tmp_path, shapes_root, monkeypatch):
     case = INTERRUPTIONS[situation]
+    if "model=smp" in case.overrides:
+        pytest.importorskip("segmentation_models_pytorch")
     small = ("backbone=squeezenet1_0", "trainer.sample_images=0", "trainer=cpu", f"data.root={shapes_root}")
     config = fcn.compose(*TINY, *LONGER, *small, *case.overrides)
     fcn.train(config, tmp_path / "uninterrupted")

@@ -130,10 +130,9 @@ def test_unused_stages_of_pspnet_are_frozen() -> None:
         (("model.name=dpt",), r"backbone.name \(=resnet34\) must fit model.name \(=dpt\)"),
         (("model.name=linknet", "backbone.name=mit_b0"), r"must fit .*; use another encoder"),
         (("backbone=resnet18",), r"backbone \(=resnet18\) must be smp for model=smp; use backbone=smp"),
-        (("backbone.output_stride=8",), "backbone.output_stride has no effect with the chosen option of backbone"),
-        (("model.alignment=centered",), "model.alignment has no effect with the chosen option of model"),
+        (("backbone.output_stride=8",), r"backbone.output_stride has no effect with the chosen option of backbone"),
+        (("model.alignment=centered",), r"model.alignment has no effect with the chosen option of model"),
         (("model.name=pan", "batch_size=1"), r"batch_size \(=1\) must be at least 2 .* for pan"),
-        (("backbone.name=timm-skresnet18", "batch_size=1"), r"batch_size \(=1\) must be at least 2"),
         (("model=fcn32s", "backbone=smp"), r"backbone \(=smp\) must be the backbone of model=smp"),
     ],
 )
@@ -223,7 +222,7 @@ def test_published_weights_without_network_name_a_file_that_is_then_used(hub: Pa
     loaded = build(weights="imagenet").network.encoder.state_dict()
     assert all(torch.equal(loaded[name], value) for name, value in state.items())
     file.write_bytes(b"damaged")
-    with pytest.raises(WeightsError, match="cannot read .*; delete it"):
+    with pytest.raises(WeightsError, match=r"cannot read .*; delete it"):
         build(weights="imagenet")
 
 
