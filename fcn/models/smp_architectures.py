@@ -54,10 +54,11 @@ class SmpArchitecture:
     def padding(self, side: int) -> int:
         """Return the number of zeros by which an image of a height or width of `side` is padded."""
         # Not `-side % multiple` and `max`: torch.export cannot reason about them.
-        whole: int = (side + self.multiple - 1) // self.multiple * self.multiple
+        whole: Any = (side + self.multiple - 1) // self.multiple * self.multiple
         if self.smallest > self.multiple:
             whole = torch.sym_max(whole, self.smallest)
-        return whole - side
+        padding: int = whole - side
+        return padding
 
 
 def _create(name: str, encoder: str, options: Options, *, num_classes: int = 2) -> Any:
