@@ -84,7 +84,7 @@ def check_encoder(name: str) -> None:
 
 
 @functools.cache
-def find_architecture(name: str, encoder: str) -> SmpArchitecture:
+def fit_encoder(name: str, encoder: str) -> SmpArchitecture:
     """Return the least padding with which an architecture of smp accepts images of any size on an encoder.
 
     Raises:
@@ -134,7 +134,7 @@ def _accepts(network: nn.Module, multiple: int, smallest: int) -> bool:
         try:
             with on_meta():
                 logits = network(torch.empty(1, 3, height, width))
-        except Exception:  # as in find_architecture
+        except Exception:  # as in fit_encoder
             return False
         if logits.shape[2:] != (height, width):
             return False
@@ -155,6 +155,6 @@ def smallest_batch(encoder: str) -> int:
         with on_meta(), torch.no_grad():
             network = get_encoder(encoder, weights=None).train()
             network(torch.empty(1, 3, 256, 256))
-    except Exception as error:  # as in find_architecture; that of torch's batch norm begins with "Expected more than 1"
+    except Exception as error:  # as in fit_encoder; that of torch's batch norm begins with "Expected more than 1"
         return 2 if str(error).startswith("Expected more than 1 value per channel") else 1
     return 1

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fcn.models.smp_architectures import find_architecture
+from fcn.models.smp_architectures import fit_encoder
 from fcn.models.smp_options import SmpBackbone, SmpModelConfig
 from fcn.models.smp_weights import load_encoder_weights, normalization
 
@@ -33,7 +33,7 @@ class SmpNetwork(nn.Module):
 
     def __init__(self, model: SmpModelConfig, backbone: SmpBackbone, *, num_classes: int) -> None:
         super().__init__()
-        self._architecture = find_architecture(model.name.value, backbone.name)
+        self._architecture = fit_encoder(model.name.value, backbone.name)
         self.mean, self.std = normalization(backbone.name, backbone.weights)
         self.network = self._architecture.create(num_classes)
         load_encoder_weights(self.network.encoder, backbone)

@@ -59,10 +59,10 @@ class SmpModelConfig(ModelConfig):
             raise ConfigError(
                 f"backbone (={config.backbone.name}) must be smp for model=smp; use backbone=smp and backbone.name=..."
             )
-        from fcn.models.smp_architectures import check_encoder, find_architecture
+        from fcn.models.smp_architectures import check_encoder, fit_encoder
 
         check_encoder(config.backbone.name)
-        find_architecture(self.name.value, config.backbone.name)
+        fit_encoder(self.name.value, config.backbone.name)
 
     def build(self, config: Config) -> SmpNetwork:
         from fcn.models.smp_networks import SmpNetwork

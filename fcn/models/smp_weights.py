@@ -16,7 +16,7 @@ from fcn.models.network import IMAGENET_MEAN, IMAGENET_STD
 from fcn.models.smp_architectures import UNIVERSAL
 from fcn.models.smp_options import SmpBackbone
 from fcn.models.timm_architectures import on_meta
-from fcn.models.timm_weights import REMEDY, download, fetch_published, in_own_names, published_weights
+from fcn.models.timm_weights import REMEDY, download_weights, fetch_published, in_own_names, published_weights
 from fcn.models.weights import StateDict, WeightsError, copy_weights, read_state_dict
 
 Color = tuple[float, float, float]
@@ -115,7 +115,7 @@ def _fetch(source: dict[str, str], *, key: str) -> StateDict:
         if isinstance(cached, str):
             file = Path(cached)
         else:
-            download(hf_hub_url(repository, name, revision=revision), file, key=key)
+            download_weights(hf_hub_url(repository, name, revision=revision), file, key=key)
     try:
         return read_state_dict(str(file))
     except WeightsError as error:

@@ -52,7 +52,7 @@ def fetch_published(name: str, *, key: str) -> StateDict:
     file = next((file for file in files if file.is_file()), None) or _cached_by_hugging_face(published)
     if file is None:
         hub, file = published.hf_hub_id, files[0]
-        download(hf_hub_url(hub, _hub_file(published)) if hub else str(published.url), file, key=key)
+        download_weights(hf_hub_url(hub, _hub_file(published)) if hub else str(published.url), file, key=key)
     try:
         return read_state_dict(str(file))
     except WeightsError as error:
@@ -70,7 +70,7 @@ def _hub_file(published: PretrainedCfg) -> str:
     return published.hf_hub_filename or "model.safetensors"
 
 
-def download(url: str, file: Path, *, key: str) -> None:
+def download_weights(url: str, file: Path, *, key: str) -> None:
     """Download weights to a file, as torch hub does: without huggingface_hub's minute of retries if offline.
 
     Args:

@@ -16,7 +16,7 @@ from tests.unit.models.backbone_cases import build_model
 smp = pytest.importorskip("segmentation_models_pytorch")
 
 from fcn.models import smp_weights  # noqa: E402
-from fcn.models.smp_architectures import find_architecture, smallest_batch  # noqa: E402
+from fcn.models.smp_architectures import fit_encoder, smallest_batch  # noqa: E402
 from fcn.models.smp_networks import SmpNetwork  # noqa: E402
 from fcn.models.weights import WeightsError  # noqa: E402
 
@@ -103,11 +103,11 @@ def test_encoders_with_pooled_batch_norm_need_two_images() -> None:
 
 
 def test_measurements_leave_the_generator_untouched() -> None:
-    find_architecture.cache_clear()
+    fit_encoder.cache_clear()
     torch.manual_seed(0)
     state = torch.get_rng_state()
     for encoder in ("resnet18", "mit_b0"):
-        find_architecture("fpn", encoder)
+        fit_encoder("fpn", encoder)
     assert torch.equal(torch.get_rng_state(), state)
 
 
