@@ -34,6 +34,7 @@ MODULES = (
     "fcn.models.backbone_options",
     "fcn.models.model_options",
     "fcn.models.smp_options",
+    "fcn.models.timm_option",
     "fcn.training.losses.cross_entropy",
     "fcn.training.losses.cross_entropy_dice",
     "fcn.training.losses.dice",

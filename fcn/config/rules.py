@@ -191,12 +191,12 @@ def check_batch_size(config: Config, processes: int) -> None:
             f"trainer.accumulate (={parts}) must divide the {config.batch_size // processes} images of a process "
             f"into equal parts; use a divisor, or batch_size={processes * parts}"
         )
-    smallest = config.model.smallest_part
+    smallest_parts = {part.name: part.smallest_part for part in (config.model, config.backbone)}
+    name, smallest = max(smallest_parts.items(), key=lambda item: item[1])
     if config.batch_size < smallest * processes * parts:
         raise ConfigError(
-            f"batch_size (={config.batch_size}) must be at least {smallest} per process and part for "
-            f"{config.model.name}, because its image pooling uses batch norm; use "
-            f"batch_size={smallest * processes * parts}"
+            f"batch_size (={config.batch_size}) must be at least {smallest} per process and part for {name}, because "
+            f"its image pooling uses batch norm; use batch_size={smallest * processes * parts}"
         )
 
 

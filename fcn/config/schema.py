@@ -93,6 +93,11 @@ class BackboneConfig(Component):
     trainable: bool = setting(True, "train the backbone; false freezes its weights and its batch norm statistics")
     lr_multiplier: float = setting(1.0, "factor of the learning rate for the backbone", low=0)
 
+    @property
+    def smallest_part(self) -> int:
+        """Smallest number of images in a forward pass of training."""
+        return 1
+
     def untrained(self) -> Self:
         return dataclasses.replace(self, weights="none")
 

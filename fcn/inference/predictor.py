@@ -162,6 +162,7 @@ def load_network(checkpoint: Path) -> SegmentationNetwork:
     except RuntimeError as error:
         listed = textwrap.shorten(" ".join(str(error).splitlines()[1:]), 200)
         raise CheckpointError(f"{checkpoint} must hold the weights of its own configuration: {listed}") from error
+    network.set_normalization(content["normalization"])
     return network.eval()
 
 

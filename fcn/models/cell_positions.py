@@ -6,23 +6,25 @@ import functools
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from fcn.models.timm_architectures import Architecture
 
 POSITIONAL = ("pos_embed", "pos_emb", "rel_pos", "relative_position", "rope")
 """Parts of the names of parameters that depend on the position in the image or in a window."""
 
-TOLERANCE = 1e-6
+TOLERANCE = 1e-3
+"""Largest rounding error of a symmetric map, relative to the effect of the image; asymmetric maps differ by about 1."""
 
 
 @functools.cache
 def measure_offsets(architecture: Architecture) -> tuple[float | None, ...]:
     """Return the pixel at which cell 0 of each map is centred; None for maps whose cells have no exact centre.
 
-    If all kernels are constant in space, a network commutes with turning the image by 180 degrees, provided that the
-    cells lie symmetrically in the image. The size at which it does gives the position of the first cell: with n cells
-    in an image of side W, stride * (n - 1) / 2 + offset = (W - 1) / 2. Cells without such a size combine branches with
-    different centres, such as the average pooling of ResNet-D.
+    A network with symmetric kernels commutes with turning the image by 180 degrees if its cells lie symmetrically in
+    the image. The side W at which it does gives the position of the first of n cells: the centre of all cells,
+    stride * (n - 1) / 2 + offset, is then that of the image, (W - 1) / 2. There is no such side if branches with
+    different centres are combined, as by the average pooling in the shortcuts of ResNet-D.
 
     The result depends on the architecture alone. Torch's global generator keeps its state.
     """
@@ -30,10 +32,10 @@ def measure_offsets(architecture: Architecture) -> tuple[float | None, ...]:
         torch.manual_seed(0)
         network = architecture.create()
         architecture.prune(network)
-        _make_constant_in_space(network)
+        _make_symmetric(network)
         offsets: list[float | None] = [None] * len(architecture.strides)
         for side in _sides(architecture):
-            images = torch.randn(1, 3, side, side, dtype=torch.float64)
+            images = torch.randn(2, 3, side, side, dtype=torch.float64)
             maps, turned = (architecture.maps(network, each) for each in (images, images.flip(-1, -2)))
             for number, (features, other, stride) in enumerate(zip(maps, turned, architecture.strides, strict=True)):
                 if offsets[number] is None and _is_turned(features, other):
@@ -43,20 +45,26 @@ def measure_offsets(architecture: Architecture) -> tuple[float | None, ...]:
 
 def _sides(architecture: Architecture) -> list[int]:
     """Return sides of images that consist of whole cells, or reach from the centre of one cell to that of another."""
-    side = -(-2 * architecture.strides[-1] // architecture.multiple) * architecture.multiple + architecture.remainder
+    side = max(64, 2 * architecture.strides[-1])
+    side += architecture.padding(side)
     return [side, side + 1] if architecture.multiple == 1 else [side]
 
 
-def _make_constant_in_space(network: nn.Module) -> None:
-    """Average all kernels over space and remove positional parameters."""
+def _make_symmetric(network: nn.Module) -> None:
+    """Make all kernels equal to themselves turned by 180 degrees, and remove positional parameters.
+
+    Batch norm normalises by the statistics of the images, so that the effect of the image does not vanish with depth.
+    """
     network.double().eval().requires_grad_(False)
+    for module in network.modules():
+        module.train(isinstance(module, _BatchNorm))
     for name, parameter in network.named_parameters():
         if any(part in name for part in POSITIONAL):
             parameter.zero_()
         elif not parameter.any():  # layers that are initialised to zero would hide a branch
             parameter.add_(0.05 + 0.1 * torch.rand_like(parameter))
         if parameter.ndim == 4:
-            parameter.copy_(parameter.mean(dim=(2, 3), keepdim=True).expand_as(parameter))
+            parameter.copy_((parameter + parameter.flip(2, 3)) / 2)
 
 
 def _is_turned(features: Tensor, other: Tensor) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -44,8 +44,11 @@ class SegmentationNetwork(nn.Module):
         for module in self._frozen:
             module.requires_grad_(False)
         self.train(self.training)
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        # Backbones that have no attributes `mean` and `std` expect ImageNet's.
+        backbone = getattr(self.model, "backbone", None)
+        for name, default in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+            values = getattr(self.model, name, getattr(backbone, name, default))
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
 
     @property
     def device(self) -> torch.device:
@@ -65,6 +68,17 @@ class SegmentationNetwork(nn.Module):
         model = self.model if self.training else self.model.forward
         logits = model(self.normalize(images.contiguous(memory_format=self.layout)))
         return logits if isinstance(logits, tuple) else (logits,)
+
+    @property
+    def normalization(self) -> dict[str, list[float]]:
+        """Mean and standard deviation per channel, as saved in checkpoints; timm may publish others later."""
+        return {"mean": self.mean.flatten().tolist(), "std": self.std.flatten().tolist()}
+
+    def set_normalization(self, normalization: Mapping[str, Sequence[float]]) -> None:
+        """Set mean and standard deviation to those of a checkpoint; they are unchanged if it is of an older version."""
+        for name, values in normalization.items():
+            buffer = self.get_buffer(name)
+            buffer.copy_(torch.tensor(values).view_as(buffer))
 
     def normalize(self, images: Tensor) -> Tensor:
         """Return the input of `model`, float [N, 3, H, W], for images as `forward` takes them."""

@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from fcn.config import ConfigError
 from fcn.models.cell_positions import measure_offsets
-from fcn.models.timm_architectures import Architecture, dilate, find_architecture, output_strides, unused_parameters
+from fcn.models.timm_architectures import (
+    Architecture,
+    dilate,
+    find_architecture,
+    on_meta,
+    output_strides,
+    unused_parameters,
+)
 from fcn.models.timm_weights import fetch_published, in_own_names, published_weights
 from fcn.models.upsampling import Grid
 from fcn.models.weights import copy_weights, read_state_dict
@@ -45,18 +52,19 @@ class TimmBackbone(nn.Module):
 
     def use_maps(self, num_maps: int) -> None:
         """Freeze parameters that do not affect the `num_maps` coarsest maps."""
+        self._num_maps = num_maps
         unused = unused_parameters(self._architecture, num_maps)
         for name, parameter in self.layers.named_parameters():
             if name in unused:
                 parameter.requires_grad_(False)
 
     def locate_cells(self) -> tuple[Grid, ...]:
-        """Return the grids with the offsets of their cells.
+        """Return the grids with measured offsets.
 
         Raises:
-            ConfigError: if the cells have no exact centre.
+            ConfigError: if the cells of a map that is used have no exact centre.
         """
-        return located_grids(self._architecture, len(self.grids))
+        return located_grids(self._architecture, self._num_maps)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return the feature maps, from fine to coarse.
@@ -73,11 +81,9 @@ class TimmBackbone(nn.Module):
         return self._architecture.maps(self.layers, images)
 
     def layer_ids(self) -> dict[str, int]:
-        """Return the depth of each parameter by its name, for layer-wise learning rates: 0 for the first layers.
+        """Return the depth of each parameter by its name, for layer-wise learning rates; the first layer has depth 0.
 
-        The layers are those of timm, such as the blocks of a vision transformer, whose patch embedding has depth 0. The
-        head comes after the deepest layer: with layer-wise decay d, the learning rate of depth i of n is
-        multiplied by d^(n - i).
+        The layers are those of timm, such as the blocks of a vision transformer after its patch embedding.
         """
         network: Any = self.layers
         depths = group_parameters(network, network.group_matcher(coarse=False), reverse=True)
@@ -101,6 +107,20 @@ def configured_architecture(name: str, output_stride: int | None) -> Architectur
             "timm can dilate, such as resnet50"
         )
     return dilated
+
+
+def check_layers(architecture: Architecture) -> None:
+    """Check that timm divides an architecture into layers, for `backbone.layer_decay`.
+
+    Raises:
+        ConfigError: if it does not.
+    """
+    with on_meta():
+        has_layers = hasattr(architecture.create(), "group_matcher")
+    if not has_layers:
+        raise ConfigError(
+            f"backbone.layer_decay must be null on {architecture.name}, which timm does not divide into layers"
+        )
 
 
 def located_grids(architecture: Architecture, num_maps: int) -> tuple[Grid, ...]:

@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 PARTS = ("config", "state_dict")
 """Entries of a checkpoint that describe a trained network."""
 
+OPTIONAL_PARTS = ("components", "normalization")
+"""Entries that checkpoints of older versions lack, read as empty: components from outside, mean and std of images."""
+
 
 class CheckpointError(UserError):
     """Raised if a file is not a checkpoint of this project, or does not fit."""
@@ -44,7 +47,7 @@ def find_checkpoint(run: str | Path | None) -> Path:
 
 
 def read_checkpoint(checkpoint: Path) -> dict[str, Any]:
-    """Return `config`, `state_dict` and `components` of a checkpoint, by these names.
+    """Return `config`, `state_dict`, `components` and `normalization` of a checkpoint, by these names.
 
     Raises:
         CheckpointError: if the file cannot be read, or lacks one of them.
@@ -61,7 +64,8 @@ def read_checkpoint(checkpoint: Path) -> dict[str, Any]:
         raise CheckpointError(f"{rule}, but {problem}; use another one, such as {Path(runs.LAST).name}") from error
     if not isinstance(content, Mapping) or not all(isinstance(content.get(key), Mapping) for key in PARTS):
         raise CheckpointError(f"{rule}, but lacks config or state_dict; use backbone.weights for a file of weights")
-    return {"components": content.get("components", {}), **{key: content[key] for key in PARTS}}
+    optional = {key: content.get(key, {}) for key in OPTIONAL_PARTS}
+    return {**optional, **{key: content[key] for key in PARTS}}
 
 
 def network_weights(run: str | Path) -> dict[str, Tensor]:

@@ -21,7 +21,9 @@ from fcn.runs.atomic_files import replacing
 from fcn.runs.summary import Execution
 
 # Pillow decodes the images, and its versions do not all return the same pixels.
-PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy", "pillow")
+PACKAGES = (
+    "torch", "torchvision", "timm", "pytorch-lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy", "pillow",
+)  # fmt: skip
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 OWN = ("train.py", "fcn", "conf", "scripts", "hydra_plugins")

@@ -224,6 +224,7 @@ class SegmentationTask(pl.LightningModule):
         checkpoint["config"] = configuration.to_container(self.config)
         checkpoint["components"] = configuration.component_origins(self.config)
         checkpoint["loss"] = self.loss.state()
+        checkpoint["normalization"] = self.network.normalization
         # In the middle of an epoch, the counts of every process so far belong to the checkpoint.
         own = {name: self._metrics(name).state() for name in self.metrics}
         states: list[Any] = [own]
@@ -249,6 +250,7 @@ class SegmentationTask(pl.LightningModule):
         self._check_changes(checkpoint["config"], num_processes=len(checkpoint["metrics"]))
         if checkpoint["config"].get("loss") == configuration.to_container(self.config)["loss"]:
             self._loss_state = checkpoint.get("loss", {})
+        self.network.set_normalization(checkpoint.get("normalization", {}))
         # If the number of processes is unchanged, each restores its own counts, so that sums are rounded identically.
         states = checkpoint["metrics"][self.trainer.global_rank :: self.trainer.world_size]
         for name in self.metrics if states else ():

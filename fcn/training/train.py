@@ -92,7 +92,8 @@ def _save_untrained(config: Config, run_dir: Path) -> dict[str, float]:
     task = build_task(config)
     if runs.is_rank_zero():
         components = {"components": origins} if (origins := configuration.component_origins(config)) else {}
-        checkpoint = {"config": configuration.to_container(config), "state_dict": task.state_dict(), **components}
+        state = {"state_dict": task.state_dict(), "normalization": task.network.normalization}
+        checkpoint = {"config": configuration.to_container(config), **state, **components}
         AtomicCheckpointIO().save_checkpoint(checkpoint, run_dir / runs.LAST)
         overrides = runs.load_overrides(run_dir)
         origin = {**provenance.provenance(), **components}

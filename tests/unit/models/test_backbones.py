@@ -211,7 +211,7 @@ def test_unsupported_output_stride_is_rejected(name: str, output_stride: int, al
 
 
 def test_table_in_documentation_matches_code() -> None:
-    page = (ROOT / "docs" / "networks.md").read_text()
+    page, _, _ = (ROOT / "docs" / "networks.md").read_text().partition("## Backbones of timm")
     rows = {}
     for row in re.findall(r"^\| ((?:resnet|mobile|squeeze|convnext|vgg).*) \|$", page, re.M):
         names, *cells = row.split(" | ")
