@@ -111,7 +111,8 @@ def module_of(root, **changes) -> VOCDataModule:
 def trainer_on(device: str) -> SimpleNamespace:
     """Return the attributes of a trainer that the data module reads, at the start of a run."""
     progress = SimpleNamespace(total=SimpleNamespace(processed=0))
-    fit_loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
+    epochs = SimpleNamespace(current=SimpleNamespace(processed=0))
+    fit_loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress), epoch_progress=epochs)
     strategy = SimpleNamespace(root_device=torch.device(device))
     return SimpleNamespace(global_rank=0, world_size=1, strategy=strategy, fit_loop=fit_loop)
 
