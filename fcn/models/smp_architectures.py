@@ -54,9 +54,7 @@ class SmpArchitecture:
     def padding(self, side: int) -> int:
         """Return the number of zeros by which an image of a height or width of `side` is padded."""
         # Not `-side % multiple` and `max`: torch.export cannot reason about them.
-        whole: Any = (side + self.multiple - 1) // self.multiple * self.multiple
-        if self.smallest > self.multiple:
-            whole = torch.sym_max(whole, self.smallest)
+        whole: Any = torch.sym_max((side + self.multiple - 1) // self.multiple * self.multiple, self.smallest)
         padding: int = whole - side
         return padding
 
@@ -121,11 +119,15 @@ def _create_on_meta(name: str, encoder: str, options: Options) -> Any:
 
 
 def _sizes(network: Any) -> Iterator[tuple[int, int]]:
-    """Yield multiples and smallest sizes, the least padding first; PAN pools the coarsest map by 8."""
+    """Yield multiples and smallest sizes, the least padding first.
+
+    The coarsest map has at least two cells on each side, because torch.export treats a single cell as a special case.
+    PAN pools this map by 8.
+    """
     stride = int(network.encoder.output_stride)
-    for factor in (1, 2, 4, 8):
-        yield factor * stride, factor * stride
-        yield factor * stride, 8 * factor * stride
+    for multiple in (stride, 2 * stride, 4 * stride, 8 * stride):
+        yield multiple, 2 * multiple
+        yield multiple, 8 * multiple
 
 
 @torch.no_grad()

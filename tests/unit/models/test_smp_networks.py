@@ -16,6 +16,7 @@ from tests.unit.models.backbone_cases import build_model
 smp = pytest.importorskip("segmentation_models_pytorch")
 
 from fcn.models import smp_weights  # noqa: E402
+from fcn.models.network import SegmentationNetwork  # noqa: E402
 from fcn.models.smp_architectures import fit_encoder, smallest_batch  # noqa: E402
 from fcn.models.smp_networks import SmpNetwork  # noqa: E402
 from fcn.models.weights import WeightsError  # noqa: E402
@@ -89,7 +90,7 @@ def test_head_and_encoder_partition_parameters(name: SmpModel, encoder: str) -> 
 @every_network
 def test_smallest_part_is_that_of_batch_norm(name: SmpModel, encoder: str) -> None:
     smallest = option("model", "smp", name=name).smallest_part
-    network, image = build(name, encoder).train(), torch.randn(1, 3, 64, 64)
+    network, image = build(name, encoder).train(), torch.randn(1, 3, 64, 96)
     if smallest == 1:
         network(image)
     else:
@@ -133,6 +134,7 @@ def test_unused_stages_of_pspnet_are_frozen() -> None:
         (("backbone.output_stride=8",), r"backbone.output_stride has no effect with the chosen option of backbone"),
         (("model.alignment=centered",), r"model.alignment has no effect with the chosen option of model"),
         (("model.name=pan", "batch_size=1"), r"batch_size \(=1\) must be at least 2 .* for pan"),
+        (("backbone.name=timm-skresnet18", "batch_size=1"), r"batch_size \(=1\) must be at least 2 .* timm-skresnet18"),
         (("model=fcn32s", "backbone=smp"), r"backbone \(=smp\) must be the backbone of model=smp"),
     ],
 )
@@ -237,4 +239,6 @@ def test_normalization_is_that_of_the_weights() -> None:
     assert smp_weights.normalization("tu-vit_tiny_patch16_224", "none") == half
     assert smp_weights.normalization("efficientnet-b0", "advprop") == half
     assert smp_weights.normalization("efficientnet-b0", "imagenet")[0] == (0.485, 0.456, 0.406)
+    network = SegmentationNetwork(fcn.compose("model=smp", "backbone.name=tu-vit_tiny_patch16_224", "model.name=dpt"))
+    assert network.normalization == {"mean": [0.5] * 3, "std": [0.5] * 3}
     assert smp_weights.normalization("dpn68", "imagenet")[1] == pytest.approx((0.23482446870963955,) * 3)
