@@ -6,6 +6,7 @@ measurements compute shapes only and leave torch's global generator untouched.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import warnings
 from collections.abc import Iterator
@@ -59,9 +60,15 @@ class SmpArchitecture:
         return padding
 
 
-def _create(name: str, encoder: str, options: Options, *, num_classes: int = 2) -> Any:
+@contextlib.contextmanager
+def _no_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated names of encoders
+        yield
+
+
+def _create(name: str, encoder: str, options: Options, *, num_classes: int = 2) -> Any:
+    with _no_warnings():
         return smp.create_model(name, encoder, encoder_weights=None, classes=num_classes, **dict(options))
 
 
@@ -154,7 +161,7 @@ def _unused_parameters(network: nn.Module, multiple: int, smallest: int) -> froz
 def smallest_batch(encoder: str) -> int:
     """Return 2 if an encoder applies batch norm after global pooling, which cannot be trained with a single image."""
     try:
-        with on_meta(), torch.no_grad():
+        with on_meta(), torch.no_grad(), _no_warnings():
             network = get_encoder(encoder, weights=None).train()
             network(torch.empty(1, 3, 256, 256))
     except Exception as error:  # as in fit_encoder; that of torch's batch norm begins with "Expected more than 1"

@@ -48,7 +48,7 @@ BASELINES = [
         pytest.param((*network, "batch_size=2", "data.shapes.num_train=4"), marks=pytest.mark.slow)
         for network in (
             ("model=smp", "model.name=segformer", "backbone.name=mit_b0"),
-            ("model=smp", "model.name=pan", "backbone.name=resnet18"),
+            ("model=smp", "model.name=deeplabv3plus", "backbone.name=tu-resnet18"),
             ("model=torchvision", "model.name=deeplabv3_mobilenet_v3_large"),
             ("model=torchvision", "model.name=deeplabv3_resnet101"),
         )
