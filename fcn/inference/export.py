@@ -56,8 +56,8 @@ class Deployed(nn.Module):
     """The network in the form in which it is exported: images in, logits and mask out.
 
     It computes the same numbers with a copy of the network's model. The memory layout is contiguous, because
-    the exported network would otherwise reject images with axes of size 1, and the upsampling is a single transposed
-    convolution.
+    the exported network would otherwise reject images with axes of size 1, the upsampling is a single transposed
+    convolution, and pools of a fixed number of cells are products of matrices.
     """
 
     def __init__(self, network: SegmentationNetwork) -> None:
@@ -68,12 +68,35 @@ class Deployed(nn.Module):
                 module.algorithm = Algorithm.transposed
             elif isinstance(module, (Permute, LayerNorm2d)):
                 module.register_forward_hook(_make_contiguous)
+            for name, child in module.named_children():
+                if isinstance(child, nn.AdaptiveAvgPool2d) and child.output_size not in (1, (1, 1)):
+                    module.register_module(name, GridPool(child))
         self.normalize = network.normalize
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits, float32 [N, C, H, W], and mask, uint8 [N, H, W], of images [N, 3, H, W]."""
         logits = self.model(self.normalize(images))
         return logits, logits.argmax(dim=1).to(torch.uint8)
+
+
+class GridPool(nn.Module):
+    """Average pool to a fixed number of cells, which torch.onnx.export translates only for images of one size."""
+
+    def __init__(self, pool: nn.AdaptiveAvgPool2d) -> None:
+        super().__init__()
+        self.cells: Any = pool.output_size if isinstance(pool.output_size, tuple) else 2 * (pool.output_size,)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the mean of every cell, [N, C, rows, columns]; neighbouring cells may overlap by one pixel."""
+        sides = zip(self.cells, features.shape[-2:], strict=True)
+        rows, columns = (self._weights(cells, side).to(features) for cells, side in sides)
+        return rows @ features @ columns.T
+
+    @staticmethod
+    def _weights(cells: int, side: int) -> Tensor:
+        cell, pixel = torch.arange(cells).unsqueeze(1), torch.arange(side)
+        inside = (pixel >= cell * side // cells) & (pixel < ((cell + 1) * side + cells - 1) // cells)
+        return inside / inside.sum(dim=1, keepdim=True)
 
 
 def _make_contiguous(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:

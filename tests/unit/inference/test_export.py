@@ -148,6 +148,13 @@ def test_other_networks_are_exported_for_any_size(tmp_path, backbone, model):
     assert_equal_to_python_api(path, run, sizes=[(1, 1, 1), (2, 33, 31), (1, 64, 97)])
 
 
+@pytest.mark.parametrize("size", [(1, 1), (2, 5), (6, 6), (13, 31)])
+@pytest.mark.parametrize("cells", [2, 3, (6, 4)])
+def test_grid_pool_equals_torch(size, cells):
+    pool, features = torch.nn.AdaptiveAvgPool2d(cells), torch.randn(2, 3, *size)
+    torch.testing.assert_close(export.GridPool(pool)(features), pool(features))
+
+
 @pytest.fixture
 def no_tracing(monkeypatch):
     """Skip the exporter, which takes seconds: the file is empty, and the network itself is verified."""
