@@ -171,6 +171,18 @@ def test_state_dict_of_encoder_is_loaded_completely(tmp_path: Path, encoder: str
     assert all(torch.equal(loaded[name], value) for name, value in state.items())
 
 
+def test_checkpoint_is_loaded_without_the_file_of_weights(tmp_path: Path) -> None:
+    torch.save(encoder_state("resnet18"), tmp_path / "encoder.pth")
+    network = SegmentationNetwork(
+        fcn.compose("model=smp", "backbone.name=resnet18", f"backbone.weights={tmp_path}/encoder.pth")
+    )
+    checkpoint = {"config": fcn.config.to_container(network.config), "state_dict": network.state_dict()}
+    torch.save(checkpoint, tmp_path / "run.ckpt")
+    (tmp_path / "encoder.pth").unlink()
+    loaded = fcn.load(tmp_path / "run.ckpt").network.state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in network.state_dict().items())
+
+
 @pytest.mark.parametrize(
     ("architecture", "name"), [("convnext_atto", SmpModel.unet), ("resnet18", SmpModel.pspnet), (VIT[3:], SmpModel.dpt)]
 )
