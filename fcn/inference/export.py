@@ -71,6 +71,8 @@ class Deployed(nn.Module):
             for name, child in module.named_children():
                 if isinstance(child, nn.AdaptiveAvgPool2d) and child.output_size not in (1, (1, 1)):
                     module.register_module(name, GridPool(child))
+            if callable(fix_padding := getattr(module, "fix_padding", None)):  # of a backbone of timm
+                fix_padding()
         self.normalize = network.normalize
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from types import MethodType
 from typing import Any
 
 import torch.nn.functional as F
+from timm.layers import Conv2dSame
 from timm.models import group_parameters
 from torch import Tensor, nn
 
@@ -79,6 +81,17 @@ class TimmBackbone(nn.Module):
         if self._architecture.multiple > 1:
             images = F.pad(images, (0, width, 0, height))
         return self._architecture.maps(self.layers, images)
+
+    def fix_padding(self) -> None:
+        """Replace TensorFlow's padding by that for odd sides, to which images are padded, for an export.
+
+        timm computes it from the size of the input, about which the exporters cannot reason.
+        """
+        for layer in self.layers.modules():
+            if isinstance(layer, Conv2dSame) and self._architecture.remainder:
+                sides = zip(layer.kernel_size, layer.dilation, strict=True)
+                layer.padding = tuple((side - 1) // 2 * step for side, step in sides)
+                layer.forward = MethodType(nn.Conv2d.forward, layer)
 
     def layer_ids(self) -> dict[str, int]:
         """Return the depth of each parameter by its name, for layer-wise learning rates; the first layer has depth 0.

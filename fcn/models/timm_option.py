@@ -18,7 +18,7 @@ class TimmConfig(BackboneConfig):
     """Feature maps of an architecture of timm."""
 
     name: str = setting(
-        "convnextv2_tiny", "architecture of timm, with or without the tag of its weights, such as resnet50.a1_in1k"
+        "resnet50", "architecture of timm, with or without the tag of its weights, such as resnet50.a1_in1k"
     )
     weights: str = setting(
         "none", "none (random), imagenet (the weights of the tag, or timm's default ones), or path of a state dict"

@@ -29,11 +29,11 @@ QUICK = {"sizes": [[1, 1], [33, 47]], "batches": [1, 2]}
 script = load_command("export")
 
 
-def save_checkpoint(path: Path, backbone: str, model: str, **keys) -> Path:
+def save_checkpoint(path: Path, backbone: str, model: str, *, architecture: str | None = None, **keys) -> Path:
     """Save a randomly initialised network whose skip layers are not zero, as after training."""
     torch.manual_seed(0)
     head = option("model", model, **keys)
-    backbone_config = option("backbone", backbone)
+    backbone_config = option("backbone", backbone, **({"name": architecture} if architecture else {}))
     network = SegmentationNetwork(Config(name="x", data=VocData(classes=CLASSES), backbone=backbone_config, model=head))
     for name, parameter in network.named_parameters():
         if "skip_scores" in name:
@@ -153,6 +153,15 @@ def test_other_networks_are_exported_for_any_size(tmp_path, backbone, model):
 def test_grid_pool_equals_torch(size, cells):
     pool, features = torch.nn.AdaptiveAvgPool2d(cells), torch.randn(2, 3, *size)
     torch.testing.assert_close(export.GridPool(pool)(features), pool(features))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["resnet10t", "tf_mobilenetv3_small_minimal_100", "test_convnext"])
+def test_networks_on_timm_backbones_are_exported_for_any_size(tmp_path, architecture):
+    run = save_checkpoint(tmp_path / "timm.ckpt", "timm", "fcn8s", architecture=architecture)
+    file, agreements = export.export(ExportConfig(run=str(run), **QUICK))
+    assert len(agreements) == 4
+    assert_equal_to_python_api(file, run, sizes=[(1, 1, 1), (2, 40, 65)])
 
 
 @pytest.fixture
