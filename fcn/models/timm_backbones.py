@@ -6,7 +6,7 @@ from types import MethodType
 from typing import Any
 
 import torch.nn.functional as F
-from timm.layers import Conv2dSame
+from timm.layers.conv2d_same import Conv2dSame
 from timm.models import group_parameters
 from torch import Tensor, nn
 
@@ -91,7 +91,7 @@ class TimmBackbone(nn.Module):
             if isinstance(layer, Conv2dSame) and self._architecture.remainder:
                 sides = zip(layer.kernel_size, layer.dilation, strict=True)
                 layer.padding = tuple((side - 1) // 2 * step for side, step in sides)
-                layer.forward = MethodType(nn.Conv2d.forward, layer)
+                layer.forward = MethodType(nn.Conv2d.forward, layer)  # type: ignore[method-assign]
 
     def layer_ids(self) -> dict[str, int]:
         """Return the depth of each parameter by its name, for layer-wise learning rates; the first layer has depth 0.
