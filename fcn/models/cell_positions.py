@@ -29,7 +29,7 @@ def measure_offsets(architecture: Architecture) -> tuple[float | None, ...]:
     The result depends on the architecture alone. Torch's global generator keeps its state.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # torch.manual_seed would also seed GPUs
         network = architecture.create()
         architecture.prune(network)
         _make_symmetric(network)

@@ -158,7 +158,7 @@ def _fit_sizes(name: str, indices: tuple[int, ...], strides: tuple[int, ...]) ->
     for multiple in dict.fromkeys((1, coarsest, 2 * coarsest, 4 * coarsest, 8 * coarsest, native)):
         for options, network in networks.items():
             architecture = replace(plain, multiple=multiple, options=options)
-            if network and (channels := _measure_channels(architecture, network)):
+            if channels := _measure_channels(architecture, network):
                 if multiple == 1 and _pads_as_tensorflow(network):
                     architecture = replace(architecture, multiple=coarsest, remainder=1)
                 architecture = replace(architecture, channels=channels)
@@ -242,7 +242,7 @@ def unused_parameters(architecture: Architecture, num_maps: int) -> frozenset[st
 
     Such parameters, which the finer branches of HRNet have, would get no gradient, and distributed training fails.
     """
-    with on_meta():
+    with on_meta(), torch.inference_mode(False), torch.enable_grad():
         network = architecture.create().eval()
         architecture.prune(network)
         side = 2 * max(architecture.multiple, architecture.strides[-1]) + architecture.remainder

@@ -217,10 +217,11 @@ def test_measurements_leave_random_generators_untouched(name: str) -> None:
         measured.cache_clear()
     torch.manual_seed(5)
     before = generator_states()
-    architecture = find_architecture(name)
-    output_strides(architecture)
-    unused_parameters(architecture, 1)
-    cell_positions.measure_offsets(architecture)
+    with torch.inference_mode():
+        architecture = find_architecture(name)
+        output_strides(architecture)
+        unused_parameters(architecture, 1)
+        cell_positions.measure_offsets(architecture)
     assert generator_states() == before
 
 
