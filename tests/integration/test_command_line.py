@@ -72,7 +72,7 @@ def test_help_is_wrapped_on_a_terminal_only(monkeypatch, capsys):
     keys, _, _ = wrapped.partition("Keys: set with key=value\n")[2].partition("\n\n")
     assert 70 < max(map(len, keys.splitlines())) <= 80
     assert "".join(keys.split()) in "".join(piped.split())  # also words broken at hyphens
-    assert all(re.search(rf"^{re.escape(key)} ", piped, re.M) for key in configuration.schema_fields(Config))
+    assert all(re.search(rf"^{re.escape(key)} ", piped, re.M) for key in configuration.schema_fields(Config, {}))
 
 
 def test_help_can_be_piped_into_head():

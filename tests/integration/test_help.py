@@ -25,7 +25,7 @@ COMMANDS = {
         [
             "python train.py model.init=xavier lr=0.01",
             "backbone: convnext_tiny, mobilenet_v3_large, resnet101,",
-            "model: fcn16s, fcn32s, fcn8s, torchvision",
+            "model: fcn16s, fcn32s, fcn8s, smp, torchvision",
             "experiment: d2l, fcn16s_vgg16,",
             "--cfg job shows the composed configuration",
         ],
@@ -47,7 +47,7 @@ def meanings(command: str, config: str | None) -> dict[str, str]:
     if config is None:
         options = [action for action in getattr(module, f"{command}_parser")()._actions if action.option_strings]
         return {action.option_strings[-1]: action.help % vars(action) for action in options}
-    fields = configuration.schema_fields(getattr(module, config))
+    fields = configuration.schema_fields(getattr(module, config), {})  # of the default options
     return {key: field.metadata["meaning"] for key, field in fields.items()}
 
 
