@@ -20,15 +20,17 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 
 # A run of seconds: two epochs of two steps on small crops.
-TINY = (
-    "data.shapes.num_train=16",
-    "data.shapes.num_val=5",
+TINY_RUN = (
     "data.crop_size=[64,64]",
     "batch_size=8",
     "epochs=2",
     "trainer.sample_images=2",
     "trainer.log_every=1",
 )
+"""Overrides of a run that takes a few seconds on any dataset."""
+
+TINY = ("data.shapes.num_train=16", "data.shapes.num_val=5", *TINY_RUN)
+"""Overrides of a run that takes a few seconds on the built-in synthetic dataset."""
 
 
 def only_entry(folder: Path) -> Path:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fcn import runs
-from tests.commands import TINY, error_message, interrupt, wait_for, workers_of
+from tests.commands import TINY, TINY_RUN, error_message, interrupt, wait_for, workers_of
 from tests.identical_runs import assert_identical
 from tests.voc_tree import shapes_as_voc, truncate
 
@@ -42,7 +42,7 @@ def test_failing_rank_is_reported_in_one_line(command):
     tree, data = shapes_as_voc(command.folder / "voc")
     broken = (tree / "ImageSets/Segmentation/val.txt").read_text().split()[1]
     truncate(tree / f"JPEGImages/{broken}.jpg")
-    done = command(*TINY, *data, "name=broken", "trainer=ddp_cpu")
+    done = command(*TINY_RUN, *data, "name=broken", "trainer=ddp_cpu")
     assert done.returncode == 1
     message = error_message(done.stderr)
     assert message.startswith("rank 1 failed: DataError: ")

@@ -14,7 +14,7 @@ import torch
 from torchvision.models import squeezenet1_0
 
 from fcn import errors, runs
-from tests.commands import TINY, error_message, type_in, wait_for, workers_of
+from tests.commands import TINY, TINY_RUN, error_message, type_in, wait_for, workers_of
 from tests.identical_runs import assert_identical
 from tests.matrix import FAULTS, read_messages
 from tests.voc_tree import shapes_as_voc, truncate
@@ -249,6 +249,6 @@ def test_error_in_a_loader_process_ends_the_command(command):
     tree, data = shapes_as_voc(command.folder / "voc")
     name = (tree / "ImageSets/Segmentation/val.txt").read_text().split()[1]
     truncate(tree / f"SegmentationClass/{name}.png")
-    done = command(*TINY, *data, "epochs=1", "name=broken", "trainer=cpu", "data.num_workers=1")
+    done = command(*TINY_RUN, *data, "epochs=1", "name=broken", "trainer=cpu", "data.num_workers=1")
     assert done.returncode == 1
     assert f"{name}.png must be a readable image" in error_message(done.stderr)

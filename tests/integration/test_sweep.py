@@ -18,7 +18,7 @@ from fcn import config as configuration
 from fcn import runs
 from fcn.config.choices import Init
 from fcn.training.tensorboard import LAYOUT
-from tests.commands import TINY, type_in, wait_for, workers_of
+from tests.commands import TINY, TINY_RUN, type_in, wait_for, workers_of
 from tests.voc_tree import shapes_as_voc, truncate, write_list
 
 SWEEP = ("model.init=bilinear,xavier", "lr=0.01")
@@ -233,7 +233,7 @@ def test_sweep_of_two_process_jobs_is_resumed_after_sigkill_and_reports_failing_
     write_list(tree, "sound", images[0], *images[2:])
     truncate(tree / f"JPEGImages/{images[1]}.jpg")
     swept = ("model.init=bilinear,xavier", "data.val_split=sound,val", "trainer=ddp_cpu", "epochs=1")
-    process = command.start("-m", *TINY, *data, "name=two", *swept)
+    process = command.start("-m", *TINY_RUN, *data, "name=two", *swept)
     folder = command.folder / "outputs" / "two"
     wait_for(lambda: list(folder.glob("*/0_*/metrics.csv")), process=process)
     wait_for(lambda: list(folder.glob(f"*/1_*/{runs.CONSOLE}")))

@@ -11,7 +11,7 @@ from fcn import runs
 from fcn.comparison.prediction_panels import choose_runs, draw_prediction_panels
 from fcn.comparison.run_comparison import compare_runs
 from fcn.comparison.run_records import ComparisonError
-from fcn.config import VOC_CLASSES
+from fcn.config import VOC_CLASSES, option
 from fcn.data.voc import DataError
 from fcn.models.network import SegmentationNetwork
 from fcn.visualization.panels import draw_side_by_side
@@ -26,7 +26,8 @@ def folder(tmp_path_factory):
     rng = np.random.default_rng(0)
     masks = {name: rng.integers(0, 3, (40, 60), np.uint8) for name in "abcde"}
     make_voc_tree(folder / "data", masks, {"train": masks, "val": masks})
-    keys = {"data__name": "voc", "data__root": str(folder / "data"), "backbone__name": "squeezenet1_0"}
+    data = configuration.to_container(option("data", "voc", root=str(folder / "data"), classes=CLASSES))
+    keys = {"data": data, "backbone__name": "squeezenet1_0"}
     save(make_run(folder / "runs" / "0", lr=0.1, seed=0, mean_iou=0.5, **keys))
     save(make_run(folder / "runs" / "1", lr=0.1, seed=1, mean_iou=0.6, **keys))
     save(make_run(folder / "runs" / "2", lr=0.2, seed=0, mean_iou=0.3, status="interrupted", **keys))
