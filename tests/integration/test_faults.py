@@ -158,7 +158,10 @@ def test_read_only_outputs_are_one_line(command, disk):
 
 def started(command, *overrides: str, name: str):
     """Start a long run and wait for its first checkpoint; the process and the run directory."""
-    process = command.start(*SMALL, *LONG, f"data.root={command.data}", f"name={name}", *overrides)
+    shapes = [f"data.root={command.data}", *TINY[:2]]
+    small = [override for override in SMALL if override not in shapes]
+    data = [] if "data=voc" in overrides else shapes
+    process = command.start(*small, *LONG, *data, f"name={name}", *overrides)
     folder = command.folder / "outputs" / name
     wait_for(lambda: any((run / runs.LAST).exists() for run in folder.glob("*")), process=process)
     return process, command.run_of(name)

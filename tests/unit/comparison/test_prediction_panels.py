@@ -93,7 +93,7 @@ def test_runs_validated_on_other_images_are_left_out(folder, tmp_path):
 def test_missing_checkpoint_or_data_is_an_error(folder, tmp_path):
     with pytest.raises(ComparisonError, match=r"need a run with checkpoints/best.ckpt; compare"):
         choose_runs(compare_runs([folder / "runs" / "3"]))
-    keys = {"data__name": "voc", "data__root": str(tmp_path / "gone"), "data__download": True}
-    save(make_run(tmp_path / "run", backbone__name="squeezenet1_0", **keys))
+    data = configuration.to_container(option("data", "voc", root=str(tmp_path / "gone"), download=True))
+    save(make_run(tmp_path / "run", backbone__name="squeezenet1_0", data=data))
     with pytest.raises(DataError, match="gone"):  # and is not downloaded
         draw_prediction_panels(compare_runs([tmp_path / "run"]), 1)
