@@ -46,7 +46,8 @@ def train(folder: Path, line: str) -> Path:
     return run_dir
 
 
-@pytest.mark.parametrize("line", [line for line in COMMANDS if " -m " not in line])
+@pytest.mark.slow
+@pytest.mark.parametrize("line", [line for line in COMMANDS[:-1] if " -m " not in line])
 def test_component_of_the_page_trains_and_is_recorded(folder, line):
     components = json.loads((train(folder, line) / "summary.json").read_text())["components"]
     assert {f"{option}" for option in components} <= set(line.split())
@@ -67,6 +68,7 @@ def test_run_with_a_component_is_loaded_with_the_component_only(folder):
         assert re.fullmatch(rf"error: .* needs {option} of {origin}; .*FCN_COMPONENTS.*\n", missing.stderr)
 
 
+@pytest.mark.slow
 def test_sweep_over_a_component_and_a_built_in_option(folder):
     (line,) = (line for line in COMMANDS if " -m " in line)
     swept = run(folder, *shlex.split(line)[3:], *SMALL, "epochs=1", components="tversky")
