@@ -134,6 +134,11 @@ class TorchvisionModelConfig(ModelConfig):
                 "head; use model.name=fcn_resnet50 or deeplabv3_resnet50"
             )
         backbone = config.backbone
+        if self.weights is not PublishedWeights.none and backbone.weights != "none":
+            raise ConfigError(
+                f"backbone.weights (={backbone.weights}) must be none with model.weights (={self.weights}), which "
+                "contains the backbone; use backbone.weights=none"
+            )
         stride = getattr(backbone, "output_stride", None)
         if not isinstance(backbone, TorchvisionBackbone) or backbone.name != self.name.backbone or stride:
             raise ConfigError(

@@ -71,30 +71,35 @@ class MomentsConfig(OptimConfig):
         return {"betas": tuple(self.betas), "eps": self.eps, "weight_decay": self.weight_decay}
 
 
-@component("optim", "adamw")
-class AdamWConfig(MomentsConfig):
-    """AdamW: Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
+@dataclass(kw_only=True)
+class AdamKeys(MomentsConfig):
+    """Keys of Adam and AdamW."""
 
     amsgrad: bool = setting(False, "divide by the maximum of the second moment (Reddi et al. 2018)")
     is_fused = True
+
+    def arguments(self) -> dict[str, Any]:
+        return {**super().arguments(), "amsgrad": self.amsgrad, "fused": True}
+
+
+@component("optim", "adamw")
+class AdamWConfig(AdamKeys):
+    """AdamW: Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
 
     def build(self, groups: Groups, lr: float) -> Optimizer:
         from torch.optim import AdamW
 
-        return AdamW(groups, lr=lr, amsgrad=self.amsgrad, fused=True, **self.arguments())
+        return AdamW(groups, lr=lr, **self.arguments())
 
 
 @component("optim", "adam")
-class AdamConfig(MomentsConfig):
+class AdamConfig(AdamKeys):
     """Adam (Kingma & Ba 2015); weight decay is added to the gradient."""
-
-    amsgrad: bool = setting(False, "divide by the maximum of the second moment (Reddi et al. 2018)")
-    is_fused = True
 
     def build(self, groups: Groups, lr: float) -> Optimizer:
         from torch.optim import Adam
 
-        return Adam(groups, lr=lr, amsgrad=self.amsgrad, fused=True, **self.arguments())
+        return Adam(groups, lr=lr, **self.arguments())
 
 
 @component("optim", "nadam")

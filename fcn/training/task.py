@@ -22,6 +22,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from fcn import config as configuration
 from fcn.config import IGNORE_INDEX, Config, ConfigError
 from fcn.config.choices import Protocol
+from fcn.config.older_versions import upgrade
 from fcn.config.resumable_keys import changed_keys, check_resumable
 from fcn.errors import UserError
 from fcn.evaluation.metrics import SegmentationMetrics, named_scores, predicted_classes
@@ -259,7 +260,7 @@ class SegmentationTask(pl.LightningModule):
 
     def _check_changes(self, before: dict[str, Any], *, num_processes: int) -> None:
         """Check and log what has changed since the checkpoint, including manual changes of config.yaml."""
-        flat = (configuration.flatten(each) for each in (before, configuration.to_container(self.config)))
+        flat = (configuration.flatten(each) for each in (upgrade(before), configuration.to_container(self.config)))
         changes = changed_keys(*flat)
         if num_processes != self.trainer.world_size:  # independent of trainer.devices
             changes["trainer.devices"] = [num_processes, self.trainer.world_size]

@@ -50,7 +50,10 @@ def train(folder: Path, line: str) -> Path:
 @pytest.mark.parametrize("line", [line for line in COMMANDS[:-1] if " -m " not in line])
 def test_component_of_the_page_trains_and_is_recorded(folder, line):
     components = json.loads((train(folder, line) / "summary.json").read_text())["components"]
-    assert {f"{option}" for option in components} <= set(line.split())
+    names = line.split()[0].partition("=")[2].split(",")
+    assert len(components) == len(names)
+    assert set(components) <= set(line.split())
+    assert {origin.split()[0] for origin in components.values()} == set(names)
     assert all(re.fullmatch(r"\w+ sha256:[0-9a-f]{12}", origin) for origin in components.values())
 
 

@@ -109,6 +109,10 @@ def test_key_of_another_option_is_refused(message, overrides):
             "backbone.name .* backbone.output_stride null",
             {**TORCHVISION, "backbone.output_stride": 16},
         ),
+        (
+            "backbone.weights .* none with model",
+            {**TORCHVISION, "model.weights": "voc", "backbone.weights": "imagenet"},
+        ),
         ("batch_size", {**TORCHVISION, "model.name": "deeplabv3_resnet50", "batch_size": 1}),
         (r"epochs and steps must not both be null", {"epochs": None}),
         (r"epochs \(=7\) must be null with steps \(=9\)", {"steps": 9}),
