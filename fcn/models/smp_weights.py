@@ -8,7 +8,6 @@ from typing import Any
 
 import timm
 import torch
-from huggingface_hub import hf_hub_url, try_to_load_from_cache
 from segmentation_models_pytorch.encoders import encoders
 from torch import nn
 
@@ -16,7 +15,7 @@ from fcn.models.network import IMAGENET_MEAN, IMAGENET_STD
 from fcn.models.smp_architectures import UNIVERSAL
 from fcn.models.smp_options import SmpBackbone
 from fcn.models.timm_architectures import on_meta
-from fcn.models.timm_weights import REMEDY, download_weights, fetch_published, in_own_names, published_weights
+from fcn.models.timm_weights import fetch_published, in_own_names, published_weights, read_from_hub
 from fcn.models.weights import StateDict, WeightsError, copy_weights, read_state_dict
 
 Color = tuple[float, float, float]
@@ -108,15 +107,6 @@ def _fetch(source: dict[str, str], *, key: str) -> StateDict:
     Raises:
         WeightsError: if they cannot be downloaded or read.
     """
-    repository, revision, name = source["repo_id"], source["revision"], "model.safetensors"
+    repository = source["repo_id"]
     file = Path(torch.hub.get_dir()) / "checkpoints" / f"{repository.replace('/', '_')}.safetensors"
-    if not file.is_file():
-        cached = try_to_load_from_cache(repository, name, revision=revision)
-        if isinstance(cached, str):
-            file = Path(cached)
-        else:
-            download_weights(hf_hub_url(repository, name, revision=revision), file, key=key)
-    try:
-        return read_state_dict(str(file))
-    except WeightsError as error:
-        raise WeightsError(f"{key} cannot read {file}; delete it, or {REMEDY}") from error
+    return read_from_hub([file], repository, "model.safetensors", revision=source["revision"], key=key)

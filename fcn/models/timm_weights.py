@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import timm
@@ -49,25 +50,41 @@ def fetch_published(name: str, *, key: str) -> StateDict:
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     suffix = ".safetensors" if published.hf_hub_id else ".pth"
     files = [folder / f"{_full_name(name)}{each}" for each in (suffix, ".safetensors", ".pth")]
-    file = next((file for file in files if file.is_file()), None) or _cached_by_hugging_face(published)
+    if not published.hf_hub_id:
+        return read_or_download(files, url=str(published.url), key=key)
+    return read_from_hub(files, published.hf_hub_id, published.hf_hub_filename or "model.safetensors", key=key)
+
+
+def read_from_hub(
+    files: Sequence[Path], repository: str, name: str, *, revision: str | None = None, key: str
+) -> StateDict:
+    """Return weights from one of `files`, the cache of the Hugging Face hub, or the hub; raises as `fetch_published`.
+
+    Args:
+        files: places for a file that is put there by hand; a download is saved as the first one.
+        repository: repository on the hub.
+        name: file in the repository.
+        revision: commit or branch; None: the main branch.
+        key: key and value for messages.
+    """
+    cached = try_to_load_from_cache(repository, name, revision=revision)
+    places = [*files, Path(cached)] if isinstance(cached, str) else files
+    return read_or_download(places, url=hf_hub_url(repository, name, revision=revision), key=key)
+
+
+def read_or_download(files: Sequence[Path], *, url: str, key: str) -> StateDict:
+    """Return the weights in the first of `files` that exists, else those of a URL, which are saved as the first file.
+
+    Raises:
+        WeightsError: if they cannot be downloaded or read.
+    """
+    file = next((file for file in files if file.is_file()), None)
     if file is None:
-        hub, file = published.hf_hub_id, files[0]
-        download_weights(hf_hub_url(hub, _hub_file(published)) if hub else str(published.url), file, key=key)
+        download_weights(url, file := files[0], key=key)
     try:
         return read_state_dict(str(file))
     except WeightsError as error:
         raise WeightsError(f"{key} cannot read {file}; delete it, or {REMEDY}") from error
-
-
-def _cached_by_hugging_face(published: PretrainedCfg) -> Path | None:
-    if not published.hf_hub_id:
-        return None
-    file = try_to_load_from_cache(published.hf_hub_id, _hub_file(published))
-    return Path(file) if isinstance(file, str) else None
-
-
-def _hub_file(published: PretrainedCfg) -> str:
-    return published.hf_hub_filename or "model.safetensors"
 
 
 def download_weights(url: str, file: Path, *, key: str) -> None:

@@ -24,6 +24,7 @@ HERE = {  # run below, each with SMALL
     "python train.py experiment=d2l data.root=data data.download=true",
     "python train.py experiment=voc_sample data.root=<folder that holds VOCdevkit>",
     "python train.py backbone=resnet50 optim=adamw schedule=poly",
+    "python train.py backbone=timm backbone.name=convnextv2_tiny model=fcn8s",
     "python train.py model=fcn8s",
 }
 ELSEWHERE = {
@@ -59,10 +60,12 @@ def test_every_command_of_the_readme_is_tested():
     assert commands(README) == HERE | set(ELSEWHERE)
 
 
-LARGE = "python train.py backbone=resnet50 optim=adamw schedule=poly"
+LARGE = {line for line in HERE if "resnet50" in line or "convnextv2_tiny" in line}
 
 
-@pytest.mark.parametrize("line", [*sorted(HERE - {LARGE}), pytest.param(LARGE, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "line", [pytest.param(line, marks=pytest.mark.slow if line in LARGE else ()) for line in sorted(HERE)]
+)
 def test_training_command_of_the_readme(line, folder, monkeypatch, capsys):
     arguments = shlex.split(line.replace("<folder that holds VOCdevkit>", "data"))[2:]
     absent = ("lr=", "data.shapes.") if "data.root" in line else ("lr=",)  # keys of the synthetic dataset

@@ -15,7 +15,7 @@ from tests.unit.models.backbone_cases import build_model
 
 smp = pytest.importorskip("segmentation_models_pytorch")
 
-from fcn.models import smp_weights  # noqa: E402
+from fcn.models import smp_weights, timm_weights  # noqa: E402
 from fcn.models.network import SegmentationNetwork  # noqa: E402
 from fcn.models.smp_architectures import fit_encoder, smallest_batch  # noqa: E402
 from fcn.models.smp_networks import SmpNetwork  # noqa: E402
@@ -220,7 +220,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
-    monkeypatch.setattr(smp_weights, "try_to_load_from_cache", lambda *args, **kwargs: None)
+    monkeypatch.setattr(timm_weights, "try_to_load_from_cache", lambda *args, **kwargs: None)
     return tmp_path / "checkpoints"
 
 
