@@ -112,9 +112,8 @@ def read_status(run_dir: Path) -> Status:
 
 
 def set_status(run_dir: Path, status: Status) -> None:
-    """Change the status in summary.json, if the file exists."""
-    if summary := read_summary(run_dir):
-        write_summary(run_dir, {**summary, "status": status})
+    """Change the status in summary.json. The file of a run that has not completed an epoch is created without scores."""
+    write_summary(run_dir, {"metrics": {}, **read_summary(run_dir), "status": status})
 
 
 def best_score(run_dir: Path) -> float:

@@ -43,6 +43,12 @@ def test_undefined_metric_is_null_in_the_summary(tmp_path):
     assert metrics["val/loss"] == 0.5
 
 
+def test_status_can_be_set_before_the_first_summary(tmp_path):
+    runs.set_status(tmp_path, runs.Status.failed)
+    assert runs.read_status(tmp_path) is runs.Status.failed
+    assert runs.final_metrics(tmp_path) == {}
+
+
 HOLD = """
 import sys, time
 from pathlib import Path
