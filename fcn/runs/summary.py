@@ -112,7 +112,7 @@ def read_status(run_dir: Path) -> Status:
 
 
 def set_status(run_dir: Path, status: Status) -> None:
-    """Change the status in summary.json. The file of a run that has not completed an epoch is created without scores."""
+    """Change the status in summary.json; create the file, without scores, if no epoch has been completed."""
     write_summary(run_dir, {"metrics": {}, **read_summary(run_dir), "status": status})
 
 
