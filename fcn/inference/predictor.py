@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import textwrap
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -150,13 +149,7 @@ def load_network(checkpoint: Path) -> SegmentationNetwork:
         config = configuration.validate_run(upgrade(content["config"]))
     except ConfigError as error:
         raise CheckpointError(f"{checkpoint} must be a checkpoint of this version: {error}") from error
-    # The checkpoint holds all weights, so no pretrained weights are loaded.
-    untrained = replace(
-        config,
-        backbone=config.backbone.untrained(),
-        model=config.model.untrained(),
-    )
-    network = SegmentationNetwork(untrained)
+    network = SegmentationNetwork(config, pretrained=False)
     try:
         network.load_state_dict(content["state_dict"])
     except RuntimeError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -30,12 +31,19 @@ class SegmentationNetwork(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, config: Config) -> None:
-        """Build the model, initialised from torch's global generator; raises as `ModelConfig.build`."""
+    def __init__(self, config: Config, *, pretrained: bool = True) -> None:
+        """Build the model, initialised from torch's global generator; raises as `ModelConfig.build`.
+
+        Args:
+            config: configuration of the run.
+            pretrained: whether to load the pretrained weights of the configuration; False for a network that gets the
+                weights of a checkpoint, which needs no other file.
+        """
         super().__init__()
         self.config = config
         self.layout = memory_layout(config)
-        model = config.model.build(config)
+        built = config if pretrained else _without_pretrained_weights(config)
+        model = built.model.build(built)
         self.model = model.to(memory_format=self.layout)
         if config.model.freeze_batchnorm:
             for norm in self._batch_norms():
@@ -98,6 +106,10 @@ class SegmentationNetwork(nn.Module):
 
     def _batch_norms(self) -> list[Any]:
         return [module for module in self.model.modules() if isinstance(module, _BatchNorm)]
+
+
+def _without_pretrained_weights(config: Config) -> Config:
+    return replace(config, backbone=config.backbone.untrained(), model=config.model.untrained())
 
 
 def _backbone_modules(module: nn.Module, head: Set[nn.Parameter]) -> list[nn.Module]:

@@ -61,12 +61,13 @@ class SegmentationTask(pl.LightningModule):
         confusion: int64 [C, C] of the last validation, rows are the target.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, pretrained: bool = True) -> None:
+        """Build the network; see `SegmentationNetwork` for the arguments."""
         super().__init__()
         self.automatic_optimization = False
         self.config = config
         num_classes = len(config.data.classes)
-        self.network = SegmentationNetwork(config)
+        self.network = SegmentationNetwork(config, pretrained=pretrained)
         self._is_d2l = config.data.protocol is Protocol.d2l
         prefixes = ["train/", "val/", *(["d2l/train_", "d2l/test_"] if self._is_d2l else [])]
         self.metrics = nn.ModuleDict({prefix: SegmentationMetrics(num_classes) for prefix in prefixes})

@@ -111,7 +111,7 @@ def _fit(config: Config, run_dir: Path, checkpointing: Checkpointing) -> dict[st
     status = Status.failed
     try:
         last = prepare_last_checkpoint(run_dir)
-        task, data = SegmentationTask(config) if last else build_task(config), VOCDataModule(config)
+        task, data = SegmentationTask(config, pretrained=False) if last else build_task(config), VOCDataModule(config)
         trainer.fit(task, datamodule=data, ckpt_path=last, weights_only=True)
         status = Status.finished
     except (SystemExit, KeyboardInterrupt):
@@ -133,6 +133,16 @@ def build_task(config: Config) -> SegmentationTask:
         ConfigError: if `model.init_from` is neither a run nor a checkpoint, or none of its tensors fits.
         WeightsError: if the weights of the backbone are not available or do not fit.
     """
+    try:
+        return _task_with_initial_weights(config)
+    except errors.UserError as error:
+        if config.rerun is None:
+            raise
+        need = f"rerun (={config.rerun}) starts from the initial weights of the run again, unlike resume"
+        raise type(error)(f"{need}: {error}") from error
+
+
+def _task_with_initial_weights(config: Config) -> SegmentationTask:
     task, run = SegmentationTask(config), config.model.init_from
     if run is None:
         return task
