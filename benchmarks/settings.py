@@ -11,7 +11,8 @@ from PIL import Image
 
 from fcn.config import Config
 from fcn.config.composition import compose
-from fcn.data import palette, shapes, voc
+from fcn.data import palette, shapes
+from fcn.data.split_lists import SPLIT_LISTS, TREE, Pair, read_split
 
 MAX_DRAWN = 24
 """Number of different images in a drawn tree; further images are links to these."""
@@ -116,23 +117,21 @@ def make_tree(folder: Path, *, num_train: int, num_val: int = 1, source: Path | 
     Raises:
         DataError: if `source` does not contain VOC.
     """
-    tree = folder / voc.TREE
-    for name in ("JPEGImages", "SegmentationClass", voc.SPLIT_LISTS):
+    tree = folder / TREE
+    for name in ("JPEGImages", "SegmentationClass", SPLIT_LISTS):
         (tree / name).mkdir(parents=True)
-    pairs = (
-        draw_pairs(folder / "drawn", min(MAX_DRAWN, num_train)) if source is None else voc.read_split(source, "train")
-    )
+    pairs = draw_pairs(folder / "drawn", min(MAX_DRAWN, num_train)) if source is None else read_split(source, "train")
     names = [f"{number:06d}" for number in range(num_train)]
     for number, name in enumerate(names):
         pair = pairs[number % len(pairs)]
         (tree / "JPEGImages" / f"{name}.jpg").symlink_to(pair.image.absolute())
         (tree / "SegmentationClass" / f"{name}.png").symlink_to(pair.mask.absolute())
     for split, listed in (("train", names), ("val", names[:num_val])):
-        (tree / voc.SPLIT_LISTS / f"{split}.txt").write_text("\n".join(listed), encoding="utf-8")
+        (tree / SPLIT_LISTS / f"{split}.txt").write_text("\n".join(listed), encoding="utf-8")
     return folder
 
 
-def draw_pairs(folder: Path, count: int) -> list[voc.Pair]:
+def draw_pairs(folder: Path, count: int) -> list[Pair]:
     """Write images of the synthetic dataset, enlarged to `VOC_SIZE` and with noise: files of about VOC's size."""
     folder.mkdir()
     pairs = []
@@ -142,7 +141,7 @@ def draw_pairs(folder: Path, count: int) -> list[voc.Pair]:
         image, mask = (Image.fromarray(array) for array in shapes.draw_sample(rng))
         enlarged = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
         pixels = enlarged + rng.normal(0, 8, (height, width, 1))
-        pair = voc.Pair(str(number), folder / f"{number}.jpg", folder / f"{number}.png")
+        pair = Pair(str(number), folder / f"{number}.jpg", folder / f"{number}.png")
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(pair.image, quality=92)
         palette.palette_image(np.asarray(mask.resize((width, height), Image.Resampling.NEAREST))).save(pair.mask)
         pairs.append(pair)

@@ -33,6 +33,23 @@ class ConfigError(UserError):
     """An invalid configuration: the message names the key, its value, the rule and the remedy."""
 
 
+class DataError(UserError):
+    """Invalid or missing files of a dataset; the message names the problem and, after a semicolon, the remedy.
+
+    Args:
+        problem: file, value and rule.
+        remedy: what the user can do. Optional because torch rebuilds an exception of a loader process from its
+            complete message.
+    """
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(problem, remedy)
+
+    def __str__(self) -> str:
+        """Return problem and remedy in one line."""
+        return "; ".join(part for part in self.args if part)
+
+
 class RunFailure(RuntimeError):
     """Raised if a failure of the system or a bug stopped a run; the message explains it in one line."""
 

@@ -22,7 +22,7 @@ from fcn.config import ConfigError, InferenceConfig, check_inference, setting
 from fcn.config.choices import Choice
 
 if TYPE_CHECKING:
-    from fcn.data.voc import DataError
+    from fcn.errors import DataError
 
 
 class Competition(Choice):

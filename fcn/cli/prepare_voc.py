@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -40,39 +41,39 @@ def prepare_voc(config: PrepareConfig) -> int:
         ConfigError: if no split is named, or the JSON file cannot be written.
         DataError: if the download fails, or the tree or a list is missing.
     """
-    from fcn.data import download, statistics, voc  # imports torch, which --help and completion do not need
+    from fcn.data import download, split_lists, statistics  # imports torch, which --help and completion do not need
 
     if not config.splits:
         raise ConfigError("splits (=[]) must name a list; use splits=[train,val]")
     root = Path(config.root)
     if config.download:
         download.download(root)
-    tree, console = voc.require_tree(root), Console()
+    tree, console = split_lists.require_tree(root), Console()
     # Read all lists first, so that a misspelt name is reported before any image is read.
-    lists = {split: voc.split_lines(tree, split) for split in config.splits}
+    lists = {split: split_lists.open_split(tree, split) for split in config.splits}
     content: dict[str, Any] = {"splits": {}, "problems": []}
     options: dict[str, Any] = {"classes": config.classes, "workers": config.workers}
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-        for split, lines in lists.items():
-            bar = progress.add_task(f"reading {split}", total=len(lines))
+        for split, listed in lists.items():
+            bar = progress.add_task(f"reading {escape(split)}", total=len(listed.lines))
             advance = partial(progress.advance, bar)
-            values, problems = statistics.read_statistics(tree, split, lines, **options, advance=advance)
+            values, problems = statistics.read_statistics(listed, **options, advance=advance)
             content["splits"][split] = values
             content["problems"] += problems
             console.print(_table(split, values))
     if config.json is not None:
         _write_json(Path(config.json), content)
-    return _print_verdict(console, content["problems"], num_pairs=sum(map(len, lists.values())))
+    return _print_verdict(console, content["problems"], num_pairs=sum(len(listed.lines) for listed in lists.values()))
 
 
 def _table(split: str, content: dict[str, Any]) -> Table:
-    title = f"{split}: {content['images']} images, {content['void_share']:.2%} of the pixels void"
+    title = f"{escape(split)}: {content['images']} images, {content['void_share']:.2%} of the pixels void"
     table = Table("class", title=title)
     for heading in ("images", "pixels", "share", "weight"):
         table.add_column(heading, justify="right")
     for name, row in content["classes"].items():
         weight = "-" if row["weight"] is None else f"{row['weight']:.3f}"
-        table.add_row(name, f"{row['images']:,}", f"{row['pixels']:,}", f"{row['share']:.2%}", weight)
+        table.add_row(escape(name), f"{row['images']:,}", f"{row['pixels']:,}", f"{row['share']:.2%}", weight)
     return table
 
 

@@ -55,7 +55,7 @@ class DataConfig(Component):
 
     root: str = setting("data", "folder that contains VOCdevkit/VOC2012 or JPEGImages; data=shapes writes to it")
     train_split: str = setting(
-        "train", "list of training images in ImageSets/Segmentation; masks of train_aug are in SegmentationClassAug"
+        "train", "list of training images in ImageSets/Segmentation; a line is an image id, or names image and mask"
     )
     val_split: str = setting("val", "list of validation images in ImageSets/Segmentation")
     classes: list[str] = setting(list(VOC_CLASSES), "class names in the order of the mask indices; 0 is the background")

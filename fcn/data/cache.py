@@ -40,7 +40,8 @@ from torch import Tensor
 
 from fcn.data import voc
 from fcn.data.prefetch import read_ahead
-from fcn.data.voc import Pair, Size
+from fcn.data.split_lists import Pair
+from fcn.data.voc import Size
 from fcn.runs.atomic_files import replacing
 
 log = logging.getLogger(__name__)

@@ -37,7 +37,7 @@ class ShapesData(DataConfig):
 
     def locate(self, *, prepare: bool) -> Path:
         from fcn.data.shapes import ensure_shapes
-        from fcn.data.voc import DataError
+        from fcn.errors import DataError
 
         root, size = Path(self.root), self.shapes
         options = {"num_train": size.num_train, "num_val": size.num_val, "seed": size.seed}

@@ -10,8 +10,9 @@ from torch.utils.data import Dataset, default_collate
 
 from fcn.data import voc
 from fcn.data.cache import DecodedImages
+from fcn.data.split_lists import Pair
 from fcn.data.transforms import TrainTransform
-from fcn.data.voc import Pair, Size
+from fcn.data.voc import Size
 
 Sample = dict[str, Tensor]
 Key = tuple[int, int]  # (epoch, index of the image)

@@ -6,7 +6,8 @@ import http.client
 import tarfile
 from pathlib import Path
 
-from fcn.data.voc import SPLIT_LISTS, TREE, DataError
+from fcn.data.split_lists import SPLIT_LISTS, TREE
+from fcn.errors import DataError
 from fcn.runs.atomic_files import new_folder
 
 

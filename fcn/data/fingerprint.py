@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any
 
-from fcn.data.voc import Pair
+from fcn.data.split_lists import Pair
 
 
 def fingerprint(pairs: Iterable[Pair]) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from fcn.config import DataConfig
-from fcn.data import cache, voc
+from fcn.data import cache
 from fcn.data.datasets import WholeImages
+from fcn.data.split_lists import read_split
 
 
 def split_images(data: DataConfig, root: Path, split: str) -> WholeImages:
@@ -18,7 +19,7 @@ def split_images(data: DataConfig, root: Path, split: str) -> WholeImages:
     Raises:
         DataError: if the set or the split is missing, or the list is empty or names a missing file.
     """
-    pairs, num_classes = voc.read_split(root, split), len(data.classes)
+    pairs, num_classes = read_split(root, split), len(data.classes)
     folder = cache.cache_folder(root, data.cache_dir)
     decoded = cache.open_cache(pairs, split, num_classes=num_classes, folder=folder) if data.cache else None
     return WholeImages(pairs, num_classes=num_classes, decoded=decoded)

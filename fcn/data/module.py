@@ -25,14 +25,15 @@ from torch.utils.data import DataLoader, default_collate
 
 from fcn.config import Config, ConfigError
 from fcn.config.choices import Protocol
-from fcn.data import cache, voc
+from fcn.data import cache
 from fcn.data.datasets import GPU_BATCH_SIZE, Crops, Sample, WholeImages, collate
 from fcn.data.device_crops import DeviceCrops, DrawnChanges
 from fcn.data.fingerprint import fingerprint
 from fcn.data.image_sets import split_images
 from fcn.data.sampling import AUGMENTATION, D2L_CROPS, EpochBatches, Rounds
+from fcn.data.split_lists import read_split
 from fcn.data.transforms import TrainTransform
-from fcn.data.voc import DataError
+from fcn.errors import DataError
 from fcn.runs import STOP_SIGNALS
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class VOCDataModule(pl.LightningDataModule):
         data = self.config.data
         root = data.locate(prepare=True)
         if data.cache:
-            sets = {split: voc.read_split(root, split) for split in (data.train_split, data.val_split)}
+            sets = {split: read_split(root, split) for split in (data.train_split, data.val_split)}
             folder = cache.cache_folder(root, data.cache_dir)
             cache.write_missing_caches(sets, num_classes=len(data.classes), folder=folder)
 

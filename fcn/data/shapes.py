@@ -19,7 +19,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFilter
 from fcn.config import IGNORE_INDEX
 from fcn.data.dataset_options import SHAPES_CLASSES as CLASSES
 from fcn.data.palette import palette_image
-from fcn.data.voc import SPLIT_LISTS, TREE
+from fcn.data.split_lists import SPLIT_LISTS, TREE
 from fcn.runs.atomic_files import new_folder
 
 VERSION: int = 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,15 +14,14 @@ from fcn.config import IGNORE_INDEX
 from fcn.data import voc
 from fcn.data.datasets import WholeImages
 from fcn.data.prefetch import read_ahead
-from fcn.data.voc import DataError
+from fcn.data.split_lists import Pair, SplitList
+from fcn.errors import DataError
 
 Counts = NDArray[np.int64]
 
 
 def read_statistics(
-    tree: Path,
-    split: str,
-    lines: Sequence[tuple[int, str]],
+    split: SplitList,
     *,
     classes: Sequence[str],
     workers: int | None = None,
@@ -32,9 +30,7 @@ def read_statistics(
     """Read every pair of a split; return the statistics of the valid pairs and the problems of the others.
 
     Args:
-        tree: the folder VOC2012.
-        split: name of the list.
-        lines: numbers and texts of its lines, from `voc.split_lines`.
+        split: the list.
         classes: names in the order of the mask indices.
         workers: number of threads; None starts one per core.
         advance: function that is called after every pair.
@@ -43,9 +39,9 @@ def read_statistics(
     problems: list[str] = []
 
     def read(line: tuple[int, str]) -> Counts:
-        return _pixel_counts(voc.pair_of_line(tree, split, *line), len(classes))
+        return _pixel_counts(split.pair(*line), len(classes))
 
-    for _, reading in read_ahead(read, lines, threads=workers or os.cpu_count() or 1):
+    for _, reading in read_ahead(read, split.lines, threads=workers or os.cpu_count() or 1):
         try:
             counts.append(reading.result())
         except DataError as error:
@@ -54,7 +50,7 @@ def read_statistics(
     return summarize(np.array(counts, np.int64).reshape(len(counts), len(classes) + 1), classes), problems
 
 
-def _pixel_counts(pair: voc.Pair, num_classes: int) -> Counts:
+def _pixel_counts(pair: Pair, num_classes: int) -> Counts:
     """Return the pixels of every class and, last, of void, int64 [classes + 1]."""
     return _mask_counts(voc.read_pair(pair, num_classes)[1], num_classes)
 

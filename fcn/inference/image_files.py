@@ -5,10 +5,8 @@ from __future__ import annotations
 import glob
 import itertools
 import os
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from fcn.config import ConfigError
-from fcn.data.voc import SPLIT_LISTS, DataError, decoding_problem, find_image
+from fcn.data.image_folders import image_suffixes
+from fcn.data.split_lists import SPLIT_LISTS, SplitList
+from fcn.data.voc import decoding_problem
+from fcn.errors import DataError
 from fcn.inference.predictor import to_pixels
-
-IDENTIFIED_ONLY = {"BUFR", "GRIB", "HDF5", "MPEG"}
-"""Formats that Pillow identifies but does not decode ("Identify-only formats" in its documentation)."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +66,6 @@ def find_sources(text: str, output: Path) -> list[Source]:
     return sources
 
 
-@cache
-def image_suffixes() -> frozenset[str]:
-    """Return the suffixes of the formats that Pillow decodes, in lower case with the dot."""
-    formats = Image.registered_extensions()  # imports Pillow's plugins, which completes Image.OPEN
-    return frozenset(suffix for suffix, name in formats.items() if name in Image.OPEN and name not in IDENTIFIED_ONLY)
-
-
 def _visible_files(top: Path) -> Iterator[Path]:
     """Yield the files below a folder that are not hidden; links to folders are followed, except to parent folders."""
 
@@ -104,14 +95,9 @@ def _listed_images(path: Path) -> list[Source]:
             f"input (={path}) must be a split list in {SPLIT_LISTS}, next to JPEGImages; "
             "use a folder or a glob for other images"
         )
-    sources = []
-    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    for number, name in enumerate(map(str.strip, lines), 1):
-        if name and (not re.fullmatch(r"[\w.-]+", name) or ".." in name):
-            raise DataError(f"{path} line {number} (={name}) must be an image id such as 2007_000032", "correct it")
-        if name:
-            sources.append(Source(find_image(folder.parent.parent, name), name))
-    return sources
+    listed = SplitList(folder.parent.parent, path)
+    images = (listed.image(number, line) for number, line in listed.lines)
+    return [Source(image, name) for name, image in images]
 
 
 def read_upright(path: Path) -> NDArray[np.uint8]:

@@ -17,7 +17,8 @@ from torch import Tensor
 from fcn.config import VOC_CLASSES, ConfigError
 from fcn.data.palette import palette_image
 from fcn.data.prefetch import read_ahead
-from fcn.data.voc import SPLIT_LISTS, DataError
+from fcn.data.split_lists import SPLIT_LISTS
+from fcn.errors import DataError
 from fcn.inference.image_files import Source, read_upright
 from fcn.inference.predictor import Predictor
 from fcn.runs.atomic_files import replacing

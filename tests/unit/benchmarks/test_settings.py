@@ -11,6 +11,7 @@ from benchmarks.data_pipeline import memory_bytes, torchvision_dataset
 from benchmarks.settings import VOC_SIZE, Settings, Variant, make_tree
 from fcn.config import ConfigError
 from fcn.data import shapes, voc
+from fcn.data.split_lists import read_split
 
 
 @pytest.fixture
@@ -21,20 +22,20 @@ def few(tmp_path):
 
 def test_drawn_tree_repeats_images_of_voc_size(tmp_path, monkeypatch):
     monkeypatch.setattr(settings, "MAX_DRAWN", 2)
-    pairs = voc.read_split(make_tree(tmp_path / "tree", num_train=3, num_val=2), "train")
+    pairs = read_split(make_tree(tmp_path / "tree", num_train=3, num_val=2), "train")
     images = [voc.read_pair(pair, 21) for pair in pairs]
     assert [tuple(mask.shape) for _, mask in images] == [VOC_SIZE] * 3
     assert torch.equal(images[0][0], images[2][0])
     assert not torch.equal(images[0][0], images[1][0])
     assert len(images[0][1].unique()) >= 3  # background, void, an object
-    assert [pair.name for pair in voc.read_split(tmp_path / "tree", "val")] == ["000000", "000001"]
+    assert [pair.name for pair in read_split(tmp_path / "tree", "val")] == ["000000", "000001"]
 
 
 def test_tree_links_images_and_is_readable_by_torchvision(tmp_path, shapes_root):
     source = shapes.ensure_shapes(shapes_root, num_train=2, num_val=1, seed=0)
     tree = make_tree(tmp_path / "tree", num_train=5, source=source)
-    first, *_, last = voc.read_split(tree, "train")
-    assert first.image.resolve() == last.image.resolve() == voc.read_split(source, "train")[0].image.resolve()
+    first, *_, last = read_split(tree, "train")
+    assert first.image.resolve() == last.image.resolve() == read_split(source, "train")[0].image.resolve()
     for scaled in (False, True):
         image, mask = torchvision_dataset(tree, (64, 96), scaled=scaled, floats=True)[0]
         assert (image.shape, image.dtype, mask.shape[-2:]) == ((3, 64, 96), torch.float32, (64, 96))

@@ -12,7 +12,7 @@ from fcn.comparison.prediction_panels import choose_runs, draw_prediction_panels
 from fcn.comparison.run_comparison import compare_runs
 from fcn.comparison.run_records import ComparisonError
 from fcn.config import VOC_CLASSES, option
-from fcn.data.voc import DataError
+from fcn.errors import DataError
 from fcn.models.network import SegmentationNetwork
 from fcn.visualization.panels import draw_side_by_side
 from tests.comparisons import CLASSES, make_run

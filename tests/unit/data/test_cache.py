@@ -18,8 +18,9 @@ from fcn.config import AugmentationConfig
 from fcn.data import cache, shapes, voc
 from fcn.data.dataset_options import VocData
 from fcn.data.datasets import Crops, WholeImages
+from fcn.data.split_lists import read_split
 from fcn.data.transforms import TrainTransform
-from fcn.data.voc import DataError
+from fcn.errors import DataError
 from fcn.evaluation.evaluator import evaluation_images
 
 CLASSES = len(shapes.CLASSES)
@@ -42,7 +43,7 @@ def write_caches(root, caplog):
 
     def run(*, cache_dir=None, num_classes=CLASSES) -> str:
         caplog.clear()
-        sets = {split: voc.read_split(root, split) for split in ("train", "val")}
+        sets = {split: read_split(root, split) for split in ("train", "val")}
         folder = cache.cache_folder(root, cache_dir)
         with caplog.at_level(logging.INFO, "fcn.data.cache"):
             cache.write_missing_caches(sets, num_classes=num_classes, folder=folder)
@@ -53,7 +54,7 @@ def write_caches(root, caplog):
 
 def open_cache(root, split="train", *, cache_dir=None):
     folder = cache.cache_folder(root, cache_dir)
-    return cache.open_cache(voc.read_split(root, split), split, num_classes=CLASSES, folder=folder)
+    return cache.open_cache(read_split(root, split), split, num_classes=CLASSES, folder=folder)
 
 
 def equal(one, other) -> bool:
@@ -63,7 +64,7 @@ def equal(one, other) -> bool:
 @pytest.fixture(scope="module")
 def plain_and_cached(dataset, tmp_path_factory) -> tuple[WholeImages, WholeImages]:
     """The same images, decoded at every use and from the cache."""
-    pairs, folder = voc.read_split(dataset, "train"), tmp_path_factory.mktemp("cache")
+    pairs, folder = read_split(dataset, "train"), tmp_path_factory.mktemp("cache")
     cache.write_missing_caches({"train": pairs}, num_classes=CLASSES, folder=folder)
     decoded = cache.open_cache(pairs, "train", num_classes=CLASSES, folder=folder)
     assert decoded
@@ -111,7 +112,7 @@ def test_cache_is_logged_reused_and_hardly_larger_than_the_pixels(write_caches, 
     times = {path: path.stat().st_mtime_ns for path in (root / "cache").iterdir()}
     assert write_caches().endswith(f"in {root}/cache (reused)")
     assert {path: path.stat().st_mtime_ns for path in (root / "cache").iterdir()} == times
-    pixels = sum(voc.read_pair(pair, CLASSES)[1].numel() for pair in voc.read_split(root, "train"))
+    pixels = sum(voc.read_pair(pair, CLASSES)[1].numel() for pair in read_split(root, "train"))
     assert 4 * pixels < open_cache(root).path.stat().st_size < 1.01 * 4 * pixels
 
 
@@ -120,7 +121,7 @@ def test_changed_files_replace_the_cache(write_caches, root):
     write_caches(num_classes=CLASSES + 1)  # this cache has a separate file
     former, val = open_cache(root).path, open_cache(root, "val").path
     (root / "cache" / f".{'0' * 32}.tmp").write_bytes(b"left by a killed process")
-    pair = voc.read_split(root, "train")[0]
+    pair = read_split(root, "train")[0]
     state = pair.mask.stat()
     mask = Image.open(pair.mask)
     mask.putpixel((0, 0), (mask.getpixel((0, 0)) + 1) % CLASSES)
@@ -177,7 +178,7 @@ def test_cache_that_cannot_be_written_is_a_warning(write_caches, root, monkeypat
 
 
 def test_unreadable_pair_raises_the_usual_error_and_leaves_no_file(write_caches, root):
-    broken = voc.read_split(root, "train")[3]
+    broken = read_split(root, "train")[3]
     broken.image.write_bytes(broken.image.read_bytes()[:700])
     with pytest.raises(DataError) as expected:
         voc.read_pair(broken, CLASSES)
@@ -188,7 +189,7 @@ def test_unreadable_pair_raises_the_usual_error_and_leaves_no_file(write_caches,
 
 
 def test_simultaneous_commands_decode_once(root, monkeypatch):
-    pairs = voc.read_split(root, "train")
+    pairs = read_split(root, "train")
     reads: list[str] = []
     read_pair = voc.read_pair
     monkeypatch.setattr(voc, "read_pair", lambda pair, classes: reads.append(pair.name) or read_pair(pair, classes))

@@ -13,7 +13,7 @@ import pytest
 from torchvision.datasets.voc import DATASET_YEAR_DICT
 
 from fcn.data import download as archives
-from fcn.data.voc import DataError
+from fcn.errors import DataError
 
 
 def make_archive(path: Path, members: dict[str, bytes]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fcn.data.fingerprint import fingerprint
-from fcn.data.voc import Pair
+from fcn.data.split_lists import Pair
 
 
 def pairs_below(root: Path, sizes: dict[str, tuple[int, int]]) -> list[Pair]:

@@ -21,8 +21,9 @@ from fcn.data.dataset_options import ShapesConfig, ShapesData
 from fcn.data.datasets import Crops, WholeImages
 from fcn.data.module import VOCDataModule
 from fcn.data.sampling import AUGMENTATION, EpochBatches
+from fcn.data.split_lists import Pair
 from fcn.data.transforms import TrainTransform
-from fcn.data.voc import DataError, Pair
+from fcn.errors import DataError
 
 
 def shapes_config(root, **changes) -> Config:

@@ -11,7 +11,8 @@ from PIL import Image
 from fcn.data import shapes
 from fcn.data.palette import color_map
 from fcn.data.shapes import CLASSES, ensure_shapes
-from fcn.data.voc import read_pair, read_split
+from fcn.data.split_lists import read_split
+from fcn.data.voc import read_pair
 
 VOID = 255
 Masks = dict[str, list[np.ndarray]]

@@ -1,4 +1,4 @@
-"""Reading of VOC trees: split lists, images, masks, and errors for invalid files."""
+"""Reading of VOC trees: images, masks, and errors for invalid files."""
 
 import functools
 import io
@@ -16,23 +16,14 @@ from PIL import Image
 
 from fcn.data import voc
 from fcn.data.palette import color_map
-from fcn.data.voc import DataError, Pair
+from fcn.data.split_lists import read_split
+from fcn.errors import DataError
 from tests.voc_tree import make_voc_tree, palette_mask
 
 SAMPLE = Path(__file__).resolve().parents[3] / ".." / "shared" / "voc-sample"
 # No deadline: the cores are shared, and the first call of a codec is slow.
 examples = settings(deadline=None, max_examples=50)
 needs_sample = pytest.mark.skipif(not SAMPLE.is_dir(), reason="no genuine VOC sample next to the checkout")
-
-
-def make_tree(root: Path, lists: dict[str, str], *, aug: bool = False) -> Path:
-    """Create a VOC tree below `root` with 4 x 6 pairs a and b; return the folder VOC2012."""
-    masks = {"a": np.zeros((4, 6), np.uint8), "b": np.ones((4, 6), np.uint8)}
-    tree = make_voc_tree(root, masks, {}, mask_folder="SegmentationClassAug" if aug else "SegmentationClass")
-    (tree / "ImageSets" / "Segmentation").mkdir(parents=True)
-    for split, text in lists.items():
-        (tree / "ImageSets" / "Segmentation" / f"{split}.txt").write_bytes(text.encode())
-    return tree
 
 
 def save_mask(path: Path, indices: np.ndarray, palette: bytes | None = None, **options: int) -> Path:
@@ -71,76 +62,10 @@ def test_color_map_is_that_of_the_devkit() -> None:
 @pytest.mark.realdata
 @needs_sample
 def test_color_map_is_the_palette_of_genuine_masks() -> None:
-    path = voc.read_split(SAMPLE, "val")[0].mask
+    path = read_split(SAMPLE, "val")[0].mask
     palette = Image.open(path).getpalette()
     assert palette is not None
     np.testing.assert_array_equal(np.reshape(palette, (-1, 3)), color_map()[: len(palette) // 3])
-
-
-# Split lists
-
-
-@pytest.mark.parametrize("text", ["b\na\n", "\n  b \n\na", "\ufeffb\r\na\r\n"])
-@pytest.mark.parametrize("suffix", [".jpg", ".JPG", ".jpeg", ".png"])
-def test_split_keeps_the_order_of_its_list(tmp_path: Path, text: str, suffix: str) -> None:
-    tree = make_tree(tmp_path, {"train": text})
-    image = (tree / "JPEGImages" / "a.jpg").rename(tree / "JPEGImages" / f"a{suffix}")
-    masks = tree / "SegmentationClass"
-    pairs = voc.read_split(tmp_path, "train")
-    assert pairs == [Pair("b", image.with_name("b.jpg"), masks / "b.png"), Pair("a", image, masks / "a.png")]
-    assert voc.read_split(tree, "train") == pairs  # the root may be the folder VOC2012
-
-
-@pytest.mark.parametrize(
-    "line", ["b", "/JPEGImages/b.jpg /SegmentationClassAug/b.png", "JPEGImages/b.jpg SegmentationClassAug/b.png"]
-)
-def test_train_aug_uses_its_own_masks_and_both_line_formats(tmp_path: Path, line: str) -> None:
-    tree = make_tree(tmp_path, {"train_aug": f"a\n{line}\n"}, aug=True)
-    pairs = voc.read_split(tmp_path, "train_aug")
-    assert pairs[1] == Pair("b", tree / "JPEGImages" / "b.jpg", tree / "SegmentationClassAug" / "b.png")
-
-
-@pytest.mark.parametrize(
-    ("lists", "split", "message"),
-    [
-        ({"train": "a\n", "val": "b\n"}, "trian", r"\(=trian\) must be a list .*: train, val; did you mean train"),
-        ({"train": "a\n", "val": "b\n"}, "train.txt", "did you mean train"),
-        ({"train": "a\n"}, "../../../../secret", "must be a list in .*: train$"),
-        ({"train": "a\n"}, "seg11valid", "copy it from data/pascal"),
-        ({}, "train", "it contains none"),
-        ({"val": "\n  \n"}, "val", "must list at least one image"),
-        ({"val": "a\n\nc\n"}, "val", r"val\.txt line 3 \(=c\) must name .*JPEGImages/c\.jpg is missing"),
-        ({"val": "a.jpg\n"}, "val", "remove the suffix$"),
-        ({"train_aug": "a\n"}, "train_aug", r"SegmentationClassAug/a\.png is missing .* data\.train_split=train$"),
-    ],
-)
-def test_invalid_split_is_an_error(tmp_path: Path, lists: dict[str, str], split: str, message: str) -> None:
-    make_tree(tmp_path, lists)
-    (tmp_path / "secret.txt").write_text("a\n")
-    with pytest.raises(DataError, match=message):
-        voc.read_split(tmp_path, split)
-
-
-@pytest.mark.parametrize("root", ["VOCdevkit/VOC2012", "."])
-def test_missing_split_lists_are_an_error(tmp_path: Path, root: str) -> None:
-    tree = make_tree(tmp_path, {})
-    (tree / "ImageSets" / "Segmentation").rmdir()
-    with pytest.raises(DataError, match=r"VOC2012 must contain .*train\.txt and val\.txt next to JPEGImages"):
-        voc.read_split(tmp_path / root, "train")
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "x/a", "../a", "/etc/passwd", "..", "a..b", "x\\a", "C:a", "a 1", "a\0",
-        "/JPEGImages/a.jpg /SegmentationClassAug/b.png", "/JPEGImages/../a.jpg /SegmentationClassAug/../a.png",
-    ],
-)  # fmt: skip
-@pytest.mark.parametrize("split", ["val", "train_aug"])
-def test_image_id_cannot_leave_its_folder(tmp_path: Path, split: str, line: str) -> None:
-    make_tree(tmp_path, {split: f"a\n{line}\n"}, aug=split == "train_aug")
-    with pytest.raises(DataError, match=rf"{split}\.txt line 2 \(=.*\) must be an image id"):
-        voc.read_split(tmp_path, split)
 
 
 # Images
@@ -252,8 +177,8 @@ def test_mask_value_that_is_not_a_class_is_an_error(tmp_path: Path) -> None:
 
 
 def test_image_and_mask_must_have_one_size(tmp_path: Path) -> None:
-    tree = make_tree(tmp_path, {"val": "a\nb\n"})
-    pair = voc.read_split(tmp_path, "val")[1]
+    tree = make_voc_tree(tmp_path, {"b": np.ones((4, 6))}, {"val": "b"})
+    (pair,) = read_split(tmp_path, "val")
     image, mask = voc.read_pair(pair, 21)
     assert image.shape == (3, 4, 6)
     assert mask.tolist() == [[1] * 6] * 4
@@ -276,7 +201,7 @@ def test_genuine_pairs_equal_torchvisions() -> None:
     from torchvision.datasets import VOCSegmentation
 
     reference = VOCSegmentation(str(SAMPLE), year="2012", image_set="val")
-    pairs = voc.read_split(SAMPLE, "val")
+    pairs = read_split(SAMPLE, "val")
     assert len(pairs) == len(reference) == 60
     for index in range(0, 60, 10):
         image, mask = voc.read_pair(pairs[index], 21)

@@ -13,7 +13,8 @@ from fcn.config import ConfigError
 from fcn.data import prefetch, shapes
 from fcn.data.dataset_options import ShapesConfig, ShapesData, VocData
 from fcn.data.datasets import WholeImages
-from fcn.data.voc import DataError, Pair
+from fcn.data.split_lists import Pair
+from fcn.errors import DataError
 from fcn.evaluation.evaluator import evaluate, evaluation_images
 from tests.voc_tree import palette_mask
 
