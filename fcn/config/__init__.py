@@ -29,13 +29,16 @@ from fcn.config.schema import (
     VOC_CLASSES,
     AugmentationConfig,
     BackboneConfig,
+    CallbackConfig,
     Config,
     DataConfig,
+    LoggerConfig,
     LossConfig,
     ModelConfig,
     OptimConfig,
     ScheduleConfig,
     TrainerConfig,
+    TransformConfig,
     schema_fields,
     section_of,
 )
@@ -46,6 +49,7 @@ __all__ = [
     "VOC_CLASSES",
     "AugmentationConfig",
     "BackboneConfig",
+    "CallbackConfig",
     "Component",
     "Config",
     "ConfigError",
@@ -53,11 +57,13 @@ __all__ = [
     "EvaluateConfig",
     "ExportConfig",
     "InferenceConfig",
+    "LoggerConfig",
     "LossConfig",
     "ModelConfig",
     "OptimConfig",
     "ScheduleConfig",
     "TrainerConfig",
+    "TransformConfig",
     "check_available",
     "check_batch_size",
     "check_inference",
@@ -110,6 +116,8 @@ def _structured(values: Mapping[str, Any], schema: type) -> DictConfig:
     for entry in dataclasses.fields(schema):
         if "group" in entry.metadata:
             base[entry.name] = section_of(entry, values.get(entry.name) or {})
+        elif group := entry.metadata.get("list_group"):
+            base[entry.name] = {name: options(group)[name] for name in values.get(entry.name) or {}}
     assert isinstance(base, DictConfig)
     return base
 

@@ -48,12 +48,15 @@ MODULES = (
 """Modules of the built-in components. They import neither torch nor any other large library at module level."""
 
 GROUPS = ("data", "backbone", "model", "loss", "optim", "schedule")
-"""Groups whose options are components."""
+"""Groups with one chosen option."""
+
+LIST_GROUPS = ("transforms", "callbacks", "logger")
+"""Groups with any number of chosen options, such as `callbacks=[early_stopping,ema]`."""
 
 ENVIRONMENT = "FCN_COMPONENTS"
 ENTRY_POINTS = "fcn.components"
 
-_options: dict[str, dict[str, type[Component]]] = {group: {} for group in GROUPS}
+_options: dict[str, dict[str, type[Component]]] = {group: {} for group in (*GROUPS, *LIST_GROUPS)}
 _run_keys: dict[type, Mapping[str, Any]] = {}
 _origins: dict[str, str] = {}  # module that was loaded from outside: package and version
 
@@ -68,18 +71,7 @@ def setting(default: Any, meaning: str, *, low: float | None = None, high: float
 
 @dataclass(kw_only=True)
 class Component:
-    """Base of the options of all groups.
-
-    Attributes:
-        name: name of the option. An option that covers many architectures, such as `backbone=timm`, declares `name`
-            itself, for the architecture; it is then identified by the key `library`.
-    """
-
-    name: str = setting("", "name of the option")
-
-    def untrained(self) -> Self:
-        """Return this option without pretrained weights, for a network whose weights are in a checkpoint."""
-        return self
+    """Base of the options of all groups."""
 
     def check(self, config: Config) -> None:
         """Check the conditions between the keys of this option, and between them and the rest of the run.
@@ -92,6 +84,22 @@ class Component:
         """
 
 
+@dataclass(kw_only=True)
+class NamedComponent(Component):
+    """Base of the options of the groups with one chosen option.
+
+    Attributes:
+        name: name of the option. An option that covers many architectures, such as `backbone=timm`, declares `name`
+            itself, for the architecture; it is then identified by the key `library`.
+    """
+
+    name: str = setting("", "name of the option")
+
+    def untrained(self) -> Self:
+        """Return this option without pretrained weights, for a network whose weights are in a checkpoint."""
+        return self
+
+
 AnyComponent = TypeVar("AnyComponent", bound=Component)
 
 
@@ -100,7 +108,8 @@ def component(group: str, name: str, **run_keys: Any) -> Callable[[type[AnyCompo
     """Register a class as the option `group=name`, and make it a keyword-only dataclass.
 
     Args:
-        group: one of `GROUPS`; the class inherits from the base class of the group, such as `LossConfig` for `loss`.
+        group: one of `GROUPS` or `LIST_GROUPS`; the class inherits from the base class of the group, such as
+            `LossConfig` for `loss`.
         name: name of the option, as in `loss=focal`.
         run_keys: top-level keys of the run that are set when the option is chosen, such as `lr` for an optimiser. The
             name of a group that comes earlier in conf/config.yaml, with a string, chooses an option of that group.
@@ -112,8 +121,8 @@ def component(group: str, name: str, **run_keys: Any) -> Callable[[type[AnyCompo
     def register(declared: type[AnyComponent]) -> type[AnyComponent]:
         if group not in _options:
             raise ConfigError(
-                f"the group in @component({group!r}, {name!r}) must be one of {', '.join(GROUPS)}"
-                f"{nearest(group, GROUPS)}"
+                f"the group in @component({group!r}, {name!r}) must be one of {', '.join(_options)}"
+                f"{nearest(group, _options)}"
             )
         before = _options[group].get(name)
         if before is not None and (before.__module__, before.__qualname__) != (
@@ -123,10 +132,11 @@ def component(group: str, name: str, **run_keys: Any) -> Callable[[type[AnyCompo
             raise ConfigError(
                 f"{group}={name} of {declared.__module__} must have a new name, because {before.__module__} defines it"
             )
-        own = inspect.get_annotations(declared)
-        key = "library" if "name" in own else "name"
-        setattr(declared, key, setting(name, f"option of the group {group}; chosen by {group}={name}"))
-        declared.__annotations__ = {key: "str", **own}
+        if group in GROUPS:
+            own = inspect.get_annotations(declared)
+            key = "library" if "name" in own else "name"
+            setattr(declared, key, setting(name, f"option of the group {group}; chosen by {group}={name}"))
+            declared.__annotations__ = {key: "str", **own}
         registered = dataclass(kw_only=True)(declared)
         _options[group][name] = registered
         _run_keys[registered] = run_keys
@@ -237,6 +247,23 @@ def no_option(group: str, base: type[Component]) -> Any:
     return field(default_factory=base, metadata={"group": group})
 
 
+def list_of_options(group: str) -> Any:
+    """Return a dataclass field that holds the chosen options of a group by name; none unless they are chosen."""
+    return field(default_factory=dict, metadata={"list_group": group})
+
+
+def chosen_components(config: Config) -> dict[str, Component]:
+    """Return the chosen options of a run, such as `loss=focal`, in the order of the groups."""
+    chosen: dict[str, Component] = {}
+    for entry in dataclasses.fields(config):
+        value = getattr(config, entry.name)
+        if group := entry.metadata.get("group"):
+            chosen[f"{group}={option_name(dataclasses.asdict(value))}"] = value
+        elif group := entry.metadata.get("list_group"):
+            chosen |= {f"{group}={name}": option for name, option in value.items()}
+    return chosen
+
+
 def check_available(origins: Mapping[str, str], *, needed_by: object) -> None:
     """Check that the options from outside that a run was made with are registered.
 
@@ -262,11 +289,8 @@ def component_origins(config: Config) -> dict[str, str]:
         For example {"loss=my_loss": "my_losses 1.2"}.
     """
     origins = {}
-    for entry in dataclasses.fields(config):
-        if group := entry.metadata.get("group"):
-            module = type(getattr(config, entry.name)).__module__
-            names = [name for name in _origins if module == name or module.startswith(f"{name}.")]
-            if names:
-                name = option_name(dataclasses.asdict(getattr(config, entry.name)))
-                origins[f"{group}={name}"] = _origins[max(names, key=len)]
+    for option, chosen in chosen_components(config).items():
+        module = type(chosen).__module__
+        if names := [name for name in _origins if module == name or module.startswith(f"{name}.")]:
+            origins[option] = _origins[max(names, key=len)]
     return origins

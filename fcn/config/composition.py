@@ -15,7 +15,7 @@ from omegaconf import MISSING, OmegaConf
 
 from fcn.config import Config, ConfigError, validate_run
 from fcn.config.choices import Init, TorchvisionModel
-from fcn.config.components import GROUPS, load_components, options, run_keys_of
+from fcn.config.components import GROUPS, LIST_GROUPS, load_components, options, run_keys_of
 from fcn.config.messages import explain_composition
 from fcn.config.overrides import choose_length
 from fcn.errors import nearest
@@ -57,11 +57,12 @@ def register_schema(schema: type) -> None:
         if entry.metadata.get("has_default"):
             node[entry.name] = MISSING
     store.store(name="schema", node=node, provider="fcn")
-    for group in GROUPS:
+    for group in (*GROUPS, *LIST_GROUPS):
         for name, option in options(group).items():
-            keys = run_keys_of(option)
+            keys, section = run_keys_of(option), OmegaConf.structured(option)
+            section = {name: section} if group in LIST_GROUPS else section
             chosen = {key: value for key, value in keys.items() if key in GROUPS and isinstance(value, str)}
-            values = {group: OmegaConf.structured(option), **{key: keys[key] for key in keys if key not in chosen}}
+            values = {group: section, **{key: keys[key] for key in keys if key not in chosen}}
             values["defaults"] = [{f"override /{key}": value} for key, value in chosen.items()]
             store.store(group=group, name=name, node=values, package="_global_", provider="fcn")
     for init in Init:
@@ -72,7 +73,7 @@ def register_schema(schema: type) -> None:
 def group_options(groups: Iterable[str], folders: Iterable[Path]) -> dict[str, list[str]]:
     """Return groups with their options: registered ones, and the YAML files of the group in `folders`."""
     folders = list(folders)
-    registered = {group: options(group) for group in GROUPS} | {"model/init": Init.__members__}
+    registered = {group: options(group) for group in (*GROUPS, *LIST_GROUPS)} | {"model/init": Init.__members__}
     return {
         group: sorted(
             {*registered.get(group, ()), *(path.stem for folder in folders for path in (folder / group).glob("*.yaml"))}

@@ -16,7 +16,7 @@ from omegaconf.errors import (
 )
 
 from fcn import errors
-from fcn.config.components import options
+from fcn.config.components import LIST_GROUPS, options
 from fcn.config.overrides import split_override
 from fcn.config.schema import Config, schema_fields
 from fcn.errors import nearest
@@ -35,6 +35,9 @@ def unknown_key(key: str, schema: type) -> str:
     """
     known = list(schema_fields(schema))
     group, _, name = key.replace("/", ".").partition(".")
+    option = name.partition(".")[0]
+    if group in LIST_GROUPS and option in options(group) and (key in known or key == f"{group}.{option}"):
+        return f"{key} has no effect without the option {option}; remove it, or use {group}=[{option}]"
     if any(f"{each}.".startswith(f"{key}.") for each in known):
         owners = [option for option, each in options(group).items() if hasattr(each(), name.partition(".")[0])]
         return f"{key} has no effect with the chosen option of {group}; remove it, or use {group}={' or '.join(owners)}"
@@ -141,7 +144,8 @@ def _unknown_option(error: MissingConfigException) -> str:
         return f'hydra/launcher (={option}) needs submitit; use pip install -e ".[slurm]"'
     if not group:
         return f"--config-name (={option.lstrip('=')}) must be a YAML file in the folder of the configuration"
-    known = error.options or []
+    # For an option in a list, Hydra does not name the known ones.
+    known = error.options or (list(options(group)) if group in LIST_GROUPS else [])
     return f"unknown option {option} of {group}{nearest(option, known)}; options: {', '.join(known)}"
 
 
@@ -161,6 +165,9 @@ def _wrong_value(key: str, problem: str, schema: type) -> str:
     if allowed := re.search(r"expected one of \[(.*)\]", problem):
         known = allowed[1].replace("'", "").split(", ")
         return f"{subject} must be one of {', '.join(known)}{nearest(value or '', known)}"
+    if key in LIST_GROUPS:
+        known = ", ".join(options(key)) or "none is registered"
+        return f"{subject} must be a list of registered options ({known}); docs/extending.md shows how to add one"
     entry = schema_fields(schema).get(key) or schema_fields(schema).get(key.partition("[")[0])
     if entry is None:
         keys = [name for name in schema_fields(schema) if name.startswith(f"{key}.")]

@@ -15,8 +15,8 @@ from omegaconf import OmegaConf
 
 from fcn.config import choices, flatten, to_container
 from fcn.config.command_schemas import ExportConfig, InferenceConfig
-from fcn.config.components import GROUPS as GROUPS_OF_COMPONENTS
-from fcn.config.components import Component, options, run_keys_of
+from fcn.config.components import GROUPS as GROUPS_WITH_ONE_OPTION
+from fcn.config.components import LIST_GROUPS, Component, options, run_keys_of
 from fcn.config.composition import CONF
 from fcn.config.schema import VOC_CLASSES, Config, Fields, TrainerConfig, schema_fields
 
@@ -47,7 +47,10 @@ Without overrides, a training run uses `data=shapes`, `backbone=resnet18`, `mode
 `optim=adamw`, `schedule=cosine` and `trainer=auto`.
 """
 
-GROUPS = ("data", "backbone", "model", "model/init", "loss", "optim", "schedule", "trainer", "experiment", "study")
+GROUPS = (
+    "data", "backbone", "model", "model/init", "loss", "optim", "schedule", "transforms", "callbacks", "logger",
+    "trainer", "experiment", "study",
+)  # fmt: skip
 
 TYPES = {"bool": "true or false", "int": "integer", "float": "number", "str": "text", "Any": "text or list of numbers"}
 PLURALS = {"int": "integers", "float": "numbers", "str": "text values"}
@@ -79,6 +82,11 @@ def _nested() -> dict[str, Fields]:
             if shared:
                 tables[f"{group}, all options"] = {key: first[key] for key in first if key in shared}
             tables.update(_by_option(group, fields_of, shared))
+        elif group := entry.metadata.get("list_group"):
+            of_option = {
+                name: schema_fields(option, None, f"{group}.{name}.") for name, option in options(group).items()
+            }
+            tables |= {f"{group}=[{name}]": fields for name, fields in of_option.items() if fields}
         elif entry.name == "trainer":
             tables["trainer"] = schema_fields(TrainerConfig, None, "trainer.")
     return tables
@@ -153,14 +161,24 @@ def _meaning(entry: dataclasses.Field[Any]) -> str:
 
 def _group_section(group: str) -> str:
     """Options of a group with the keys that they set."""
-    rows = [f"| `{group}={name}` | {_about(option)} |" for name, option in _registered(group).items()]
+    rows = [f"| `{_choice(group, name)}` | {_about(option)} |" for name, option in _registered(group).items()]
     files = sorted((CONF / group).glob("*.yaml"))
     rows += [f"| `{group}={path.stem}` | {_settings(path)} |" for path in files]
+    if group in LIST_GROUPS:
+        note = f"`{group}=[A,B]` chooses any number of options; the keys of A are `{group}.A.KEY`."
+        if not rows:
+            missing = "There is no built-in option; [extending.md](extending.md) shows how to add one."
+            return f"### {group}\n\n{note} {missing}\n"
+        rows[-1] += f"\n\n{note}"
     return "\n".join([f"### {group}\n", "| option | meaning, or values that it sets |", "|---|---|", *rows, ""])
 
 
+def _choice(group: str, name: str) -> str:
+    return f"{group}=[{name}]" if group in LIST_GROUPS else f"{group}={name}"
+
+
 def _registered(group: str) -> dict[str, type[Component]]:
-    return options(group) if group in GROUPS_OF_COMPONENTS else {}
+    return options(group) if group in (*GROUPS_WITH_ONE_OPTION, *LIST_GROUPS) else {}
 
 
 def _section_values(option: type[Component]) -> list[tuple[str, Any]]:

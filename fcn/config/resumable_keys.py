@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -11,11 +12,20 @@ from fcn.errors import ConfigError, nearest
 NEUTRAL = (
     "name", "execute", "resume", "rerun", "allow", "data.root", "data.download", "data.num_workers", "data.cache",
     "data.cache_dir", "trainer.log_every", "trainer.sample_images", "trainer.checkpoint_steps",
-    "trainer.checkpoint_minutes", "trainer.timeout_minutes", "trainer.devices",
+    "trainer.checkpoint_minutes", "trainer.timeout_minutes", "trainer.devices", "logger",
 )  # fmt: skip
-"""Keys without effect on weights and scores. The number of processes has one, but its actual value is compared."""
+"""Keys and groups without effect on the result. The number of processes has one, but its actual value is compared."""
 
-FIXED = ("batch_size", "data", "model", "backbone", "optim.name", "optim.decay_all", "optim.bias_lr_multiplier")
+FIXED = (
+    "batch_size",
+    "data",
+    "transforms",
+    "model",
+    "backbone",
+    "optim.name",
+    "optim.decay_all",
+    "optim.bias_lr_multiplier",
+)
 """Keys and groups that determine the images of a step or the weights; changing them requires a new run."""
 
 MOVABLE = ("data.on_device", "backbone.lr_multiplier")
@@ -32,7 +42,7 @@ def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> Changes
     return {
         key: [value, after[key]]
         for key, value in before.items()
-        if key in after and key not in NEUTRAL and value != after[key]
+        if key in after and not _is_in(key, NEUTRAL) and value != after[key]
     }
 
 
@@ -47,7 +57,7 @@ def check_resumable(changes: Changes, *, allowed: Collection[str], run: str) -> 
     Raises:
         ConfigError: naming the first key that must not change, or all that `allow` must name.
     """
-    known = {*schema_fields(Config), *(key.partition(".")[0] for key in schema_fields(Config))}
+    known = {*schema_fields(Config), *(entry.name for entry in dataclasses.fields(Config))}
     for name in allowed:
         if name not in known and not any(key.startswith(f"{name}.") for key in known):
             raise ConfigError(f"allow (={name}) must name keys or groups{nearest(name, known)}")

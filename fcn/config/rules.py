@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fcn.config.choices import Accelerator, Precision
 from fcn.config.command_schemas import InferenceConfig
-from fcn.config.components import Component, option_name
+from fcn.config.components import LIST_GROUPS, Component, NamedComponent, chosen_components, option_class, option_name
 from fcn.config.messages import unknown_key
 from fcn.config.schema import IGNORE_INDEX, Config, schema_fields, section_of
 from fcn.errors import ConfigError
@@ -34,6 +34,11 @@ def check_keys(values: Mapping[Any, Any], schema: type, *, section: type | None 
     for key, value in values.items():
         if key not in entries:
             raise ConfigError(unknown_key(f"{prefix}{key}", schema))
+        if group := entries[key].metadata.get("list_group"):
+            for name, section_values in (value or {}).items():
+                chosen = option_class(group, {"name": name}, default=Component)
+                check_keys(section_values or {}, schema, section=chosen, prefix=f"{prefix}{key}.{name}.")
+            continue
         nested = section_of(entries[key], value) if isinstance(value, Mapping) else None
         if nested is not None:
             check_keys(value, schema, section=nested, prefix=f"{prefix}{key}.")
@@ -54,7 +59,7 @@ def check_options(composed: DictConfig, values: Mapping[str, Any], schema: type)
     """
     for entry in dataclasses.fields(schema):
         chosen = OmegaConf.get_type(composed, entry.name) if "group" in entry.metadata else None
-        if chosen is None or not issubclass(chosen, Component) or not isinstance(values[entry.name], Mapping):
+        if chosen is None or not issubclass(chosen, NamedComponent) or not isinstance(values[entry.name], Mapping):
             continue
         named = section_of(entry, values[entry.name])
         assert named is not None
@@ -78,9 +83,14 @@ def check_ranges(values: Mapping[str, Any], schema: type) -> None:
 
 
 def flatten(container: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten a nested dict to dotted keys: {"model": {"init": 1}} gives {"model.init": 1}."""
+    """Flatten a nested dict to dotted keys: {"model": {"init": 1}} gives {"model.init": 1}.
+
+    A list group has its keys, and the names of the chosen options besides: {"callbacks": ["ema"]}.
+    """
     flat: dict[str, Any] = {}
     for key, value in container.items():
+        if not prefix and key in LIST_GROUPS:
+            flat[key] = list(value or ())
         if isinstance(value, Mapping):
             flat.update(flatten(value, f"{prefix}{key}."))
         else:
@@ -98,9 +108,8 @@ def check_run(config: Config) -> None:
     _check_names(config)
     _check_length(config)
     _check_frozen_backbone(config)
-    for entry in dataclasses.fields(config):
-        if "group" in entry.metadata:
-            getattr(config, entry.name).check(config)
+    for chosen in chosen_components(config).values():
+        chosen.check(config)
     check_batch_size(config, config.trainer.devices or 1)
     if config.trainer.precision is Precision.fp16 and config.trainer.accelerator is Accelerator.cpu:
         raise ConfigError("trainer.precision (=fp16) must run on a GPU; use bf16 or fp32 on the CPU")

@@ -18,11 +18,22 @@ from fcn.config.choices import (
     Precision,
     Protocol,
 )
-from fcn.config.components import Component, default_option, option_class, options, setting
+from fcn.config.components import (
+    Component,
+    NamedComponent,
+    default_option,
+    list_of_options,
+    option_class,
+    options,
+    setting,
+)
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from pytorch_lightning import Callback
+    from pytorch_lightning.loggers import Logger
+    from torch import Tensor
     from torch.optim import Optimizer
     from typing_extensions import Self
 
@@ -50,7 +61,7 @@ class AugmentationConfig:
 
 
 @dataclass(kw_only=True)
-class DataConfig(Component):
+class DataConfig(NamedComponent):
     """Dataset, crops and loading. Validation always uses whole images at native size."""
 
     root: str = setting("data", "folder that contains VOCdevkit/VOC2012 or JPEGImages; data=shapes writes to it")
@@ -86,7 +97,7 @@ class DataConfig(Component):
 
 
 @dataclass(kw_only=True)
-class BackboneConfig(Component):
+class BackboneConfig(NamedComponent):
     """Backbone: the feature maps of a classification network."""
 
     weights: str = setting("none", "initial weights: none (random), imagenet (torchvision V1), or path of a state dict")
@@ -116,7 +127,7 @@ class BackboneConfig(Component):
 
 
 @dataclass(kw_only=True)
-class ModelConfig(Component):
+class ModelConfig(NamedComponent):
     """Segmentation network on a backbone."""
 
     freeze_batchnorm: bool = setting(False, "keep batch norm statistics, scale and shift at their initial values")
@@ -147,7 +158,7 @@ class ModelConfig(Component):
 
 
 @dataclass(kw_only=True)
-class LossConfig(Component):
+class LossConfig(NamedComponent):
     """Loss, in which void pixels do not count."""
 
     def describe(self) -> str:
@@ -174,7 +185,7 @@ class LossConfig(Component):
 
 
 @dataclass(kw_only=True)
-class OptimConfig(Component):
+class OptimConfig(NamedComponent):
     """Optimiser; its learning rate is the top-level key `lr`."""
 
     weight_decay: float = setting(
@@ -192,7 +203,7 @@ class OptimConfig(Component):
 
 
 @dataclass(kw_only=True)
-class ScheduleConfig(Component):
+class ScheduleConfig(NamedComponent):
     """Learning rate schedule: a factor of `lr`, updated at every step."""
 
     def factor(self, step: int, total_steps: int) -> float:
@@ -201,6 +212,49 @@ class ScheduleConfig(Component):
         Args:
             step: number of steps taken before, from 0.
             total_steps: steps of the whole run.
+        """
+        raise NotImplementedError
+
+
+@dataclass(kw_only=True)
+class TransformConfig(Component):
+    """Random change of a training crop, after the augmentation of `data.augmentation`."""
+
+    def build(self) -> Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor]]:
+        """Build the transform.
+
+        Returns:
+            A function of image, uint8 [3, h, w], mask, uint8 [h, w], and random generator, which returns image and mask
+            of the same sizes and types. It must draw random numbers from the generator alone, which depends on the seed
+            of the run, the epoch, the image and the name of the transform.
+        """
+        raise NotImplementedError
+
+
+@dataclass(kw_only=True)
+class CallbackConfig(Component):
+    """Callback of Lightning."""
+
+    def build(self, config: Config, run_dir: Path) -> Callback:
+        """Build the callback.
+
+        Args:
+            config: configuration of the run.
+            run_dir: run directory.
+        """
+        raise NotImplementedError
+
+
+@dataclass(kw_only=True)
+class LoggerConfig(Component):
+    """Logger that receives the scalars of a run and, if it can store them, its pictures and hyperparameters."""
+
+    def build(self, config: Config, run_dir: Path) -> Logger:
+        """Build the logger; called in rank 0 only.
+
+        Args:
+            config: configuration of the run.
+            run_dir: run directory.
         """
         raise NotImplementedError
 
@@ -269,6 +323,9 @@ class Config:
     loss: LossConfig = default_option("loss", "cross_entropy")
     optim: OptimConfig = default_option("optim", "adamw")
     schedule: ScheduleConfig = default_option("schedule", "cosine")
+    transforms: dict[str, TransformConfig] = list_of_options("transforms")
+    callbacks: dict[str, CallbackConfig] = list_of_options("callbacks")
+    logger: dict[str, LoggerConfig] = list_of_options("logger")
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
 
@@ -286,6 +343,11 @@ def schema_fields(schema: type, values: Mapping[str, Any] | None = None, prefix:
     leaves: Fields = {}
     for entry in dataclasses.fields(schema):
         key, section = f"{prefix}{entry.name}", None if values is None else values.get(entry.name)
+        if group := entry.metadata.get("list_group"):
+            for name, option in options(group).items():
+                if values is None or name in (section or {}):
+                    leaves |= schema_fields(option, section and section[name], f"{key}.{name}.")
+            continue
         nested = None if values is None else (section if isinstance(section, Mapping) else {})
         chosen = section_of(entry, nested or {})
         if chosen is None:

@@ -14,7 +14,8 @@ from omegaconf import OmegaConf
 
 from fcn import config as configuration
 from fcn.config import Config, ConfigError, older_versions
-from fcn.config.components import GROUPS
+from fcn.config.components import GROUPS, LIST_GROUPS
+from fcn.config.overrides import format_value
 from fcn.runs.atomic_files import named_in_errors, write_text
 from fcn.runs.summary import read_summary
 
@@ -96,10 +97,13 @@ def chosen_options(run_dir: Path) -> list[str]:
     try:
         values = older_versions.upgrade(OmegaConf.to_container(OmegaConf.load(run_dir / CONFIG)))
         names = {group: configuration.option_name(values[group]) for group in GROUPS}
+        lists = {group: list(values.get(group) or ()) for group in LIST_GROUPS}
     except Exception:  # whatever is wrong with the file is reported when it is loaded
         return []
-    is_known = all(name in configuration.options(group) for group, name in names.items())
-    return [f"{group}={name}" for group, name in names.items()] if is_known else []
+    every_name = [*names.items(), *((group, name) for group, chosen in lists.items() for name in chosen)]
+    if not all(name in configuration.options(group) for group, name in every_name):
+        return []
+    return [f"{group}={format_value(chosen)}" for group, chosen in {**names, **lists}.items() if chosen]
 
 
 def load_overrides(run_dir: Path) -> list[str]:

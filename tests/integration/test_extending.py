@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.commands import ROOT
 from tests.pages import PAGES, indented_commands, python_blocks
@@ -79,6 +80,34 @@ def test_sweep_over_a_component_and_a_built_in_option(folder):
     assert len([*folder.glob("outputs/run/*/*/summary.json")]) == 2
 
 
+CALLBACKS = """
+import fcn
+from fcn.config import CallbackConfig
+@fcn.component("callbacks", "first")
+class First(CallbackConfig):
+    \"\"\"First.\"\"\"
+    patience: int = fcn.setting(3, "number of epochs", low=1)
+@fcn.component("callbacks", "second")
+class Second(CallbackConfig):
+    \"\"\"Second.\"\"\"
+"""
+
+
+def test_options_of_a_list_group_are_composed_with_their_keys(tmp_path):
+    (tmp_path / "mine.py").write_text(CALLBACKS)
+
+    def composed(*overrides: str) -> dict:
+        printed = run(tmp_path, *overrides, "--cfg", "job", components="mine")
+        assert printed.returncode == 0, printed.stderr
+        return yaml.safe_load(printed.stdout)["callbacks"]
+
+    assert composed() == composed("callbacks=[]") == {}
+    both = composed("callbacks=[second,first]", "callbacks.first.patience=5")
+    assert list(both.items()) == [("second", {}), ("first", {"patience": 5})]
+    assert composed("callbacks=first") == {"first": {"patience": 3}}
+    assert re.search(r"^callbacks: first, second$", run(tmp_path, "--help", components="mine").stdout, re.M)
+
+
 def test_help_and_completion_list_components(folder):
     listed = run(folder, "loss=tversky", "--help", components="tversky").stdout
     assert re.search(r"^loss: .*\btversky\b", listed, re.M)
@@ -107,6 +136,11 @@ def test_help_and_completion_list_components(folder):
         (FILES["tversky.py"], ["loss=tversky", "loss.alpha=2"], r"loss.alpha \(=2.0\) must be between 0 and 1"),
         (FILES["tversky.py"], ["loss.alpha=0.3"], r"loss.alpha has no effect .* or use loss=tversky"),
         (FILES["tversky.py"], ["loss=tversky", "loss.beta=1"], r"unknown key loss.beta.*"),
+        (CALLBACKS, ["callbacks=[third]"], "unknown option third of callbacks; options: first, second"),
+        (CALLBACKS, ["callbacks.first.patience=2"], r"callbacks.first has no effect .* or use callbacks=\[first\]"),
+        (CALLBACKS, ["callbacks=[first]", "callbacks.first.patience=0"], r"callbacks.first.patience \(=0\) must be .*"),
+        (CALLBACKS, ["callbacks=[first]", "callbacks.first.wait=2"], r"unknown key callbacks.first.wait; .*"),
+        (CALLBACKS, ["transforms=[x]"], r"transforms must be a list of registered options .*"),
     ],
 )
 def test_errors_are_one_line(tmp_path, source, arguments, message):

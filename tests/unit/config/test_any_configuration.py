@@ -12,7 +12,7 @@ import fcn
 from fcn import config as configuration
 from fcn.config import Config, ConfigError, flatten, options, schema_fields, to_container, validate_run
 from fcn.config.choices import Choice
-from fcn.config.components import GROUPS
+from fcn.config.components import GROUPS, LIST_GROUPS
 
 FIELDS = schema_fields(Config)
 TEXTS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12)
@@ -42,6 +42,10 @@ def values(entry: dataclasses.Field) -> st.SearchStrategy:
 def containers(draw) -> dict:
     """Draw a plain configuration with random options, in which a few keys differ from their defaults."""
     chosen = {group: options(group)[draw(st.sampled_from(sorted(options(group))))]() for group in GROUPS}
+    for group in LIST_GROUPS:
+        if known := sorted(options(group)):
+            names = draw(st.lists(st.sampled_from(known), unique=True, max_size=2))
+            chosen[group] = {name: options(group)[name]() for name in names}
     container = to_container(Config(**chosen))
     fields = schema_fields(Config, container)
     keys = [key for key in sorted(fields) if key.rpartition(".")[2] not in ("name", "library")]
@@ -65,7 +69,8 @@ def test_valid_configuration_is_restored_from_file_and_container(tmp_path_factor
     path.write_text(OmegaConf.to_yaml(OmegaConf.create(to_container(config))), encoding="utf-8")
     assert configuration.read_config(path) == config == validate_run(to_container(config))
     flat = flatten(to_container(config))
-    assert list(flat) == list(schema_fields(Config, container))
+    assert [key for key in flat if key not in LIST_GROUPS] == list(schema_fields(Config, container))
+    assert all(flat[group] == list(container[group]) for group in LIST_GROUPS)
     assert all(math.isfinite(value) for value in flat.values() if isinstance(value, float))
 
 
