@@ -39,9 +39,8 @@ from fcn.config.schema import (
     ScheduleConfig,
     TrainerConfig,
     TransformConfig,
-    schema_fields,
-    section_of,
 )
+from fcn.config.schema_keys import schema_fields, section_of
 from fcn.errors import ConfigError, nearest
 
 __all__ = [

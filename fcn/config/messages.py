@@ -18,7 +18,8 @@ from omegaconf.errors import (
 from fcn import errors
 from fcn.config.components import LIST_GROUPS, options
 from fcn.config.overrides import split_override
-from fcn.config.schema import Config, schema_fields
+from fcn.config.schema import Config
+from fcn.config.schema_keys import schema_fields
 from fcn.errors import nearest
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from fcn.config.schema import Config, schema_fields
+from fcn.config.schema import Config
+from fcn.config.schema_keys import schema_fields
 from fcn.errors import ConfigError, nearest
 
 NEUTRAL = (
