@@ -23,23 +23,22 @@ from fcn.config.components import (
     options,
     setting,
 )
-from fcn.config.rules import check_batch_size, check_inference, flatten
-from fcn.config.schema import (
+from fcn.config.option_bases import (
     IGNORE_INDEX,
     VOC_CLASSES,
     AugmentationConfig,
     BackboneConfig,
     CallbackConfig,
-    Config,
     DataConfig,
     LoggerConfig,
     LossConfig,
     ModelConfig,
     OptimConfig,
     ScheduleConfig,
-    TrainerConfig,
     TransformConfig,
 )
+from fcn.config.rules import check_batch_size, check_inference, flatten
+from fcn.config.schema import Config, TrainerConfig
 from fcn.config.schema_keys import schema_fields, section_of
 from fcn.errors import ConfigError, nearest
 

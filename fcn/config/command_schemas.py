@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from fcn.config.choices import Accelerator, ExportFormat, ImageType, Inference
 from fcn.config.components import no_option, setting
-from fcn.config.schema import DataConfig
+from fcn.config.option_bases import DataConfig
 
 
 @dataclass(kw_only=True, slots=True)

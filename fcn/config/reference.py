@@ -18,7 +18,8 @@ from fcn.config.command_schemas import ExportConfig, InferenceConfig
 from fcn.config.components import GROUPS as GROUPS_WITH_ONE_OPTION
 from fcn.config.components import LIST_GROUPS, Component, options, run_keys_of
 from fcn.config.composition import CONF
-from fcn.config.schema import VOC_CLASSES, Config, TrainerConfig
+from fcn.config.option_bases import VOC_CLASSES
+from fcn.config.schema import Config, TrainerConfig
 from fcn.config.schema_keys import Fields, schema_fields
 
 INTRODUCTION = """\

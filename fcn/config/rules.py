@@ -14,7 +14,8 @@ from fcn.config.choices import Accelerator, Precision
 from fcn.config.command_schemas import InferenceConfig
 from fcn.config.components import LIST_GROUPS, Component, NamedComponent, chosen_components, option_class, option_name
 from fcn.config.messages import unknown_key
-from fcn.config.schema import IGNORE_INDEX, Config
+from fcn.config.option_bases import IGNORE_INDEX
+from fcn.config.schema import Config
 from fcn.config.schema_keys import schema_fields, section_of
 from fcn.errors import ConfigError
 

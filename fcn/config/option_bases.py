@@ -1,0 +1,247 @@
+"""Base classes of the options of the groups, with the keys that all options of a group share.
+
+The options are in the modules of `fcn.config.components.MODULES`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fcn.config.choices import Protocol
+from fcn.config.components import Component, NamedComponent, setting
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from pytorch_lightning import Callback
+    from pytorch_lightning.loggers import Logger
+    from torch import Tensor
+    from torch.optim import Optimizer
+    from typing_extensions import Self
+
+    from fcn.config.schema import Config
+
+IGNORE_INDEX = 255
+"""Mask value of void pixels, which are ignored by losses and metrics."""
+
+VOC_CLASSES = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+
+
+@dataclass(kw_only=True, slots=True)
+class AugmentationConfig:
+    """Random augmentation of a training image. The defaults only crop at random, as d2l does."""
+
+    scale: list[float] = setting(
+        [1.0, 1.0], "minimum and maximum of the random scale, relative to the native size", low=0.1, high=10
+    )
+    flip: float = setting(0.0, "probability of a horizontal flip", low=0, high=1)
+    brightness: float = setting(0.0, "strength b: the brightness factor is drawn from [1 - b, 1 + b]", low=0, high=1)
+    contrast: float = setting(0.0, "strength c: the contrast factor is drawn from [1 - c, 1 + c]", low=0, high=1)
+    saturation: float = setting(0.0, "strength s: the saturation factor is drawn from [1 - s, 1 + s]", low=0, high=1)
+    hue: float = setting(0.0, "strength h: the shift is drawn from [-h, h]; 1 is the full hue circle", low=0, high=0.5)
+
+
+@dataclass(kw_only=True)
+class DataConfig(NamedComponent):
+    """Dataset, crops and loading. Validation always uses whole images at native size."""
+
+    root: str = setting("data", "folder that contains VOCdevkit/VOC2012 or JPEGImages; data=shapes writes to it")
+    train_split: str = setting(
+        "train", "list of training images in ImageSets/Segmentation; a line is an image id, or names image and mask"
+    )
+    val_split: str = setting("val", "list of validation images in ImageSets/Segmentation")
+    classes: list[str] = setting(list(VOC_CLASSES), "class names in the order of the mask indices; 0 is the background")
+    protocol: Protocol = setting(
+        Protocol.voc,
+        "voc: void pixels (mask value 255) are ignored; d2l: as in the d2l chapter, training treats void as "
+        "background and drops images smaller than the crop, and the metrics d2l/... are logged in addition",
+    )
+    crop_size: list[int] = setting([320, 480], "height and width of the training crop in pixels", low=1)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    num_workers: int | None = setting(
+        None, "number of data loader processes per device; it does not affect the results; null: automatic", low=0
+    )
+    cache: bool = setting(True, "decode each image only once, into a file that all processes and runs share")
+    cache_dir: str | None = setting(None, "folder of the cache; null: the folder cache/ in the root of the dataset")
+    on_device: bool = setting(False, "keep the training images in GPU memory and crop them on the GPU")
+
+    def locate(self, *, prepare: bool) -> Path:
+        """Return the folder that contains VOCdevkit/VOC2012.
+
+        Args:
+            prepare: whether missing data are drawn or downloaded first.
+
+        Raises:
+            DataError: if the dataset cannot be drawn or downloaded.
+        """
+        return Path(self.root)
+
+
+@dataclass(kw_only=True)
+class BackboneConfig(NamedComponent):
+    """Backbone: the feature maps of a classification network."""
+
+    weights: str = setting("none", "initial weights: none (random), imagenet (torchvision V1), or path of a state dict")
+    trainable: bool = setting(True, "train the backbone; false freezes its weights and its batch norm statistics")
+    lr_multiplier: float = setting(1.0, "factor of the learning rate for the backbone", low=0)
+
+    @property
+    def smallest_part(self) -> int:
+        """Smallest number of images in a forward pass of training."""
+        return 1
+
+    def untrained(self) -> Self:
+        return dataclasses.replace(self, weights="none")
+
+    def describe(self) -> str:
+        """Return name and weights for the header of a run."""
+        return f"{self.name} (weights: {self.weights})"
+
+    def build(self) -> Any:
+        """Build the backbone, a module with the interface of `fcn.models.backbones.Backbone`.
+
+        Raises:
+            ConfigError: if the keys do not fit the network.
+            WeightsError: if the weights cannot be loaded or do not fit.
+        """
+        raise NotImplementedError
+
+
+@dataclass(kw_only=True)
+class ModelConfig(NamedComponent):
+    """Segmentation network on a backbone."""
+
+    freeze_batchnorm: bool = setting(False, "keep batch norm statistics, scale and shift at their initial values")
+    init_from: str | None = setting(None, "run or checkpoint from which all matching weights are copied at the start")
+
+    @property
+    def smallest_part(self) -> int:
+        """Smallest number of images in a forward pass of training."""
+        return 1
+
+    def describe(self, config: Config) -> str:
+        """Return network, backbone and weights for the header of a run."""
+        return f"{self.name} on {config.backbone.describe()}"
+
+    def build(self, config: Config) -> Any:
+        """Build the network, a module that returns logits [N, C, H, W] of normalised images, float [N, 3, H, W].
+
+        It has a method `head_parameters`, which returns the parameters outside the backbone.
+
+        Args:
+            config: configuration of the run, with the backbone and the classes.
+
+        Raises:
+            ConfigError: if model and backbone cannot be combined.
+            WeightsError: if weights cannot be loaded or do not fit.
+        """
+        raise NotImplementedError
+
+
+@dataclass(kw_only=True)
+class LossConfig(NamedComponent):
+    """Loss, in which void pixels do not count."""
+
+    def describe(self) -> str:
+        """Return name and keys for the header of a run."""
+        keys = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
+        values = [f"{key} {value}" for key, value in keys.items() if key != "name" and value is not None]
+        return f"{self.name} ({', '.join(values)})" if values else self.name
+
+    def comparable_lr(self, config: Config) -> float | None:
+        """Return the learning rate with which the mean loss would take the same step; None if this is a mean loss."""
+        return None
+
+    def build(self, class_counts: Callable[[], NDArray[np.int64]]) -> Any:
+        """Build the loss, an object with the interface of `fcn.training.losses.base.Loss`.
+
+        Args:
+            class_counts: returns the number of pixels of each class in each training mask, int64 [images, classes].
+                It reads all masks, and is therefore called only if the loss depends on them.
+
+        Raises:
+            ConfigError: if the keys do not fit the training masks.
+        """
+        raise NotImplementedError
+
+
+@dataclass(kw_only=True)
+class OptimConfig(NamedComponent):
+    """Optimiser; its learning rate is the top-level key `lr`."""
+
+    weight_decay: float = setting(
+        1e-4, "weight decay of convolution weights; biases, norm layers and frozen kernels are not decayed", low=0
+    )
+    decay_all: bool = setting(False, "apply weight decay to biases and norm layers too, as the d2l chapter does")
+    head_lr_multiplier: float = setting(1.0, "factor of the learning rate for the head", low=0)
+    bias_lr_multiplier: float = setting(1.0, "factor of the learning rate for biases; Long et al. use 2", low=0)
+    clip_norm: float | None = setting(None, "L2 norm to which the gradient of a step is clipped; null: none", low=1e-6)
+    is_fused = False  # whether the implementation is one kernel for a whole step
+
+    def build(self, groups: list[dict[str, Any]], lr: float) -> Optimizer:
+        """Build the optimiser over parameter groups, which hold their own `lr` and `weight_decay`."""
+        raise NotImplementedError
+
+
+@dataclass(kw_only=True)
+class ScheduleConfig(NamedComponent):
+    """Learning rate schedule: a factor of `lr`, updated at every step."""
+
+    def factor(self, step: int, total_steps: int) -> float:
+        """Return the factor of the peak learning rate at an optimiser step.
+
+        Args:
+            step: number of steps taken before, from 0.
+            total_steps: steps of the whole run.
+        """
+        raise NotImplementedError
+
+
+@dataclass(kw_only=True)
+class TransformConfig(Component):
+    """Random change of a training crop, after the augmentation of `data.augmentation`."""
+
+    def build(self) -> Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor]]:
+        """Build the transform.
+
+        Returns:
+            A function of image, uint8 [3, h, w], mask, uint8 [h, w], and random generator, which returns image and mask
+            of the same sizes and types. It must draw random numbers from the generator alone, which depends on the seed
+            of the run, the epoch, the image and the name of the transform.
+        """
+        raise NotImplementedError
+
+
+@dataclass(kw_only=True)
+class CallbackConfig(Component):
+    """Callback of Lightning."""
+
+    def build(self, config: Config, run_dir: Path) -> Callback:
+        """Build the callback.
+
+        Args:
+            config: configuration of the run.
+            run_dir: run directory.
+        """
+        raise NotImplementedError
+
+
+@dataclass(kw_only=True)
+class LoggerConfig(Component):
+    """Logger that receives the scalars of a run and, if it can store them, its pictures and hyperparameters."""
+
+    def build(self, config: Config, run_dir: Path) -> Logger:
+        """Build the logger; called in rank 0 only.
+
+        Args:
+            config: configuration of the run.
+            run_dir: run directory.
+        """
+        raise NotImplementedError
