@@ -30,6 +30,7 @@ from fcn.config.composition import CONF, register_schema
 from fcn.config.messages import explain_composition
 from fcn.config.overrides import choose_length, format_value, replaced_lengths, split_override, values_by_key
 from fcn.config.rules import check_run
+from fcn.config.written_text import quote_texts, texts_as_written
 
 Schema = TypeVar("Schema")
 
@@ -68,8 +69,14 @@ def run_command(
     def explain(error: Exception) -> str:
         return explain_composition(error, schema) or errors.explain(error)
 
-    with exceptions_as_error_lines(explain), hydra_hooks.raising_exceptions(), _closed_output_ignored():
+    with (
+        exceptions_as_error_lines(explain),
+        hydra_hooks.raising_exceptions(),
+        _closed_output_ignored(),
+        texts_as_written(schema),
+    ):
         load_components()
+        sys.argv[position:] = arguments.overrides = quote_texts(arguments.overrides, schema)
         register_schema(schema)
         if arguments.help:
             name = arguments.config_name or config_name

@@ -40,6 +40,7 @@ from fcn.config.option_bases import (
 from fcn.config.rules import check_batch_size, check_inference, flatten
 from fcn.config.schema import Config, TrainerConfig
 from fcn.config.schema_keys import schema_fields, section_of
+from fcn.config.written_text import texts_as_written
 from fcn.errors import ConfigError, nearest
 
 __all__ = [
@@ -138,7 +139,8 @@ def read_config(path: Path) -> Config:
         ConfigError: if the file is not a valid configuration of this version of the project.
     """
     try:
-        loaded = OmegaConf.load(path)
+        with texts_as_written(Config):
+            loaded = OmegaConf.load(path)
     except Exception as error:  # OmegaConf lets errors of several YAML layers through
         raise ConfigError(f"{path} must be YAML: {messages.yaml_problem(error)}; restore the file") from error
     if not isinstance(loaded, DictConfig) or not loaded:

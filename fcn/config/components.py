@@ -61,9 +61,14 @@ _run_keys: dict[type, Mapping[str, Any]] = {}
 _origins: dict[str, str] = {}  # module that was loaded from outside: package and version
 
 
-def setting(default: Any, meaning: str, *, low: float | None = None, high: float | None = None) -> Any:
-    """Return a dataclass field with its meaning and its inclusive range (for a list, the range of each element)."""
-    properties = {"meaning": meaning, "low": low, "high": high}
+def setting(
+    default: Any, meaning: str, *, low: float | None = None, high: float | None = None, remedy: str = ""
+) -> Any:
+    """Return a dataclass field with its meaning and its inclusive range (for a list, the range of each element).
+
+    `remedy` is appended to messages about values of a wrong type and outside the range.
+    """
+    properties = {"meaning": meaning, "low": low, "high": high, "remedy": remedy}
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=properties)
     return field(default=default, metadata=properties)

@@ -18,6 +18,7 @@ from fcn.config.choices import Init, TorchvisionModel
 from fcn.config.components import GROUPS, LIST_GROUPS, load_components, options, run_keys_of
 from fcn.config.messages import explain_composition
 from fcn.config.overrides import choose_length
+from fcn.config.written_text import quote_texts, texts_as_written
 from fcn.errors import nearest
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -35,9 +36,10 @@ def compose(*overrides: str) -> Config:
     load_components()
     register_schema(Config)
     within_command = GlobalHydra().is_initialized()
-    with contextlib.nullcontext() if within_command else initialize_config_dir(str(CONF), version_base="1.3"):
+    initialized = contextlib.nullcontext() if within_command else initialize_config_dir(str(CONF), version_base="1.3")
+    with initialized, texts_as_written(Config):
         try:
-            composed = hydra.compose("config", list(overrides))
+            composed = hydra.compose("config", quote_texts(overrides, Config))
             choose_length(composed, overrides)
             return validate_run(composed)
         except Exception as error:  # also built-in ones, which Hydra and the YAML reader let through

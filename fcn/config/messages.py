@@ -6,6 +6,7 @@ Imports Hydra only in `explain_composition`, because the processes of a run read
 from __future__ import annotations
 
 import re
+import shlex
 from typing import TYPE_CHECKING
 
 from omegaconf.errors import (
@@ -110,9 +111,35 @@ def _explain_text(message: str, schema: type) -> str | None:
         return _unknown_or_preset(match[1], schema)
     if message.startswith("Config group override must be"):
         return "an option of a group must be a name, not null; leave the group out to keep its default"
+    if match := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '([^=]+)=(.*)'", message):
+        return _several_values(match[1], match[2].partition("' requires --multirun")[0].partition("': ")[0], schema)
+    if "does not support sweep type" in message:
+        return f"interval(...) {_DISCRETE}"
     if match := re.match(r"Additional config directory '([^']+)'", message):
         return f"--config-dir (={match[1]}) must be a folder of YAML files"
     return None
+
+
+_DISCRETE = (
+    "must be discrete in a sweep; use choice(a,b) or range(first,end,step), or search the interval by scripts/tune.py "
+    "with 'search.KEY={low: a, high: b}'"
+)
+
+
+def _several_values(key: str, values: str, schema: type) -> str:
+    """Explain an override that has several values, and is therefore a sweep, in a command without -m."""
+    subject, name = f"{key} (={values})", key.lstrip("+")
+    if values.startswith("interval("):
+        return f"{subject} {_DISCRETE.replace('KEY', name)}"
+    entry = schema_fields(schema).get(name.replace("/", "."))
+    is_list = name in LIST_GROUPS or (entry is not None and str(entry.type).startswith("list"))
+    if is_list and "(" not in values:
+        return f"{subject} must be a list; use '{key}=[{values}]'"
+    command = f"train.py -m {shlex.quote(f'{key}={values}')}"
+    sweep = f"; several values are a sweep: {command}; a list is [a,b]" if schema is Config else ""
+    is_text = entry is not None and str(entry.type).startswith("str") and "'" not in values
+    text = f"; text that contains a comma is quoted twice: \"{key}='{values}'\"" if is_text else ""
+    return f"{subject} must be one value{sweep}{text}"
 
 
 def _raised_by_hydra(error: BaseException) -> bool:
@@ -174,7 +201,9 @@ def _wrong_value(key: str, problem: str, schema: type) -> str:
         keys = [name for name in schema_fields(schema) if name.startswith(f"{key}.")]
         rule = f"is a group of keys; set one of them: {', '.join(keys)}" if keys else problem.strip()
         return f"{subject} {rule}"
-    return f"{subject} must be {_type_name(str(entry.type), element=key.endswith(']'))} ({entry.metadata['meaning']})"
+    remedy = f"; {entry.metadata['remedy']}" if entry.metadata.get("remedy") else ""
+    type_name = _type_name(str(entry.type), element=key.endswith("]"))
+    return f"{subject} must be {type_name} ({entry.metadata['meaning']}){remedy}"
 
 
 def _type_name(annotation: str, *, element: bool) -> str:

@@ -81,7 +81,7 @@ def check_ranges(values: Mapping[str, Any], schema: type) -> None:
     """
     flat = flatten(values)
     for key, entry in schema_fields(schema, values).items():
-        _check_range(key, flat.get(key), low=entry.metadata["low"], high=entry.metadata["high"])
+        _check_range(key, flat.get(key), **{name: entry.metadata.get(name) for name in ("low", "high", "remedy")})
 
 
 def flatten(container: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -117,14 +117,14 @@ def check_run(config: Config) -> None:
         raise ConfigError("trainer.precision (=fp16) must run on a GPU; use bf16 or fp32 on the CPU")
 
 
-def _check_range(key: str, value: Any, *, low: float | None, high: float | None) -> None:
+def _check_range(key: str, value: Any, *, low: float | None, high: float | None, remedy: str | None) -> None:
     for number in value if isinstance(value, list) else [value]:
         if not isinstance(number, (int, float)) or isinstance(number, bool):
             continue
         # Written so that NaN, which compares false with everything, fails too.
         if (low is not None and not number >= low) or (high is not None and not number <= high):
             bounds = f"at least {low}" if high is None else f"between {low} and {high}"
-            raise ConfigError(f"{key} (={value}) must be {bounds}")
+            raise ConfigError(f"{key} (={value}) must be {bounds}{f'; {remedy}' if remedy else ''}")
         if math.isinf(number):
             raise ConfigError(f"{key} (={value}) must be finite; use a number")
 

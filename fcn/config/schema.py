@@ -29,7 +29,10 @@ class TrainerConfig:
 
     accelerator: Accelerator = setting(Accelerator.auto, "auto: GPUs if available, otherwise the CPU")
     devices: int | None = setting(
-        None, "number of processes, one per device; null: all GPUs, or one process on the CPU", low=1
+        None,
+        "number of processes, one per device; null: all GPUs, or one process on the CPU",
+        low=1,
+        remedy="to choose GPUs, set the environment variable CUDA_VISIBLE_DEVICES=0,1",
     )
     precision: Precision = setting(
         Precision.auto,

@@ -45,6 +45,18 @@ GROUPS = [
     overrides("optim=null"),
     overrides("search=default"),
     overrides("hydra/launcher=slrum"),
+    overrides("experiment=1_8"),
+]
+
+SEVERAL_VALUES = [
+    overrides("lr=0.1,0.01"),
+    overrides("name=a,b"),
+    overrides("data.classes=background,cat"),
+    overrides("model/init=bilinear,xavier"),
+    overrides("lr=interval(0,1)"),
+    overrides("-m", "lr=interval(0,1)"),
+    overrides("lr=range(1,3)"),
+    Case("several splits to evaluate", ("run=run", "split=train,val"), script="evaluate"),
 ]
 
 VALUES = [
@@ -99,6 +111,9 @@ CONFLICTS = [
     overrides("trainer=ddp_cpu", "batch_size=3"),
     overrides("trainer.accumulate=3"),
     overrides("trainer=gpu", "trainer.devices=16"),
+    overrides("trainer.devices=[0,1]"),
+    overrides("trainer.devices=auto"),
+    overrides("trainer.devices=-1"),
     overrides("model=torchvision", "backbone.name=resnet18"),
     overrides("model.weights=voc"),
     overrides("model=torchvision", "model.name=fcn8s"),
@@ -125,6 +140,7 @@ YAML = [
 SECTIONS = {
     "Keys": KEYS,
     "Groups": GROUPS,
+    "Several values": SEVERAL_VALUES,
     "Values": VALUES,
     "Syntax": SYNTAX,
     "Contradictory keys": CONFLICTS,
