@@ -34,6 +34,7 @@ ELSEWHERE = {
     "python3 -m venv .venv && source .venv/bin/activate": ".ci/run",
     "python train.py data=voc data.root=<folder that holds VOCdevkit>": "test_own_data.py, with two keys more",
     "python train.py -m model.init=bilinear,xavier lr=0.001,0.01": "test_sweep.py",
+    "python train.py model=smp model.name=unet backbone.name=resnet34": "test_pages.py",
     "tensorboard --logdir outputs": "test_sweep.py",
     "python train.py --help": "test_command_line.py",
     "python train.py experiment=d2l --cfg job": "below",
