@@ -7,16 +7,20 @@ import signal
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+from pytorch_lightning.callbacks import Checkpoint
 
 from fcn import runs
 from fcn.runs.atomic_files import replacing
 from fcn.runs.stop_signals import SignalNotes
+
+if TYPE_CHECKING:
+    from fcn.training.recording import Recording
 
 SAVE = 1  # smaller than every stop signal, so that a signal takes precedence if ranks disagree
 
@@ -139,6 +143,23 @@ class Checkpointing(pl.Callback):
             signal.signal(number, _exit)
         if self._ends_immediately:
             self._hand_over(number)
+
+
+class EpochCheckpoint(Checkpoint):
+    """Saves the checkpoint of an epoch, and then ends the run after a stop signal.
+
+    Lightning calls subclasses of `Checkpoint` after all other callbacks, so that the checkpoint contains their state at
+    the end of the epoch, such as that of early stopping.
+    """
+
+    def __init__(self, recording: Recording, checkpointing: Checkpointing) -> None:
+        self.recording = recording
+        self.checkpointing = checkpointing
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.checkpointing.save(trainer, best=self.recording.is_best)
+        self.recording.conclude_epoch(trainer)
+        self.checkpointing.stop_if_signalled(trainer)
 
 
 def _exit(number: int, frame: FrameType | None) -> None:

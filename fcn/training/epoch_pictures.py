@@ -21,7 +21,7 @@ SAMPLES_TAG = "val/samples"
 def draw_epoch_pictures(task: SegmentationTask, data: VOCDataModule) -> dict[str, Image.Image]:
     """Return the pictures after a validation by their TensorBoard tags; without samples, `SAMPLES_TAG` is missing."""
     classes = task.config.data.classes
-    confusion = task.confusion.numpy()
+    confusion = task.metrics.confusion.numpy()
     pictures = {"val/confusion_matrix": draw_confusion_matrix(confusion, classes, class_counts(confusion).iou())}
     if samples := predict_samples(task, data):
         pictures[SAMPLES_TAG] = draw_panels(samples, classes)

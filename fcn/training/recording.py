@@ -18,7 +18,6 @@ from fcn.config import Config, ConfigError, component_origins
 from fcn.models.device import device_name
 from fcn.runs import Status, provenance
 from fcn.runs.summary import Execution, Summary
-from fcn.training.checkpointing import Checkpointing
 from fcn.training.epoch_pictures import SAMPLES_TAG, draw_epoch_pictures
 from fcn.training.monitors import gradient_norm, peak_memory_mib, upsampling_drift
 from fcn.training.task import SegmentationTask
@@ -38,19 +37,19 @@ class Recording(pl.Callback):
     Args:
         run_dir: run directory.
         config: configuration of the run.
-        checkpointing: callback that saves the checkpoint of an epoch, and then ends the run after a stop signal.
 
     Attributes:
         metrics: latest value of every score, by its name in summary.json.
         best: entry `best` of summary.json.
+        is_best: whether the last epoch is the best one so far.
     """
 
-    def __init__(self, run_dir: Path, config: Config, checkpointing: Checkpointing) -> None:
+    def __init__(self, run_dir: Path, config: Config) -> None:
         self.run_dir = run_dir
         self.config = config
-        self.checkpointing = checkpointing
         self.metrics: dict[str, float] = {}
         self.best: dict[str, Any] = {}
+        self.is_best = False
         # Metrics and best of the last checkpoint: a resumed run computes later ones again.
         self._saved: tuple[dict[str, float], dict[str, Any]] = ({}, {})
         self._previous_seconds = 0.0
@@ -133,23 +132,27 @@ class Recording(pl.Callback):
         task = _task(pl_module)
         scores = task.epoch_scores()
         self.metrics.update(scores)
-        is_best = scores.get("val/mean_iou", -1.0) > self.best.get("val/mean_iou", -1.0)
-        if is_best:
+        self.is_best = scores.get("val/mean_iou", -1.0) > self.best.get("val/mean_iou", -1.0)
+        if self.is_best:
             mean_iou = scores["val/mean_iou"]
             place = {"epoch": _epoch(trainer), "step": trainer.global_step}
             self.best = {**place, "val/mean_iou": mean_iou, "checkpoint": runs.BEST}
+        # Speed and memory differ between ranks: all of them log the values of rank 0.
+        values = trainer.strategy.broadcast(self._epoch_scalars(trainer, task, scores))
+        task.log_scalars({name: value for name, value in values.items() if not name.startswith(("val/", "d2l/test_"))})
         # Before the checkpoint: a run that is killed in between writes the scalars twice instead of never.
         if trainer.is_global_zero:
-            self._record_scalars(trainer, task, scores)
+            self._record_scalars(trainer, values)
             if "val/mean_iou" in scores:
                 self._record_pictures(trainer, task)
             assert self._events
             self._events.flush()
-        self.checkpointing.save(trainer, best=is_best)
+
+    def conclude_epoch(self, trainer: pl.Trainer) -> None:
+        """Write the summary after the checkpoint of an epoch was saved."""
         self._saved = dict(self.metrics), self.best
         if trainer.is_global_zero:
             self.write_summary(trainer, Status.interrupted)  # status if the process is killed after this line
-        self.checkpointing.stop_if_signalled(trainer)
 
     def finish(self, trainer: pl.Trainer, status: Status) -> None:
         """Write summary, curves and the end of the TensorBoard files; rank 0 only.
@@ -222,8 +225,13 @@ class Recording(pl.Callback):
             raise ConfigError(f"optim (={self.config.optim.name}) must call the closure given to its method step")
         return {"lr": task.learning_rate(), "gradient_norm": self._gradient_norm.item()}
 
-    def _record_scalars(self, trainer: pl.Trainer, task: SegmentationTask, scores: Mapping[str, float]) -> None:
-        values = {
+    def _epoch_scalars(
+        self, trainer: pl.Trainer, task: SegmentationTask, scores: Mapping[str, float]
+    ) -> dict[str, float]:
+        """Return all scalars of an epoch on rank 0, and the scores on other ranks."""
+        if not trainer.is_global_zero:
+            return dict(scores)
+        return {
             **scores,
             **({"best/mean_iou": self.best["val/mean_iou"]} if self.best else {}),
             **self._optimizer_scalars(task),
@@ -231,12 +239,14 @@ class Recording(pl.Callback):
             "images_per_second": self.images_per_second,
             "memory_mib": peak_memory_mib(trainer.strategy.root_device),
         }
+
+    def _record_scalars(self, trainer: pl.Trainer, values: Mapping[str, float]) -> None:
         self._rows.append({"epoch": _epoch(trainer), "step": trainer.global_step, **values})
         runs.write_metrics(self.run_dir, self._rows)
         assert self._events
         self._events.add_scalars(values, trainer.global_step)
         unit, number, total = self._progress(trainer)
-        log.info("%s %d/%d  %s", unit, number, total, headline(scores))
+        log.info("%s %d/%d  %s", unit, number, total, headline(values))
 
     def _record_pictures(self, trainer: pl.Trainer, task: SegmentationTask) -> None:
         pictures = draw_epoch_pictures(task, trainer.datamodule)  # type: ignore[attr-defined]

@@ -25,11 +25,12 @@ from fcn.config.choices import Protocol
 from fcn.config.older_versions import upgrade
 from fcn.config.resumable_keys import changed_keys, check_resumable
 from fcn.errors import UserError
-from fcn.evaluation.metrics import SegmentationMetrics, named_scores, predicted_classes
+from fcn.evaluation.metrics import predicted_classes
 from fcn.models.network import SegmentationNetwork
 from fcn.runs.checkpoints import not_finite
 from fcn.training.class_counts import count_training_pixels
 from fcn.training.compute import choose_upsampling, compile_network
+from fcn.training.epoch_metrics import EpochMetrics
 from fcn.training.losses.base import Loss
 from fcn.training.optim import apply_settings, build_optimizer, unscale_gradients
 from fcn.training.schedules import build_schedule
@@ -54,11 +55,9 @@ class SegmentationTask(pl.LightningModule):
     Attributes:
         network: the model with its normalisation and memory layout.
         loss: the loss that training minimises; set when training starts.
-        metrics: metrics of an epoch by the prefix of their names. `train/` and `val/` exclude void; under
-            `data.protocol=d2l` there are also `d2l/train_` and `d2l/test_`, where void counts as background.
+        metrics: counts of an epoch.
         last_loss: loss of the last step at which it was read, over all processes: every step on a CPU, every
             `trainer.log_every` steps on a GPU.
-        confusion: int64 [C, C] of the last validation, rows are the target.
     """
 
     def __init__(self, config: Config, *, pretrained: bool = True) -> None:
@@ -66,17 +65,14 @@ class SegmentationTask(pl.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.config = config
-        num_classes = len(config.data.classes)
         self.network = SegmentationNetwork(config, pretrained=pretrained)
         self._is_d2l = config.data.protocol is Protocol.d2l
-        prefixes = ["train/", "val/", *(["d2l/train_", "d2l/test_"] if self._is_d2l else [])]
-        self.metrics = nn.ModuleDict({prefix: SegmentationMetrics(num_classes) for prefix in prefixes})
+        self.metrics = EpochMetrics(config.data.classes, is_d2l=self._is_d2l)
         self.loss: Loss
         self._auxiliary_weight = getattr(config.model, "auxiliary_weight", 0.0)
         self._loss_state: dict[str, Any] = {}
         self.last_loss = float("nan")
         self._last_sums = (torch.zeros(()), torch.zeros(()))  # numerator and count of the last step of this process
-        self.confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.network(images)
@@ -165,9 +161,9 @@ class SegmentationTask(pl.LightningModule):
         numerator = self.loss.numerator(logits, target)
         loss = numerator.detach(), self.loss.count(target)
         prediction = predicted_classes(logits.detach())
-        self._metrics("train/").update(prediction, mask, loss=loss)
+        self.metrics["train/"].update(prediction, mask, loss=loss)
         if self._is_d2l:
-            self._metrics("d2l/train_").update(prediction, target, loss=loss)
+            self.metrics["d2l/train_"].update(prediction, target, loss=loss)
         minimized = numerator
         for other in auxiliary:
             minimized = minimized + self._auxiliary_weight * self.loss.numerator(other, target)
@@ -195,32 +191,29 @@ class SegmentationTask(pl.LightningModule):
         target = void_as_background(batch["mask"]) if is_d2l else batch["mask"]
         logits = self(batch["image"])
         loss = self._validation_loss.numerator(logits, target), self._validation_loss.count(target)
-        self._metrics("d2l/test_" if is_d2l else "val/").update(predicted_classes(logits), target, loss=loss)
+        self.metrics["d2l/test_" if is_d2l else "val/"].update(predicted_classes(logits), target, loss=loss)
+
+    def on_validation_epoch_end(self) -> None:
+        # Here, so that callbacks can monitor the scores in `on_validation_end`.
+        self.log_scalars(self.metrics.validation_scores())
 
     def on_validation_end(self) -> None:
         torch.backends.cudnn.benchmark = self._cudnn_benchmark
 
     def epoch_scores(self) -> dict[str, float]:
-        """Return the scores of everything measured since the last call, over all processes; reset the metrics.
+        """Return the scores of everything measured since the last call, as `EpochMetrics.epoch_scores`."""
+        scores = self.metrics.epoch_scores()
+        self._check_finite(scores.get("train/loss", 0.0))
+        return scores
 
-        A collective operation. The names are those of summary.json: `train/loss`, `val/mean_iou`, `val/iou/<class>`,
-        `d2l/train_acc`. Sets `confusion`.
+    def log_scalars(self, values: Mapping[str, float]) -> None:
+        """Make scalars available to callbacks as `trainer.callback_metrics`; all processes must give equal values.
+
+        They do not go to Lightning's loggers, which would get them only after the checkpoint of the epoch.
         """
-        epoch: dict[str, float] = {}
-        for prefix in self.metrics:
-            metric = self._metrics(prefix)
-            with metric.sync_context():
-                confusion = metric.confusion.cpu()
-                loss_sum, divisor = float(metric.loss_sum), float(metric.loss_divisor)
-            metric.reset()
-            if prefix == "train/":
-                self._check_finite(loss_sum)
-            if prefix == "val/" and confusion.any():
-                self.confusion = confusion
-            if confusion.any():
-                loss = loss_sum / divisor if divisor else 0.0  # all pixels may have the weight 0
-                epoch.update(named_scores(prefix, confusion, loss, self.config.data.classes))
-        return epoch
+        # In float64, as in summary.json. The maximum of equal values is exact, unlike their mean.
+        tensors = {name: torch.tensor(value, dtype=torch.float64, device=self.device) for name, value in values.items()}
+        self.log_dict(tensors, logger=False, batch_size=1, reduce_fx="max", sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = configuration.to_container(self.config)
@@ -228,7 +221,7 @@ class SegmentationTask(pl.LightningModule):
         checkpoint["loss"] = self.loss.state()
         checkpoint["normalization"] = self.network.normalization
         # In the middle of an epoch, the counts of every process so far belong to the checkpoint.
-        own = {name: self._metrics(name).state() for name in self.metrics}
+        own = self.metrics.state()
         states: list[Any] = [own]
         if self.trainer.world_size > 1:
             states = [None] * self.trainer.world_size
@@ -254,10 +247,7 @@ class SegmentationTask(pl.LightningModule):
             self._loss_state = checkpoint.get("loss", {})
         self.network.set_normalization(checkpoint.get("normalization", {}))
         # If the number of processes is unchanged, each restores its own counts, so that sums are rounded identically.
-        states = checkpoint["metrics"][self.trainer.global_rank :: self.trainer.world_size]
-        for name in self.metrics if states else ():
-            sums = {key: sum(state[name][key] for state in states) for key in states[0][name]}
-            self._metrics(name).load_state(sums)
+        self.metrics.load_states(checkpoint["metrics"][self.trainer.global_rank :: self.trainer.world_size])
 
     def _check_changes(self, before: dict[str, Any], *, num_processes: int) -> None:
         """Check and log what has changed since the checkpoint, including manual changes of config.yaml."""
@@ -268,11 +258,6 @@ class SegmentationTask(pl.LightningModule):
         check_resumable(changes, allowed=self.config.allow, run="this run")
         for key, (old, new) in changes.items():
             log.info("changed  %s is %s instead of %s from here on", key, new, old)
-
-    def _metrics(self, prefix: str) -> SegmentationMetrics:
-        metric = self.metrics[prefix]
-        assert isinstance(metric, SegmentationMetrics)
-        return metric
 
     def _build_optimizer(self) -> Optimizer:
         model = self.network.model
@@ -287,7 +272,7 @@ class SegmentationTask(pl.LightningModule):
 
     def _read_loss(self) -> None:
         """Set `last_loss` and check it; waits for the device. The sum of the epoch also reveals an earlier NaN."""
-        sums = torch.stack([*(value.double() for value in self._last_sums), self._metrics("train/").loss_sum])
+        sums = torch.stack([*(value.double() for value in self._last_sums), self.metrics["train/"].loss_sum])
         numerator, count, epoch_sum = self._sum_over_processes(sums).tolist()
         self.last_loss = numerator / count if count else 0.0
         self._check_finite(epoch_sum)

@@ -19,7 +19,7 @@ from fcn.models.device import device_name
 from fcn.models.weights import copy_fitting
 from fcn.runs import Status, provenance
 from fcn.runs.checkpoints import CheckpointError, network_weights, prepare_last_checkpoint
-from fcn.training.checkpointing import AtomicCheckpointIO, Checkpointing
+from fcn.training.checkpointing import AtomicCheckpointIO, Checkpointing, EpochCheckpoint
 from fcn.training.console import logging_to
 from fcn.training.recording import Recording, headline
 from fcn.training.run_header import RunHeader
@@ -105,9 +105,10 @@ def _save_untrained(config: Config, run_dir: Path) -> dict[str, float]:
 
 
 def _fit(config: Config, run_dir: Path, checkpointing: Checkpointing) -> dict[str, float]:
-    recording = Recording(run_dir, config, checkpointing)
+    recording = Recording(run_dir, config)
     watchdog = Watchdog(config.trainer.timeout_minutes, run_dir)
-    trainer = build_trainer(config, callbacks=[RunHeader(config, run_dir), recording, checkpointing, watchdog])
+    at_epoch_end = [EpochCheckpoint(recording, checkpointing), watchdog]
+    trainer = build_trainer(config, callbacks=[RunHeader(config, run_dir), recording, checkpointing, *at_epoch_end])
     status = Status.failed
     try:
         last = prepare_last_checkpoint(run_dir)

@@ -10,6 +10,7 @@ from datetime import timedelta
 import pytorch_lightning as pl
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.strategies import DDPStrategy
 
 from fcn.config import Config, ConfigError, check_batch_size
@@ -72,7 +73,7 @@ def build_trainer(config: Config, *, callbacks: list[pl.Callback]) -> pl.Trainer
         # The environment is explicit: in a SLURM job Lightning would use SLURM's variables and requeue by itself.
         plugins=[AtomicCheckpointIO(), TorchElasticEnvironment() if world > 1 else LightningEnvironment()],
         logger=False,
-        enable_checkpointing=False,
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         enable_progress_bar=bool(progress),
         enable_model_summary=False,
         num_sanity_val_steps=0,

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Checkpoint
 from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
@@ -38,8 +39,10 @@ class RankStalled(Exception):
     """Raised if no rank makes progress; the message names the ranks for which the others wait."""
 
 
-class Watchdog(pl.Callback):
+class Watchdog(Checkpoint):
     """Ends a stalled run of several processes. It must be the last callback, see `activity`.
+
+    Lightning calls subclasses of `Checkpoint` after all other callbacks.
 
     Time during which this process itself is stopped, for example by a cluster that suspends jobs, does not count.
 

@@ -52,7 +52,7 @@ def first_step(data: Path, *overrides: str) -> dict:
     trainer = build_trainer(config, callbacks=[step])
     trainer.limit_train_batches = 1
     trainer.fit(task, datamodule=VOCDataModule(config))
-    return {**step.results, "scores": task.epoch_scores(), "confusion": task.confusion}
+    return {**step.results, "scores": task.epoch_scores(), "confusion": task.metrics.confusion}
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from PIL import Image
 
 from fcn import runs
 from fcn.config import Config
-from fcn.training.checkpointing import Checkpointing
 from fcn.training.recording import Recording
 from fcn.visualization.learning_curves import draw_learning_curves
 
@@ -21,7 +20,7 @@ TRAINER = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu
 @pytest.fixture
 def recording(tmp_path):
     """Recording of a run that ends before training starts and therefore writes no TensorBoard file."""
-    return Recording(tmp_path, Config(), Checkpointing(tmp_path))
+    return Recording(tmp_path, Config())
 
 
 def test_interrupted_run_has_curves(recording, tmp_path):
@@ -62,7 +61,7 @@ def test_failed_resume_changes_the_status_only(recording, tmp_path):
 def test_resumed_run_records_earlier_executions(recording, tmp_path):
     state = recording.state_dict()
     assert state["history"][-1]["versions"]["torch"]
-    resumed = Recording(tmp_path, Config(), Checkpointing(tmp_path))
+    resumed = Recording(tmp_path, Config())
     resumed.load_state_dict(state)
     resumed.write_summary(TRAINER, runs.Status.interrupted)
     assert runs.read_summary(tmp_path)["history"] == state["history"]
