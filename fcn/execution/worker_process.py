@@ -47,9 +47,13 @@ def main() -> None:
 
 
 def _execute_rank(run_dir: Path) -> None:
+    import torch.distributed as dist
     from torch.distributed.elastic.multiprocessing.errors import record
 
     from fcn.training import train
 
     # `record` writes the exception to the file from which the agent reads the root cause.
     record(train.train)(runs.load_config(run_dir), run_dir)
+    # Lightning does this for NCCL only. The threads of gloo may otherwise abort the process when the interpreter exits.
+    if dist.is_initialized():
+        dist.destroy_process_group()

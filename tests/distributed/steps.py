@@ -59,3 +59,4 @@ if __name__ == "__main__":
     results = {name: first_step(Path(sys.argv[2]), *overrides) for name, overrides in CASES.items()}
     if torch.distributed.get_rank() == 0:
         torch.save(results, sys.argv[1])
+    torch.distributed.destroy_process_group()
