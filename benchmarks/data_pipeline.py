@@ -18,7 +18,7 @@ from benchmarks.results import Goal, Result
 from benchmarks.settings import VOC_SIZE, Settings, make_tree
 from benchmarks.timing import compare_in_turns, seconds_once
 from fcn.config import IGNORE_INDEX, Config
-from fcn.data import voc
+from fcn.data.image_sets import reader_of
 from fcn.data.module import VOCDataModule
 from fcn.data.split_lists import read_split
 from fcn.data.transforms import PAD_COLOR
@@ -117,7 +117,7 @@ def decoded_and_peak_bytes(config: Config) -> tuple[int, int]:
     """Read all images; return their decoded size and the peak growth of this process's memory."""
     torch.set_num_threads(1)
     # Imports and the buffers of one image do not count.
-    voc.read_pair(read_split(Path(config.data.root), config.data.train_split)[0], len(config.data.classes))
+    reader_of(config.data).read(read_split(Path(config.data.root), config.data.train_split)[0])
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak, VmHWM
     before, decoded = memory_bytes("VmRSS"), 0
     data = VOCDataModule(config)

@@ -8,6 +8,8 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from fcn.data import shapes
+from fcn.data.mask_formats import MaskReader
+from fcn.data.pair_reader import PairReader
 from fcn.data.palette import color_map
 
 VOC = Path("VOCdevkit/VOC2012")
@@ -76,3 +78,8 @@ def truncate(path: Path, share: float = 0.5) -> None:
     """Keep only the beginning of a file."""
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
+
+
+def pair_reader(num_classes: int) -> PairReader:
+    """Return the reader of a dataset with masks like VOC's."""
+    return PairReader(MaskReader(num_classes))

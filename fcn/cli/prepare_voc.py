@@ -42,28 +42,31 @@ def prepare_voc(config: PrepareConfig) -> int:
         DataError: if the download fails, or the tree or a list is missing.
     """
     from fcn.data import download, split_lists, statistics  # imports torch, which --help and completion do not need
+    from fcn.data.mask_formats import MaskReader
+    from fcn.data.pair_reader import PairReader
 
     if not config.splits:
         raise ConfigError("splits (=[]) must name a list; use splits=[train,val]")
     root = Path(config.root)
     if config.download:
         download.download(root)
-    tree, console = split_lists.require_tree(root), Console()
+    console = Console()
     # Read all lists first, so that a misspelt name is reported before any image is read.
-    lists = {split: split_lists.open_split(tree, split) for split in config.splits}
+    lists = {split: split_lists.split_entries(root, split) for split in config.splits}
     content: dict[str, Any] = {"splits": {}, "problems": []}
+    reader = PairReader(MaskReader(len(config.classes)))
     options: dict[str, Any] = {"classes": config.classes, "workers": config.workers}
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-        for split, listed in lists.items():
-            bar = progress.add_task(f"reading {escape(split)}", total=len(listed.lines))
+        for split, entries in lists.items():
+            bar = progress.add_task(f"reading {escape(split)}", total=len(entries))
             advance = partial(progress.advance, bar)
-            values, problems = statistics.read_statistics(listed, **options, advance=advance)
+            values, problems = statistics.read_statistics(entries, reader, **options, advance=advance)
             content["splits"][split] = values
             content["problems"] += problems
             console.print(_table(split, values))
     if config.json is not None:
         _write_json(Path(config.json), content)
-    return _print_verdict(console, content["problems"], num_pairs=sum(len(listed.lines) for listed in lists.values()))
+    return _print_verdict(console, content["problems"], num_pairs=sum(len(entries) for entries in lists.values()))
 
 
 def _table(split: str, content: dict[str, Any]) -> Table:

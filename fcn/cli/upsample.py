@@ -66,7 +66,7 @@ def read_input(path: Path, factor: int) -> Image.Image:
     Raises:
         ConfigError: if it is missing, not an image, or too large once upsampled.
     """
-    from fcn.data.voc import decoding_problem, to_rgb
+    from fcn.data.image_decoding import decoding_problem, to_rgb
 
     if not path.is_file():
         raise ConfigError(f"input (={path}) must be an {'' if path.exists() else 'existing '}image file")

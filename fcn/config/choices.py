@@ -19,6 +19,21 @@ class Protocol(Choice):
     d2l = "d2l"
 
 
+class MaskFormat(Choice):
+    """What the class of a pixel is in the file of a mask; see `fcn.data.mask_formats.MaskReader`."""
+
+    palette = "palette"
+    index = "index"  # type: ignore[assignment]  # hides the method of str
+    rgb = "rgb"
+
+
+class Exif(Choice):
+    """Use of the EXIF orientation of an image."""
+
+    ignore = "ignore"
+    apply = "apply"
+
+
 class TorchvisionModel(Choice):
     """torchvision's segmentation networks, whose names are head_backbone."""
 

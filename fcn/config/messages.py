@@ -210,6 +210,8 @@ def _type_name(annotation: str, *, element: bool) -> str:
     """Name a type of the schema in words; the type of a list's elements if `element`."""
     words = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "text"}
     outer, _, inner = annotation.removesuffix(" | None").rstrip("]").partition("[")
+    if outer == "dict":
+        return f"a map, {{key: value}}, of {words[inner.partition(', ')[0]]} to {words[inner.partition(', ')[2]]}"
     if outer == "list" and not element:
         return f"a list, [a,b], each {words[inner]}"
     return words.get(inner or outer, f"a {outer}")

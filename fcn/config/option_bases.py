@@ -6,7 +6,7 @@ The options are in the modules of `fcn.config.components.MODULES`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,7 +73,7 @@ class DataConfig(NamedComponent):
     on_device: bool = setting(False, "keep the training images in GPU memory and crop them on the GPU")
 
     def locate(self, *, prepare: bool) -> Path:
-        """Return the folder that contains VOCdevkit/VOC2012.
+        """Return the folder of the dataset; in VOC's layout, the folder that contains VOCdevkit/VOC2012.
 
         Args:
             prepare: whether missing data are drawn or downloaded first.
@@ -82,6 +82,25 @@ class DataConfig(NamedComponent):
             DataError: if the dataset cannot be drawn or downloaded.
         """
         return Path(self.root)
+
+    def entries(self, root: Path, split: str) -> Sequence[Callable[[], Any]] | None:
+        """Return a function for every image of a split, which returns its `fcn.data.split_lists.Pair`.
+
+        Args:
+            root: the folder that `locate` returns.
+            split: name of the split.
+
+        Returns:
+            The functions, or None for VOC's layout. A function raises DataError if its image or mask is missing.
+
+        Raises:
+            DataError: if the dataset or the split is missing.
+        """
+        return None
+
+    def reader(self) -> Any:
+        """Build the reader of images and masks, a `fcn.data.pair_reader.PairReader`; None: the one of VOC's files."""
+        return None
 
 
 @dataclass(kw_only=True)

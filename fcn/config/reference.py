@@ -132,6 +132,9 @@ def _type(entry: dataclasses.Field[Any]) -> str:
     optional = annotation.endswith(" | None")
     annotation = annotation.removesuffix(" | None")
     inner = annotation.replace("list[", "").rstrip("]")
+    if annotation.startswith("dict["):
+        key, value = (PLURALS[name] for name in inner.removeprefix("dict[").split(", "))
+        return f"map of {key} to {value}"
     words = TYPES.get(inner) or ", ".join(f"`{member.value}`" for member in getattr(choices, inner))
     if depth := annotation.count("list["):
         words = "list of " + "lists of " * (depth - 1) + PLURALS[inner]

@@ -87,13 +87,14 @@ def check_ranges(values: Mapping[str, Any], schema: type) -> None:
 def flatten(container: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Flatten a nested dict to dotted keys: {"model": {"init": 1}} gives {"model.init": 1}.
 
-    A list group has its keys, and the names of the chosen options besides: {"callbacks": ["ema"]}.
+    A list group has its keys, and the names of the chosen options besides: {"callbacks": ["ema"]}. A map from numbers,
+    such as data.label_map, is the value of one key.
     """
     flat: dict[str, Any] = {}
     for key, value in container.items():
         if not prefix and key in LIST_GROUPS:
             flat[key] = list(value or ())
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and (key in LIST_GROUPS or (value and all(isinstance(k, str) for k in value))):
             flat.update(flatten(value, f"{prefix}{key}."))
         else:
             flat[f"{prefix}{key}"] = value
@@ -119,6 +120,8 @@ def check_run(config: Config) -> None:
 
 def _check_range(key: str, value: Any, *, low: float | None, high: float | None, remedy: str | None) -> None:
     for number in value if isinstance(value, list) else [value]:
+        if isinstance(number, list):
+            _check_range(key, number, low=low, high=high, remedy=remedy)
         if not isinstance(number, (int, float)) or isinstance(number, bool):
             continue
         # Written so that NaN, which compares false with everything, fails too.

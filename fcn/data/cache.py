@@ -8,10 +8,11 @@ memory is short. The file contains, in this order:
     for every pair the image, uint8 [H, W, 3] RGB, and the mask, uint8 [H, W]
 
 Its name is `<split>-<place>-<key>.decoded`. A cache is valid if its key is that of the set: a hash of everything that
-determines the pixels, namely the names, sizes and modification times of the files, the decoder, and the number of
-classes that masks are checked for. The place is a hash of the set's location and the decoder, so that several sets and
-environments can share a folder. When a set has changed, its old file is removed when the new one is written. All
-files may be deleted at any time; a process can still read the files that it has mapped.
+determines the pixels, namely the names, sizes and modification times of the files, the decoder, and how masks are read,
+such as the number of classes that they are checked for. The place is a hash of the set's location and all of these but
+the files, so that several sets and environments can share a folder. When a set has changed, its old file is removed
+when the new one is written. All files may be deleted at any time; a process can still read the files that it has
+mapped.
 """
 
 from __future__ import annotations
@@ -38,10 +39,10 @@ from PIL import features
 from rich.progress import Progress
 from torch import Tensor
 
-from fcn.data import voc
+from fcn.data.image_decoding import Size
+from fcn.data.pair_reader import PairReader
 from fcn.data.prefetch import read_ahead
 from fcn.data.split_lists import Pair
-from fcn.data.voc import Size
 from fcn.runs.atomic_files import replacing
 
 log = logging.getLogger(__name__)
@@ -102,20 +103,20 @@ def cache_folder(root: Path, cache_dir: str | None) -> Path:
     return Path(cache_dir) if cache_dir else root / "cache"
 
 
-def open_cache(pairs: Sequence[Pair], split: str, *, num_classes: int, folder: Path) -> DecodedImages | None:
+def open_cache(pairs: Sequence[Pair], split: str, *, reader: PairReader, folder: Path) -> DecodedImages | None:
     """Return the cache of a set, or None if the folder has none that is complete and valid for the present files."""
-    path, _, key = _identity(pairs, split, num_classes, folder)
+    path, _, key = _identity(pairs, split, reader, folder)
     return _open_file(path, key, len(pairs))
 
 
-def write_missing_caches(sets: Mapping[str, Sequence[Pair]], *, num_classes: int, folder: Path) -> None:
+def write_missing_caches(sets: Mapping[str, Sequence[Pair]], *, reader: PairReader, folder: Path) -> None:
     """Write the caches that do not exist yet, and log their location and size.
 
     If a cache cannot be written, a warning is logged and the images are decoded at every use.
 
     Args:
         sets: pairs by the name of their split.
-        num_classes: number of classes that masks are checked for.
+        reader: reader of the pairs.
         folder: folder of the cache files.
 
     Raises:
@@ -124,11 +125,11 @@ def write_missing_caches(sets: Mapping[str, Sequence[Pair]], *, num_classes: int
     start = time.perf_counter()
     caches, reused = [], True
     for split, pairs in sets.items():
-        cache = open_cache(pairs, split, num_classes=num_classes, folder=folder)
+        cache = open_cache(pairs, split, reader=reader, folder=folder)
         if cache is None:
             reused = False
             try:
-                cache = _write_cache(pairs, split, num_classes, folder)
+                cache = _write_cache(pairs, split, reader, folder)
             except OSError as error:
                 remedy = "use data.cache_dir=<another folder>, or data.cache=false"
                 log.warning(
@@ -144,13 +145,13 @@ def write_missing_caches(sets: Mapping[str, Sequence[Pair]], *, num_classes: int
     log.info("cache    %s images decoded, %.1f MB in %s (%s)", images, megabytes, folder, how)
 
 
-def _identity(pairs: Sequence[Pair], split: str, num_classes: int, folder: Path) -> tuple[Path, str, bytes]:
+def _identity(pairs: Sequence[Pair], split: str, reader: PairReader, folder: Path) -> tuple[Path, str, bytes]:
     """Return the cache file of a set, the prefix of its name, and its key.
 
     When files of the set change, the prefix stays and the key does not.
     """
     decoder = f"{PIL.__version__} {features.version('libjpeg_turbo')}"
-    place = f"{pairs[0].mask.parent.resolve()} {split} {num_classes} {decoder}"
+    place = f"{pairs[0].mask.parent.resolve()} {split} {reader.num_classes} {decoder} {reader.identity}".rstrip()
     states = [(pair.name, pair.image.stat(), pair.mask.stat()) for pair in pairs]
     lines = [f"{n} {i.st_size} {i.st_mtime_ns} {m.st_size} {m.st_mtime_ns}" for n, i, m in states]
     key = hashlib.sha256("\n".join([place, *lines]).encode()).digest()
@@ -173,9 +174,9 @@ def _open_file(path: Path, key: bytes, num_images: int) -> DecodedImages | None:
     return DecodedImages(path, [(h, w) for h, w in sizes], starts).map() if end == size else None
 
 
-def _write_cache(pairs: Sequence[Pair], split: str, num_classes: int, folder: Path) -> DecodedImages:
+def _write_cache(pairs: Sequence[Pair], split: str, reader: PairReader, folder: Path) -> DecodedImages:
     """Write and open the cache of a set, unless another process does so at the same time; raises OSError."""
-    path, prefix, key = _identity(pairs, split, num_classes, folder)
+    path, prefix, key = _identity(pairs, split, reader, folder)
     folder.mkdir(parents=True, exist_ok=True)
     with _exclusive_access(folder) as locked:
         # The process that held the lock before may have written the same cache.
@@ -183,7 +184,7 @@ def _write_cache(pairs: Sequence[Pair], split: str, num_classes: int, folder: Pa
             for former in folder.iterdir():
                 if former.name.startswith(prefix) or (locked and former.match(".*.tmp")):  # left by a killed process
                     former.unlink(missing_ok=True)
-            _decode_into(path, key, pairs, num_classes)
+            _decode_into(path, key, pairs, reader)
     cache = _open_file(path, key, len(pairs))
     if cache is None:
         raise OSError(errno.EIO, "the file was changed or removed while it was written", str(path))
@@ -204,14 +205,14 @@ def _exclusive_access(folder: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def _decode_into(path: Path, key: bytes, pairs: Sequence[Pair], num_classes: int) -> None:
+def _decode_into(path: Path, key: bytes, pairs: Sequence[Pair], reader: PairReader) -> None:
     """Decode every pair into the file, a few at a time."""
-    sizes = [voc.image_size(pair.image) for pair in pairs]
+    sizes = [reader.size(pair.image) for pair in pairs]
     needed, free = sum(BYTES_PER_PIXEL * h * w for h, w in sizes), shutil.disk_usage(path.parent).free
     if needed > free:
         problem = f"{needed / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free"
         raise OSError(errno.ENOSPC, problem, str(path.parent))
-    pending = read_ahead(lambda pair: voc.read_pair(pair, num_classes), pairs)
+    pending = read_ahead(reader.read, pairs)
     with (
         replacing(path) as temporary,
         open(temporary, "wb") as file,

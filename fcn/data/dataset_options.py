@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fcn.config import AugmentationConfig, Config, ConfigError, DataConfig, component, setting
+from fcn.config import IGNORE_INDEX, AugmentationConfig, Config, ConfigError, DataConfig, component, nearest, setting
+from fcn.config.choices import Exif, MaskFormat
+
+if TYPE_CHECKING:  # imports torch, which --help and completion do not need
+    from fcn.data.pair_reader import PairReader
 
 SHAPES_CLASSES = ["background", "disc", "square", "triangle", "star", "cross"]
+IGNORE = "ignore"
+"""Value of data.label_map that stands for void."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -48,8 +55,86 @@ class ShapesData(DataConfig):
             raise DataError(problem, "use data.root=<a writable folder with 10 MB free>") from error
 
 
+@dataclass(kw_only=True)
+class FilesConfig(DataConfig):
+    """Dataset of image files and mask files: how the files are read."""
+
+    mask_format: MaskFormat = setting(
+        MaskFormat.palette,
+        "what gives the class of a pixel in the file of a mask; palette: the palette index; index: the grey value (1, "
+        "8 or 16 bits); rgb: the colour, see data.colors",
+    )
+    label_map: dict[int, str] = setting(
+        {},
+        "classes that values in the masks stand for, as {255: 1, 0: ignore}: the index or name of a class, or ignore "
+        "(void); other values are kept",
+    )
+    colors: list[list[int]] = setting(
+        [],
+        "RGB colour of each class under data.mask_format=rgb, in the order of data.classes; further colours are void",
+        low=0,
+        high=255,
+    )
+    exif: Exif | None = setting(
+        None,
+        "EXIF orientation of images; apply: turn them upright, if the masks were drawn on upright images; ignore: read "
+        "them as stored; null: ignore, with a warning if an image has one",
+    )
+
+    def check(self, config: Config) -> None:
+        self._check_colors()
+        labels = self._labels()
+        if labels and self.mask_format is MaskFormat.rgb:
+            raise ConfigError("data.label_map must be empty with data.mask_format=rgb; use data.colors")
+        if any(value < 0 for value in labels):
+            raise ConfigError(f"data.label_map (={self.label_map}) must map values of at least 0")
+
+    def reader(self) -> PairReader:
+        from fcn.data.mask_formats import MaskReader
+        from fcn.data.pair_reader import PairReader
+
+        masks = MaskReader(
+            len(self.classes),
+            self.mask_format,
+            label_map=tuple(sorted(self._labels().items())),
+            colors=tuple((red, green, blue) for red, green, blue in self.colors),
+        )
+        return PairReader(masks, upright=self.exif is Exif.apply)
+
+    def _labels(self) -> dict[int, int]:
+        """Return the index of a class, or 255, for every value in `label_map`."""
+        labels = {}
+        for value, label in self.label_map.items():
+            name = str(label)
+            if name == IGNORE or name == str(IGNORE_INDEX):
+                labels[value] = IGNORE_INDEX
+            elif name in self.classes:
+                labels[value] = self.classes.index(name)
+            elif name.isdecimal() and int(name) < len(self.classes):
+                labels[value] = int(name)
+            else:
+                raise ConfigError(
+                    f"data.label_map.{value} (={name}) must be ignore, the name of a class, or its index from 0 to "
+                    f"{len(self.classes) - 1}{nearest(name, [*self.classes, IGNORE])}"
+                )
+        return labels
+
+    def _check_colors(self) -> None:
+        if self.mask_format is not MaskFormat.rgb:
+            if self.colors:
+                raise ConfigError("data.colors has no effect without data.mask_format=rgb; leave one out, or set both")
+            return
+        if len(self.colors) < len(self.classes) or any(len(color) != 3 for color in self.colors):
+            raise ConfigError(
+                f"data.colors (={self.colors}) must have three numbers for each of the "
+                f"{len(self.classes)} classes; use 'data.colors=[[0,0,0],[128,0,0],...]'"
+            )
+        if twice := [color for color in self.colors if self.colors.count(color) > 1]:
+            raise ConfigError(f"data.colors must be different colours; {twice[0]} occurs more than once")
+
+
 @component("data", "voc")
-class VocData(DataConfig):
+class VocData(FilesConfig):
     """Pascal VOC 2012, or another dataset in its layout."""
 
     download: bool = setting(False, "download VOC2012 (2 GB) into data.root if it is missing")

@@ -8,11 +8,11 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from fcn.data import voc
 from fcn.data.cache import DecodedImages
+from fcn.data.image_decoding import Size
+from fcn.data.pair_reader import PairReader
 from fcn.data.split_lists import Pair
 from fcn.data.transforms import TrainTransform
-from fcn.data.voc import Size
 
 Sample = dict[str, Tensor]
 Key = tuple[int, int]  # (epoch, index of the image)
@@ -32,14 +32,19 @@ class WholeImages(Dataset[Sample]):
 
     Args:
         pairs: images and masks of the set.
-        num_classes: number of classes that masks are checked for.
+        reader: reader of the pairs.
         decoded: cache of the same set; without it an image is decoded at every use.
     """
 
-    def __init__(self, pairs: Sequence[Pair], *, num_classes: int, decoded: DecodedImages | None = None) -> None:
+    def __init__(self, pairs: Sequence[Pair], *, reader: PairReader, decoded: DecodedImages | None = None) -> None:
         self.pairs = list(pairs)
-        self.num_classes = num_classes
+        self.reader = reader
         self.decoded = decoded
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes that the masks are checked for."""
+        return self.reader.num_classes
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -55,7 +60,7 @@ class WholeImages(Dataset[Sample]):
         Raises:
             DataError: if the pair is not cached and cannot be decoded.
         """
-        return self.decoded[index] if self.decoded else voc.read_pair(self.pairs[index], self.num_classes)
+        return self.decoded[index] if self.decoded else self.reader.read(self.pairs[index])
 
     def sizes(self) -> list[Size]:
         """Return height and width of every image.
@@ -63,12 +68,12 @@ class WholeImages(Dataset[Sample]):
         Raises:
             DataError: if an image has no readable header.
         """
-        return self.decoded.sizes if self.decoded else [voc.image_size(pair.image) for pair in self.pairs]
+        return self.decoded.sizes if self.decoded else [self.reader.size(pair.image) for pair in self.pairs]
 
     def select(self, indices: Sequence[int]) -> WholeImages:
         """Return a subset of the images."""
         decoded = self.decoded.select(indices) if self.decoded else None
-        return WholeImages([self.pairs[i] for i in indices], num_classes=self.num_classes, decoded=decoded)
+        return WholeImages([self.pairs[i] for i in indices], reader=self.reader, decoded=decoded)
 
     def batches(self, batch_size: int) -> list[list[int]]:
         """Return all indices in groups of at most `batch_size` images of equal size; in order if that is 1.

@@ -5,12 +5,15 @@ Imports no Lightning: evaluation needs the images without the data module of tra
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fcn.config import DataConfig
 from fcn.data import cache
 from fcn.data.datasets import WholeImages
-from fcn.data.split_lists import read_split
+from fcn.data.mask_formats import MaskReader
+from fcn.data.pair_reader import PairReader
+from fcn.data.split_lists import Pair, split_entries
 
 
 def split_images(data: DataConfig, root: Path, split: str) -> WholeImages:
@@ -19,7 +22,28 @@ def split_images(data: DataConfig, root: Path, split: str) -> WholeImages:
     Raises:
         DataError: if the set or the split is missing, or the list is empty or names a missing file.
     """
-    pairs, num_classes = read_split(root, split), len(data.classes)
+    pairs, reader = read_pairs(data, root, split), reader_of(data)
     folder = cache.cache_folder(root, data.cache_dir)
-    decoded = cache.open_cache(pairs, split, num_classes=num_classes, folder=folder) if data.cache else None
-    return WholeImages(pairs, num_classes=num_classes, decoded=decoded)
+    decoded = cache.open_cache(pairs, split, reader=reader, folder=folder) if data.cache else None
+    return WholeImages(pairs, reader=reader, decoded=decoded)
+
+
+def read_pairs(data: DataConfig, root: Path, split: str) -> list[Pair]:
+    """Return the images of a split and their masks; all files exist.
+
+    Raises:
+        DataError: if the set or the split is missing, or the list is empty or names a missing file.
+    """
+    return [pair_of() for pair_of in entries_of(data, root, split)]
+
+
+def entries_of(data: DataConfig, root: Path, split: str) -> Sequence[Callable[[], Pair]]:
+    """Return a function for every image of a split, which returns its pair; see `DataConfig.entries`."""
+    entries = data.entries(root, split)
+    return split_entries(root, split) if entries is None else entries
+
+
+def reader_of(data: DataConfig) -> PairReader:
+    """Return the reader of the images and masks of a dataset."""
+    reader: PairReader | None = data.reader()
+    return reader or PairReader(MaskReader(len(data.classes)))

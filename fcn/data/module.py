@@ -29,9 +29,8 @@ from fcn.data import cache
 from fcn.data.datasets import GPU_BATCH_SIZE, Crops, Sample, WholeImages, collate
 from fcn.data.device_crops import DeviceCrops, DrawnChanges
 from fcn.data.fingerprint import fingerprint
-from fcn.data.image_sets import split_images
+from fcn.data.image_sets import read_pairs, reader_of, split_images
 from fcn.data.sampling import AUGMENTATION, D2L_CROPS, EpochBatches, Rounds
-from fcn.data.split_lists import read_split
 from fcn.data.transforms import TrainTransform
 from fcn.errors import DataError
 from fcn.runs import STOP_SIGNALS
@@ -62,9 +61,9 @@ class VOCDataModule(pl.LightningDataModule):
         data = self.config.data
         root = data.locate(prepare=True)
         if data.cache:
-            sets = {split: read_split(root, split) for split in (data.train_split, data.val_split)}
+            sets = {split: read_pairs(data, root, split) for split in (data.train_split, data.val_split)}
             folder = cache.cache_folder(root, data.cache_dir)
-            cache.write_missing_caches(sets, num_classes=len(data.classes), folder=folder)
+            cache.write_missing_caches(sets, reader=reader_of(data), folder=folder)
 
     def setup(self, stage: str) -> None:
         data = self.config.data

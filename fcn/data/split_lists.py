@@ -1,10 +1,20 @@
-"""Split lists: their text, and the images and masks that their lines name in the layout of VOC 2012."""
+"""Split lists: their text, and the images and masks that their lines name in the layout of VOC 2012.
+
+Facts on VOC 2012: 1464 train and 1449 val images (2913 trainval) with masks of equal size, sides of at most 500 pixels.
+21 classes with the background, in `fcn.config.VOC_CLASSES`; 255 is void, along the borders of objects and on
+difficult ones. Masks are palette PNGs: the class is the palette index; the palette is for display only. The list
+`train_aug` (10582 images, Hariharan et al. 2011) is not part of VOC.
+
+Source: Everingham et al., "The Pascal Visual Object Classes Challenge", and the VOC2012 development kit.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from fcn.data.image_folders import ImageFolder, is_image_name
@@ -43,8 +53,17 @@ def read_split(root: Path, split: str) -> list[Pair]:
     Raises:
         DataError: if the tree, the list or a file is missing, or a line of the list is invalid.
     """
+    return [pair_of() for pair_of in split_entries(root, split)]
+
+
+def split_entries(root: Path, split: str) -> list[Callable[[], Pair]]:
+    """Return a function for each line of a split list, which returns its pair; see `read_split` and `SplitList.pair`.
+
+    Raises:
+        DataError: if the tree or the list is missing, or the list is empty or not text.
+    """
     listed = open_split(require_tree(root), split)
-    return [listed.pair(number, line) for number, line in listed.lines]
+    return [partial(listed.pair, number, line) for number, line in listed.lines]
 
 
 def open_split(tree: Path, split: str) -> SplitList:

@@ -11,17 +11,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fcn.config import IGNORE_INDEX
-from fcn.data import voc
 from fcn.data.datasets import WholeImages
+from fcn.data.pair_reader import PairReader
 from fcn.data.prefetch import read_ahead
-from fcn.data.split_lists import Pair, SplitList
+from fcn.data.split_lists import Pair
 from fcn.errors import DataError
 
 Counts = NDArray[np.int64]
 
 
 def read_statistics(
-    split: SplitList,
+    entries: Sequence[Callable[[], Pair]],
+    reader: PairReader,
     *,
     classes: Sequence[str],
     workers: int | None = None,
@@ -30,7 +31,8 @@ def read_statistics(
     """Read every pair of a split; return the statistics of the valid pairs and the problems of the others.
 
     Args:
-        split: the list.
+        entries: functions that return the pairs, see `DataConfig.entries`.
+        reader: reader of the pairs.
         classes: names in the order of the mask indices.
         workers: number of threads; None starts one per core.
         advance: function that is called after every pair.
@@ -38,10 +40,10 @@ def read_statistics(
     counts: list[Counts] = []
     problems: list[str] = []
 
-    def read(line: tuple[int, str]) -> Counts:
-        return _pixel_counts(split.pair(*line), len(classes))
+    def read(pair_of: Callable[[], Pair]) -> Counts:
+        return _mask_counts(reader.read(pair_of())[1], len(classes))
 
-    for _, reading in read_ahead(read, split.lines, threads=workers or os.cpu_count() or 1):
+    for _, reading in read_ahead(read, entries, threads=workers or os.cpu_count() or 1):
         try:
             counts.append(reading.result())
         except DataError as error:
@@ -50,12 +52,8 @@ def read_statistics(
     return summarize(np.array(counts, np.int64).reshape(len(counts), len(classes) + 1), classes), problems
 
 
-def _pixel_counts(pair: Pair, num_classes: int) -> Counts:
-    """Return the pixels of every class and, last, of void, int64 [classes + 1]."""
-    return _mask_counts(voc.read_pair(pair, num_classes)[1], num_classes)
-
-
 def _mask_counts(mask: Tensor, num_classes: int) -> Counts:
+    """Return the pixels of every class and, last, of void, int64 [classes + 1]."""
     counts = np.bincount(mask.numpy().ravel(), minlength=IGNORE_INDEX + 1)
     return np.append(counts[:num_classes], counts[IGNORE_INDEX])
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from fcn.config import ConfigError
+from fcn.data.image_decoding import decoding_problem
 from fcn.data.image_folders import image_suffixes
 from fcn.data.split_lists import SPLIT_LISTS, SplitList
-from fcn.data.voc import decoding_problem
 from fcn.errors import DataError
 from fcn.inference.predictor import to_pixels
 
@@ -103,7 +103,7 @@ def _listed_images(path: Path) -> list[Source]:
 def read_upright(path: Path) -> NDArray[np.uint8]:
     """Read the first frame of an image file, rotated according to its EXIF orientation; uint8 [H, W, 3] in RGB.
 
-    `fcn.data.voc.read_image` ignores the orientation, because masks are stored like the images; VOC's images have none.
+    `fcn.data.image_decoding.read_image` ignores it by default, because VOC's masks match the stored pixels.
 
     Raises:
         DataError: if the file cannot be decoded, or contains floating-point pixels.

@@ -17,7 +17,7 @@ from fcn import config as configuration
 from fcn.config import ConfigError, InferenceConfig, check_inference
 from fcn.config.choices import Inference
 from fcn.config.older_versions import upgrade
-from fcn.data.voc import to_rgb
+from fcn.data.image_decoding import to_rgb
 from fcn.inference.tiling import tiled_logits
 from fcn.models.device import choose_device
 from fcn.models.network import SegmentationNetwork

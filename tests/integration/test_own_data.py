@@ -82,7 +82,7 @@ def test_invalid_masks_are_reported_in_one_line(folder, monkeypatch, capsys):
     status, out, _ = type_in(monkeypatch, capsys, "root=mine", script=load_command("prepare_voc"))
     assert status == 1
     assert "photo_0.png (mode L) must be a palette PNG" in out
-    assert "docs/tutorial.md" in out
+    assert "data.mask_format=index" in out
 
 
 def convert(name: str) -> list[Image.Image]:

@@ -10,8 +10,9 @@ from benchmarks import settings
 from benchmarks.data_pipeline import memory_bytes, torchvision_dataset
 from benchmarks.settings import VOC_SIZE, Settings, Variant, make_tree
 from fcn.config import ConfigError
-from fcn.data import shapes, voc
+from fcn.data import shapes
 from fcn.data.split_lists import read_split
+from tests.voc_tree import pair_reader
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def few(tmp_path):
 def test_drawn_tree_repeats_images_of_voc_size(tmp_path, monkeypatch):
     monkeypatch.setattr(settings, "MAX_DRAWN", 2)
     pairs = read_split(make_tree(tmp_path / "tree", num_train=3, num_val=2), "train")
-    images = [voc.read_pair(pair, 21) for pair in pairs]
+    images = [pair_reader(21).read(pair) for pair in pairs]
     assert [tuple(mask.shape) for _, mask in images] == [VOC_SIZE] * 3
     assert torch.equal(images[0][0], images[2][0])
     assert not torch.equal(images[0][0], images[1][0])

@@ -13,7 +13,7 @@ import fcn
 from fcn import config as configuration
 from fcn.config import Config, InferenceConfig, option
 from fcn.config.choices import Inference
-from fcn.data import voc
+from fcn.data.mask_formats import MaskReader
 from fcn.models.network import SegmentationNetwork
 from tests import commands
 from tests.commands import load_command
@@ -69,10 +69,10 @@ def test_command_and_python_api_predict_the_same_masks(folder, trained, run):
     )
     predictor = fcn.load(trained)
     for name, file in (("a", "a.jpg"), ("x/b", "x/b.png")):
-        mask = voc.read_mask(Path("predictions", f"{name}.png"), 21).numpy()
+        mask = MaskReader(21).read(Path("predictions", f"{name}.png")).numpy()
         np.testing.assert_array_equal(mask, predictor.predict(Image.open(Path("photos", file))))
     upright = Image.open("photos/turned.jpg").rotate(-90, expand=True)
-    mask = voc.read_mask(Path("predictions/turned.png"), 21).numpy()
+    mask = MaskReader(21).read(Path("predictions/turned.png")).numpy()
     assert mask.shape == (48, 24)
     np.testing.assert_array_equal(mask, predictor.predict(upright))
 
@@ -84,7 +84,7 @@ def test_inference_keys_are_applied(folder, trained, run):
     settings = InferenceConfig(inference=Inference.tiled, tile_size=[32, 32], flip=True, scales=[1.0, 1.5])
     expected = fcn.load(trained, settings).probabilities(Image.open("photos/a.jpg"))
     np.testing.assert_array_equal(np.load("out/deep/a_probabilities.npy"), expected.numpy().astype(np.float16))
-    np.testing.assert_array_equal(voc.read_mask(Path("out/deep/a.png"), 21), expected.argmax(0))
+    np.testing.assert_array_equal(MaskReader(21).read(Path("out/deep/a.png")), expected.argmax(0))
 
 
 def test_unreadable_files_are_reported_and_no_archive_is_written(folder, trained, run):

@@ -22,7 +22,9 @@ def values(entry: dataclasses.Field) -> st.SearchStrategy:
     """Return a strategy for the values that the type and range of a key allow."""
     low, high = entry.metadata["low"], entry.metadata["high"]
     annotation = str(entry.type)
-    inner = annotation.removesuffix(" | None").removeprefix("list[").removesuffix("]")
+    if annotation == "dict[int, str]":
+        return st.dictionaries(st.integers(0, 2**16), st.sampled_from(["ignore", "0", "255"]), max_size=2)
+    inner = annotation.removesuffix(" | None").replace("list[", "").rstrip("]")
     kinds = {
         "bool": st.booleans(),
         "int": st.integers(-1000 if low is None else int(low), 2**31 if high is None else int(high)),
@@ -33,6 +35,8 @@ def values(entry: dataclasses.Field) -> st.SearchStrategy:
         choice = next(each for each in Choice.__subclasses__() if each.__name__ == inner)
         kinds[inner] = st.sampled_from([str(member.value) for member in choice])
     kind = kinds[inner]
+    if annotation.startswith("list[list["):
+        return st.lists(st.lists(kind, min_size=3, max_size=3), min_size=2, max_size=2)
     if annotation.startswith("list["):
         return st.lists(kind, min_size=2, max_size=2, unique=True)
     return st.one_of(st.none(), kind) if annotation.endswith("| None") else kind

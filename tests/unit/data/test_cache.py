@@ -15,13 +15,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fcn.config import AugmentationConfig
-from fcn.data import cache, shapes, voc
+from fcn.data import cache, shapes
 from fcn.data.dataset_options import VocData
 from fcn.data.datasets import Crops, WholeImages
+from fcn.data.pair_reader import PairReader
 from fcn.data.split_lists import read_split
 from fcn.data.transforms import TrainTransform
 from fcn.errors import DataError
 from fcn.evaluation.evaluator import evaluation_images
+from tests.voc_tree import pair_reader
 
 CLASSES = len(shapes.CLASSES)
 
@@ -46,7 +48,7 @@ def write_caches(root, caplog):
         sets = {split: read_split(root, split) for split in ("train", "val")}
         folder = cache.cache_folder(root, cache_dir)
         with caplog.at_level(logging.INFO, "fcn.data.cache"):
-            cache.write_missing_caches(sets, num_classes=num_classes, folder=folder)
+            cache.write_missing_caches(sets, reader=pair_reader(num_classes), folder=folder)
         return "\n".join(record.getMessage() for record in caplog.records)
 
     return run
@@ -54,7 +56,7 @@ def write_caches(root, caplog):
 
 def open_cache(root, split="train", *, cache_dir=None):
     folder = cache.cache_folder(root, cache_dir)
-    return cache.open_cache(read_split(root, split), split, num_classes=CLASSES, folder=folder)
+    return cache.open_cache(read_split(root, split), split, reader=pair_reader(CLASSES), folder=folder)
 
 
 def equal(one, other) -> bool:
@@ -65,11 +67,11 @@ def equal(one, other) -> bool:
 def plain_and_cached(dataset, tmp_path_factory) -> tuple[WholeImages, WholeImages]:
     """The same images, decoded at every use and from the cache."""
     pairs, folder = read_split(dataset, "train"), tmp_path_factory.mktemp("cache")
-    cache.write_missing_caches({"train": pairs}, num_classes=CLASSES, folder=folder)
-    decoded = cache.open_cache(pairs, "train", num_classes=CLASSES, folder=folder)
+    cache.write_missing_caches({"train": pairs}, reader=pair_reader(CLASSES), folder=folder)
+    decoded = cache.open_cache(pairs, "train", reader=pair_reader(CLASSES), folder=folder)
     assert decoded
-    plain = WholeImages(pairs, num_classes=CLASSES)
-    return plain, WholeImages(pairs, num_classes=CLASSES, decoded=decoded)
+    plain = WholeImages(pairs, reader=pair_reader(CLASSES))
+    return plain, WholeImages(pairs, reader=pair_reader(CLASSES), decoded=decoded)
 
 
 @settings(deadline=None, max_examples=30)
@@ -112,7 +114,7 @@ def test_cache_is_logged_reused_and_hardly_larger_than_the_pixels(write_caches, 
     times = {path: path.stat().st_mtime_ns for path in (root / "cache").iterdir()}
     assert write_caches().endswith(f"in {root}/cache (reused)")
     assert {path: path.stat().st_mtime_ns for path in (root / "cache").iterdir()} == times
-    pixels = sum(voc.read_pair(pair, CLASSES)[1].numel() for pair in read_split(root, "train"))
+    pixels = sum(pair_reader(CLASSES).read(pair)[1].numel() for pair in read_split(root, "train"))
     assert 4 * pixels < open_cache(root).path.stat().st_size < 1.01 * 4 * pixels
 
 
@@ -129,7 +131,7 @@ def test_changed_files_replace_the_cache(write_caches, root):
     os.utime(pair.mask, ns=(state.st_atime_ns, state.st_mtime_ns + 1))
     assert open_cache(root) is None
     assert "(written in" in write_caches()
-    assert equal(open_cache(root)[0], voc.read_pair(pair, CLASSES))
+    assert equal(open_cache(root)[0], pair_reader(CLASSES).read(pair))
     assert not former.exists()
     assert open_cache(root, "val").path == val
     assert len(list((root / "cache").iterdir())) == 4
@@ -181,7 +183,7 @@ def test_unreadable_pair_raises_the_usual_error_and_leaves_no_file(write_caches,
     broken = read_split(root, "train")[3]
     broken.image.write_bytes(broken.image.read_bytes()[:700])
     with pytest.raises(DataError) as expected:
-        voc.read_pair(broken, CLASSES)
+        pair_reader(CLASSES).read(broken)
     with pytest.raises(DataError, match=rf"{broken.name}\.jpg must be a readable image") as error:
         write_caches()
     assert str(error.value) == str(expected.value)
@@ -191,13 +193,13 @@ def test_unreadable_pair_raises_the_usual_error_and_leaves_no_file(write_caches,
 def test_simultaneous_commands_decode_once(root, monkeypatch):
     pairs = read_split(root, "train")
     reads: list[str] = []
-    read_pair = voc.read_pair
-    monkeypatch.setattr(voc, "read_pair", lambda pair, classes: reads.append(pair.name) or read_pair(pair, classes))
+    read = PairReader.read
+    monkeypatch.setattr(PairReader, "read", lambda self, pair: reads.append(pair.name) or read(self, pair))
     barrier = threading.Barrier(2)
 
     def write() -> None:
         barrier.wait()
-        cache.write_missing_caches({"train": pairs}, num_classes=CLASSES, folder=root / "cache")
+        cache.write_missing_caches({"train": pairs}, reader=pair_reader(CLASSES), folder=root / "cache")
 
     threads = [threading.Thread(target=write) for _ in range(2)]
     for thread in threads:

@@ -24,6 +24,7 @@ from fcn.data.sampling import AUGMENTATION, EpochBatches
 from fcn.data.split_lists import Pair
 from fcn.data.transforms import TrainTransform
 from fcn.errors import DataError
+from tests.voc_tree import pair_reader
 
 
 def shapes_config(root, **changes) -> Config:
@@ -88,9 +89,9 @@ def test_order_is_a_function_of_seed_and_epoch():
 def test_validation_batches_contain_every_image_once_and_one_size_each(sizes, batch_size):
     starts = list(accumulate((4 * height * width for height, width in sizes), initial=0))
     decoded = DecodedImages(Path("absent"), sizes, starts[:-1])
-    batches = WholeImages([Pair("x", Path("x"), Path("x"))] * len(sizes), num_classes=2, decoded=decoded).batches(
-        batch_size
-    )
+    batches = WholeImages(
+        [Pair("x", Path("x"), Path("x"))] * len(sizes), reader=pair_reader(2), decoded=decoded
+    ).batches(batch_size)
     assert sorted(index for batch in batches for index in batch) == list(range(len(sizes)))
     assert all(len(batch) <= batch_size and len({sizes[index] for index in batch}) == 1 for batch in batches)
     assert len(batches) == sum(-(-count // batch_size) for count in Counter(sizes).values())

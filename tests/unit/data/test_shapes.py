@@ -12,7 +12,7 @@ from fcn.data import shapes
 from fcn.data.palette import color_map
 from fcn.data.shapes import CLASSES, ensure_shapes
 from fcn.data.split_lists import read_split
-from fcn.data.voc import read_pair
+from tests.voc_tree import pair_reader
 
 VOID = 255
 Masks = dict[str, list[np.ndarray]]
@@ -32,9 +32,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def masks(root: Path) -> Masks:
     """Mask indices of each split, read as VOC's are."""
-    # read_pair refuses an index that is neither a class nor void, and a mask of another size than its image.
+    # The reader refuses an index that is neither a class nor void, and a mask of another size than its image.
     return {
-        split: [read_pair(pair, len(CLASSES))[1].numpy() for pair in read_split(root, split)]
+        split: [pair_reader(len(CLASSES)).read(pair)[1].numpy() for pair in read_split(root, split)]
         for split in ("train", "val")
     }
 

@@ -16,7 +16,7 @@ from fcn.data.datasets import WholeImages
 from fcn.data.split_lists import Pair
 from fcn.errors import DataError
 from fcn.evaluation.evaluator import evaluate, evaluation_images
-from tests.voc_tree import palette_mask
+from tests.voc_tree import pair_reader, palette_mask
 
 CLASSES = ["ground", "cat", "dog"]
 SIZES = [(7, 5), (5, 7), (7, 5), (6, 6), (7, 5), (5, 7), (7, 5), (7, 5)]
@@ -60,7 +60,7 @@ def truth() -> list[tuple[np.ndarray, np.ndarray]]:
 def images(truth, tmp_path_factory) -> WholeImages:
     folder = tmp_path_factory.mktemp("pairs")
     pairs = [write_pair(folder, f"image{number}", *both) for number, both in enumerate(truth)]
-    return WholeImages(pairs, num_classes=3)
+    return WholeImages(pairs, reader=pair_reader(3))
 
 
 def count(target: np.ndarray, prediction: np.ndarray) -> np.ndarray:
@@ -93,7 +93,7 @@ def test_counts_do_not_depend_on_batches_and_order(images, batch_size):
     one_by_one = evaluate(PaintedPredictions(), images, widths=[1, 3], worst=3)
     predictor, steps = PaintedPredictions(), []
     order = random.Random(batch_size).sample(range(len(images)), len(images))
-    shuffled = WholeImages([images.pairs[index] for index in order], num_classes=3)
+    shuffled = WholeImages([images.pairs[index] for index in order], reader=pair_reader(3))
     evaluation = evaluate(predictor, shuffled, batch_size=batch_size, widths=[1, 3], worst=3, advance=steps.append)
     assert max(predictor.batches) == min(batch_size, 5)  # five images have the same size
     assert steps == predictor.batches
@@ -156,7 +156,7 @@ def test_rows_of_images_and_classes(images, truth):
 
 def test_class_without_pixels_has_no_score(tmp_path):
     pair = write_pair(tmp_path, "a", np.zeros((2, 2)), np.array([[0, 0], [1, 0]]))
-    rows = evaluate(PaintedPredictions(), WholeImages([pair], num_classes=3)).class_rows()
+    rows = evaluate(PaintedPredictions(), WholeImages([pair], reader=pair_reader(3))).class_rows()
     assert [row["iou"] for row in rows] == pytest.approx([3 / 4, 0, float("nan")], nan_ok=True)
     assert [row["accuracy"] for row in rows] == pytest.approx([3 / 4, float("nan"), float("nan")], nan_ok=True)
 
@@ -178,13 +178,13 @@ def test_unreadable_image_ends_the_evaluation(images, tmp_path):
             return super().__getitem__(index)
 
     with pytest.raises(DataError, match=r"broken\.png must be a readable image"):
-        evaluate(PaintedPredictions(), RecordedImages([broken, *images.pairs * 20], num_classes=3))
+        evaluate(PaintedPredictions(), RecordedImages([broken, *images.pairs * 20], reader=pair_reader(3)))
     assert len(reads) <= 3 * prefetch.THREADS + 1  # because a whole set does not fit into memory
 
 
 def test_images_with_other_classes_are_rejected(images):
     with pytest.raises(ValueError, match=r"^images.num_classes \(=4\) must be the network's; use 3$"):
-        evaluate(PaintedPredictions(), WholeImages(images.pairs, num_classes=4))
+        evaluate(PaintedPredictions(), WholeImages(images.pairs, reader=pair_reader(4)))
     data = VocData(classes=["ground", "dog", "cat"])
     with pytest.raises(ConfigError, match=r"data.classes \(=\[ground,dog,cat\]\) must be those of the run"):
         evaluation_images(data, "val", classes=CLASSES)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from fcn.config import VOC_CLASSES, ConfigError
-from fcn.data import voc
+from fcn.data.mask_formats import MaskReader
 from fcn.data.prefetch import THREADS
 from fcn.inference import predicted_files
 from fcn.inference.image_files import Source
@@ -44,7 +44,7 @@ def test_mask_is_a_palette_image_like_those_of_voc():
     mask = np.random.default_rng(1).integers(0, 21, (4, 6), np.uint8)
     OutputFolder(Path("out"), softmax=True).write(sources("a/b.jpg")[0], PIXELS, logits_of(mask))
     assert files() == ["out/a/b.png", "out/a/b_overlay.png", "out/a/b_probabilities.npy"]
-    np.testing.assert_array_equal(voc.read_mask(Path("out/a/b.png"), 21), mask)
+    np.testing.assert_array_equal(MaskReader(21).read(Path("out/a/b.png")), mask)
     with Image.open("out/a/b.png") as image:
         assert image.mode == "P"
         colors = np.array(image.convert("RGB"))
@@ -179,7 +179,7 @@ def test_unreadable_file_is_reported_and_the_others_are_predicted():
     assert [result is None for result in results] == [True, False, True]
     assert str(results[1]).startswith("photos/bad.jpg must be a readable image: ")
     assert files() == ["out/a.png", "out/c.png"]
-    np.testing.assert_array_equal(voc.read_mask(Path("out/c.png"), 2), PIXELS[..., 0] > 127)
+    np.testing.assert_array_equal(MaskReader(2).read(Path("out/c.png")), PIXELS[..., 0] > 127)
 
 
 def test_number_of_images_read_ahead_is_limited(monkeypatch):
