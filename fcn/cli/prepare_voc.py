@@ -1,6 +1,7 @@
 """Download Pascal VOC 2012 on request, check every image and mask of its splits, and print class statistics.
 
     python scripts/prepare_voc.py root=data download=true 'splits=[train,val]'
+    python scripts/prepare_voc.py root=data sbd=true 'splits=[train_aug]'
 
 The exit status is 0 if every pair is valid, and 1 otherwise; all problems are listed.
 """
@@ -28,6 +29,7 @@ from fcn.runs.atomic_files import write_text
 class PrepareConfig:
     root: str = setting("data", "folder that contains VOCdevkit/VOC2012, or that folder itself")
     download: bool = setting(False, "download VOC2012 (2 GB) into root if it is missing")
+    sbd: bool = setting(False, "add the masks and lists of SBD (1.4 GB): SegmentationClassAug, train_aug and sbd_train")
     splits: list[str] = setting(["train", "val"], "lists in ImageSets/Segmentation to read")
     classes: list[str] = setting(list(VOC_CLASSES), "names in the order of the mask indices")
     workers: int | None = setting(None, "number of reading threads; null: one per core", low=1)
@@ -38,19 +40,24 @@ def prepare_voc(config: PrepareConfig) -> int:
     """Check all pairs of the splits; return 0 if every pair is valid, and 1 otherwise.
 
     Raises:
-        ConfigError: if no split is named, or the JSON file cannot be written.
-        DataError: if the download fails, or the tree or a list is missing.
+        ConfigError: if no split is named, the JSON file cannot be written, or SciPy is missing for sbd=true.
+        DataError: if a download fails, or the tree or a list is missing.
     """
-    from fcn.data import download, split_lists, statistics  # imports torch, which --help and completion do not need
+    from fcn.data import download, sbd, split_lists, statistics  # imports torch, unlike --help and completion
     from fcn.data.mask_formats import MaskReader
     from fcn.data.pair_reader import PairReader
 
     if not config.splits:
         raise ConfigError("splits (=[]) must name a list; use splits=[train,val]")
+    if config.sbd:
+        sbd.require_scipy()  # before a long download
     root = Path(config.root)
     if config.download:
         download.download(root)
     console = Console()
+    if config.sbd:
+        for name, count in sbd.add_sbd(root).items():
+            console.print(f"{name}: {count:,} images")
     # Read all lists first, so that a misspelt name is reported before any image is read.
     lists = {split: split_lists.split_entries(root, split) for split in config.splits}
     content: dict[str, Any] = {"splits": {}, "problems": []}

@@ -28,6 +28,16 @@ MASK_SUFFIXES = (".png",)
 SPLIT_LISTS = Path("ImageSets", "Segmentation")
 AUG_SPLIT = "train_aug"
 AUG_MASKS = "SegmentationClassAug"
+SBD_SPLIT = "sbd_train"
+SBD_REMEDY = "create it with `python scripts/prepare_voc.py sbd=true`, or use data.train_split=train"
+
+SHIPPED = {"seg11valid": Path(__file__).with_name("seg11valid.txt")}
+"""Lists that are part of this package, for trees without a list of that name.
+
+seg11valid: the 736 images of VOC 2011's val that are not in SBD's train (Long et al. 2015, footnote 7; the file
+data/pascal/seg11valid.txt of BVLC/caffe's branch for that paper). All of them are in VOC 2012's val.
+"""
+
 _FOLDERS = r"[^/\\]+(?:/[^/\\]+)*"
 _TWO_COLUMNS = re.compile(
     rf"/?(?P<images>{_FOLDERS})/(?P<name>[^/\\]+)(?P<image>\.\w+)\s+/?(?P<masks>{_FOLDERS})/(?P=name)(?P<mask>\.\w+)"
@@ -95,17 +105,20 @@ def require_tree(root: Path) -> Path:
 
 
 def find_list(folder: Path, split: str) -> Path:
-    """Return the file of a split list, <folder>/<split>.txt.
+    """Return the file of a split list: <folder>/<split>.txt, or the list of that name in `SHIPPED`.
 
     Raises:
         DataError: if there is none; the message names the lists in the folder.
     """
     known = sorted(path.stem for path in folder.glob("*.txt"))
     # This also rejects a split such as "../../x", which would leave the folder.
-    if split not in known:
-        listed = ", ".join(known) or "it contains none"
-        raise DataError(f"split (={split}) must be a list in {folder}: {listed}{nearest(split, known)}")
-    return folder / f"{split}.txt"
+    if split in known:
+        return folder / f"{split}.txt"
+    if split in SHIPPED:
+        return SHIPPED[split]
+    listed = ", ".join(known) or "it contains none"
+    remedy = SBD_REMEDY if split in (AUG_SPLIT, SBD_SPLIT) else ""
+    raise DataError(f"split (={split}) must be a list in {folder}: {listed}{nearest(split, known)}", remedy)
 
 
 def read_lines(path: Path) -> list[tuple[int, str]]:
@@ -215,7 +228,7 @@ class SplitList:
 
     def _remedy_of_folder(self, folder: Path) -> str:
         if folder.name == AUG_MASKS:
-            return f"copy the augmented masks (SBD) into {folder}, or use data.train_split=train"
+            return SBD_REMEDY
         others = sorted(path.name for path in folder.parent.glob(f"{folder.name[:8]}*") if path.is_dir())
         return f"rename {others[0]} to {folder.name}" if others else f"restore the folder {folder}"
 

@@ -1,13 +1,17 @@
 """scripts/prepare_voc.py: verdict on every pair, statistics and exit status."""
 
+import hashlib
+import io
 import json
 import os
 import re
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from torchvision.datasets import SBDataset
 
 from fcn.config import VOC_CLASSES
 from fcn.data import download
@@ -115,6 +119,24 @@ def test_downloads_only_with_its_key(root, run, monkeypatch):
     assert asked == []
     assert run(root, "download=true")[0] == 0
     assert asked == [root]
+
+
+def test_sbd_is_added_and_read(root, run, monkeypatch):
+    savemat = pytest.importorskip("scipy.io").savemat
+    monkeypatch.setattr(SBDataset, "filename", "sbd.tar")
+    with tarfile.open(root / "sbd.tar", "w") as tar:
+        savemat(content := io.BytesIO(), {"GTcls": {"Segmentation": np.full((1, 4), 3, np.uint8)}})
+        files = {"dataset/train.txt": b"c\nd\n", "dataset/val.txt": b"", "dataset/cls/d.mat": content.getvalue()}
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    monkeypatch.setattr(SBDataset, "md5", hashlib.md5((root / "sbd.tar").read_bytes()).hexdigest())
+    Image.new("RGB", (4, 1)).save(root / "VOCdevkit" / "VOC2012" / "JPEGImages" / "d.jpg")
+    status, out, err = run(root, "sbd=true", "splits=[train_aug]")
+    assert (status, err) == (0, "")
+    assert "train_aug: 3 images\nsbd_train: 2 images\n" in out
+    assert "all 3 pairs are valid" in out
 
 
 @pytest.mark.realdata

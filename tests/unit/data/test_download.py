@@ -4,6 +4,7 @@ import functools
 import hashlib
 import http.server
 import io
+import socket
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -35,6 +36,7 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "root" / "voc.tar"
     make_archive(path, {LIST: b"a\n"})
     publish(path, monkeypatch, url="http://127.0.0.1:9/voc.tar")
+    monkeypatch.setattr(archives, "MIRROR", "http://127.0.0.1:9/mirror/voc.tar")
     return path
 
 
@@ -96,15 +98,40 @@ def test_archive_with_wrong_md5_is_not_extracted(
     publish(archive, monkeypatch, url=f"{server}/voc.tar")
     archive.unlink()
     make_archive(tmp_path / "web" / "voc.tar", {LIST: b"forged\n"})
-    with pytest.raises(DataError, match=r"downloading .* to .*voc\.tar failed: .*corrupted"):
+    with pytest.raises(DataError, match=r"downloading .*voc\.tar failed from http.*corrupted"):
         archives.download(archive.parent)
     assert not (archive.parent / "VOCdevkit").exists()
+
+
+@pytest.mark.parametrize("first", ["nothing listens", "a forged archive"])
+def test_second_source_is_used_if_the_first_one_fails(
+    archive: Path, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    (tmp_path / "web" / "mirror").mkdir()
+    archive.rename(tmp_path / "web" / "mirror" / "voc.tar")
+    make_archive(tmp_path / "web" / "voc.tar", {LIST: b"forged\n"})
+    monkeypatch.setattr(archives, "MIRROR", f"{server}/mirror/voc.tar")
+    if first == "a forged archive":
+        monkeypatch.setitem(DATASET_YEAR_DICT["2012"], "url", f"{server}/voc.tar")
+    archives.download(archive.parent)
+    assert (archive.parent / LIST).read_text() == "a\n"
+
+
+def test_source_that_stalls_has_failed(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive.unlink()
+    monkeypatch.setattr(archives, "STALLED_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/voc.tar"
+        monkeypatch.setitem(DATASET_YEAR_DICT["2012"], "url", url)
+        with pytest.raises(DataError, match=rf"failed from {url}: timed out and from http://127.0.0.1:9/mirror"):
+            archives.download(archive.parent)
+    assert socket.getdefaulttimeout() is None
 
 
 def test_failed_download_names_the_file_to_copy(archive: Path) -> None:
     archive.unlink()
     with pytest.raises(
-        DataError, match=rf"downloading .* to {archive} failed.*; check network .* \(md5 [0-9a-f]{{32}}\)"
+        DataError, match=rf"downloading {archive} failed from .* and from .*; check network .* \(md5 [0-9a-f]{{32}}\)"
     ):
         archives.download(archive.parent)
 

@@ -1,6 +1,7 @@
 """Reading of split lists: their text, the files that their lines name, and errors for invalid lists."""
 
 import os
+import re
 import unicodedata
 from pathlib import Path
 
@@ -52,6 +53,7 @@ def test_train_aug_uses_its_own_masks_and_both_line_formats(tmp_path: Path, line
         ({"train": "a\n", "val": "b\n"}, "train.txt", "did you mean train"),
         ({"train": "a\n"}, "../../../../secret", "must be a list in .*: train$"),
         ({}, "train", "it contains none"),
+        ({"train": "a\n"}, "train_aug", r"must be a list in .* did you mean train\?; create it with .* sbd=true"),
         ({"val": "\n  \n"}, "val", "must list at least one image"),
         ({"val": "a\n\nc\n"}, "val", r"val\.txt line 3 \(=c\) must name .*JPEGImages/c\.jpg is missing"),
         ({"val": "a.jpg\n"}, "val", "remove the suffix$"),
@@ -186,7 +188,7 @@ def test_image_id_without_mask_is_looked_up_in_the_other_folder(tmp_path: Path, 
 def test_missing_folder_of_augmented_masks_names_the_command(tmp_path: Path) -> None:
     tree = make_tree(tmp_path, {"train_aug": "a\nb\n"})
     (tree / "SegmentationClass" / "b.png").unlink()
-    with pytest.raises(DataError, match=r"SegmentationClassAug/b\.png is missing .*\(SBD\).*data\.train_split=train$"):
+    with pytest.raises(DataError, match=r"SegmentationClassAug/b\.png is missing .* sbd=true.*_split=train$"):
         read_split(tmp_path, "train_aug")
 
 
@@ -195,6 +197,15 @@ def test_missing_folder_of_masks_names_the_one_that_is_there(tmp_path: Path) -> 
     (tree / "SegmentationClass").rename(tree / "SegmentationClassPNG")  # written by labelme
     with pytest.raises(DataError, match=r"; rename SegmentationClassPNG to SegmentationClass$"):
         read_split(tmp_path, "train")
+
+
+def test_shipped_list_is_that_of_the_paper(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path, {"val": "a\n"})
+    names = [name for _, name in open_split(tree, "seg11valid").lines]
+    assert len(names) == len(set(names)) == 736  # Long et al. 2015, footnote 7
+    assert all(re.fullmatch(r"20(07|08|09|10|11)_\d{6}", name) for name in names)
+    write_list(tree, "seg11valid", "b")
+    assert files_of(tmp_path, "seg11valid") == [("b", "JPEGImages/b.jpg", "SegmentationClass/b.png")]
 
 
 # Text of a list
