@@ -120,7 +120,7 @@ def component(group: str, name: str, **run_keys: Any) -> Callable[[type[AnyCompo
             name of a group that comes earlier in conf/config.yaml, with a string, chooses an option of that group.
 
     Raises:
-        ConfigError: if the group does not exist, or the option is registered by another module.
+        ConfigError: if the group does not exist, the option is registered by another module, or a method is missing.
     """
 
     def register(declared: type[AnyComponent]) -> type[AnyComponent]:
@@ -137,6 +137,9 @@ def component(group: str, name: str, **run_keys: Any) -> Callable[[type[AnyCompo
             raise ConfigError(
                 f"{group}={name} of {declared.__module__} must have a new name, because {before.__module__} defines it"
             )
+        for method in dir(declared):
+            if getattr(getattr(declared, method), "__isabstractmethod__", False):
+                raise ConfigError(f"{group}={name} of {declared.__module__} must define the method {method}")
         if group in GROUPS:
             own = inspect.get_annotations(declared)
             key = "library" if "name" in own else "name"

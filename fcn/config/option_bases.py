@@ -6,6 +6,7 @@ The options are in the modules of `fcn.config.components.MODULES`.
 from __future__ import annotations
 
 import dataclasses
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,6 +124,7 @@ class BackboneConfig(NamedComponent):
         """Return name and weights for the header of a run."""
         return f"{self.name} (weights: {self.weights})"
 
+    @abstractmethod
     def build(self) -> Any:
         """Build the backbone, a module with the interface of `fcn.models.backbones.Backbone`.
 
@@ -130,7 +132,6 @@ class BackboneConfig(NamedComponent):
             ConfigError: if the keys do not fit the network.
             WeightsError: if the weights cannot be loaded or do not fit.
         """
-        raise NotImplementedError
 
 
 @dataclass(kw_only=True)
@@ -149,6 +150,7 @@ class ModelConfig(NamedComponent):
         """Return network, backbone and weights for the header of a run."""
         return f"{self.name} on {config.backbone.describe()}"
 
+    @abstractmethod
     def build(self, config: Config) -> Any:
         """Build the network, a module that returns logits [N, C, H, W] of normalised images, float [N, 3, H, W].
 
@@ -161,7 +163,6 @@ class ModelConfig(NamedComponent):
             ConfigError: if model and backbone cannot be combined.
             WeightsError: if weights cannot be loaded or do not fit.
         """
-        raise NotImplementedError
 
 
 @dataclass(kw_only=True)
@@ -178,6 +179,7 @@ class LossConfig(NamedComponent):
         """Return the learning rate with which the mean loss would take the same step; None if this is a mean loss."""
         return None
 
+    @abstractmethod
     def build(self, class_counts: Callable[[], NDArray[np.int64]]) -> Any:
         """Build the loss, an object with the interface of `fcn.training.losses.base.Loss`.
 
@@ -188,7 +190,6 @@ class LossConfig(NamedComponent):
         Raises:
             ConfigError: if the keys do not fit the training masks.
         """
-        raise NotImplementedError
 
 
 @dataclass(kw_only=True)
@@ -204,15 +205,16 @@ class OptimConfig(NamedComponent):
     clip_norm: float | None = setting(None, "L2 norm to which the gradient of a step is clipped; null: none", low=1e-6)
     is_fused = False  # whether the implementation is one kernel for a whole step
 
+    @abstractmethod
     def build(self, groups: list[dict[str, Any]], lr: float) -> Optimizer:
         """Build the optimiser over parameter groups, which hold their own `lr` and `weight_decay`."""
-        raise NotImplementedError
 
 
 @dataclass(kw_only=True)
 class ScheduleConfig(NamedComponent):
     """Learning rate schedule: a factor of `lr`, updated at every step."""
 
+    @abstractmethod
     def factor(self, step: int, total_steps: int) -> float:
         """Return the factor of the peak learning rate at an optimiser step.
 
@@ -220,13 +222,13 @@ class ScheduleConfig(NamedComponent):
             step: number of steps taken before, from 0.
             total_steps: steps of the whole run.
         """
-        raise NotImplementedError
 
 
 @dataclass(kw_only=True)
 class TransformConfig(Component):
     """Random change of a training crop, after the augmentation of `data.augmentation`."""
 
+    @abstractmethod
     def build(self) -> Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor]]:
         """Build the transform.
 
@@ -235,13 +237,13 @@ class TransformConfig(Component):
             of the same sizes and types. It must draw random numbers from the generator alone, which depends on the seed
             of the run, the epoch, the image and the name of the transform.
         """
-        raise NotImplementedError
 
 
 @dataclass(kw_only=True)
 class CallbackConfig(Component):
     """Callback of Lightning."""
 
+    @abstractmethod
     def build(self, config: Config, run_dir: Path) -> Callback:
         """Build the callback.
 
@@ -249,13 +251,13 @@ class CallbackConfig(Component):
             config: configuration of the run.
             run_dir: run directory.
         """
-        raise NotImplementedError
 
 
 @dataclass(kw_only=True)
 class LoggerConfig(Component):
     """Logger that receives the scalars of a run and, if it can store them, its pictures and hyperparameters."""
 
+    @abstractmethod
     def build(self, config: Config, run_dir: Path) -> Logger:
         """Build the logger; called in rank 0 only.
 
@@ -263,4 +265,3 @@ class LoggerConfig(Component):
             config: configuration of the run.
             run_dir: run directory.
         """
-        raise NotImplementedError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from fcn.config import BackboneConfig, Config, ConfigError, ModelConfig, component, setting
 from fcn.config.choices import SmpModel
@@ -36,6 +36,9 @@ class SmpBackbone(BackboneConfig):
             raise ConfigError(
                 "backbone (=smp) must be the backbone of model=smp; use backbone=timm, which offers similar networks"
             )
+
+    def build(self) -> NoReturn:
+        raise TypeError("the network of model=smp builds its encoder itself")
 
 
 @component("model", "smp", backbone="smp")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -27,9 +28,9 @@ class WarmupSchedule(ScheduleConfig):
             return (step + 1) / warmup
         return self.factor_at(min(1.0, (step - warmup) / (total_steps - warmup)))
 
+    @abstractmethod
     def factor_at(self, t: float) -> float:
         """Return the factor after the warm-up, at a share t of the remaining steps, from 0 to 1."""
-        raise NotImplementedError
 
 
 @component("schedule", "constant")

@@ -81,14 +81,17 @@ def test_sweep_over_a_component_and_a_built_in_option(folder):
 
 
 CALLBACKS = """
+import pytorch_lightning as pl
 import fcn
 from fcn.config import CallbackConfig
 @fcn.component("callbacks", "first")
 class First(CallbackConfig):
     \"\"\"First.\"\"\"
     patience: int = fcn.setting(3, "number of epochs", low=1)
+    def build(self, config, run_dir):
+        return pl.Callback()
 @fcn.component("callbacks", "second")
-class Second(CallbackConfig):
+class Second(First):
     \"\"\"Second.\"\"\"
 """
 
@@ -103,7 +106,7 @@ def test_options_of_a_list_group_are_composed_with_their_keys(tmp_path):
 
     assert composed() == composed("callbacks=[]") == {}
     both = composed("callbacks=[second,first]", "callbacks.first.patience=5")
-    assert list(both.items()) == [("second", {}), ("first", {"patience": 5})]
+    assert list(both.items()) == [("second", {"patience": 3}), ("first", {"patience": 5})]
     assert composed("callbacks=first") == {"first": {"patience": 3}}
     assert re.search(r"^callbacks: first, second$", run(tmp_path, "--help", components="mine").stdout, re.M)
 
@@ -132,6 +135,11 @@ def test_help_and_completion_list_components(folder):
             "import fcn\nfrom fcn.config import OptimConfig\n@fcn.component('optim', 'sgd')\nclass X(OptimConfig): ...",
             [],
             r"FCN_COMPONENTS .* optim=sgd of mine must have a new name, because fcn.training.\w+ defines it",
+        ),
+        (
+            "import fcn\nfrom fcn.config import LossConfig\n@fcn.component('loss', 'x')\nclass X(LossConfig): ...",
+            [],
+            r"FCN_COMPONENTS .* loss=x of mine must define the method build",
         ),
         (FILES["tversky.py"], ["loss=tversky", "loss.alpha=2"], r"loss.alpha \(=2.0\) must be between 0 and 1"),
         (FILES["tversky.py"], ["loss.alpha=0.3"], r"loss.alpha has no effect .* or use loss=tversky"),
