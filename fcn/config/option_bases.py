@@ -53,7 +53,10 @@ class AugmentationConfig:
 class DataConfig(NamedComponent):
     """Dataset, crops and loading. Validation always uses whole images at native size."""
 
-    root: str = setting("data", "folder that contains VOCdevkit/VOC2012 or JPEGImages; data=shapes writes to it")
+    root: str = setting(
+        "data",
+        "folder of the dataset, for data=voc the one that contains VOCdevkit/VOC2012 or JPEGImages",
+    )
     train_split: str = setting(
         "train", "list of training images in ImageSets/Segmentation; a line is an image id, or names image and mask"
     )
@@ -71,6 +74,7 @@ class DataConfig(NamedComponent):
     )
     cache: bool = setting(True, "decode each image only once, into a file that all processes and runs share")
     cache_dir: str | None = setting(None, "folder of the cache; null: the folder cache/ in the root of the dataset")
+    limit: int | None = setting(None, "number of images of each split that are used, the first ones; null: all", low=1)
     on_device: bool = setting(False, "keep the training images in GPU memory and crop them on the GPU")
 
     def locate(self, *, prepare: bool) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING
 from fcn.config import IGNORE_INDEX, AugmentationConfig, Config, ConfigError, DataConfig, component, nearest, setting
 from fcn.config.choices import Exif, MaskFormat
 
-if TYPE_CHECKING:  # imports torch, which --help and completion do not need
+if TYPE_CHECKING:  # these import torch, which --help and completion do not need
     from fcn.data.pair_reader import PairReader
+    from fcn.data.split_lists import Pair
 
 SHAPES_CLASSES = ["background", "disc", "square", "triangle", "star", "cross"]
 IGNORE = "ignore"
@@ -80,9 +82,18 @@ class FilesConfig(DataConfig):
         "EXIF orientation of images; apply: turn them upright, if the masks were drawn on upright images; ignore: read "
         "them as stored; null: ignore, with a warning if an image has one",
     )
+    extra_roots: list[str] = setting(
+        [], "more folders like data.root, whose images are added; a folder may lack one of the splits"
+    )
 
     def check(self, config: Config) -> None:
         self._check_colors()
+        names = [Path(root).resolve().name for root in self.extra_roots]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ConfigError(
+                f"data.extra_roots (={self.extra_roots}) must be folders of different names, because names of images "
+                f"begin with them; rename one of the folders {twice[0]}"
+            )
         labels = self._labels()
         if labels and self.mask_format is MaskFormat.rgb:
             raise ConfigError("data.label_map must be empty with data.mask_format=rgb; use data.colors")
@@ -147,3 +158,49 @@ class VocData(FilesConfig):
         if prepare and self.download:
             download(root)
         return root
+
+    def entries(self, root: Path, split: str) -> Sequence[Callable[[], Pair]]:
+        from fcn.data.split_lists import combined_entries, split_entries
+
+        return combined_entries([root, *self.extra_roots], lambda folder: split_entries(folder, split))
+
+
+@component("data", "folders")
+class FoldersData(FilesConfig):
+    """Images and masks of your own in two folders, with lists or sub-folders for the splits, or a random division."""
+
+    classes: list[str] = setting([], "class names in the order of the mask indices; 0 is the background; required")
+    images: str = setting("images", "name of the folder of images in data.root")
+    masks: str = setting("masks", "name of the folder of masks in data.root; a mask has the name of its image")
+    val_fraction: float | None = setting(
+        None,
+        "share of the training images that validate instead, chosen by their names; null: data.val_split is a list or "
+        "a sub-folder of images",
+        low=0,
+        high=1,
+    )
+    split_seed: int = setting(0, "seed of the choice of data.val_fraction", low=0)
+    augmentation: AugmentationConfig = field(default_factory=lambda: AugmentationConfig(scale=[0.5, 2.0], flip=0.5))
+
+    def check(self, config: Config) -> None:
+        super().check(config)
+        if self.val_fraction in (0, 1):
+            raise ConfigError(f"data.val_fraction (={self.val_fraction}) must be between 0 and 1, such as 0.2")
+        if self.val_fraction is not None and self.train_split == self.val_split:
+            raise ConfigError(f"data.train_split and data.val_split (={self.val_split}) must differ")
+        if self.val_fraction is None and self.split_seed:
+            raise ConfigError(f"data.split_seed (={self.split_seed}) has no effect without data.val_fraction")
+        for key in ("images", "masks"):
+            name = getattr(self, key)
+            if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+                raise ConfigError(f"data.{key} (={name!r}) must be the name of a folder in data.root")
+
+    def entries(self, root: Path, split: str) -> Sequence[Callable[[], Pair]]:
+        from fcn.data.folders import PairFolders
+        from fcn.data.split_lists import combined_entries
+
+        splits = (self.train_split, self.val_split, self.val_fraction, self.split_seed)
+        return combined_entries(
+            [root, *self.extra_roots],
+            lambda folder: PairFolders(folder, self.images, self.masks, *splits).entries(split),
+        )

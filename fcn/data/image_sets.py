@@ -24,7 +24,7 @@ def split_images(data: DataConfig, root: Path, split: str) -> WholeImages:
     """
     pairs, reader = read_pairs(data, root, split), reader_of(data)
     folder = cache.cache_folder(root, data.cache_dir)
-    decoded = cache.open_cache(pairs, split, reader=reader, folder=folder) if data.cache else None
+    decoded = cache.open_cache(pairs, cache_name(data, split), reader=reader, folder=folder) if data.cache else None
     return WholeImages(pairs, reader=reader, decoded=decoded)
 
 
@@ -37,10 +37,19 @@ def read_pairs(data: DataConfig, root: Path, split: str) -> list[Pair]:
     return [pair_of() for pair_of in entries_of(data, root, split)]
 
 
+def cache_name(data: DataConfig, split: str) -> str:
+    """Return the name of the cache of a split; the one of its first images does not replace the one of all images."""
+    return split if data.limit is None else f"{split}-first-{data.limit}"
+
+
 def entries_of(data: DataConfig, root: Path, split: str) -> Sequence[Callable[[], Pair]]:
-    """Return a function for every image of a split, which returns its pair; see `DataConfig.entries`."""
+    """Return a function for every image of a split, at most `data.limit`, which returns its pair.
+
+    Raises:
+        DataError: if the dataset or the split is missing; see `DataConfig.entries`.
+    """
     entries = data.entries(root, split)
-    return split_entries(root, split) if entries is None else entries
+    return (split_entries(root, split) if entries is None else entries)[: data.limit]
 
 
 def reader_of(data: DataConfig) -> PairReader:

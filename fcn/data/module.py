@@ -29,7 +29,7 @@ from fcn.data import cache
 from fcn.data.datasets import GPU_BATCH_SIZE, Crops, Sample, WholeImages, collate
 from fcn.data.device_crops import DeviceCrops, DrawnChanges
 from fcn.data.fingerprint import fingerprint
-from fcn.data.image_sets import read_pairs, reader_of, split_images
+from fcn.data.image_sets import cache_name, read_pairs, reader_of, split_images
 from fcn.data.sampling import AUGMENTATION, D2L_CROPS, EpochBatches, Rounds
 from fcn.data.transforms import TrainTransform
 from fcn.errors import DataError
@@ -61,7 +61,9 @@ class VOCDataModule(pl.LightningDataModule):
         data = self.config.data
         root = data.locate(prepare=True)
         if data.cache:
-            sets = {split: read_pairs(data, root, split) for split in (data.train_split, data.val_split)}
+            sets = {
+                cache_name(data, split): read_pairs(data, root, split) for split in (data.train_split, data.val_split)
+            }
             folder = cache.cache_folder(root, data.cache_dir)
             cache.write_missing_caches(sets, reader=reader_of(data), folder=folder)
 

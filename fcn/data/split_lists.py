@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -42,6 +42,10 @@ _FOLDERS = r"[^/\\]+(?:/[^/\\]+)*"
 _TWO_COLUMNS = re.compile(
     rf"/?(?P<images>{_FOLDERS})/(?P<name>[^/\\]+)(?P<image>\.\w+)\s+/?(?P<masks>{_FOLDERS})/(?P=name)(?P<mask>\.\w+)"
 )
+
+
+class MissingSplit(DataError):
+    """A dataset has no split of that name."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,37 @@ def split_entries(root: Path, split: str) -> list[Callable[[], Pair]]:
     """
     listed = open_split(require_tree(root), split)
     return [partial(listed.pair, number, line) for number, line in listed.lines]
+
+
+def combined_entries(
+    roots: Sequence[str | Path], entries_of: Callable[[Path], list[Callable[[], Pair]]]
+) -> list[Callable[[], Pair]]:
+    """Return the entries of a split in several folders; names of all but the first begin with that of their folder.
+
+    Args:
+        roots: the folders; one of them must have the split.
+        entries_of: returns the entries below a folder, and raises MissingSplit if it does not have the split.
+
+    Raises:
+        DataError: if no folder has the split, or one of them is invalid.
+    """
+    entries: list[Callable[[], Pair]] = []
+    missing: list[MissingSplit] = []
+    for number, root in enumerate(map(Path, roots)):
+        try:
+            own = entries_of(root)
+        except MissingSplit as error:
+            missing.append(error)
+            continue
+        entries += [partial(_renamed, root.resolve().name, pair_of) for pair_of in own] if number else own
+    if not entries:
+        raise missing[0]
+    return entries
+
+
+def _renamed(folder: str, pair_of: Callable[[], Pair]) -> Pair:
+    pair = pair_of()
+    return replace(pair, name=f"{folder}/{pair.name}")
 
 
 def open_split(tree: Path, split: str) -> SplitList:
@@ -118,7 +153,7 @@ def find_list(folder: Path, split: str) -> Path:
         return SHIPPED[split]
     listed = ", ".join(known) or "it contains none"
     remedy = SBD_REMEDY if split in (AUG_SPLIT, SBD_SPLIT) else ""
-    raise DataError(f"split (={split}) must be a list in {folder}: {listed}{nearest(split, known)}", remedy)
+    raise MissingSplit(f"split (={split}) must be a list in {folder}: {listed}{nearest(split, known)}", remedy)
 
 
 def read_lines(path: Path) -> list[tuple[int, str]]:

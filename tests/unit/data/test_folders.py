@@ -1,0 +1,173 @@
+"""Folders of images and masks: splits by lists, by sub-folders and by a fraction, and pairs of one name."""
+
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fcn.config import DataConfig, option
+from fcn.data.folders import PairFolders
+from fcn.data.image_sets import read_pairs
+from fcn.data.split_lists import MissingSplit
+from fcn.errors import DataError
+
+
+def touch(root: Path, *files: str) -> Path:
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).touch()
+    return root
+
+
+def make(root: Path, names: Iterable[str], *, image: str = ".jpg", mask: str = ".png") -> Path:
+    """Create empty images and masks."""
+    return touch(root, *(f"images/{name}{image}" for name in names), *(f"masks/{name}{mask}" for name in names))
+
+
+def folders(root: Path, **keys) -> PairFolders:
+    return PairFolders(root, "images", "masks", "train", "val", **keys)
+
+
+def names(split: Iterable) -> list[str]:
+    return [pair_of().name for pair_of in split]
+
+
+@pytest.mark.parametrize("place", [".", "ImageSets/Segmentation"])
+def test_list_gives_pairs_in_its_order(tmp_path, place):
+    make(tmp_path, ["b", "a photo", "sub/c", "d.x"], image=".JPG", mask=".TIF")
+    touch(tmp_path, f"{place}/train.txt")
+    (tmp_path / place / "train.txt").write_text("sub/c\nb.jpg\n\na photo\nd.x\n")
+    pairs = [pair_of() for pair_of in folders(tmp_path).entries("train")]
+    assert [pair.name for pair in pairs] == ["sub/c", "b", "a photo", "d.x"]
+    assert pairs[0].image == tmp_path / "images/sub/c.JPG"
+    assert pairs[0].mask == tmp_path / "masks/sub/c.TIF"
+
+
+def test_sub_folders_are_splits(tmp_path):
+    make(tmp_path, ["train/b", "train/a", "val/a", "val/deep/c", "test/x"])
+    touch(tmp_path, "images/train/.hidden.jpg", "images/train/notes.txt", "images/train/.cache/d.jpg")
+    assert names(folders(tmp_path).entries("train")) == ["train/a", "train/b"]
+    assert names(folders(tmp_path).entries("val")) == ["val/a", "val/deep/c"]
+    assert names(folders(tmp_path).entries("test")) == ["test/x"]
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    count=st.integers(30, 60),
+    fraction=st.sampled_from([0.2, 0.5, 0.8]),
+    seed=st.integers(0, 2**40),
+    added=st.lists(st.text("xyzü", min_size=1, max_size=4), max_size=20, unique=True),
+)
+def test_fraction_divides_all_images_and_adding_some_moves_no_other(tmp_path_factory, count, fraction, seed, added):
+    first = [f"img_{number}" for number in range(count)]
+    root = make(tmp_path_factory.mktemp("set"), first)
+    division = folders(root, val_fraction=fraction, seed=seed)
+    train, val = names(division.entries("train")), names(division.entries("val"))
+    assert sorted(train + val) == sorted(first)
+    make(root, added)
+    later = folders(root, val_fraction=fraction, seed=seed)
+    assert set(names(later.entries("train"))) & set(first) == set(train)
+    assert set(names(later.entries("val"))) & set(first) == set(val)
+
+
+def test_fraction_is_a_share_of_many_names_and_depends_on_the_seed(tmp_path):
+    division = folders(tmp_path, val_fraction=0.25)
+    many = [f"photo {number}" for number in range(4000)]
+    chosen = [division._validates(name) for name in many]
+    assert 0.22 < np.mean(chosen) < 0.28
+    assert chosen != [replace(division, seed=1)._validates(name) for name in many]
+    assert all(
+        division._validates(n) == division._validates(unicodedata.normalize("NFD", n)) for n in ["ü", "é1", "å2"]
+    )
+
+
+def test_fraction_divides_the_training_split_if_there_is_one(tmp_path):
+    make(tmp_path, [f"train/{number}" for number in range(30)] + ["test/x"])
+    division = folders(tmp_path, val_fraction=0.5)
+    assert sorted(names(division.entries("train")) + names(division.entries("val"))) == sorted(
+        f"train/{number}" for number in range(30)
+    )
+    assert names(division.entries("test")) == ["test/x"]
+    make(tmp_path, ["val/x"])
+    with pytest.raises(DataError, match=r"data\.val_fraction \(=0\.5\) must be null, because .* has the split val"):
+        division.entries("val")
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (
+            ["pictures/a.jpg", "masks/a.png"],
+            r"data\.images \(=images\) must be a folder in .*, which contains masks, pic",
+        ),
+        (
+            ["images/a.jpg", "mask/a.png"],
+            r"data\.masks .* contains images, mask; did you mean mask\?; use data",
+        ),
+        (
+            ["images/a.jpg", "masks/a.png"],
+            r"split \(=train\) must be a list .*there is neither; use data",
+        ),
+        (["images/a/a.jpg", "masks/a.png", "tain.txt"], r"lists and sub-folders: a, tain; did you mean tain\?"),
+        (["images/train/a.txt", "masks/a.png"], r"images/train must contain at least one image"),
+        (["images/train/a.jpg", "images/train/a.png", "masks/a.png"], r"a\.jpg and a\.png must have different names"),
+    ],
+)
+def test_missing_folder_or_split_is_named_with_what_there_is(tmp_path, files, message):
+    with pytest.raises(DataError, match=message):
+        folders(touch(tmp_path, *files)).entries("train")
+
+
+@pytest.mark.parametrize("line", ["../../secret", "/etc/passwd", "a/../../b", "a\\b", "a//b"])
+def test_lines_that_leave_the_folders_are_rejected(tmp_path, line):
+    make(tmp_path, ["a"])
+    (tmp_path / "train.txt").write_text(f"a\n{line}\n")
+    with pytest.raises(DataError, match=r"train\.txt line 2 \(=.*\) must be the name of an image in images"):
+        folders(tmp_path).entries("train")
+
+
+def test_split_that_leaves_the_folder_is_rejected(tmp_path):
+    make(tmp_path / "set", ["a"])
+    touch(tmp_path, "secret.txt")
+    with pytest.raises(MissingSplit, match=r"split \(=\.\./secret\) must be a list"):
+        folders(tmp_path / "set").entries("../secret")
+
+
+def test_image_without_mask_is_an_error_of_that_image_alone(tmp_path):
+    make(tmp_path, ["train/a", "train/b"])
+    (tmp_path / "masks/train/a.png").unlink()
+    first, second = folders(tmp_path).entries("train")
+    with pytest.raises(DataError, match=r"\(=train/a\) must have an image and a mask, but .*train/a\.\* is missing"):
+        first()
+    assert second().name == "train/b"
+
+
+def folder_data(root: Path, **keys) -> DataConfig:
+    data = option("data", "folders", classes=["background", "thing"], **keys)
+    data.root = str(root)
+    return data
+
+
+def test_several_roots_are_one_set_and_a_root_may_lack_a_split(tmp_path):
+    make(tmp_path / "one", ["train/a", "val/b"])
+    make(tmp_path / "two", ["train/a"])
+    data = folder_data(tmp_path / "one", extra_roots=[str(tmp_path / "two")])
+    assert [pair.name for pair in read_pairs(data, Path(data.root), "train")] == ["train/a", "two/train/a"]
+    assert [pair.name for pair in read_pairs(data, Path(data.root), "val")] == ["val/b"]
+    with pytest.raises(MissingSplit, match="one/images"):
+        read_pairs(data, Path(data.root), "test")
+    data.extra_roots = [str(tmp_path / "three")]
+    with pytest.raises(DataError, match=r"data\.root .*three\) must be a folder"):
+        read_pairs(data, Path(data.root), "train")
+
+
+def test_limit_takes_the_first_images_of_each_split(tmp_path):
+    make(tmp_path, ["train/a", "train/b", "train/c", "val/a"])
+    data = folder_data(tmp_path, limit=2)
+    assert [pair.name for pair in read_pairs(data, tmp_path, "train")] == ["train/a", "train/b"]
+    assert [pair.name for pair in read_pairs(data, tmp_path, "val")] == ["val/a"]
