@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,15 @@ from fcn.config import nearest
 from fcn.errors import UserError
 from fcn.runs.checkpoints import not_finite
 
+log = logging.getLogger(__name__)
+
 StateDict = Mapping[str, Tensor]
+
+ENTRIES = ("state_dict", "model", "model_state_dict")
+"""Entries of training checkpoints that contain the state dict, in the order in which they are tried."""
+
+PREFIXES = ("module.", "_orig_mod.", "model.")
+"""Beginnings of all names in state dicts saved from DistributedDataParallel, torch.compile and a LightningModule."""
 
 
 class WeightsError(UserError):
@@ -49,6 +58,9 @@ def fetch(source: Any, *, key: str, remedy: str) -> StateDict:
 def read_state_dict(weights: str) -> StateDict:
     """Read the state dict in the file named by `backbone.weights`, without executing pickled code.
 
+    The file may contain a training checkpoint of another program: the state dict may be one of its `ENTRIES`, and all
+    names may begin with `PREFIXES`. The log says which were removed.
+
     Raises:
         WeightsError: if the file does not exist or does not contain a state dict.
     """
@@ -60,9 +72,16 @@ def read_state_dict(weights: str) -> StateDict:
             f"but there is no such file{close}"
         )
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        return _checked(torch.load(path, map_location="cpu", weights_only=True))
+        is_safe = path.suffix == ".safetensors"
+        content = load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True)
+        if isinstance(content, dict) and {"config", "normalization"} <= content.keys():
+            raise WeightsError(
+                f"backbone.weights (={weights}) must be weights of a backbone, but it is a checkpoint of a run; "
+                "use model.init_from=<run>"
+            )
+        return _unwrapped(content, path)
+    except WeightsError:
+        raise
     except Exception as error:  # the readers raise almost any exception for damaged files
         raise WeightsError(
             f"backbone.weights (={weights}) must be a state dict that torch.load(weights_only=True) or safetensors "
@@ -70,11 +89,30 @@ def read_state_dict(weights: str) -> StateDict:
         ) from error
 
 
+def _unwrapped(content: Any, path: Path) -> StateDict:
+    """Return the state dict in the content of a file, without the `PREFIXES` of its names."""
+    entry = None
+    if isinstance(content, dict) and not _is_state_dict(content):
+        entry = next((name for name in ENTRIES if _is_state_dict(content.get(name))), None)
+    state, prefix = _checked(content[entry] if entry else content), ""
+    while longer := next((each for each in PREFIXES if all(name.startswith(prefix + each) for name in state)), None):
+        prefix += longer
+    if entry:
+        log.info("weights  from the entry %s of %s", entry, path)
+    if prefix:
+        log.info("weights  of %s without %s at the beginning of their names", path, prefix)
+    return {name.removeprefix(prefix): value for name, value in state.items()}
+
+
 def _checked(state: Any) -> StateDict:
-    """Return `state` if it maps names to tensors, unlike a training checkpoint."""
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not _is_state_dict(state):
         raise TypeError("not a state dict")
-    return state
+    return state  # type: ignore[no-any-return]
+
+
+def _is_state_dict(content: object) -> bool:
+    """Whether an object maps at least one name to a tensor, and nothing else."""
+    return isinstance(content, dict) and bool(content) and all(isinstance(value, Tensor) for value in content.values())
 
 
 def copy_weights(

@@ -32,6 +32,8 @@ def values(entry: dataclasses.Field) -> st.SearchStrategy:
         "Any": st.none(),
         "str": TEXTS.filter(lambda text: "$" not in text),
     }
+    if annotation == "Any":  # loss.class_weights
+        return st.sampled_from([None, "median_frequency"])
     if inner not in kinds:
         choice = next(each for each in Choice.__subclasses__() if each.__name__ == inner)
         kinds[inner] = st.sampled_from([str(member.value) for member in choice])

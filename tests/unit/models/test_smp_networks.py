@@ -171,6 +171,13 @@ def test_state_dict_of_encoder_is_loaded_completely(tmp_path: Path, encoder: str
     assert all(torch.equal(loaded[name], value) for name, value in state.items())
 
 
+def test_wrapped_state_dict_of_encoder_is_loaded_completely(tmp_path: Path) -> None:
+    state = encoder_state("resnet18")
+    torch.save({"state_dict": {f"module.{name}": value for name, value in state.items()}}, tmp_path / "encoder.pth")
+    loaded = build(weights=str(tmp_path / "encoder.pth")).network.encoder.state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in state.items())
+
+
 def test_checkpoint_is_loaded_without_the_file_of_weights(tmp_path: Path) -> None:
     torch.save(encoder_state("resnet18"), tmp_path / "encoder.pth")
     network = SegmentationNetwork(

@@ -257,6 +257,12 @@ def test_file_is_loaded_completely(tmp_path: Path, name: str, suffix: str) -> No
     assert_loaded(build_timm_backbone(name, weights=write(tmp_path / f"weights{suffix}", state)), state)
 
 
+def test_wrapped_file_is_loaded_completely(tmp_path: Path) -> None:
+    state = state_of("test_vit")
+    torch.save({"model": {f"module.{name}": value for name, value in state.items()}}, tmp_path / "weights.pth")
+    assert_loaded(build_timm_backbone("test_vit", weights=str(tmp_path / "weights.pth")), state)
+
+
 @pytest.mark.parametrize("num_classes", [0, 5])
 def test_classifier_of_the_file_is_optional(tmp_path: Path, num_classes: int) -> None:
     state = state_of("test_vit", num_classes=num_classes)

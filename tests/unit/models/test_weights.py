@@ -1,6 +1,8 @@
 """Weights are loaded completely under torchvision's names, or rejected with a message that states the reason."""
 
 import io
+import logging
+import re
 import urllib.error
 from collections.abc import Callable
 from email.message import Message
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision.models as tv
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fcn.config import option
@@ -77,7 +80,39 @@ def test_weights_of_another_network_are_rejected(
         build(weights=write(state | added))
 
 
-@pytest.mark.parametrize("content", [{"epoch": 3, "state_dict": {}}, [torch.ones(1)], Path("arbitrary pickled code")])
+@pytest.mark.parametrize("prefix", ["", "module.", "module._orig_mod.", "model.", "_orig_mod."])
+@pytest.mark.parametrize("entry", [None, "state_dict", "model", "model_state_dict"])
+def test_weights_are_unwrapped_and_the_log_says_so(
+    write: Write, caplog: pytest.LogCaptureFixture, entry: str | None, prefix: str
+) -> None:
+    state = tv.squeezenet1_0().state_dict()
+    prefixed = {f"{prefix}{name}": value for name, value in state.items()}
+    with caplog.at_level(logging.INFO):
+        loaded = build(weights=write({"epoch": 3, entry: prefixed} if entry else prefixed)).layers.state_dict()
+    assert loaded
+    assert all(torch.equal(value, state[name]) for name, value in loaded.items())
+    path = re.escape(str(write(prefixed)))
+    assert bool(re.search(f"from the entry {entry} of {path}", caplog.text)) == (entry is not None)
+    assert bool(re.search(rf"of {path} without {re.escape(prefix)} at the beginning", caplog.text)) == bool(prefix)
+
+
+def test_safetensors_are_unwrapped(tmp_path: Path) -> None:
+    state = tv.squeezenet1_0().state_dict()
+    save_file({f"module.{name}": value for name, value in state.items()}, tmp_path / "x.safetensors")
+    loaded = build(weights=str(tmp_path / "x.safetensors")).layers.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in loaded.items())
+
+
+def test_prefix_of_some_names_only_is_kept(write: Write) -> None:
+    state = dict(tv.squeezenet1_0().state_dict())
+    state["module.features.0.bias"] = state.pop("features.0.bias")
+    with pytest.raises(WeightsError, match=r"lacks features\.0\.bias"):
+        build(weights=write(state))
+
+
+@pytest.mark.parametrize(
+    "content", [{}, {"epoch": 3, "state_dict": {}}, [torch.ones(1)], Path("arbitrary pickled code")]
+)
 def test_file_without_state_dict_is_rejected(write: Write, content: object) -> None:
     with pytest.raises(WeightsError, match=r"must be a state dict .*; write it with torch.save"):
         build(weights=write(content))
