@@ -25,6 +25,7 @@ from fcn import errors, runs
 from fcn.cli.hydra_entry import given_overrides, run_command
 from fcn.comparison.run_records import find_runs
 from fcn.config import ConfigError, EvaluateConfig
+from fcn.runs.run_lookup import LATEST, find_run
 
 if TYPE_CHECKING:  # these import torch, which --help and completion do not need
     from fcn.evaluation.evaluation_plan import EvaluationPlan
@@ -130,7 +131,13 @@ def main() -> None:
         else:
             evaluate_all(configs)
 
-    run_command(task, config_name="evaluate", schema=EvaluateConfig, implied=_data_of_run)
+    run_keys = {"run": _latest_run}
+    run_command(task, config_name="evaluate", schema=EvaluateConfig, implied=_data_of_run, run_keys=run_keys)
+
+
+def _latest_run(given: str) -> str:
+    """Return the newest run or sweep for `latest`; of another folder, all runs are evaluated."""
+    return find_run("run", given, sweeps=True) if given == LATEST else given
 
 
 def _data_of_run(values: Mapping[str, str]) -> list[str]:

@@ -7,6 +7,7 @@ The exit status is 0 if the file was written, otherwise 1, and then there is no 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -14,6 +15,7 @@ from rich.table import Table
 
 from fcn.cli.hydra_entry import run_command
 from fcn.config import ExportConfig
+from fcn.runs.run_lookup import find_run
 
 if TYPE_CHECKING:
     from fcn.inference.export import Agreement
@@ -40,4 +42,4 @@ def main() -> None:
         console.print(f"{path.stat().st_size / 1e6:.1f} MB", highlight=False)
         console.print(path, markup=False, highlight=False, soft_wrap=True)
 
-    run_command(task, config_name="export", schema=ExportConfig)
+    run_command(task, config_name="export", schema=ExportConfig, run_keys={"run": partial(find_run, "run")})

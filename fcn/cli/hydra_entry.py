@@ -13,10 +13,12 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -28,7 +30,14 @@ from fcn.config import Config, flatten, validate
 from fcn.config.components import load_components
 from fcn.config.composition import CONF, register_schema
 from fcn.config.messages import explain_composition
-from fcn.config.overrides import choose_length, format_value, replaced_lengths, split_override, values_by_key
+from fcn.config.overrides import (
+    choose_length,
+    format_value,
+    parse_overrides,
+    replaced_lengths,
+    split_override,
+    values_by_key,
+)
 from fcn.config.rules import check_run
 from fcn.config.written_text import quote_texts, texts_as_written
 
@@ -37,6 +46,13 @@ Schema = TypeVar("Schema")
 _added: list[str] = []
 """Overrides that `run_command` has put before the given ones."""
 
+_composes_only = [False]
+
+
+def composes_only() -> bool:
+    """Whether the command prints its configuration or help, and executes nothing."""
+    return _composes_only[0]
+
 
 def run_command(
     task: Callable[[Schema], Any],
@@ -44,6 +60,7 @@ def run_command(
     config_name: str,
     schema: type[Schema],
     implied: Callable[[Mapping[str, str]], Sequence[str]] = lambda values: (),
+    run_keys: Mapping[str, Callable[[str], str]] = MappingProxyType({}),
 ) -> None:
     """Compose `config_name` of conf/ with the command line and call `task`, once or once per job of a sweep.
 
@@ -56,14 +73,13 @@ def run_command(
         schema: dataclass of the command's keys.
         implied: returns overrides that precede the given ones, such as the options of the run that is resumed. Those
             of a group that is overridden are left out.
+        run_keys: keys that name runs, with a function from their value to the path of the run.
     """
     if sys.argv[1:2] in (["-sc"], ["--shell-completion"]) and sys.argv[2:] and sys.argv[2].endswith("=bash"):
         print(completion.answer(sys.argv[2], config_name=config_name, schema=schema))
         return
     arguments, sys.argv[1:] = hydra_hooks.parse_arguments(sys.argv[1:])
-    given, position = values_by_key(arguments.overrides), len(sys.argv) - len(arguments.overrides)
-    _added[:] = [override for override in implied(given) if split_override(override)[0] not in given]
-    sys.argv[position:] = arguments.overrides = [*_added, *arguments.overrides]
+    _composes_only[:] = [bool(arguments.help or arguments.cfg or arguments.info)]
     guarded = _guarded(task, schema)
 
     def explain(error: Exception) -> str:
@@ -76,7 +92,11 @@ def run_command(
         texts_as_written(schema),
     ):
         load_components()
-        sys.argv[position:] = arguments.overrides = quote_texts(arguments.overrides, schema)
+        position = len(sys.argv) - len(arguments.overrides)
+        typed = [_with_path_of_run(override, run_keys) for override in quote_texts(arguments.overrides, schema)]
+        given = values_by_key(typed)
+        _added[:] = [override for override in implied(given) if split_override(override)[0] not in given]
+        sys.argv[position:] = arguments.overrides = [*_added, *typed]
         register_schema(schema)
         if arguments.help:
             name = arguments.config_name or config_name
@@ -85,6 +105,19 @@ def run_command(
             if arguments.cfg == "job" and not arguments.multirun:
                 _check_composed(config_name, schema, arguments)
             hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(guarded)()
+
+
+def _with_path_of_run(override: str, run_keys: Mapping[str, Callable[[str], str]]) -> str:
+    """Return an override whose value names a run with the path of the run; other overrides as they are."""
+    key, _, text = override.partition("=")
+    if key not in run_keys or not text:
+        return override
+    with contextlib.suppress(HydraException):  # Hydra reports what cannot be parsed
+        (parsed,) = parse_overrides([override])
+        value = None if parsed.is_sweep_override() else parsed.value()
+        if isinstance(value, str) and (path := run_keys[key](value)) != value:
+            return f"{key}={format_value(path)}"
+    return override
 
 
 def given_overrides() -> list[str]:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from rich.progress import Progress
 from fcn.cli.hydra_entry import run_command
 from fcn.config import ConfigError, InferenceConfig, check_inference, setting
 from fcn.config.choices import Choice
+from fcn.runs.run_lookup import find_run
 
 if TYPE_CHECKING:
     from fcn.errors import DataError
@@ -111,4 +113,4 @@ def main() -> None:
     def task(config: PredictConfig) -> None:
         raise SystemExit(predict_files(config))
 
-    run_command(task, config_name="predict", schema=PredictConfig)
+    run_command(task, config_name="predict", schema=PredictConfig, run_keys={"run": partial(find_run, "run")})

@@ -7,26 +7,31 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from fcn import runs
+from fcn.cli import hydra_entry
 from fcn.cli.hydra_entry import given_overrides, removing_empty_folder, run_command
 from fcn.config import Config, ConfigError, validate_run
-from fcn.config.overrides import choose_length, values_by_key, without_keys
+from fcn.config.overrides import choose_length, for_shell, values_by_key, without_keys
 from fcn.config.rules import check_run
 from fcn.execution import cluster_jobs, processes, sweeps
 from fcn.execution.device_slots import build_slots, count_processes
 from fcn.execution.job_names import job_names
 from fcn.execution.jobs import Job
 from fcn.runs import rerun
-from fcn.runs.resume import apply_overrides
+from fcn.runs.resume import apply_overrides, unchanged_unless_started
+from fcn.runs.run_lookup import find_run
 
 MULTIRUN = "multirun.yaml"
 """File that Hydra writes into the folder of a sweep."""
@@ -57,14 +62,14 @@ def launch(config: Config) -> dict[str, float] | float:
         if (run_dir / MULTIRUN).is_file():
             raise ConfigError(
                 f"resume (={config.resume}) must be a run or a sweep of hydra/launcher=runs; to resume the sweep of "
-                f"another launcher, repeat its command with hydra.sweep.dir={config.resume}"
+                f"another launcher, repeat its command with {for_shell('hydra.sweep.dir', config.resume)}"
             )
-        apply_overrides(run_dir, config, overrides)
-    else:
-        config, overrides = _repeated(config, overrides)
-        count_processes(config)
-        runs.create(run_dir, config, overrides=overrides)
-    return processes.execute(run_dir)
+        with unchanged_unless_started(run_dir):
+            apply_overrides(run_dir, config, overrides)
+            return processes.execute(run_dir)
+    config, overrides = _repeated(config, overrides)
+    count_processes(config)
+    return processes.execute(runs.create(run_dir, config, overrides=overrides, is_time=_is_time(settings)))
 
 
 def launch_sweep(
@@ -115,14 +120,23 @@ def _repeated(config: Config, overrides: Sequence[str]) -> tuple[Config, list[st
     return (config, list(overrides)) if config.rerun is None else rerun.prepare_copy(config, overrides)
 
 
+def _is_time(settings: Any) -> bool:
+    """Whether the output directory is named by the time, and not by hydra.run.dir=... ."""
+    return "${run_directory:" in str(OmegaConf.to_container(settings.run))
+
+
 def _create_only(run_dir: Path, config: Config, overrides: Sequence[str]) -> dict[str, float]:
     """Create a run directory for another machine, and print only its path on standard output, for scripts."""
     overrides = without_keys(overrides, "execute")
     if config.resume is not None or config.rerun is not None:
         raise ConfigError("execute=false cannot be combined with resume=... or rerun=...; leave one out")
-    runs.create(run_dir, dataclasses.replace(config, execute=True), overrides=overrides)
+    config = dataclasses.replace(config, execute=True)
+    run_dir = runs.create(run_dir, config, overrides=overrides, is_time=_is_time(HydraConfig.get()))
     print(run_dir)
-    print(f"not executed; run python -m fcn.worker {run_dir} here or on another machine", file=sys.stderr)
+    print(
+        f"not executed; run python -m fcn.worker {shlex.quote(str(run_dir))} here or on another machine",
+        file=sys.stderr,
+    )
     return {}
 
 
@@ -146,9 +160,17 @@ def _run_directory(resume: str | None, rerun_of: str | None, name: str, _root_: 
     return resume or str(Path("outputs", name, f"{datetime.now():%Y-%m-%d_%H-%M-%S}"))
 
 
+@cache  # because Hydra resolves the name several times
+def _new_folder(folder: str) -> str:
+    """Create the folder of a sweep, which no other command can then take, and return its name."""
+    return folder if hydra_entry.composes_only() else str(runs.create_folder(Path(folder)))
+
+
 def main() -> None:
     """Run the main job: `python train.py`."""
-    run_command(launch, config_name="config", schema=Config, implied=_options_of_resumed_run)
+    _new_folder.cache_clear()
+    run_keys = {"resume": partial(find_run, "resume", sweeps=True), "rerun": partial(find_run, "rerun")}
+    run_command(launch, config_name="config", schema=Config, implied=_options_of_resumed_run, run_keys=run_keys)
 
 
 def _options_of_resumed_run(values: Mapping[str, str]) -> list[str]:
@@ -157,3 +179,4 @@ def _options_of_resumed_run(values: Mapping[str, str]) -> list[str]:
 
 # At import, because the processes of other launchers import this module before Hydra creates their directory.
 OmegaConf.register_new_resolver("run_directory", _run_directory, replace=True)
+OmegaConf.register_new_resolver("new_folder", _new_folder, replace=True)

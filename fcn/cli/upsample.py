@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 
 from fcn.cli.hydra_entry import run_command
 from fcn.config import ConfigError, setting
+from fcn.config.overrides import for_shell
 
 MAX_PIXELS = 4096 * 4096
 """Limit for the upsampled image, whose float32 maps then take about 1 GB."""
@@ -54,7 +55,7 @@ def upsample(config: UpsampleConfig) -> None:
 def _output(config: UpsampleConfig, source: Path) -> Path:
     output = Path(f"{source.stem}_upsampled.png" if config.output is None else config.output)
     if output.suffix.lower() != ".png":
-        raise ConfigError(f"output (={output}) must end in .png; use output={output.with_suffix('.png')}")
+        raise ConfigError(f"output (={output}) must end in .png; use {for_shell('output', output.with_suffix('.png'))}")
     if output.resolve() == source.resolve():
         raise ConfigError(f"output (={output}) must not be the input; use another name")
     return output

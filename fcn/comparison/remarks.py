@@ -8,6 +8,7 @@ from collections import defaultdict
 from fcn.comparison.bootstrap import INTERVAL_MEANING
 from fcn.comparison.evaluation_differences import NOT_EVALUATED, STALE
 from fcn.comparison.run_comparison import RunComparison
+from fcn.config.overrides import for_shell
 
 
 def collect_remarks(comparison: RunComparison) -> list[str]:
@@ -48,6 +49,4 @@ def _remedy(comparison: RunComparison) -> str:
     """Return the commands that evaluate all runs."""
     own = {run.config["data.val_split"] for group in comparison.groups for run in group.runs}
     split = "" if own == {comparison.split} else f" {shlex.quote(f'split={comparison.split}')}"
-    return "; ".join(
-        f"python scripts/evaluate.py {shlex.quote(f'run={folder}')}{split}" for folder in comparison.folders
-    )
+    return "; ".join(f"python scripts/evaluate.py {for_shell('run', folder)}{split}" for folder in comparison.folders)

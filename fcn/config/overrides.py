@@ -6,6 +6,7 @@ Imports Hydra only in `parse_overrides`, so that the processes of a run need no 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +74,17 @@ def without_keys(overrides: Sequence[str], *keys: str) -> list[str]:
 def dotted_key(key: str) -> str:
     """Return one name for a group and for the key of the same meaning, such as model/init and model.init."""
     return key.replace("/", ".")
+
+
+def for_shell(key: str, value: Any) -> str:
+    """Return an override as it is typed in a shell, for messages.
+
+    >>> print(for_shell("resume", "outputs/my runs"))
+    "resume='outputs/my runs'"
+    """
+    override = f"{key}={format_value(value)}"
+    quoted = shlex.quote(override)
+    return quoted if quoted == override or re.search(r'["$`\\!]', override) else f'"{override}"'
 
 
 def format_value(value: Any) -> str:

@@ -70,7 +70,7 @@ def check_resumable(changes: Changes, *, allowed: Collection[str], run: str) -> 
             )
     if missing := [key for key in changes if not _is_in(key, allowed)]:
         changed = ", ".join(f"{key} (={changes[key][1]}) was {changes[key][0]}" for key in missing)
-        remedy = f"to resume with a result that is no longer bit-identical, add allow=[{','.join(missing)}]"
+        remedy = f"to resume with a result that is no longer bit-identical, add 'allow=[{','.join(missing)}]'"
         raise ConfigError(f"{changed} in {run}; {remedy}")
 
 

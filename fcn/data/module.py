@@ -128,7 +128,7 @@ class VOCDataModule(pl.LightningDataModule):
         if state_dict["steps_per_epoch"] != self.steps_per_epoch:
             raise ConfigError(f"{change}; restore them, or start a new run with model.init_from=<this run>")
         if "data" not in self.config.allow:
-            remedy = "restore them, or add allow=[data]; the result is then not bit-identical"
+            remedy = "restore them, or add 'allow=[data]'; the result is then not bit-identical"
             raise ConfigError(f"{change}; {remedy}")
         log.info("changed  %s", change)
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from fcn import errors, runs
 from fcn.config import Config, flatten, to_container
+from fcn.config.overrides import for_shell
 from fcn.execution.device_slots import count_processes, threads_per_process
 from fcn.runs import rerun
 
@@ -115,7 +116,8 @@ def _root_cause(error: Any, run_dir: Path, values: Mapping[str, Any]) -> str:
     rank = min(messages, key=order)
     failure = error.failures[rank]
     if failure.exitcode < 0 and not os.path.isfile(failure.error_file):
-        return f"rank {rank} {errors.describe_signal(-failure.exitcode, values)}; then continue with resume={run_dir}"
+        remedy = f"then continue with {for_shell('resume', run_dir)}"
+        return f"rank {rank} {errors.describe_signal(-failure.exitcode, values)}; {remedy}"
     return f"rank {rank} failed: {messages[rank].removeprefix('RunFailure: ')}"
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from rich.console import Console
 from fcn import config as configuration
 from fcn import runs
 from fcn.config import Config, ConfigError
+from fcn.config.overrides import for_shell
 from fcn.errors import UserError
 from fcn.execution.device_slots import build_slots
 from fcn.execution.job_names import shared_overrides
@@ -59,7 +61,7 @@ class Sweep:
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(
                 f"{path} must be the list of a sweep's jobs ({type(error).__name__}: {error}); delete it, and repeat "
-                f"the sweep's command with hydra.sweep.dir={folder}"
+                f"the sweep's command with {for_shell('hydra.sweep.dir', folder)}"
             ) from error
         # A job whose directory has been deleted is created again by the sweep's command.
         return cls(folder, [_load_job(run_dir) for run_dir in run_dirs if (run_dir / runs.CONFIG).is_file()])
@@ -107,7 +109,8 @@ class Sweep:
             number = run_jobs(waiting, slots, watch=table.report)
         if number:
             num_finished = sum(job.state is Status.finished for job in self.jobs)
-            print(f"stopped: {num_finished} of {len(self.jobs)} jobs are finished; continue with resume={self.folder}")
+            remedy = f"continue with {for_shell('resume', self.folder)}"
+            print(f"stopped: {num_finished} of {len(self.jobs)} jobs are finished; {remedy}")
             raise SystemExit(128 + number)
         self._compare()
 
@@ -121,7 +124,8 @@ class Sweep:
         except ComparisonError as error:  # for example without any validation
             print(f"not compared: {error}")
         else:
-            print(f"{self.folder}/comparison.md, .csv, .png; more with python scripts/compare.py {self.folder}")
+            command = f"python scripts/compare.py {shlex.quote(str(self.folder))}"
+            print(f"{self.folder}/comparison.md, .csv, .png; more with {command}")
 
 
 def _load_job(run_dir: Path) -> Job:
@@ -140,7 +144,7 @@ def sweep_failure(jobs: Sequence[Job]) -> SweepFailed | None:
         if num_failed
         else f"{len(unfinished)} of {len(jobs)} jobs were stopped"
     )
-    return SweepFailed(f"{outcome}; continue with resume={unfinished[0].run_dir.parent}")
+    return SweepFailed(f"{outcome}; continue with {for_shell('resume', unfinished[0].run_dir.parent)}")
 
 
 def is_sweep(folder: str | Path) -> bool:

@@ -21,6 +21,7 @@ from fcn.runs.run_directory import (
     checkpoint_of,
     chosen_options,
     create,
+    create_folder,
     is_rank_zero,
     load_config,
     load_overrides,
@@ -40,7 +41,7 @@ from fcn.runs.summary import (
 __all__ = [
     "BEST", "CONFIG", "CONFUSIONS", "CONSOLE", "CURVES", "EVALUATION", "FAILURE", "LAST", "LOCK", "LOG", "METRICS",
     "OVERRIDES", "PREVIOUS", "SAMPLES", "SCORES", "STOP_SIGNALS", "SUMMARY", "Status", "best_score", "change",
-    "checkpoint_of", "chosen_options", "copy_file", "create", "final_metrics", "is_rank_zero", "load_config",
-    "load_overrides", "locked", "progress", "read_metrics", "read_status", "read_summary", "set_status",
-    "write_metrics", "write_summary", "write_text",
+    "checkpoint_of", "chosen_options", "copy_file", "create", "create_folder", "final_metrics", "is_rank_zero",
+    "load_config", "load_overrides", "locked", "progress", "read_metrics", "read_status", "read_summary",
+    "set_status", "write_metrics", "write_summary", "write_text",
 ]  # fmt: skip

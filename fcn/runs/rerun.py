@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fcn import config as configuration
 from fcn import runs
 from fcn.config import Config, ConfigError
-from fcn.config.overrides import split_override, without_keys
+from fcn.config.overrides import for_shell, split_override, without_keys
 from fcn.config.resumable_keys import changed_keys
 from fcn.errors import UserError
 from fcn.runs.resume import merge_overrides
@@ -69,7 +69,9 @@ def prepare_copy(composed: Config, overrides: Sequence[str]) -> tuple[Config, li
 def _check_repeatable(run: Path, config: Config) -> None:
     status = runs.read_status(run)
     if status is not runs.Status.finished:
-        raise ConfigError(f"rerun (={run}) must be a finished run, but is {status}; finish it with resume={run}")
+        raise ConfigError(
+            f"rerun (={run}) must be a finished run, but is {status}; finish it with {for_shell('resume', run)}"
+        )
     if config.allow:
         keys = ",".join(config.allow)
         raise ConfigError(f"rerun (={run}) was resumed with changes (allow=[{keys}]) and cannot be repeated")

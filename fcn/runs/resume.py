@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +15,53 @@ from fcn import runs
 from fcn.config import Config, ConfigError, flatten, to_container
 from fcn.config.overrides import choose_length, split_override, without_keys
 from fcn.config.resumable_keys import changed_keys, check_resumable
+
+BACKUP = ".before_resume.json"
+"""File with the texts of `CHANGEABLE` as they were before a run is resumed; deleted when training starts."""
+
+CHANGEABLE = (runs.CONFIG, runs.OVERRIDES, runs.SUMMARY)
+
+
+@contextlib.contextmanager
+def unchanged_unless_started(run_dir: Path) -> Iterator[None]:
+    """Undo all changes of configuration, overrides and status at the end, unless `confirm_start` has been called.
+
+    What is wrong with a resumed run may only be found when its data, weights and checkpoint are read. If the command is
+    killed before, the next one undoes the changes.
+
+    Raises:
+        FolderLocked: on entering, if another process executes the run.
+    """
+    if not (run_dir / runs.CONFIG).is_file():
+        yield  # which explains that this is no run
+        return
+    with runs.locked(run_dir):
+        _undo(run_dir)
+    files = {name: run_dir / name for name in CHANGEABLE}
+    texts = {name: path.read_text(encoding="utf-8") if path.is_file() else None for name, path in files.items()}
+    runs.write_text(run_dir / BACKUP, json.dumps(texts))
+    try:
+        yield
+    finally:
+        _undo(run_dir)
+
+
+def confirm_start(run_dir: Path) -> None:
+    """Make the changes with which a run is resumed final, because its training starts."""
+    (run_dir / BACKUP).unlink(missing_ok=True)
+
+
+def _undo(run_dir: Path) -> None:
+    backup = run_dir / BACKUP
+    if not backup.is_file():
+        return
+    for name, text in json.loads(backup.read_text(encoding="utf-8")).items():
+        path = run_dir / name
+        if text is None:
+            path.unlink(missing_ok=True)
+        elif not path.is_file() or path.read_text(encoding="utf-8") != text:
+            runs.write_text(path, text)
+    backup.unlink()
 
 
 def apply_overrides(run_dir: Path, composed: Config, overrides: Sequence[str]) -> None:

@@ -6,8 +6,9 @@ All files of a run are inside its directory, so that evaluating, resuming and co
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -15,7 +16,7 @@ from omegaconf import OmegaConf
 from fcn import config as configuration
 from fcn.config import Config, ConfigError, older_versions
 from fcn.config.components import GROUPS, LIST_GROUPS
-from fcn.config.overrides import format_value
+from fcn.config.overrides import for_shell, format_value
 from fcn.runs.atomic_files import named_in_errors, write_text
 from fcn.runs.summary import read_summary
 
@@ -35,27 +36,56 @@ SCORES = "evaluation.json"
 CONFUSIONS = "confusions.npz"
 
 
-def create(run_dir: Path, config: Config, *, overrides: Sequence[str] = ()) -> None:
+def alternatives(folder: Path) -> Iterator[Path]:
+    """Yield a folder, then `<folder>_2`, `<folder>_3` and so on, for commands that start in the same second."""
+    yield folder
+    for number in itertools.count(2):
+        yield folder.with_name(f"{folder.name}_{number}")
+
+
+def create_folder(folder: Path) -> Path:
+    """Create a folder or, if it exists, the first of its alternatives that does not, and return it."""
+    for path in alternatives(folder):
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(parents=True)
+            break
+    return path
+
+
+def create(run_dir: Path, config: Config, *, overrides: Sequence[str] = (), is_time: bool = False) -> Path:
     """Create a run directory that can be executed: write its resolved configuration and its overrides.
+
+    Args:
+        run_dir: the directory.
+        config: configuration of the run.
+        overrides: overrides of the command line.
+        is_time: whether the name is the current time; if another run has taken it, the first free alternative is used.
+
+    Returns:
+        The directory.
 
     Raises:
         ConfigError: if the directory already holds a run, which is left unchanged.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
-    try:
-        # Mode "x": if two commands start in the same second, only one can create the file.
-        with named_in_errors(run_dir / CONFIG), open(run_dir / CONFIG, "x", encoding="utf-8") as file:
-            file.write(_to_yaml(config))
-        _write_overrides(run_dir, overrides)
-    except FileExistsError:
-        raise ConfigError(
-            f"{run_dir} already holds a run; resume it with resume={run_dir}, or choose another name=..."
-        ) from None
-    except OSError:  # for example on a full disk: a truncated configuration must not look like a run
-        with contextlib.suppress(OSError):
-            (run_dir / CONFIG).unlink(missing_ok=True)
-            (run_dir / OVERRIDES).parent.rmdir()
-        raise
+    for path in alternatives(run_dir):
+        path.mkdir(parents=True, exist_ok=True)
+        try:
+            # Mode "x": if two commands start in the same second, only one can create the file.
+            with named_in_errors(path / CONFIG), open(path / CONFIG, "x", encoding="utf-8") as file:
+                file.write(_to_yaml(config))
+            _write_overrides(path, overrides)
+        except FileExistsError:
+            if not is_time:
+                remedy = f"resume it with {for_shell('resume', run_dir)}, or choose another name=..."
+                raise ConfigError(f"{run_dir} already holds a run; {remedy}") from None
+        except OSError:  # for example on a full disk: a truncated configuration must not look like a run
+            with contextlib.suppress(OSError):
+                (path / CONFIG).unlink(missing_ok=True)
+                (path / OVERRIDES).parent.rmdir()
+            raise
+        else:
+            break
+    return path
 
 
 def change(run_dir: Path, config: Config, *, overrides: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ from typing import Any, TypedDict, cast
 
 from fcn.config import ConfigError
 from fcn.config.choices import Choice
+from fcn.config.overrides import for_shell
 from fcn.runs.atomic_files import write_text
 
 SUMMARY = "summary.json"
@@ -93,7 +94,9 @@ def read_summary(run_dir: Path) -> Summary:
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise ConfigError(f"{path} must be JSON: {error}; delete it, and resume={run_dir} writes it again") from error
+        raise ConfigError(
+            f"{path} must be JSON: {error}; delete it, and {for_shell('resume', run_dir)} writes it again"
+        ) from error
 
 
 def write_summary(run_dir: Path, summary: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ from fcn import errors, runs
 from fcn.config import Config, ConfigError, component_origins
 from fcn.models.device import device_name
 from fcn.runs import Status, provenance
+from fcn.runs.resume import confirm_start
 from fcn.runs.summary import Execution, Summary
 from fcn.training.epoch_pictures import SAMPLES_TAG, draw_epoch_pictures
 from fcn.training.monitors import gradient_norm, peak_memory_mib, upsampling_drift
@@ -100,6 +101,7 @@ class Recording(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
+            confirm_start(self.run_dir)
             self._execution["data"] = trainer.datamodule.fingerprint  # type: ignore[attr-defined]
             self._execution["device"] = device_name(trainer.strategy.root_device)
             self._execution["world_size"] = trainer.world_size

@@ -14,11 +14,13 @@ import pytorch_lightning as pl
 from fcn import config as configuration
 from fcn import errors, runs
 from fcn.config import Config, ConfigError
+from fcn.config.overrides import for_shell
 from fcn.data.module import VOCDataModule
 from fcn.models.device import device_name
 from fcn.models.weights import copy_fitting
 from fcn.runs import Status, provenance
 from fcn.runs.checkpoints import CheckpointError, network_weights, prepare_last_checkpoint
+from fcn.runs.resume import confirm_start
 from fcn.training.checkpointing import AtomicCheckpointIO, Checkpointing, EpochCheckpoint
 from fcn.training.console import logging_to
 from fcn.training.recording import Recording, headline
@@ -51,7 +53,8 @@ def train(config: Config, run_dir: Path | None = None) -> dict[str, float]:
         SystemExit: with 128 + signal, after one of `runs.STOP_SIGNALS`; the run can be resumed from a checkpoint.
     """
     config = configuration.validate_run(configuration.to_container(config))  # checks values, resolves references
-    run_dir = run_dir or Path("outputs", config.name, f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
+    if run_dir is None:
+        run_dir = runs.create_folder(Path("outputs", config.name, f"{datetime.now():%Y-%m-%d_%H-%M-%S}"))
     if not (run_dir / runs.CONFIG).exists():
         runs.create(run_dir, config)
     with runs.locked(run_dir) if runs.is_rank_zero() else contextlib.nullcontext():
@@ -84,7 +87,7 @@ def _explained_failures(config: Config, run_dir: Path, checkpointing: Checkpoint
             raise errors.RunFailure(errors.describe_bug(error, log=run_dir / runs.LOG)) from error
         step = checkpointing.saved_step
         start = f"continues from step {step}" if step else "starts from the beginning, since nothing was saved"
-        raise errors.RunFailure(f"{line}; then resume={run_dir} {start}") from error
+        raise errors.RunFailure(f"{line}; then {for_shell('resume', run_dir)} {start}") from error
 
 
 def _save_untrained(config: Config, run_dir: Path) -> dict[str, float]:
@@ -95,6 +98,7 @@ def _save_untrained(config: Config, run_dir: Path) -> dict[str, float]:
         state = {"state_dict": task.state_dict(), "normalization": task.network.normalization}
         checkpoint = {"config": configuration.to_container(config), **state, **components}
         AtomicCheckpointIO().save_checkpoint(checkpoint, run_dir / runs.LAST)
+        confirm_start(run_dir)
         overrides = runs.load_overrides(run_dir)
         origin = {**provenance.provenance(), **components}
         summary = {"status": Status.finished, "metrics": {}, "overrides": overrides, **origin}
@@ -117,7 +121,7 @@ def _fit(config: Config, run_dir: Path, checkpointing: Checkpointing) -> dict[st
         status = Status.finished
     except (SystemExit, KeyboardInterrupt):
         status = Status.interrupted
-        log.info("interrupted at step %d; continue with resume=%s", trainer.global_step, run_dir)
+        log.info("interrupted at step %d; continue with %s", trainer.global_step, for_shell("resume", run_dir))
         raise
     finally:
         if trainer.is_global_zero:

@@ -24,6 +24,8 @@ from pytorch_lightning.callbacks import Checkpoint
 from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
+from fcn.config.overrides import for_shell
+
 CHECKS_PER_TIMEOUT = 10
 MAX_CHECK_SECONDS = 30.0
 
@@ -156,7 +158,8 @@ class Watchdog(Checkpoint):
 
     def _end_process(self, progress: Sequence[dict[str, Any]], silent: Sequence[int], timeout: float) -> None:
         """End this process, its loader processes, and stopped ranks, which torchrun's SIGTERM would not end."""
-        line = f"{describe_stalled_ranks(progress, silent, timeout)}; then continue with resume={self.run_dir}"
+        remedy = f"then continue with {for_shell('resume', self.run_dir)}"
+        line = f"{describe_stalled_ranks(progress, silent, timeout)}; {remedy}"
         try:
             get_error_handler().record_exception(RankStalled(line))  # torchrun and our command read it there
             for child in multiprocessing.active_children():

@@ -148,7 +148,7 @@ def _state(folder: Path) -> dict[Path, bytes | None]:
 def _check_no_partial_files(folder: Path, before: dict) -> None:
     """Fail if a file has changed, or a new one is not part of a run directory with the status failed."""
     after = _state(folder)
-    logged = (runs.LOG, runs.SUMMARY)  # a resumed run records its failure there
+    logged = (runs.LOG, runs.LOCK)  # a resumed run records its failure there
     changed = {path for path in before if after.get(path) != before[path] and path.name not in logged}
     assert not changed
     new = [path for path in after.keys() - before.keys() if path.is_file()]

@@ -6,7 +6,9 @@ import sys
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fcn.config.overrides import format_value, parse_overrides, values_by_key, without_keys
+from fcn.config import Config
+from fcn.config.overrides import for_shell, format_value, parse_overrides, values_by_key, without_keys
+from fcn.config.written_text import quote_texts
 
 
 @settings(max_examples=200, deadline=None)
@@ -38,3 +40,14 @@ def test_without_keys_keeps_keys_that_only_begin_alike():
 def test_text_functions_import_no_hydra():
     code = "import sys, fcn.config.overrides; assert not [name for name in sys.modules if name.startswith('hydra')]"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1).filter(lambda text: text.lower() != "null"))
+@example("outputs/my runs (2)/it's")
+@example("$HOME/a=b,`c`\\")
+def test_override_pasted_into_a_shell_is_the_value(value):
+    command = f"printf %s {for_shell('resume', value)}"
+    pasted = subprocess.run(["/bin/sh", "-c", command], capture_output=True, check=True).stdout.decode()
+    (override,) = parse_overrides(quote_texts([pasted], Config))
+    assert str(override.value()) == value

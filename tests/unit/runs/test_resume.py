@@ -1,9 +1,13 @@
 """Changes of the configuration by `resume=<run> KEY=VALUE`; tests/integration/test_exactness.py resumes runs."""
 
+import json
+
 import pytest
 
 from fcn import runs
+from fcn.config import ConfigError
 from fcn.config.composition import compose
+from fcn.runs.resume import BACKUP, confirm_start
 from tests.commands import type_in
 
 
@@ -13,7 +17,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     overrides = ["batch_size=6", "trainer.val_every=2"]
     runs.create(tmp_path / "run", compose(*overrides), overrides=overrides)
-    monkeypatch.setattr("fcn.execution.processes.execute", lambda run_dir: {})
+    monkeypatch.setattr("fcn.execution.processes.execute", confirm_start)
     return tmp_path / "run"
 
 
@@ -31,7 +35,7 @@ def test_allowed_changes_are_applied(run, monkeypatch, capsys):
     # The next execution may start from a checkpoint written before the change.
     assert runs.load_config(run).allow == ["lr", "trainer.accelerator", "trainer.devices"]
     status, _, err = type_in(monkeypatch, capsys, "resume=run", "lr=0.6")
-    assert (status, "add allow=[lr]" in err) == (1, True)
+    assert (status, "add 'allow=[lr]'" in err) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -44,11 +48,11 @@ def test_allowed_changes_are_applied(run, monkeypatch, capsys):
     ],
 )
 def test_other_changes_are_errors_and_change_nothing(run, monkeypatch, capsys, overrides, message):
-    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    before = files(run)
     status, _, err = type_in(monkeypatch, capsys, "resume=run", overrides)
     assert (status, err.count("\n")) == (1, 1)
     assert err.startswith(f"error: {message}"), err
-    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert files(run) == before
 
 
 def test_finished_run_is_only_resumed_with_more_epochs(run, monkeypatch, capsys):
@@ -71,3 +75,31 @@ def test_finished_run_is_resumed_with_more_steps(run, monkeypatch, capsys):
     runs.write_summary(run, {"status": "finished", "metrics": {}})
     assert type_in(monkeypatch, capsys, "resume=run", "epochs=9", "allow=[epochs,steps]")[0] == 0
     assert (runs.load_config(run).epochs, runs.load_config(run).steps) == (9, None)
+
+
+@pytest.mark.parametrize("error", [ConfigError("refused"), KeyboardInterrupt()], ids=["refused", "stopped"])
+def test_execution_that_does_not_start_changes_nothing(run, monkeypatch, capsys, error):
+    def execute(run_dir):
+        assert runs.load_config(run_dir).epochs == 9
+        runs.set_status(run_dir, "failed")
+        raise error
+
+    monkeypatch.setattr("fcn.execution.processes.execute", execute)
+    runs.write_summary(run, {"status": "finished", "metrics": {}})
+    before = files(run)
+    assert type_in(monkeypatch, capsys, "resume=run", "epochs=9", "allow=[epochs]", "data.root=typo")[0] != 0
+    assert files(run) == before
+
+
+def test_changes_of_a_command_that_was_killed_before_the_start_are_undone_by_the_next(run, monkeypatch, capsys):
+    before = files(run)
+    texts = {name: (run / name).read_text() for name in (runs.CONFIG, runs.OVERRIDES)}
+    (run / BACKUP).write_text(json.dumps({**texts, runs.SUMMARY: None}))
+    runs.change(run, compose("batch_size=6", "data.root=typo"), overrides=["data.root=typo"])
+    runs.set_status(run, "failed")
+    assert type_in(monkeypatch, capsys, "resume=run")[0] == 0
+    assert files(run) == before
+
+
+def files(run):
+    return {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != runs.LOCK}

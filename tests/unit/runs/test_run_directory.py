@@ -4,9 +4,11 @@ import math
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+import fcn
 from fcn import runs
 from fcn.config import Config, ConfigError
 from tests.commands import ROOT
@@ -68,3 +70,23 @@ def test_lock_is_released_when_its_process_is_killed(tmp_path):
     holder.kill()
     with runs.locked(tmp_path, patience=10):
         assert (tmp_path / runs.LOCK).read_text().startswith(f"process {os.getpid()} ")
+
+
+def test_commands_of_one_second_get_different_directories(tmp_path):
+    config = fcn.compose()
+
+    def create(number):
+        return runs.create(tmp_path / "time", config, overrides=[f"seed={number}"], is_time=True)
+
+    with ThreadPoolExecutor(8) as threads:
+        created = list(threads.map(create, range(8)))
+    assert {path.name for path in created} == {"time", *(f"time_{number}" for number in range(2, 9))}
+    assert [runs.load_overrides(path) for path in created] == [[f"seed={number}"] for number in range(8)]
+    with pytest.raises(ConfigError, match="already holds a run"):
+        runs.create(tmp_path / "time", config)
+
+
+def test_folders_of_sweeps_of_one_second_are_different(tmp_path):
+    with ThreadPoolExecutor(8) as threads:
+        created = list(threads.map(lambda number: runs.create_folder(tmp_path / "x" / "time"), range(8)))
+    assert {path.name for path in created} == {"time", *(f"time_{number}" for number in range(2, 9))}
