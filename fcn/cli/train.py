@@ -32,9 +32,7 @@ from fcn.execution.jobs import Job
 from fcn.runs import rerun
 from fcn.runs.resume import apply_overrides, unchanged_unless_started
 from fcn.runs.run_lookup import find_run
-
-MULTIRUN = "multirun.yaml"
-"""File that Hydra writes into the folder of a sweep."""
+from fcn.runs.run_names import MULTIRUN
 
 
 def launch(config: Config) -> dict[str, float] | float:

@@ -115,8 +115,8 @@ def _structured(values: Mapping[str, Any], schema: type) -> DictConfig:
     for entry in dataclasses.fields(schema):
         if "group" in entry.metadata:
             base[entry.name] = section_of(entry, values.get(entry.name) or {})
-        elif group := entry.metadata.get("list_group"):
-            base[entry.name] = {name: options(group)[name] for name in values.get(entry.name) or {}}
+        elif (group := entry.metadata.get("list_group")) and entry.name in values:
+            base[entry.name] = {name: options(group)[name] for name in values[entry.name] or {}}
     assert isinstance(base, DictConfig)
     return base
 
@@ -146,7 +146,9 @@ def read_config(path: Path) -> Config:
     if not isinstance(loaded, DictConfig) or not loaded:
         raise ConfigError(f"{path} must hold the keys of a run's configuration; restore the file")
     try:
-        return validate_run(older_versions.upgrade(OmegaConf.to_container(loaded)))
+        config = validate(older_versions.upgrade(OmegaConf.to_container(loaded)), Config)
+        rules.check_run(config, is_saved=True)
+        return config
     except ConfigError as error:
         raise ConfigError(f"{path} must be a configuration of this version: {error}") from error
 

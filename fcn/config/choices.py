@@ -143,3 +143,11 @@ class ImageType(Choice):
 
     uint8 = "uint8"
     float = "float"
+
+
+class WandbMode(Choice):
+    """Mode of Weights & Biases."""
+
+    online = "online"
+    offline = "offline"
+    disabled = "disabled"

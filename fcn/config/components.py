@@ -35,6 +35,7 @@ MODULES = (
     "fcn.models.model_options",
     "fcn.models.smp_options",
     "fcn.models.timm_option",
+    "fcn.training.loggers.options",
     "fcn.training.losses.cross_entropy",
     "fcn.training.losses.cross_entropy_dice",
     "fcn.training.losses.dice",
@@ -255,9 +256,11 @@ def no_option(group: str, base: type[Component]) -> Any:
     return field(default_factory=base, metadata={"group": group})
 
 
-def list_of_options(group: str) -> Any:
-    """Return a dataclass field that holds the chosen options of a group by name; none unless they are chosen."""
-    return field(default_factory=dict, metadata={"list_group": group})
+def list_of_options(group: str, *default: str) -> Any:
+    """Return a dataclass field that holds the chosen options of a group by name: those of `default` unless chosen."""
+    return field(
+        default_factory=lambda: {name: options(group)[name]() for name in default}, metadata={"list_group": group}
+    )
 
 
 def chosen_components(config: Config) -> dict[str, Component]:

@@ -51,13 +51,15 @@ def compose(*overrides: str) -> Config:
 def register_schema(schema: type) -> None:
     """Register the schema that conf/*.yaml name in their defaults, the options of the groups, and the resolvers.
 
-    A section without a chosen option is missing in the schema, because an option cannot replace another one.
+    A section of a group has no option in the schema, because an option cannot replace another one.
     """
     store = ConfigStore.instance()
     node = OmegaConf.structured(schema)
     for entry in dataclasses.fields(schema):
         if entry.metadata.get("has_default"):
             node[entry.name] = MISSING
+        if entry.metadata.get("list_group"):
+            node[entry.name] = {}
     store.store(name="schema", node=node, provider="fcn")
     for group in (*GROUPS, *LIST_GROUPS):
         for name, option in options(group).items():

@@ -259,13 +259,25 @@ class CallbackConfig(Component):
 
 @dataclass(kw_only=True)
 class LoggerConfig(Component):
-    """Logger that receives the scalars of a run and, if it can store them, its pictures and hyperparameters."""
+    """Logger that receives the scalars of a run and, if it can store them, its pictures and configuration."""
 
     @abstractmethod
-    def build(self, config: Config, run_dir: Path) -> Logger:
-        """Build the logger; called in rank 0 only.
+    def build(self, config: Config, run_dir: Path, step: int) -> Logger:
+        """Build the logger; called in rank 0 only, at the start of training.
+
+        If it fails, now or later, a warning says so, and training continues without it. `check` is called when a run is
+        composed, and not when a saved run is read.
 
         Args:
             config: configuration of the run.
-            run_dir: run directory.
+            run_dir: run directory. A service that has its own id of the run can save it there to continue that run
+                later, see `fcn.runs.logger_ids`.
+            step: number of optimiser steps already made, more than 0 in a resumed run. Points after it, which the last
+                execution may have logged, are logged again.
+
+        Returns:
+            A logger of Lightning. `log_hyperparams` receives the configuration by dotted key, `log_metrics` scalars by
+            name with the number of steps made, `log_image(key, images, step)`, if it exists, a list of one PIL image.
+            `save` is called after every epoch, and `finalize` at the end, with "success", "failed" or "aborted" for a
+            run that was interrupted.
         """

@@ -94,15 +94,21 @@ def flatten(container: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in container.items():
         if not prefix and key in LIST_GROUPS:
             flat[key] = list(value or ())
-        if isinstance(value, Mapping) and (key in LIST_GROUPS or (value and all(isinstance(k, str) for k in value))):
+        is_section = key in LIST_GROUPS or prefix.rstrip(".") in LIST_GROUPS
+        if isinstance(value, Mapping) and (is_section or (value and all(isinstance(k, str) for k in value))):
             flat.update(flatten(value, f"{prefix}{key}."))
         else:
             flat[f"{prefix}{key}"] = value
     return flat
 
 
-def check_run(config: Config) -> None:
+def check_run(config: Config, *, is_saved: bool = False) -> None:
     """Check the conditions between keys of a run.
+
+    Args:
+        config: configuration of the run.
+        is_saved: whether it is read from a run directory, maybe without executing the run. Its loggers, whose
+            libraries may not be installed, are then not checked.
 
     Raises:
         ConfigError: naming key, value, rule and remedy of the first rule that is broken.
@@ -111,8 +117,9 @@ def check_run(config: Config) -> None:
     _check_names(config)
     _check_length(config)
     _check_frozen_backbone(config)
-    for chosen in chosen_components(config).values():
-        chosen.check(config)
+    for option, chosen in chosen_components(config).items():
+        if not (is_saved and option.startswith("logger=")):
+            chosen.check(config)
     check_batch_size(config, config.trainer.devices or 1)
     if config.trainer.precision is Precision.fp16 and config.trainer.accelerator is Accelerator.cpu:
         raise ConfigError("trainer.precision (=fp16) must run on a GPU; use bf16 or fp32 on the CPU")

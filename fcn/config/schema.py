@@ -92,5 +92,5 @@ class Config:
     schedule: ScheduleConfig = default_option("schedule", "cosine")
     transforms: dict[str, TransformConfig] = list_of_options("transforms")
     callbacks: dict[str, CallbackConfig] = list_of_options("callbacks")
-    logger: dict[str, LoggerConfig] = list_of_options("logger")
+    logger: dict[str, LoggerConfig] = list_of_options("logger", "tensorboard")
     trainer: TrainerConfig = field(default_factory=TrainerConfig)

@@ -23,9 +23,9 @@ def schema_fields(schema: type, values: Mapping[str, Any] | None = None, prefix:
     for entry in dataclasses.fields(schema):
         key, section = f"{prefix}{entry.name}", None if values is None else values.get(entry.name)
         if group := entry.metadata.get("list_group"):
-            for name, option in options(group).items():
-                if values is None or name in (section or {}):
-                    leaves |= schema_fields(option, section and section[name], f"{key}.{name}.")
+            known = options(group)
+            for name in known if values is None else section or {}:
+                leaves |= schema_fields(known[name], section and section[name], f"{key}.{name}.")
             continue
         nested = None if values is None else (section if isinstance(section, Mapping) else {})
         chosen = section_of(entry, nested or {})

@@ -114,3 +114,5 @@ def _ignore_known_warnings() -> None:
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training")
     # A rank may have no validation images, since the set is not padded.
     warnings.filterwarnings("ignore", message=".*has 0 length")
+    # Values that callbacks log in steps; a short run may have none.
+    warnings.filterwarnings("ignore", message="The number of training batches .* is smaller than the logging interval")

@@ -20,9 +20,9 @@ from fcn.runs import Status, provenance
 from fcn.runs.resume import confirm_start
 from fcn.runs.summary import Execution, Summary
 from fcn.training.epoch_pictures import SAMPLES_TAG, draw_epoch_pictures
+from fcn.training.loggers.guarded import build_loggers
 from fcn.training.monitors import gradient_norm, peak_memory_mib, upsampling_drift
 from fcn.training.task import SegmentationTask
-from fcn.training.tensorboard import EventFiles, hyperparameters
 from fcn.visualization.learning_curves import draw_learning_curves
 from fcn.visualization.png_files import save_png
 
@@ -43,6 +43,7 @@ class Recording(pl.Callback):
         metrics: latest value of every score, by its name in summary.json.
         best: entry `best` of summary.json.
         is_best: whether the last epoch is the best one so far.
+        loggers: loggers of the run, which are also those of the trainer.
     """
 
     def __init__(self, run_dir: Path, config: Config) -> None:
@@ -59,7 +60,8 @@ class Recording(pl.Callback):
         self._point = (0.0, 0.0)  # images and training seconds at the last point of the step curves
         self._gradient_norm: Tensor | None = None
         self._rows: list[Mapping[str, Any]] = []
-        self._events: EventFiles | None = None
+        self.loggers = build_loggers(config, run_dir)
+        self._is_recording = False  # whether this is rank 0 of a run whose training has started
         self._execution: Execution = {}
         self._history: list[Execution] = []
         if runs.is_rank_zero():
@@ -108,8 +110,9 @@ class Recording(pl.Callback):
             step = trainer.global_step
             # Rows written after the checkpoint from which the run is resumed are computed again.
             self._rows = [row for row in runs.read_metrics(self.run_dir) if int(row["step"]) <= step]
-            values = hyperparameters(self.config, runs.load_overrides(self.run_dir))
-            self._events = EventFiles(self.run_dir, step=step, hyperparameters=values)
+            for logger in self.loggers:
+                logger.start(trainer)
+            self._is_recording = True
         self._step_started = time.monotonic()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -119,7 +122,7 @@ class Recording(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
         # Computed only when it is recorded; the value of an epoch is that of its last step.
-        if self._events and (trainer.is_last_batch or self._has_point(trainer.global_step + 1)):
+        if self._is_recording and (trainer.is_last_batch or self._has_point(trainer.global_step + 1)):
             self._gradient_norm = gradient_norm(pl_module)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
@@ -127,8 +130,8 @@ class Recording(pl.Callback):
         now = time.monotonic()
         self._train_seconds += now - self._step_started
         self._step_started = now
-        if self._events and self._has_point(trainer.global_step):
-            self._events.add_scalars(self._step_scalars(trainer, _task(pl_module)), trainer.global_step)
+        if self._is_recording and self._has_point(trainer.global_step):
+            self._log(self._step_scalars(trainer, _task(pl_module)), trainer.global_step)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         task = _task(pl_module)
@@ -147,8 +150,8 @@ class Recording(pl.Callback):
             self._record_scalars(trainer, values)
             if "val/mean_iou" in scores:
                 self._record_pictures(trainer, task)
-            assert self._events
-            self._events.flush()
+            for logger in self.loggers:
+                logger.flush()
 
     def conclude_epoch(self, trainer: pl.Trainer) -> None:
         """Write the summary after the checkpoint of an epoch was saved."""
@@ -157,13 +160,13 @@ class Recording(pl.Callback):
             self.write_summary(trainer, Status.interrupted)  # status if the process is killed after this line
 
     def finish(self, trainer: pl.Trainer, status: Status) -> None:
-        """Write summary, curves and the end of the TensorBoard files; rank 0 only.
+        """Write summary, curves, and the end of the loggers; rank 0 only.
 
         Unless the run has finished, errors of the system are logged instead of raised: they must not hide the failure.
         """
         if status is not Status.finished:
             self.metrics, self.best = self._saved
-        for write in (self._record_end, self._record_curves, self._close_events):
+        for write in (self._record_end, self._record_curves, self._close_loggers):
             try:
                 write(trainer, status)
             except OSError as error:
@@ -172,7 +175,7 @@ class Recording(pl.Callback):
                 log.warning("not written: %s", errors.describe_storage_error(error))
 
     def _record_end(self, trainer: pl.Trainer, status: Status) -> None:
-        if self._events or not runs.read_summary(self.run_dir):
+        if self._is_recording or not runs.read_summary(self.run_dir):
             self.write_summary(trainer, status)
         else:  # the run failed before it was resumed: the other fields do not change
             runs.set_status(self.run_dir, status)
@@ -184,9 +187,9 @@ class Recording(pl.Callback):
         except Exception as error:  # an unreadable table must not make a finished run fail
             log.warning("%s could not be drawn: %s", runs.CURVES, errors.describe_failure(error, {}) or error)
 
-    def _close_events(self, trainer: pl.Trainer, status: Status) -> None:
-        if self._events:
-            self._events.close(status)
+    def _close_loggers(self, trainer: pl.Trainer, status: Status) -> None:
+        for logger in self.loggers:
+            logger.close(status)
 
     def write_summary(self, trainer: pl.Trainer, status: Status) -> None:
         """Write summary.json with the current values."""
@@ -245,8 +248,7 @@ class Recording(pl.Callback):
     def _record_scalars(self, trainer: pl.Trainer, values: Mapping[str, float]) -> None:
         self._rows.append({"epoch": _epoch(trainer), "step": trainer.global_step, **values})
         runs.write_metrics(self.run_dir, self._rows)
-        assert self._events
-        self._events.add_scalars(values, trainer.global_step)
+        self._log(values, trainer.global_step)
         unit, number, total = self._progress(trainer)
         log.info("%s %d/%d  %s", unit, number, total, headline(values))
 
@@ -257,8 +259,12 @@ class Recording(pl.Callback):
             path = self.run_dir / runs.SAMPLES / f"{unit}_{number:0{3 if unit == 'epoch' else 6}d}.png"
             path.parent.mkdir(exist_ok=True)
             save_png(pictures[SAMPLES_TAG], path)
-        assert self._events
-        self._events.add_pictures(pictures, trainer.global_step)
+        for logger in self.loggers:
+            logger.record_pictures(pictures, trainer.global_step)
+
+    def _log(self, values: Mapping[str, float], step: int) -> None:
+        for logger in self.loggers:
+            logger.record(values, step)
 
 
 def headline(scores: Mapping[str, float]) -> str:

@@ -112,7 +112,8 @@ def _fit(config: Config, run_dir: Path, checkpointing: Checkpointing) -> dict[st
     recording = Recording(run_dir, config)
     watchdog = Watchdog(config.trainer.timeout_minutes, run_dir)
     at_epoch_end = [EpochCheckpoint(recording, checkpointing), watchdog]
-    trainer = build_trainer(config, callbacks=[RunHeader(config, run_dir), recording, checkpointing, *at_epoch_end])
+    callbacks = [RunHeader(config, run_dir), recording, checkpointing, *at_epoch_end]
+    trainer = build_trainer(config, callbacks=callbacks, loggers=recording.loggers)
     status = Status.failed
     try:
         last = prepare_last_checkpoint(run_dir)

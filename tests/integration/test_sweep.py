@@ -17,7 +17,7 @@ import fcn
 from fcn import config as configuration
 from fcn import runs
 from fcn.config.choices import Init
-from fcn.training.tensorboard import LAYOUT
+from fcn.training.loggers.tensorboard import LAYOUT
 from tests.commands import TINY, TINY_RUN, type_in, wait_for, workers_of
 from tests.voc_tree import shapes_as_voc, truncate, write_list
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from pytorch_lightning.loggers.logger import Logger
 from tensorboard.plugins.hparams import api_pb2
 from tensorboard.plugins.hparams.metadata import PLUGIN_DATA_VERSION
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo
@@ -15,9 +16,9 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from fcn import config as configuration
+from fcn import runs
 from fcn.config import Config
 from fcn.config.overrides import values_by_key
-from fcn.runs import Status
 from fcn.runs.atomic_files import named_in_errors
 
 HPARAMS = (
@@ -62,23 +63,32 @@ UNFINISHED = ".unfinished"
 
 
 def hyperparameters(config: Config, overrides: Sequence[str]) -> dict[str, bool | int | float | str]:
-    """Return the values that the HPARAMS tab shows for a run, by dotted key."""
+    """Return the values that the HPARAMS tab shows for a run, by dotted key.
+
+    A key that is null is left out: TensorBoard shows an empty cell for it. Any text, such as "null", would turn the
+    numbers of other runs into text, which the tab does not find again in those runs and therefore hides.
+    """
     flat = configuration.flatten(configuration.to_container(config))
     values = {key: flat[key] for key in [*HPARAMS, *values_by_key(overrides)] if flat.get(key) is not None}
-    return {key: v if isinstance(v, (bool, int, float, str)) else str(v) for key, v in values.items()}
+    return {key: value if isinstance(value, (bool, int, float, str)) else _text(value) for key, value in values.items()}
 
 
-class EventFiles:
+def _text(value: Any) -> str:
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, list) else str(value)
+
+
+class EventFiles(Logger):
     """Writer of the event files of a run. In a resumed run, points after its checkpoint are replaced.
 
     Args:
+        config: configuration of the run.
         run_dir: run directory.
         step: number of optimiser steps already made.
-        hyperparameters: values shown in the HPARAMS tab.
     """
 
-    def __init__(self, run_dir: Path, *, step: int, hyperparameters: Mapping[str, Any]) -> None:
-        self.run_dir = run_dir
+    def __init__(self, config: Config, run_dir: Path, *, step: int) -> None:
+        super().__init__()
+        self._run_dir = run_dir
         # TensorBoard shows the first recorded end of a run: a failure is forgotten when the run is resumed.
         for path in run_dir.glob(f"events.*{UNFINISHED}"):
             path.unlink()
@@ -93,31 +103,47 @@ class EventFiles:
             )
             # Without the first record, the experiment, whose columns would hold for all runs, TensorBoard shows the
             # hyperparameters of all runs. SummaryWriter.add_hparams would write it, into a run of its own.
-            _, session_start, _ = hparams(dict(hyperparameters), {})  # type: ignore[no-untyped-call]
+            values = hyperparameters(config, runs.load_overrides(run_dir))
+            _, session_start, _ = hparams(values, {})  # type: ignore[no-untyped-call]
             _add_record(self._writer, session_start)
 
-    def add_scalars(self, values: Mapping[str, float], step: int) -> None:
+    @property
+    def name(self) -> str:
+        return "tensorboard"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @property
+    def experiment(self) -> SummaryWriter:
+        return self._writer
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         with named_in_errors(self._file):
-            for name, value in values.items():
+            for name, value in metrics.items():
                 self._writer.add_scalar(name, value, step)
 
-    def add_pictures(self, pictures: Mapping[str, Image.Image], step: int) -> None:
+    def log_image(self, key: str, images: list[Image.Image], step: int | None = None) -> None:
         with named_in_errors(self._file):
-            for name, picture in pictures.items():
-                self._writer.add_image(name, np.asarray(picture), step, dataformats="HWC")
+            for picture in images:
+                self._writer.add_image(key, np.asarray(picture), step, dataformats="HWC")
 
-    def flush(self) -> None:
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: HPARAMS shows the keys of `hyperparameters` only."""
+
+    def save(self) -> None:
         with named_in_errors(self._file):
             self._writer.flush()
 
-    def close(self, status: Status) -> None:
+    def finalize(self, status: str) -> None:
         """Close the files, and record the end of a run that has finished or failed."""
         with named_in_errors(self._file):
-            if status is Status.finished:
+            if status == "success":
                 _add_record(self._writer, _session_end("STATUS_SUCCESS"))
             self._writer.close()
-            if status is Status.failed:
-                writer = SummaryWriter(str(self.run_dir), filename_suffix=UNFINISHED)
+            if status == "failed":
+                writer = SummaryWriter(str(self._run_dir), filename_suffix=UNFINISHED)
                 _add_record(writer, _session_end("STATUS_FAILURE"))
                 writer.close()
 

@@ -10,18 +10,21 @@ from tensorboard.plugins.hparams.api_pb2 import Status as SessionStatus
 
 from fcn.config import Config
 from fcn.runs import Status
-from fcn.training.tensorboard import HPARAMS, LAYOUT, EventFiles, hyperparameters
+from fcn.training.loggers.guarded import FINAL_STATUS
+from fcn.training.loggers.tensorboard import HPARAMS, LAYOUT, EventFiles, hyperparameters
+
+CONFIG = Config(lr=0.1)
 
 
 def written(run, *executions):
     """Write the files of executions (first step, values of the steps after it, status) and read all of them."""
     for step, values, status in executions:
-        board = EventFiles(run, step=step, hyperparameters={"lr": 0.1, "model.init": "xavier"})
+        board = EventFiles(CONFIG, run, step=step)
         for number, value in enumerate(values, start=step + 1):
-            board.add_scalars({"train/loss": value}, number)
-        board.flush()
+            board.log_metrics({"train/loss": value}, number)
+        board.save()
         if status is not None:  # None: the process was killed
-            board.close(Status(status))
+            board.finalize(FINAL_STATUS[Status(status)])
     events = EventAccumulator(str(run))
     events.Reload()
     return events
@@ -63,7 +66,7 @@ def test_resumed_run_replaces_points_after_its_checkpoint(tmp_path):
     ]  # fmt: skip
     start = events.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
     values = metadata.parse_session_start_info_plugin_data(start).hparams
-    assert (values["lr"].number_value, values["model.init"].string_value) == (0.1, "xavier")
+    assert (values["lr"].number_value, values["model.init"].string_value) == (0.1, "bilinear")
 
 
 def test_layout_is_written_at_the_start(tmp_path):
@@ -79,9 +82,9 @@ def test_layout_is_written_at_the_start(tmp_path):
 
 def test_picture_keeps_its_pixels(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-    board = EventFiles(tmp_path, step=0, hyperparameters={})
-    board.add_pictures({"val/samples": Image.fromarray(pixels)}, 1)
-    board.close(Status.finished)
+    board = EventFiles(CONFIG, tmp_path, step=0)
+    board.log_image("val/samples", [Image.fromarray(pixels)], step=1)
+    board.finalize("success")
     events = EventAccumulator(str(tmp_path))
     events.Reload()
     width, height, encoded = events.Tensors("val/samples")[0].tensor_proto.string_val
