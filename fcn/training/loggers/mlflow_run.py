@@ -85,7 +85,8 @@ class MlflowRun(Logger):
         return str(existing.experiment_id)
 
     def _last_step(self, key: str) -> int:
-        return max(point.step for point in self._client.get_metric_history(self._id, key))
+        last: int = max(point.step for point in self._client.get_metric_history(self._id, key))
+        return last
 
     @property
     def name(self) -> str:

@@ -6,6 +6,7 @@ import os
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import wandb
 from pytorch_lightning.loggers import WandbLogger
@@ -35,8 +36,9 @@ class WandbRun(WandbLogger):
     """
 
     def __init__(self, option: WandbOption, config: Config, run_dir: Path) -> None:
-        mode = option.mode.value if option.mode else os.environ.get("WANDB_MODE", "online")
-        if mode == "online" and not wandb.login(prompt=False):
+        mode: Any = option.mode.value if option.mode else None
+        is_online = (mode or os.environ.get("WANDB_MODE", "online")) == "online"
+        if is_online and not wandb.login(prompt=False):
             raise RuntimeError("no login; run wandb login, or use logger.wandb.mode=offline")
         identifier = read_logger_id(run_dir, "wandb") or uuid.uuid4().hex[:12]
         save_logger_id(run_dir, "wandb", identifier)
@@ -48,7 +50,7 @@ class WandbRun(WandbLogger):
             group=sweep_name(config, run_dir),
             dir=run_dir,
             mode=mode,
-            resume="allow" if mode == "online" else None,
+            resume="allow" if is_online else None,
             reinit="create_new",
             settings=wandb.Settings(finish_timeout=FINISH_SECONDS, finish_timeout_raises=True),
         )
