@@ -34,6 +34,14 @@ class Exif(Choice):
     apply = "apply"
 
 
+class Mode(Choice):
+    """Whether smaller or larger values of a scalar are better."""
+
+    auto = "auto"
+    min = "min"
+    max = "max"
+
+
 class TorchvisionModel(Choice):
     """torchvision's segmentation networks, whose names are head_backbone."""
 

@@ -35,6 +35,7 @@ MODULES = (
     "fcn.models.model_options",
     "fcn.models.smp_options",
     "fcn.models.timm_option",
+    "fcn.training.callback_options",
     "fcn.training.loggers.options",
     "fcn.training.losses.cross_entropy",
     "fcn.training.losses.cross_entropy_dice",

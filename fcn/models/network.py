@@ -51,6 +51,7 @@ class SegmentationNetwork(nn.Module):
         self._frozen = [] if config.backbone.trainable else _backbone_modules(model, set(model.head_parameters()))
         for module in self._frozen:
             module.requires_grad_(False)
+        self._evaluated: tuple[nn.Module, ...] = ()  # in a tuple, so that it is no submodule, which would be trained
         self.train(self.training)
         # Backbones that have no attributes `mean` and `std` expect ImageNet's.
         backbone = getattr(self.model, "backbone", None)
@@ -73,9 +74,18 @@ class SegmentationNetwork(nn.Module):
     def all_logits(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the logits as `forward` and, in training, those of the auxiliary head if the model has one."""
         # The compiled model is for training's crops of one size; whole images would be compiled size by size.
-        model = self.model if self.training else self.model.forward
+        model = self.model if self.training else self.evaluated_model.forward
         logits = model(self.normalize(images.contiguous(memory_format=self.layout)))
         return logits if isinstance(logits, tuple) else (logits,)
+
+    @property
+    def evaluated_model(self) -> nn.Module:
+        """Model of evaluation mode: `model`, or that of `use_in_evaluation`."""
+        return self._evaluated[0] if self._evaluated else self.model
+
+    def use_in_evaluation(self, model: nn.Module) -> None:
+        """Use another model of the same architecture in evaluation mode, such as one with averaged weights."""
+        self._evaluated = (model,)
 
     @property
     def normalization(self) -> dict[str, list[float]]:

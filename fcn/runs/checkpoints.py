@@ -21,6 +21,12 @@ log = logging.getLogger(__name__)
 PARTS = ("config", "state_dict")
 """Entries of a checkpoint that describe a trained network."""
 
+TRAINED = "current_model_state"
+"""Entry with the trained weights if `state_dict` is their average, named as by Lightning's WeightAveraging."""
+
+AVERAGED = "averaged_model_state"
+"""Entry with the average while a checkpoint with `TRAINED` is restored for training; never in a file."""
+
 OPTIONAL_PARTS = ("components", "normalization")
 """Entries that checkpoints of older versions lack, read as empty: components from outside, mean and std of images."""
 

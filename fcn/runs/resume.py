@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,13 +89,21 @@ def apply_overrides(run_dir: Path, composed: Config, overrides: Sequence[str]) -
     # Earlier permissions remain valid: the next execution may start from a checkpoint written before the change.
     after.allow = list(dict.fromkeys([*before.allow, *after.allow]))
     if changed and runs.read_status(run_dir) is runs.Status.finished:
-        _check_is_longer(run_dir, before, after)
+        _check_continues(run_dir, before, after, changed)
         runs.set_status(run_dir, runs.Status.interrupted)
     if to_container(after) != to_container(before):
         runs.change(run_dir, after, overrides=without_keys(overrides, "allow"))
 
 
-def _check_is_longer(run_dir: Path, before: Config, after: Config) -> None:
+def _check_continues(run_dir: Path, before: Config, after: Config, changed: Iterable[str]) -> None:
+    """Check that a finished run has steps left: it is longer, or the callback that stopped it has other keys."""
+    if reason := runs.read_summary(run_dir).get("stopped_early"):
+        if any(key.partition(".")[0] == "callbacks" for key in changed):
+            return
+        raise ConfigError(
+            f"resume (={run_dir}) is finished, because {reason}; to continue it, change the keys of the callback that "
+            "stopped it, such as callbacks.early_stopping.patience"
+        )
     for key in ("epochs", "steps"):  # of different keys, the run itself compares the numbers of steps
         old, new = getattr(before, key), getattr(after, key)
         if old is not None and new is not None and new <= old:

@@ -67,6 +67,7 @@ class Summary(Execution, total=False):
         status: a value of `Status`.
         metrics: latest value of every scalar, by name; None for an undefined score, such as the IoU of a missing class.
         best: `epoch` (from 0), `step`, `val/mean_iou` and `checkpoint` of the best validation; empty before the first.
+        stopped_early: why a finished run ended before its last step; only if it did.
         images_per_second: training images of all processes per second, without validation.
         seconds: wall-clock time of all executions.
         overrides: overrides as given on the command line.
@@ -76,6 +77,7 @@ class Summary(Execution, total=False):
     status: str
     metrics: Mapping[str, float | None]
     best: dict[str, Any]
+    stopped_early: str
     images_per_second: float
     seconds: float
     overrides: list[str]

@@ -112,6 +112,8 @@ def _ignore_known_warnings() -> None:
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
     # model.freeze_batchnorm keeps batch norm in eval mode.
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training")
+    # Callbacks may be removed on resume with `allow`; the chosen ones are compared with those of the checkpoint.
+    warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided")
     # A rank may have no validation images, since the set is not padded.
     warnings.filterwarnings("ignore", message=".*has 0 length")
     # Values that callbacks log in steps; a short run may have none.

@@ -25,7 +25,7 @@ def draw_epoch_pictures(task: SegmentationTask, data: VOCDataModule) -> dict[str
     pictures = {"val/confusion_matrix": draw_confusion_matrix(confusion, classes, class_counts(confusion).iou())}
     if samples := predict_samples(task, data):
         pictures[SAMPLES_TAG] = draw_panels(samples, classes)
-    if layers := upsampling_layers(task.network.model):
+    if layers := upsampling_layers(task.network.evaluated_model):
         weights = {name: layer.weight.detach().cpu().numpy() for name, layer in layers.items()}
         kernels = {name: (w, bilinear_kernel(1, w.shape[-1])[0, 0].numpy()) for name, w in weights.items()}
         pictures["upsampling/kernels"] = draw_kernels(kernels, classes)

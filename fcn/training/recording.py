@@ -44,6 +44,7 @@ class Recording(pl.Callback):
         best: entry `best` of summary.json.
         is_best: whether the last epoch is the best one so far.
         loggers: loggers of the run, which are also those of the trainer.
+        stop_reason: why the run ended before its last step, for example by early stopping; empty if it did not.
     """
 
     def __init__(self, run_dir: Path, config: Config) -> None:
@@ -52,6 +53,7 @@ class Recording(pl.Callback):
         self.metrics: dict[str, float] = {}
         self.best: dict[str, Any] = {}
         self.is_best = False
+        self.stop_reason = ""
         # Metrics and best of the last checkpoint: a resumed run computes later ones again.
         self._saved: tuple[dict[str, float], dict[str, Any]] = ({}, {})
         self._previous_seconds = 0.0
@@ -175,8 +177,10 @@ class Recording(pl.Callback):
                 log.warning("not written: %s", errors.describe_storage_error(error))
 
     def _record_end(self, trainer: pl.Trainer, status: Status) -> None:
-        if self._is_recording or not runs.read_summary(self.run_dir):
+        if self._is_recording or not (summary := runs.read_summary(self.run_dir)):
             self.write_summary(trainer, status)
+        elif status is Status.finished:  # the run was killed after its last checkpoint
+            runs.write_summary(self.run_dir, {**summary, **self._results(status)})
         else:  # the run failed before it was resumed: the other fields do not change
             runs.set_status(self.run_dir, status)
 
@@ -194,9 +198,7 @@ class Recording(pl.Callback):
     def write_summary(self, trainer: pl.Trainer, status: Status) -> None:
         """Write summary.json with the current values."""
         summary: Summary = {
-            "status": status,
-            "metrics": self.metrics,
-            "best": self.best,
+            **self._results(status),
             "images_per_second": round(self.images_per_second, 2),
             "seconds": round(self.seconds, 2),
             "device": device_name(trainer.strategy.root_device),
@@ -206,6 +208,10 @@ class Recording(pl.Callback):
             "history": self._history,
         }
         runs.write_summary(self.run_dir, summary)
+
+    def _results(self, status: Status) -> Summary:
+        results: Summary = {"status": status, "metrics": self.metrics, "best": self.best}
+        return {**results, "stopped_early": self.stop_reason} if self.stop_reason else results
 
     def _has_point(self, step: int) -> bool:
         """Whether the step curves have a point after optimiser step `step`, counted from 1."""
@@ -240,7 +246,7 @@ class Recording(pl.Callback):
             **scores,
             **({"best/mean_iou": self.best["val/mean_iou"]} if self.best else {}),
             **self._optimizer_scalars(task),
-            **upsampling_drift(task.network.model),
+            **upsampling_drift(task.network.evaluated_model),
             "images_per_second": self.images_per_second,
             "memory_mib": peak_memory_mib(trainer.strategy.root_device),
         }

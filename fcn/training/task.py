@@ -27,7 +27,7 @@ from fcn.config.resumable_keys import changed_keys, check_resumable
 from fcn.errors import UserError
 from fcn.evaluation.metrics import predicted_classes
 from fcn.models.network import SegmentationNetwork
-from fcn.runs.checkpoints import not_finite
+from fcn.runs.checkpoints import AVERAGED, TRAINED, not_finite
 from fcn.training.class_counts import count_training_pixels
 from fcn.training.compute import choose_upsampling, compile_network
 from fcn.training.epoch_metrics import EpochMetrics
@@ -183,7 +183,7 @@ class SegmentationTask(pl.LightningModule):
         self._cudnn_benchmark, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
         # Running statistics of batch norm differ between processes; those of process 0 are saved.
         if self.trainer.world_size > 1:
-            for statistics in self.network.model.buffers():
+            for statistics in self.network.evaluated_model.buffers():
                 dist.broadcast(statistics, src=0)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -242,6 +242,8 @@ class SegmentationTask(pl.LightningModule):
             raise ConfigError(
                 "this run was started by an older version; resume it with that version or start a new run"
             )
+        if TRAINED in checkpoint:
+            checkpoint[AVERAGED], checkpoint["state_dict"] = checkpoint["state_dict"], checkpoint[TRAINED]
         self._check_changes(checkpoint["config"], num_processes=len(checkpoint["metrics"]))
         if checkpoint["config"].get("loss") == configuration.to_container(self.config)["loss"]:
             self._loss_state = checkpoint.get("loss", {})

@@ -26,7 +26,7 @@ from fcn.training.console import logging_to
 from fcn.training.recording import Recording, headline
 from fcn.training.run_header import RunHeader
 from fcn.training.task import SegmentationTask
-from fcn.training.trainer import build_trainer
+from fcn.training.trainer import build_trainer, stop_reason
 from fcn.training.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,8 @@ def train(config: Config, run_dir: Path | None = None) -> dict[str, float]:
         runs.create(run_dir, config)
     with runs.locked(run_dir) if runs.is_rank_zero() else contextlib.nullcontext():
         if runs.read_status(run_dir) is Status.finished:
-            print(f"{run_dir} is finished: nothing to do")
+            reason = runs.read_summary(run_dir).get("stopped_early")
+            print(f"{run_dir} is finished{f' ({reason})' if reason else ''}: nothing to do")
             return runs.final_metrics(run_dir)
         # The seed determines the initial weights; later random numbers have separate seeds.
         pl.seed_everything(config.seed, verbose=False)
@@ -111,15 +112,17 @@ def _save_untrained(config: Config, run_dir: Path) -> dict[str, float]:
 def _fit(config: Config, run_dir: Path, checkpointing: Checkpointing) -> dict[str, float]:
     recording = Recording(run_dir, config)
     watchdog = Watchdog(config.trainer.timeout_minutes, run_dir)
-    at_epoch_end = [EpochCheckpoint(recording, checkpointing), watchdog]
-    callbacks = [RunHeader(config, run_dir), recording, checkpointing, *at_epoch_end]
-    trainer = build_trainer(config, callbacks=callbacks, loggers=recording.loggers)
+    chosen = [option.build(config, run_dir) for option in config.callbacks.values()]
+    first, last = [RunHeader(config, run_dir), recording], [EpochCheckpoint(recording, checkpointing), watchdog]
+    # Checkpoints are saved after the other callbacks, so that they contain their state after the step.
+    trainer = build_trainer(config, callbacks=[*first, *chosen, checkpointing, *last], loggers=recording.loggers)
     status = Status.failed
     try:
-        last = prepare_last_checkpoint(run_dir)
-        task, data = SegmentationTask(config, pretrained=False) if last else build_task(config), VOCDataModule(config)
-        trainer.fit(task, datamodule=data, ckpt_path=last, weights_only=True)
+        checkpoint = prepare_last_checkpoint(run_dir)
+        task = SegmentationTask(config, pretrained=False) if checkpoint else build_task(config)
+        trainer.fit(task, datamodule=VOCDataModule(config), ckpt_path=checkpoint, weights_only=True)
         status = Status.finished
+        recording.stop_reason = stop_reason(trainer)
     except (SystemExit, KeyboardInterrupt):
         status = Status.interrupted
         log.info("interrupted at step %d; continue with %s", trainer.global_step, for_shell("resume", run_dir))
@@ -127,6 +130,8 @@ def _fit(config: Config, run_dir: Path, checkpointing: Checkpointing) -> dict[st
     finally:
         if trainer.is_global_zero:
             recording.finish(trainer, status)
+    if recording.stop_reason:
+        log.info("stopped  early, after step %d: %s", trainer.global_step, recording.stop_reason)
     devices = f"{trainer.world_size} x {device_name(trainer.strategy.root_device)}"
     log.info("%s, %.1f images/s on %s", headline(recording.metrics), recording.images_per_second, devices)
     return recording.metrics

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 import pytorch_lightning as pl
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
@@ -83,6 +84,15 @@ def build_trainer(config: Config, *, callbacks: list[pl.Callback], loggers: Sequ
         use_distributed_sampler=False,  # the samplers of the data module distribute the images
         default_root_dir=os.curdir,
     )
+
+
+def stop_reason(trainer: pl.Trainer) -> str:
+    """Return why a callback ended training before the last step of the run; an empty string if none did."""
+    data, callbacks = trainer.datamodule, trainer.callbacks  # type: ignore[attr-defined]
+    if trainer.global_step >= data.total_steps:
+        return ""
+    reasons: Any = (getattr(callback, "stopping_reason_message", None) for callback in callbacks)
+    return next(filter(None, reasons), "a callback stopped training")
 
 
 def _check_runs_without_gpu(config: Config, *, sync_batchnorm: bool) -> None:

@@ -117,6 +117,39 @@ INTERRUPTIONS = {
         ("backbone=smp", "backbone.name=resnet18", "model=smp", "model.name=pspnet"),
     ),
     "frozen backbone": Interruption("a frozen backbone has no state", (5,), ("backbone.trainable=false",)),
+    "averaged weights": Interruption(
+        "the average and the weights that are trained are in the checkpoint", (2, 8), ("callbacks=[ema]",)
+    ),
+    "averaged batch norm": Interruption(
+        "averaged statistics are in the checkpoint",
+        (3, 4),
+        (
+            "callbacks=[ema]",
+            "callbacks.ema.decay=0.9",
+            "backbone=resnet18",
+            "optim.clip_norm=0.5",
+            "trainer.accumulate=2",
+            "model.auxiliary_weight=0.4",
+            "epochs=null",
+            "steps=12",
+            "trainer.val_every=1",
+            "trainer.val_every_steps=5",
+        ),
+    ),
+    "averaged weights on a frozen backbone": Interruption(
+        "the average of frozen weights equals them", (5,), ("callbacks=[ema]", "backbone.trainable=false")
+    ),
+    "patience of early stopping": Interruption(
+        "the number of validations without improvement is in the checkpoint",
+        (3, 8, 10),
+        (
+            "callbacks=[early_stopping,ema]",
+            "callbacks.early_stopping.patience=2",
+            "callbacks.early_stopping.min_delta=1",
+            "epochs=5",
+            "trainer.val_every=1",
+        ),
+    ),
     "AdamW and warm-up": Interruption(
         "optimiser and schedule are in the checkpoint",
         (2,),
@@ -209,12 +242,29 @@ def kill(process, folder: Path, *, half_written: bool) -> None:
     interrupt(process, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(24, marks=pytest.mark.exhaustive)])
-def test_killed_run_resumes_bit_for_bit(module_command, uninterrupted, kills):
+AVERAGED_AND_STOPPED = (
+    "callbacks=[ema,early_stopping]", "callbacks.early_stopping.patience=1", "callbacks.early_stopping.min_delta=1",
+    "epochs=6",
+)  # fmt: skip
+"""Stopped at the second validation, after 16 of 24 steps."""
+
+
+@pytest.mark.parametrize(
+    ("kills", "overrides"),
+    [
+        (1, ()),
+        pytest.param(2, AVERAGED_AND_STOPPED, marks=pytest.mark.slow),
+        pytest.param(24, (), marks=pytest.mark.exhaustive),
+        pytest.param(24, AVERAGED_AND_STOPPED, marks=pytest.mark.exhaustive),
+    ],
+)
+def test_killed_run_resumes_bit_for_bit(module_command, trained, uninterrupted, kills, overrides):
     """Kill a run repeatedly and truncate its newest checkpoint; after a run that finishes, start the next one."""
-    name = f"killed_{kills}"
+    name = f"killed_{kills}_{len(overrides)}"
     folder = module_command.folder / "outputs" / name
-    begin = [*TINY, *LONGER, "trainer.checkpoint_steps=1", f"data.root={module_command.data}", f"name={name}"]
+    expected = trained(*overrides) if overrides else uninterrupted
+    always = ["trainer.checkpoint_steps=1", f"data.root={module_command.data}", f"name={name}"]
+    begin = [*TINY, *LONGER, *overrides, *always]
     command, partial, finished = begin, 0, 0
     for number in range(kills + 100):
         process = module_command.start(*command)
@@ -223,13 +273,14 @@ def test_killed_run_resumes_bit_for_bit(module_command, uninterrupted, kills):
         process.communicate(timeout=280)
         run = module_command.run_of(name)
         partial += any(run.glob("checkpoints/.*.tmp"))
-        if number % 3 == 2 and (run / runs.PREVIOUS).exists():  # as a power failure may leave it
+        # As a power failure may leave it.
+        if process.returncode and number % 3 == 2 and (run / runs.PREVIOUS).exists():
             half = (run / runs.LAST).read_bytes()[: random.SystemRandom().randint(0, 10**6)]
             (run / runs.LAST).unlink()  # a hard link to other checkpoints
             (run / runs.LAST).write_bytes(half)
         command = [f"resume={run}"]
         if process.returncode == 0:
-            assert_identical(run, uninterrupted)
+            assert_identical(run, expected)
             assert not list(run.rglob("*.tmp"))
             finished, command = finished + 1, begin
             shutil.rmtree(run)

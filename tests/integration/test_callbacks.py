@@ -1,0 +1,154 @@
+"""Callbacks: what they can monitor, early stopping, averaged weights, and callbacks from outside."""
+
+import copy
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
+
+import fcn
+from fcn import runs
+from fcn.training.callback_options import scalar_names
+from fcn.training.task import SegmentationTask
+from tests.commands import TINY
+from tests.identical_runs import assert_identical
+
+SMALL = (
+    *TINY, "data.crop_size=[32,32]", "batch_size=4", "backbone=squeezenet1_0", "trainer=cpu",
+    "trainer.sample_images=0",
+)  # fmt: skip
+EMA = ("callbacks=[ema]", "callbacks.ema.decay=0.9")
+NEVER_BETTER = ("callbacks=[early_stopping]", "callbacks.early_stopping.min_delta=1")
+"""The first validation improves on minus infinity, and no later one by 1."""
+
+
+@pytest.fixture
+def train(shapes_root, tmp_path):
+    """Train a small run in a folder below the test's; its directory."""
+
+    def run(name: str, *overrides: str):
+        fcn.train(fcn.compose(*SMALL, f"data.root={shapes_root}", *overrides), tmp_path / name)
+        return tmp_path / name
+
+    return run
+
+
+def checkpoint_of(run, name: str = runs.LAST) -> dict:
+    return torch.load(run / name, weights_only=True)
+
+
+class Spy(pl.Callback):
+    """Keep the weights after every step and what can be monitored in each hook."""
+
+    def __init__(self):
+        self.weights, self.after_validation, self.at_epoch_end = [], [], []
+
+    def on_train_batch_end(self, trainer, module, *args):
+        self.weights.append(copy.deepcopy(module.network.state_dict()))
+
+    def on_validation_end(self, trainer, module):
+        self.after_validation.append({name: value.item() for name, value in trainer.callback_metrics.items()})
+
+    def on_train_epoch_end(self, trainer, module):
+        self.at_epoch_end.append({name: value.item() for name, value in trainer.callback_metrics.items()})
+
+
+@pytest.fixture
+def spy(monkeypatch):
+    """A callback that is called like those of the group callbacks."""
+    watched = Spy()
+    monkeypatch.setattr("fcn.training.callback_options.ModelSummaryConfig.build", lambda *_: watched)
+    return watched
+
+
+def test_callbacks_monitor_the_scalars_of_the_summary(train, spy):
+    run = train("run", "callbacks=[model_summary]", "data.protocol=d2l")
+    rows = runs.read_metrics(run)
+    metrics = runs.final_metrics(run)
+    assert len(spy.at_epoch_end) == 2
+    for row, seen in zip(rows, spy.at_epoch_end, strict=True):
+        assert set(seen) == set(row) - {"epoch", "step"}
+        for name, value in seen.items():
+            assert float(row[name]) == pytest.approx(value, rel=1e-12, nan_ok=True), name
+    for seen, names in (
+        (spy.at_epoch_end[-1], set(metrics)),
+        (spy.after_validation[-1], {name for name in metrics if name.startswith(("val/", "d2l/test_"))}),
+    ):
+        assert {name: seen[name] for name in names} == pytest.approx(
+            {name: metrics[name] for name in names}, rel=0, abs=0, nan_ok=True
+        )
+    config = runs.load_config(run)
+    assert set(scalar_names(config)) == {name for name in spy.at_epoch_end[-1] if not name.startswith("upsampling/")}
+
+
+def test_average_is_validated_saved_and_loaded(train, spy):
+    """Against torch's AveragedModel of the weights after every step."""
+    run = train("run", "callbacks=[ema,model_summary]", "callbacks.ema.decay=0.5", "callbacks.ema.warmup=false")
+    task = SegmentationTask(runs.load_config(run))
+    average = AveragedModel(task.network, avg_fn=get_ema_avg_fn(0.5))
+    for weights in spy.weights:
+        task.network.load_state_dict(weights)
+        average.update_parameters(task.network)
+    expected = average.module.state_dict()
+    saved = checkpoint_of(run)
+    for name, weight in expected.items():
+        torch.testing.assert_close(saved["state_dict"][name], weight)
+        assert torch.equal(saved["current_model_state"][name], spy.weights[-1][name])
+    assert any(not torch.equal(weight, spy.weights[-1][name]) for name, weight in expected.items())
+    loaded = fcn.load(run / runs.LAST).network.state_dict()
+    assert all(torch.equal(loaded[name], saved["state_dict"][name]) for name in loaded)
+    best = runs.read_summary(run)["best"]
+    assert checkpoint_of(run, runs.BEST)["global_step"] == best["step"]
+
+
+def test_run_without_improvement_is_stopped_and_says_why(train, capsys):
+    run = train("run", *NEVER_BETTER, "callbacks.early_stopping.patience=2", "epochs=6")
+    assert [row["epoch"] for row in runs.read_metrics(run)] == ["0", "1", "2"]
+    summary = runs.read_summary(run)
+    first = float(runs.read_metrics(run)[0]["val/mean_iou"])
+    reason = f"val/mean_iou has not improved on {first:.4g} in 2 validations"
+    assert (summary["status"], summary["stopped_early"]) == ("finished", reason)
+    assert f"stopped  early, after step 12: {reason}" in capsys.readouterr().out
+    assert runs.load_config(run).epochs == 6
+    fcn.train(runs.load_config(run), run)
+    assert capsys.readouterr().out == f"{run} is finished ({reason}): nothing to do\n"
+
+
+def test_early_stopping_counts_validations(train):
+    """With a validation every second epoch, a training score is checked there too, and the last epoch is validated."""
+    monitor = ("callbacks.early_stopping.monitor=train/loss", "callbacks.early_stopping.patience=1")
+    run = train(
+        "run", *NEVER_BETTER, *monitor, "callbacks.early_stopping.min_delta=9", "epochs=6", "trainer.val_every=2"
+    )
+    assert [bool(row["val/mean_iou"]) for row in runs.read_metrics(run)] == [False, True, False, True]
+
+
+def test_threshold_ends_the_run(train):
+    run = train("run", "callbacks=[early_stopping]", "callbacks.early_stopping.stopping_threshold=0.01", "epochs=3")
+    (row,) = runs.read_metrics(run)
+    reached = f"val/mean_iou reached {float(row['val/mean_iou']):.4g}, better than 0.01"
+    assert runs.read_summary(run)["stopped_early"] == reached
+
+
+@pytest.mark.parametrize(
+    "stopping", [("callbacks.early_stopping.patience=1",), ("callbacks.early_stopping.stopping_threshold=0.01",)]
+)
+def test_run_killed_after_its_last_checkpoint_is_not_trained_further(train, monkeypatch, stopping):
+    """The checkpoint is written, the summary is not, and Lightning does not save that training was to be stopped."""
+    uninterrupted = train("uninterrupted", *NEVER_BETTER, *stopping, "epochs=4")
+    last_epoch = len(runs.read_metrics(uninterrupted))
+    conclude_epoch = fcn.training.recording.Recording.conclude_epoch
+
+    def killed(recording, trainer):
+        if trainer.current_epoch + 1 == last_epoch:
+            raise SystemExit(137)
+        conclude_epoch(recording, trainer)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fcn.training.recording.Recording, "conclude_epoch", killed)
+        with pytest.raises(SystemExit):
+            train("killed", *NEVER_BETTER, *stopping, "epochs=4")
+    run = train("killed", *NEVER_BETTER, *stopping, "epochs=4")
+    assert_identical(run, uninterrupted)
+    assert runs.read_summary(run)["stopped_early"] == runs.read_summary(uninterrupted)["stopped_early"]
