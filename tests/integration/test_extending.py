@@ -108,7 +108,7 @@ def test_options_of_a_list_group_are_composed_with_their_keys(tmp_path):
     both = composed("callbacks=[second,first]", "callbacks.first.patience=5")
     assert list(both.items()) == [("second", {"patience": 3}), ("first", {"patience": 5})]
     assert composed("callbacks=first") == {"first": {"patience": 3}}
-    assert re.search(r"^callbacks: first, second$", run(tmp_path, "--help", components="mine").stdout, re.M)
+    assert re.search(r"^callbacks: .*\bfirst\b.*\bsecond\b", run(tmp_path, "--help", components="mine").stdout, re.M)
 
 
 def test_help_and_completion_list_components(folder):
@@ -144,7 +144,7 @@ def test_help_and_completion_list_components(folder):
         (FILES["tversky.py"], ["loss=tversky", "loss.alpha=2"], r"loss.alpha \(=2.0\) must be between 0 and 1"),
         (FILES["tversky.py"], ["loss.alpha=0.3"], r"loss.alpha has no effect .* or use loss=tversky"),
         (FILES["tversky.py"], ["loss=tversky", "loss.beta=1"], r"unknown key loss.beta.*"),
-        (CALLBACKS, ["callbacks=[third]"], "unknown option third of callbacks; options: first, second"),
+        (CALLBACKS, ["callbacks=[third]"], "unknown option third of callbacks; options: .*first.*second"),
         (CALLBACKS, ["callbacks.first.patience=2"], r"callbacks.first has no effect .* or use callbacks=\[first\]"),
         (CALLBACKS, ["callbacks=[first]", "callbacks.first.patience=0"], r"callbacks.first.patience \(=0\) must be .*"),
         (CALLBACKS, ["callbacks=[first]", "callbacks.first.wait=2"], r"unknown key callbacks.first.wait; .*"),
