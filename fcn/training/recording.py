@@ -180,6 +180,7 @@ class Recording(pl.Callback):
         if self._is_recording or not (summary := runs.read_summary(self.run_dir)):
             self.write_summary(trainer, status)
         elif status is Status.finished:  # the run was killed after its last checkpoint
+            confirm_start(self.run_dir)
             runs.write_summary(self.run_dir, {**summary, **self._results(status)})
         else:  # the run failed before it was resumed: the other fields do not change
             runs.set_status(self.run_dir, status)
