@@ -17,6 +17,20 @@ from fcn.visualization.upsampling_kernels import draw_kernels
 
 SAMPLES_TAG = "val/samples"
 
+MAX_PICTURES = 10
+"""Number of pictures of a tag in a run: as many as TensorBoard shows by default. More would fill the disk."""
+
+
+def pictures_are_due(done: int, total: int, *, interval: int) -> bool:
+    """Whether pictures are drawn after a validation: after `MAX_PICTURES` evenly spaced ones, including the last.
+
+    Args:
+        done: epochs or steps done.
+        total: epochs or steps of the run.
+        interval: epochs or steps between validations.
+    """
+    return done * MAX_PICTURES // total > (done - interval) * MAX_PICTURES // total
+
 
 def draw_epoch_pictures(task: SegmentationTask, data: VOCDataModule) -> dict[str, Image.Image]:
     """Return the pictures after a validation by their TensorBoard tags; without samples, `SAMPLES_TAG` is missing."""

@@ -19,7 +19,7 @@ from fcn.models.device import device_name
 from fcn.runs import Status, provenance
 from fcn.runs.resume import confirm_start
 from fcn.runs.summary import Execution, Summary
-from fcn.training.epoch_pictures import SAMPLES_TAG, draw_epoch_pictures
+from fcn.training.epoch_pictures import SAMPLES_TAG, draw_epoch_pictures, pictures_are_due
 from fcn.training.loggers.guarded import build_loggers
 from fcn.training.monitors import gradient_norm, peak_memory_mib, upsampling_drift
 from fcn.training.task import SegmentationTask
@@ -151,7 +151,7 @@ class Recording(pl.Callback):
         if trainer.is_global_zero:
             self._record_scalars(trainer, values)
             if "val/mean_iou" in scores:
-                self._record_pictures(trainer, task)
+                self._record_due_pictures(trainer, task)
             for logger in self.loggers:
                 logger.flush()
 
@@ -259,10 +259,14 @@ class Recording(pl.Callback):
         unit, number, total = self._progress(trainer)
         log.info("%s %d/%d  %s", unit, number, total, headline(values))
 
-    def _record_pictures(self, trainer: pl.Trainer, task: SegmentationTask) -> None:
-        pictures = draw_epoch_pictures(task, trainer.datamodule)  # type: ignore[attr-defined]
+    def _record_due_pictures(self, trainer: pl.Trainer, task: SegmentationTask) -> None:
+        unit, number, total = self._progress(trainer)
+        data, settings = trainer.datamodule, self.config.trainer  # type: ignore[attr-defined]
+        interval = settings.val_every if unit == "epoch" else settings.val_every_steps or data.steps_per_epoch
+        if not pictures_are_due(number, total, interval=interval):
+            return
+        pictures = draw_epoch_pictures(task, data)
         if SAMPLES_TAG in pictures:
-            unit, number, _ = self._progress(trainer)
             path = self.run_dir / runs.SAMPLES / f"{unit}_{number:0{3 if unit == 'epoch' else 6}d}.png"
             path.parent.mkdir(exist_ok=True)
             save_png(pictures[SAMPLES_TAG], path)

@@ -17,7 +17,7 @@ from fcn import runs
 from fcn.config.choices import Init
 from fcn.data.shapes import CLASSES
 from fcn.training.task import SegmentationTask
-from tests.commands import TINY
+from tests.commands import TINY, train_in_process
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +154,18 @@ def test_images_are_logged_at_every_validation(tiny, events):
         assert [picture.step for picture in events.Images(tag)] == [2, 4]
     with Image.open(tiny[0] / "samples/epoch_002.png") as sheet:
         assert min(sheet.size) > 200
+
+
+@pytest.mark.slow
+def test_a_long_run_draws_ten_pictures(tmp_path, shapes_root):
+    overrides = ("epochs=null", "steps=12", "trainer.val_every_steps=1", "trainer.sample_images=1")
+    run = train_in_process(tmp_path / "run", shapes_root, *overrides)
+    drawn = [2, 3, 4, 5, 6, 8, 9, 10, 11, 12]
+    assert sorted(path.name for path in (run / "samples").iterdir()) == [f"step_{step:06d}.png" for step in drawn]
+    events = EventAccumulator(str(run), size_guidance={"images": 0}).Reload()
+    for tag in ("val/samples", "val/confusion_matrix", "upsampling/kernels"):
+        assert [picture.step for picture in events.Images(tag)] == drawn
+    assert len(runs.read_metrics(run)) == 12
 
 
 def test_checkpoints_are_plain_data(tiny):
