@@ -214,10 +214,11 @@ def check_batch_size(config: Config, processes: int) -> None:
         )
     smallest_parts = {part.name: part.smallest_part for part in (config.model, config.backbone)}
     name, smallest = max(smallest_parts.items(), key=lambda item: item[1])
-    if config.batch_size < smallest * processes * parts:
+    if config.batch_size < smallest * processes * parts and not config.model.freeze_batchnorm:
         raise ConfigError(
             f"batch_size (={config.batch_size}) must be at least {smallest} per process and part for {name}, because "
-            f"its image pooling uses batch norm; use batch_size={smallest * processes * parts}"
+            f"its image pooling uses batch norm; use batch_size={smallest * processes * parts}, or "
+            "model.freeze_batchnorm=true"
         )
 
 

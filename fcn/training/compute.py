@@ -33,6 +33,41 @@ def chosen_precision(config: Config, *, on_gpu: bool) -> Precision:
     return Precision.bf16 if supports_bf16 else Precision.fp32
 
 
+def check_batch_norm(network: nn.Module, crops: Tensor, config: Config, *, parts: int) -> None:
+    """Check that every batch norm gets more than one value per channel, whose variance would be undefined.
+
+    Only a forward pass tells how small the feature maps of a backbone become. It is made if a part is a single image,
+    and leaves the statistics of batch norm as they were.
+
+    Args:
+        network: network in training mode.
+        crops: images of a part of a step, of one process, [N, 3, H, W].
+        config: configuration of the run.
+        parts: number of parts of a step over all processes.
+
+    Raises:
+        ConfigError: if a batch norm gets one value.
+    """
+    if len(crops) > 1:
+        return
+    statistics_before = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    try:
+        with torch.no_grad():
+            network(crops)
+    except ValueError as error:
+        if "Expected more than 1 value per channel" not in str(error):
+            raise
+        size = ",".join(map(str, config.data.crop_size))
+        raise ConfigError(
+            f"batch_size (={config.batch_size}) must give batch norm more than one value per channel, but one image "
+            f"per process and part has a single cell with data.crop_size (=[{size}]); use batch_size={2 * parts}, a "
+            "larger data.crop_size, or model.freeze_batchnorm=true"
+        ) from None
+    finally:
+        for name, buffer in network.named_buffers():
+            buffer.copy_(statistics_before[name])
+
+
 def compile_network(network: nn.Module) -> None:
     """Compile the network in place, so that the names of its weights do not change.
 

@@ -29,7 +29,7 @@ from fcn.evaluation.metrics import predicted_classes
 from fcn.models.network import SegmentationNetwork
 from fcn.runs.checkpoints import AVERAGED, TRAINED, not_finite
 from fcn.training.class_counts import count_training_pixels
-from fcn.training.compute import choose_upsampling, compile_network
+from fcn.training.compute import check_batch_norm, choose_upsampling, compile_network
 from fcn.training.epoch_metrics import EpochMetrics
 from fcn.training.losses.base import Loss
 from fcn.training.optim import apply_settings, build_optimizer, unscale_gradients
@@ -96,9 +96,10 @@ class SegmentationTask(pl.LightningModule):
         self.loss = replace(self.config.loss, **self._loss_state).build(lambda: count_training_pixels(self.trainer))
         self._validation_loss = self.loss.for_validation()
         self._reads_every_loss = self.device.type == "cpu"
-        share = self.config.batch_size // self.trainer.world_size // self.config.trainer.accumulate
-        crops = torch.zeros(share, 3, *self.config.data.crop_size, device=self.device)
+        num_parts = self.trainer.world_size * self.config.trainer.accumulate
+        crops = torch.zeros(self.config.batch_size // num_parts, 3, *self.config.data.crop_size, device=self.device)
         with self.trainer.strategy.precision_plugin.forward_context():
+            check_batch_norm(self.network, crops, self.config, parts=num_parts)
             choose_upsampling(self.network.model, crops.contiguous(memory_format=self.network.layout), self.config)
         if self.config.compile:
             compile_network(self.network.model)

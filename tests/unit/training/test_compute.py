@@ -1,5 +1,6 @@
 """Precision, memory layout and upsampling algorithm chosen for a device, and their description."""
 
+import contextlib
 import copy
 
 import pytest
@@ -8,10 +9,11 @@ import torch
 from fcn.config import ConfigError
 from fcn.config.choices import Algorithm, Precision
 from fcn.config.composition import compose
-from fcn.models.network import memory_layout
+from fcn.models.network import SegmentationNetwork, memory_layout
 from fcn.models.upsampling import Upsampling
 from fcn.training import compute
 from fcn.training.compute import (
+    check_batch_norm,
     choose_upsampling,
     chosen_precision,
     compile_network,
@@ -111,3 +113,19 @@ def test_compiling_without_compiler_is_rejected(config, monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(ConfigError, match=r"compile \(=true\) needs a C\+\+ compiler"):
         compile_network(torch.nn.Identity())
+
+
+@pytest.mark.parametrize("overrides", [("backbone=resnet18",), ("backbone=timm", "backbone.name=resnet18")], ids=str)
+@pytest.mark.parametrize("side", [32, 64])
+@pytest.mark.parametrize("number", [1, 2])
+def test_batch_norm_over_one_value_is_an_error_before_the_first_step(overrides, side, number):
+    config = compose(*overrides, f"data.crop_size=[{side},{side}]", "batch_size=4", "trainer.accumulate=4")
+    network, crops = SegmentationNetwork(config), torch.rand(number, 3, side, side)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    is_one_value = side == 32 and number == 1  # of the coarsest map, whose stride is 32
+    message = rf"batch_size \(=4\) must give batch norm .* data.crop_size \(=\[{side},{side}\]\); use batch_size=8,"
+    with pytest.raises(ConfigError, match=message) if is_one_value else contextlib.nullcontext():
+        check_batch_norm(network, crops, config, parts=4)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    with pytest.raises(ValueError, match="more than 1 value") if is_one_value else contextlib.nullcontext():
+        network(crops)
