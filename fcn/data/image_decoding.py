@@ -14,6 +14,8 @@ from fcn.errors import DataError
 
 # Invalid EXIF data are ignored, as viewers do. Set once, because `warnings.catch_warnings` is not safe in threads.
 warnings.filterwarnings("ignore", message="Corrupt EXIF data", module=r"PIL\.TiffImagePlugin")
+# Images of more than 89 million pixels are read as any other. Twice as many are an error, see `decoding_problem`.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 Size = tuple[int, int]  # height, width
 

@@ -1,6 +1,8 @@
 """Decoding of image files, and errors for invalid files."""
 
 import io
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,6 +37,17 @@ def test_image_is_rgb_as_stored(tmp_path: Path) -> None:
     np.testing.assert_array_equal(image.numpy(), pixels.transpose(2, 0, 1))
     (tmp_path / "x.png").write_bytes((tmp_path / "x.png").read_bytes()[:-20])
     assert image_size(tmp_path / "x.png") == (2, 5)  # reads only the header
+
+
+def test_large_image_is_read_without_a_warning(tmp_path: Path) -> None:
+    # In a new process, because pytest resets the filters of warnings.
+    Image.new("1", (9500, 9500)).save(tmp_path / "x.png")
+    program = "import sys; from pathlib import Path; from fcn.data.image_decoding import image_size; "
+    done = subprocess.run(
+        [sys.executable, "-c", f"{program} print(image_size(Path(sys.argv[1])))", str(tmp_path / "x.png")],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("(9500, 9500)\n", "")
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "LA", "RGBA", "CMYK"])
