@@ -1,19 +1,21 @@
-"""Download Pascal VOC 2012 on request, check every image and mask of its splits, and print class statistics.
+"""Check every image and mask of a dataset, and print class statistics; download Pascal VOC 2012 on request.
 
     python scripts/prepare_voc.py root=data download=true 'splits=[train,val]'
     python scripts/prepare_voc.py root=data sbd=true 'splits=[train_aug]'
+    python scripts/prepare_voc.py data=folders data.root=mine 'data.classes=[background,cat,dog]'
 
-The exit status is 0 if every pair is valid, and 1 otherwise; all problems are listed.
+The exit status is 0 if every pair is valid, and 1 otherwise; all problems are listed, and what may mislead besides.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -21,17 +23,24 @@ from rich.progress import Progress
 from rich.table import Table
 
 from fcn.cli.hydra_entry import run_command
-from fcn.config import VOC_CLASSES, ConfigError, setting
+from fcn.config import ConfigError, DataConfig, check_data, setting
+from fcn.config.components import default_option
+from fcn.errors import DataError
 from fcn.runs.atomic_files import write_text
+
+if TYPE_CHECKING:  # these import torch
+    from fcn.data.split_lists import Pair
+    from fcn.data.statistics import SplitReading
 
 
 @dataclass(kw_only=True, slots=True)
 class PrepareConfig:
-    root: str = setting("data", "folder that contains VOCdevkit/VOC2012, or that folder itself")
-    download: bool = setting(False, "download VOC2012 (2 GB) into root if it is missing")
+    data: DataConfig = default_option("data", "voc")
+    root: str | None = setting(None, "the same as data.root")
+    download: bool = setting(False, "download VOC2012 (2 GB) into data.root if it is missing")
     sbd: bool = setting(False, "add the masks and lists of SBD (1.4 GB): SegmentationClassAug, train_aug and sbd_train")
-    splits: list[str] = setting(["train", "val"], "lists in ImageSets/Segmentation to read")
-    classes: list[str] = setting(list(VOC_CLASSES), "names in the order of the mask indices")
+    splits: list[str] | None = setting(None, "splits to read; null: data.train_split and data.val_split")
+    classes: list[str] | None = setting(None, "the same as data.classes")
     workers: int | None = setting(None, "number of reading threads; null: one per core", low=1)
     json: str | None = setting(None, "file for the statistics")
 
@@ -41,39 +50,105 @@ def prepare_voc(config: PrepareConfig) -> int:
 
     Raises:
         ConfigError: if no split is named, the JSON file cannot be written, or SciPy is missing for sbd=true.
-        DataError: if a download fails, or the tree or a list is missing.
+        DataError: if a download fails, or the dataset or a split is missing.
     """
-    from fcn.data import download, sbd, split_lists, statistics  # imports torch, unlike --help and completion
-    from fcn.data.mask_formats import MaskReader
-    from fcn.data.pair_reader import PairReader
+    from fcn.data import image_sets  # imports torch, unlike --help and completion
 
-    if not config.splits:
+    data, console = _data(config), Console()
+    root = _locate(config, data, console)
+    splits = [data.train_split, data.val_split] if config.splits is None else config.splits
+    # Read all lists first, so that a misspelt name is reported before any image is read.
+    entries = {split: image_sets.entries_of(data, root, split) for split in splits}
+    readings = _read(config, data, entries)
+    content: dict[str, Any] = {"splits": {}, "problems": [], "warnings": []}
+    for split, reading in readings.items():
+        _report(split, reading, data, content, console)
+    content["warnings"] += _in_both_splits(readings, data)
+    if config.json is not None:
+        _write_json(Path(config.json), content)
+    num_invalid = sum(len(reading.problems) for reading in readings.values())
+    return _print_verdict(console, content, num_invalid=num_invalid, num_pairs=sum(map(len, entries.values())))
+
+
+def _data(config: PrepareConfig) -> DataConfig:
+    """Return the dataset to read, with the keys of the command that stand for those of the group data."""
+    if config.splits == []:
         raise ConfigError("splits (=[]) must name a list; use splits=[train,val]")
+    data = config.data
+    if config.root is not None:
+        data = replace(data, root=config.root)
+    if config.classes is not None:
+        data = replace(data, classes=config.classes)
+    check_data(data)
+    return data
+
+
+def _locate(config: PrepareConfig, data: DataConfig, console: Console) -> Path:
+    """Return the folder of the dataset; download it before if that is configured."""
+    from fcn.data import download, sbd
+
+    root = Path(data.root)
     if config.sbd:
         sbd.require_scipy()  # before a long download
-    root = Path(config.root)
     if config.download:
         download.download(root)
-    console = Console()
     if config.sbd:
         for name, count in sbd.add_sbd(root).items():
             console.print(f"{name}: {count:,} images")
-    # Read all lists first, so that a misspelt name is reported before any image is read.
-    lists = {split: split_lists.split_entries(root, split) for split in config.splits}
-    content: dict[str, Any] = {"splits": {}, "problems": []}
-    reader = PairReader(MaskReader(len(config.classes)))
-    options: dict[str, Any] = {"classes": config.classes, "workers": config.workers}
+    return data.locate(prepare=True)
+
+
+def _read(
+    config: PrepareConfig, data: DataConfig, entries: Mapping[str, Sequence[Callable[[], Pair]]]
+) -> dict[str, SplitReading]:
+    from fcn.data.image_sets import reader_of
+    from fcn.data.statistics import read_split_files
+
+    readings = {}
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-        for split, entries in lists.items():
-            bar = progress.add_task(f"reading {escape(split)}", total=len(entries))
+        for split, listed in entries.items():
+            bar = progress.add_task(f"reading {escape(split)}", total=len(listed))
             advance = partial(progress.advance, bar)
-            values, problems = statistics.read_statistics(entries, reader, **options, advance=advance)
-            content["splits"][split] = values
-            content["problems"] += problems
-            console.print(_table(split, values))
-    if config.json is not None:
-        _write_json(Path(config.json), content)
-    return _print_verdict(console, content["problems"], num_pairs=sum(len(entries) for entries in lists.values()))
+            readings[split] = read_split_files(listed, reader_of(data), workers=config.workers, advance=advance)
+    return readings
+
+
+def _report(split: str, reading: SplitReading, data: DataConfig, content: dict[str, Any], console: Console) -> None:
+    """Add the statistics, problems and warnings of a split to `content`, and print its table."""
+    from fcn.data.set_checks import check_labels, set_warnings
+    from fcn.data.set_facts import combine_facts
+    from fcn.data.statistics import summarize
+
+    facts = combine_facts(reading.facts, len(data.classes))
+    content["splits"][split] = summarize(facts.counts, data.classes)
+    content["problems"] += reading.problems
+    try:
+        check_labels(facts.counts.sum(axis=0), split, data.classes)
+    except DataError as error:
+        content["problems"].append(str(error))
+    exif_is_set = getattr(data, "exif", None) is not None
+    if reading.pairs:
+        lines = set_warnings(facts, reading.pairs, split, data.classes, exif_is_set=exif_is_set)
+        content["warnings"] += lines
+    console.print(_table(split, content["splits"][split]))
+
+
+def _in_both_splits(readings: Mapping[str, SplitReading], data: DataConfig) -> list[str]:
+    """Return a warning if training and validation have an image in common, by its name or its pixels."""
+    from fcn.data.set_checks import both_lists
+
+    splits = (data.train_split, data.val_split)
+    if splits[0] == splits[1] or not set(splits) <= set(readings):
+        return []
+    train, val = (readings[split] for split in splits)
+    names = {pair.name: pair.name for pair in val.pairs}
+    contents = dict(zip(val.digests, (pair.name for pair in val.pairs), strict=True))
+    both = []
+    for pair, digest in zip(train.pairs, train.digests, strict=True):
+        other = names.get(pair.name) or contents.get(digest)
+        if other is not None:
+            both.append(pair.name if other == pair.name else f"{pair.name} (as {other})")
+    return [both_lists(both, splits)] if both else []
 
 
 def _table(split: str, content: dict[str, Any]) -> Table:
@@ -95,14 +170,14 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
         raise ConfigError(f"json (={path}) must be a writable file: {error}") from error
 
 
-def _print_verdict(console: Console, problems: list[str], *, num_pairs: int) -> int:
-    for problem in problems:
-        console.print(problem, markup=False, highlight=False, soft_wrap=True)
-    if problems:
-        console.print(f"{len(problems)} of {num_pairs} pairs are invalid")
-        return 1
-    console.print(f"all {num_pairs} pairs are valid")
-    return 0
+def _print_verdict(console: Console, content: Mapping[str, Any], *, num_invalid: int, num_pairs: int) -> int:
+    for line in [*content["problems"], *(f"warning: {line}" for line in content["warnings"])]:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if num_invalid:
+        console.print(f"{num_invalid} of {num_pairs} pairs are invalid")
+    elif not content["problems"]:
+        console.print(f"all {num_pairs} pairs are valid")
+    return 1 if content["problems"] else 0
 
 
 def main() -> None:

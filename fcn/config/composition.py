@@ -11,7 +11,7 @@ import hydra
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fcn.config import Config, ConfigError, validate_run
 from fcn.config.choices import Init, TorchvisionModel
@@ -63,8 +63,8 @@ def register_schema(schema: type) -> None:
     store.store(name="schema", node=node, provider="fcn")
     for group in (*GROUPS, *LIST_GROUPS):
         for name, option in options(group).items():
-            keys, section = run_keys_of(option), OmegaConf.structured(option)
-            section = {name: section} if group in LIST_GROUPS else section
+            keys, node = run_keys_of(option), _with_open_maps(OmegaConf.structured(option))
+            section = {name: node} if group in LIST_GROUPS else node
             chosen = {key: value for key, value in keys.items() if key in GROUPS and isinstance(value, str)}
             values = {group: section, **{key: keys[key] for key in keys if key not in chosen}}
             values["defaults"] = [{f"override /{key}": value} for key, value in chosen.items()]
@@ -72,6 +72,14 @@ def register_schema(schema: type) -> None:
     for init in Init:
         store.store(group="model/init", name=init.value, node={"init": init.value}, package="model", provider="fcn")
     OmegaConf.register_new_resolver("backbone_of", _backbone_of, replace=True)
+
+
+def _with_open_maps(section: DictConfig) -> DictConfig:
+    """Let overrides add entries to keys that are maps, such as data.label_map: Hydra forbids keys that do not exist."""
+    for key in section:
+        if isinstance(section[key], DictConfig) and not dataclasses.is_dataclass(OmegaConf.get_type(section, str(key))):
+            OmegaConf.set_struct(section[key], False)
+    return section
 
 
 def group_options(groups: Iterable[str], folders: Iterable[Path]) -> dict[str, list[str]]:

@@ -14,7 +14,7 @@ from fcn.config.choices import Accelerator, Precision
 from fcn.config.command_schemas import InferenceConfig
 from fcn.config.components import LIST_GROUPS, Component, NamedComponent, chosen_components, option_class, option_name
 from fcn.config.messages import unknown_key
-from fcn.config.option_bases import IGNORE_INDEX
+from fcn.config.option_bases import IGNORE_INDEX, DataConfig
 from fcn.config.schema import Config
 from fcn.config.schema_keys import schema_fields, section_of
 from fcn.errors import ConfigError
@@ -152,8 +152,22 @@ def _check_lists(config: Config) -> None:
         raise ConfigError(f"data.augmentation.scale (=[{low}, {high}]) must be in ascending order; use [{high},{low}]")
 
 
-def _check_names(config: Config) -> None:
-    classes, name = config.data.classes, config.name
+def check_data(data: DataConfig) -> None:
+    """Check the conditions between the keys of a dataset, for a command that has no run.
+
+    Raises:
+        ConfigError: naming key, value, rule and remedy of the first rule that is broken.
+    """
+    check_classes(data.classes)
+    data.check(Config(data=data))
+
+
+def check_classes(classes: Sequence[str]) -> None:
+    """Check the names of the classes, `data.classes`.
+
+    Raises:
+        ConfigError: if their number is not valid, or a name is not printable or occurs twice.
+    """
     if not 2 <= len(classes) <= IGNORE_INDEX:
         raise ConfigError(
             f"data.classes must name 2 to {IGNORE_INDEX} classes, the background first; got {len(classes)}"
@@ -163,6 +177,11 @@ def _check_names(config: Config) -> None:
         raise ConfigError(f"data.classes must be different names; {twice} occurs more than once")
     if unfit := [each for each in classes if not each.strip() or not each.isprintable()]:
         raise ConfigError(f"data.classes must be printable names; {unfit[0]!r} is not")
+
+
+def _check_names(config: Config) -> None:
+    check_classes(config.data.classes)
+    name = config.name
     if not name or not name.isprintable() or Path(name).is_absolute() or ".." in Path(name).parts:
         raise ConfigError(f"name (={name!r}) must be a folder below outputs/, such as name=my_runs")
     if "" in (config.resume, config.rerun):

@@ -5,6 +5,7 @@ memory is short. The file contains, in this order:
 
     MAGIC and the key of the set, 32 bytes
     height and width of every image, little-endian int64 [N, 2]
+    facts on every image and mask, little-endian int64 [N, classes + 3], see `fcn.data.set_facts.SetFacts`
     for every pair the image, uint8 [H, W, 3] RGB, and the mask, uint8 [H, W]
 
 Its name is `<split>-<place>-<key>.decoded`. A cache is valid if its key is that of the set: a hash of everything that
@@ -42,12 +43,13 @@ from torch import Tensor
 from fcn.data.image_decoding import Size
 from fcn.data.pair_reader import PairReader
 from fcn.data.prefetch import read_ahead
+from fcn.data.set_facts import COLUMNS, SetFacts, combine_facts
 from fcn.data.split_lists import Pair
 from fcn.runs.atomic_files import replacing
 
 log = logging.getLogger(__name__)
 
-MAGIC = b"FCN-set1"  # raise the number when the format or the decoding of images changes
+MAGIC = b"FCN-set2"  # raise the number when the format or the decoding of images changes
 BYTES_PER_PIXEL = 4  # of an image and its mask
 
 
@@ -58,16 +60,20 @@ class DecodedImages:
         path: the cache file.
         sizes: height and width of every image.
         starts: offset in the file at which every image begins, bytes.
+        facts: facts on the images and masks; None in a loader process.
     """
 
-    def __init__(self, path: Path, sizes: Sequence[Size], starts: Sequence[int]) -> None:
+    def __init__(
+        self, path: Path, sizes: Sequence[Size], starts: Sequence[int], *, facts: SetFacts | None = None
+    ) -> None:
         self.path = path
         self.sizes = list(sizes)
         self.starts = list(starts)
+        self.facts = facts
         self._bytes: Tensor | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_bytes": None}
+        return {**self.__dict__, "_bytes": None, "facts": None}
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Return image, uint8 [3, H, W] with channels last, and mask, uint8 [H, W]: read-only views of the file.
@@ -84,7 +90,9 @@ class DecodedImages:
 
     def select(self, indices: Sequence[int]) -> DecodedImages:
         """Return a subset of the images, read from the same file."""
-        subset = DecodedImages(self.path, [self.sizes[i] for i in indices], [self.starts[i] for i in indices])
+        facts = self.facts.select(indices) if self.facts else None
+        sizes, starts = [self.sizes[i] for i in indices], [self.starts[i] for i in indices]
+        subset = DecodedImages(self.path, sizes, starts, facts=facts)
         subset._bytes = self._bytes
         return subset
 
@@ -106,7 +114,7 @@ def cache_folder(root: Path, cache_dir: str | None) -> Path:
 def open_cache(pairs: Sequence[Pair], split: str, *, reader: PairReader, folder: Path) -> DecodedImages | None:
     """Return the cache of a set, or None if the folder has none that is complete and valid for the present files."""
     path, _, key = _identity(pairs, split, reader, folder)
-    return _open_file(path, key, len(pairs))
+    return _open_file(path, key, len(pairs), reader.num_classes)
 
 
 def write_missing_caches(sets: Mapping[str, Sequence[Pair]], *, reader: PairReader, folder: Path) -> None:
@@ -159,9 +167,10 @@ def _identity(pairs: Sequence[Pair], split: str, reader: PairReader, folder: Pat
     return folder / f"{prefix}{key.hex()[:16]}.decoded", prefix, key
 
 
-def _open_file(path: Path, key: bytes, num_images: int) -> DecodedImages | None:
+def _open_file(path: Path, key: bytes, num_images: int, num_classes: int) -> DecodedImages | None:
     """Return the cache in a file, or None if the file is missing, truncated, or not the cache with this key."""
-    length = len(MAGIC) + len(key) + 16 * num_images
+    columns = num_classes + COLUMNS
+    length = len(MAGIC) + len(key) + 8 * (2 + columns) * num_images
     try:
         with open(path, "rb") as file:
             head, size = file.read(length), os.fstat(file.fileno()).st_size
@@ -169,9 +178,11 @@ def _open_file(path: Path, key: bytes, num_images: int) -> DecodedImages | None:
         return None
     if len(head) < length or not head.startswith(MAGIC + key):
         return None
-    sizes = np.frombuffer(head, "<i8", offset=len(MAGIC) + len(key)).reshape(-1, 2).tolist()
+    numbers = np.frombuffer(head, "<i8", offset=len(MAGIC) + len(key))
+    sizes = numbers[: 2 * num_images].reshape(-1, 2).tolist()
+    facts = SetFacts(numbers[2 * num_images :].reshape(num_images, columns).astype(np.int64))
     *starts, end = accumulate((BYTES_PER_PIXEL * h * w for h, w in sizes), initial=length)
-    return DecodedImages(path, [(h, w) for h, w in sizes], starts).map() if end == size else None
+    return DecodedImages(path, [(h, w) for h, w in sizes], starts, facts=facts).map() if end == size else None
 
 
 def _write_cache(pairs: Sequence[Pair], split: str, reader: PairReader, folder: Path) -> DecodedImages:
@@ -180,12 +191,12 @@ def _write_cache(pairs: Sequence[Pair], split: str, reader: PairReader, folder: 
     folder.mkdir(parents=True, exist_ok=True)
     with _exclusive_access(folder) as locked:
         # The process that held the lock before may have written the same cache.
-        if not _open_file(path, key, len(pairs)):
+        if not _open_file(path, key, len(pairs), reader.num_classes):
             for former in folder.iterdir():
                 if former.name.startswith(prefix) or (locked and former.match(".*.tmp")):  # left by a killed process
                     former.unlink(missing_ok=True)
             _decode_into(path, key, pairs, reader)
-    cache = _open_file(path, key, len(pairs))
+    cache = _open_file(path, key, len(pairs), reader.num_classes)
     if cache is None:
         raise OSError(errno.EIO, "the file was changed or removed while it was written", str(path))
     return cache
@@ -212,16 +223,20 @@ def _decode_into(path: Path, key: bytes, pairs: Sequence[Pair], reader: PairRead
     if needed > free:
         problem = f"{needed / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free"
         raise OSError(errno.ENOSPC, problem, str(path.parent))
-    pending = read_ahead(reader.read, pairs)
+    pending, facts = read_ahead(reader.inspect, pairs), []
     with (
         replacing(path) as temporary,
         open(temporary, "wb") as file,
         Progress(transient=True, disable=not sys.stdout.isatty()) as progress,
     ):
-        file.write(MAGIC + key + np.array(sizes, "<i8").tobytes())
+        head = MAGIC + key + np.array(sizes, "<i8").tobytes()
+        file.write(head + bytes(8 * len(pairs) * (reader.num_classes + COLUMNS)))
         for _, future in progress.track(pending, total=len(pairs), description="decoding images"):
-            image, mask = future.result()
+            image, mask, of_file = future.result()
+            facts.append(of_file)
             file.write(image.permute(1, 2, 0).numpy().data)
             file.write(mask.numpy().data)
+        file.seek(len(head))  # palettes are compared after all masks have been read
+        file.write(combine_facts(facts, reader.num_classes).table.astype("<i8").tobytes())
         file.flush()
         os.fsync(file.fileno())  # after a power failure, the file might otherwise exist without the pixels

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset, default_collate
 from fcn.data.cache import DecodedImages
 from fcn.data.image_decoding import Size
 from fcn.data.pair_reader import PairReader
+from fcn.data.set_facts import SetFacts
 from fcn.data.split_lists import Pair
 from fcn.data.transforms import TrainTransform
 
@@ -45,6 +46,11 @@ class WholeImages(Dataset[Sample]):
     def num_classes(self) -> int:
         """Number of classes that the masks are checked for."""
         return self.reader.num_classes
+
+    @property
+    def facts(self) -> SetFacts | None:
+        """Facts on the images and masks; None if they are not cached."""
+        return self.decoded.facts if self.decoded else None
 
     def __len__(self) -> int:
         return len(self.pairs)

@@ -32,15 +32,15 @@ def read_image(path: Path, *, upright: bool = False) -> Tensor:
     Raises:
         DataError: if the file cannot be decoded, or contains floating-point pixels, whose range is unknown.
     """
-    image = decode(path)
+    return rgb_pixels(decode(path), path, upright=upright)
+
+
+def rgb_pixels(image: Image.Image, path: Path, *, upright: bool = False) -> Tensor:
+    """Return the pixels of a decoded image, as `read_image`; the path is for messages."""
     if image.mode == "F":
         raise DataError(f"{path} (mode F) must contain integer pixels", "save it as 8-bit RGB")
-    return rgb_tensor(turned_upright(image) if upright else image)
-
-
-def rgb_tensor(image: Image.Image) -> Tensor:
-    """Return the pixels of an image of any mode but F, uint8 [3, H, W] RGB, channels last in memory."""
-    return torch.from_numpy(np.array(to_rgb(image))).permute(2, 0, 1)
+    pixels = to_rgb(turned_upright(image) if upright else image)
+    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
 
 
 def image_size(path: Path, *, upright: bool = False) -> Size:

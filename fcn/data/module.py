@@ -31,6 +31,7 @@ from fcn.data.device_crops import DeviceCrops, DrawnChanges
 from fcn.data.fingerprint import fingerprint
 from fcn.data.image_sets import cache_name, read_pairs, reader_of, split_images
 from fcn.data.sampling import AUGMENTATION, D2L_CROPS, EpochBatches, Rounds
+from fcn.data.set_checks import require_labels, set_warnings, shared_names
 from fcn.data.transforms import TrainTransform
 from fcn.errors import DataError
 from fcn.runs import STOP_SIGNALS
@@ -73,6 +74,7 @@ class VOCDataModule(pl.LightningDataModule):
         self.train_images = split_images(data, root, data.train_split)
         self.val_images = split_images(data, root, data.val_split)
         self.dropped = 0
+        self.warnings = self._check_sets()
         if data.protocol is Protocol.d2l:
             self.d2l_images = self._large_enough(self.val_images)
             num_images = len(self.train_images)
@@ -80,6 +82,21 @@ class VOCDataModule(pl.LightningDataModule):
             self.dropped = num_images - len(self.train_images)
             self._check_batch_size(self.d2l_images, data.val_split)
         self._check_batch_size(self.train_images, data.train_split)
+
+    def _check_sets(self) -> list[str]:
+        """Check the masks of both sets, and return a line for everything that may mislead.
+
+        Raises:
+            DataError: if the masks of a set contain nothing to learn from or to score.
+        """
+        data, lines = self.config.data, []
+        for split, images in ((data.train_split, self.train_images), (data.val_split, self.val_images)):
+            require_labels(images, split, data.classes)
+            if images.facts:
+                exif_is_set = getattr(data, "exif", None) is not None
+                lines += set_warnings(images.facts, images.pairs, split, data.classes, exif_is_set=exif_is_set)
+        splits = (data.train_split, data.val_split)
+        return lines + shared_names(self.train_images.pairs, self.val_images.pairs, splits)
 
     def _check_batch_size(self, images: WholeImages, split: str) -> None:
         if len(images) < self.config.batch_size:

@@ -1,61 +1,74 @@
-"""Class statistics of a split, from the masks of all its pairs, and the problems of the pairs that are invalid."""
+"""Reading of all pairs of a split, and class statistics of their masks."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from fcn.config import IGNORE_INDEX
 from fcn.data.datasets import WholeImages
 from fcn.data.pair_reader import PairReader
 from fcn.data.prefetch import read_ahead
+from fcn.data.set_facts import Counts, FileFacts, mask_counts
 from fcn.data.split_lists import Pair
 from fcn.errors import DataError
 
-Counts = NDArray[np.int64]
+
+@dataclass
+class SplitReading:
+    """What has been read of a split.
+
+    Attributes:
+        pairs: valid pairs.
+        facts: facts on each of them.
+        digests: hash of the pixels of each of their images.
+        problems: a line for every other pair.
+    """
+
+    pairs: list[Pair] = field(default_factory=list)
+    facts: list[FileFacts] = field(default_factory=list)
+    digests: list[bytes] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
 
-def read_statistics(
+def read_split_files(
     entries: Sequence[Callable[[], Pair]],
     reader: PairReader,
     *,
-    classes: Sequence[str],
     workers: int | None = None,
     advance: Callable[[], object] = lambda: None,
-) -> tuple[dict[str, Any], list[str]]:
-    """Read every pair of a split; return the statistics of the valid pairs and the problems of the others.
+) -> SplitReading:
+    """Read every pair of a split.
 
     Args:
         entries: functions that return the pairs, see `DataConfig.entries`.
         reader: reader of the pairs.
-        classes: names in the order of the mask indices.
         workers: number of threads; None starts one per core.
         advance: function that is called after every pair.
     """
-    counts: list[Counts] = []
-    problems: list[str] = []
+    reading = SplitReading()
 
-    def read(pair_of: Callable[[], Pair]) -> Counts:
-        return _mask_counts(reader.read(pair_of())[1], len(classes))
+    def read(pair_of: Callable[[], Pair]) -> tuple[Pair, FileFacts, bytes]:
+        pair = pair_of()
+        image, _, facts = reader.inspect(pair)
+        return pair, facts, hashlib.sha256(image.permute(1, 2, 0).numpy().tobytes()).digest()
 
-    for _, reading in read_ahead(read, entries, threads=workers or os.cpu_count() or 1):
+    for _, future in read_ahead(read, entries, threads=workers or os.cpu_count() or 1):
         try:
-            counts.append(reading.result())
+            pair, facts, digest = future.result()
         except DataError as error:
-            problems.append(str(error))
+            reading.problems.append(str(error))
+        else:
+            reading.pairs.append(pair)
+            reading.facts.append(facts)
+            reading.digests.append(digest)
         advance()
-    return summarize(np.array(counts, np.int64).reshape(len(counts), len(classes) + 1), classes), problems
-
-
-def _mask_counts(mask: Tensor, num_classes: int) -> Counts:
-    """Return the pixels of every class and, last, of void, int64 [classes + 1]."""
-    counts = np.bincount(mask.numpy().ravel(), minlength=IGNORE_INDEX + 1)
-    return np.append(counts[:num_classes], counts[IGNORE_INDEX])
+    return reading
 
 
 def count_pixels(images: WholeImages, indices: Iterable[int]) -> Counts:
@@ -65,8 +78,12 @@ def count_pixels(images: WholeImages, indices: Iterable[int]) -> Counts:
         DataError: if an image is not cached and cannot be decoded.
     """
     counts = np.zeros((len(images), images.num_classes + 1), np.int64)
+    if facts := images.facts:  # counted when the images were cached
+        chosen = list(indices)
+        counts[chosen] = facts.counts[chosen]
+        return counts
     for index, pair in read_ahead(images.read, indices):
-        counts[index] = _mask_counts(pair.result()[1], images.num_classes)
+        counts[index] = mask_counts(pair.result()[1], images.num_classes)
     return counts
 
 

@@ -42,6 +42,7 @@ class Execution(TypedDict, total=False):
         versions: versions of Python and of the packages in `fcn.runs.provenance.PACKAGES`.
         hardware: description of the machine, see `fcn.runs.provenance.hardware`.
         data: fingerprint of the images, see `fcn.data.fingerprint`.
+        warnings: lines on what may mislead in the data, as in the header of the run.
         device: name of the GPU or processor.
         world_size: number of processes.
         components: options from outside the package with their package or module, see
@@ -55,6 +56,7 @@ class Execution(TypedDict, total=False):
     versions: dict[str, Any]
     hardware: dict[str, Any]
     data: dict[str, Any]
+    warnings: list[str]
     device: str
     world_size: int
     components: dict[str, str]

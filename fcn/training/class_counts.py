@@ -8,7 +8,8 @@ import torch.distributed as dist
 
 from fcn.config.choices import Protocol
 from fcn.data.module import VOCDataModule
-from fcn.data.statistics import Counts, count_pixels
+from fcn.data.set_facts import Counts
+from fcn.data.statistics import count_pixels
 
 
 def count_training_pixels(trainer: pl.Trainer) -> Counts:

@@ -107,6 +107,7 @@ class Recording(pl.Callback):
         if trainer.is_global_zero:
             confirm_start(self.run_dir)
             self._execution["data"] = trainer.datamodule.fingerprint  # type: ignore[attr-defined]
+            self._execution["warnings"] = trainer.datamodule.warnings  # type: ignore[attr-defined]
             self._execution["device"] = device_name(trainer.strategy.root_device)
             self._execution["world_size"] = trainer.world_size
             step = trainer.global_step

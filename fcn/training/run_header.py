@@ -29,6 +29,8 @@ class RunHeader(pl.Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         for line in header_lines(self.config, data, pl_module):
             log.info(line)
+        for line in data.warnings:
+            log.warning("warning  %s", line)
         devices = f"{trainer.world_size} x {device_name(trainer.strategy.root_device)}"
         log.info("compute  %s", describe(self.config, pl_module.network.model, pl_module.device))
         log.info("run      %s on %s, seed %d", self.run_dir, devices, self.config.seed)
@@ -50,6 +52,8 @@ def header_lines(config: Config, data: VOCDataModule, task: SegmentationTask) ->
     if weights := task.loss.state().get("class_weights"):
         pairs = zip(config.data.classes, weights, strict=True)
         lines.append(f"         class weights {', '.join(f'{name} {weight:.3g}' for name, weight in pairs)}")
+    if not config.data.cache:
+        lines.append("         The masks are not counted with data.cache=false; scripts/prepare_voc.py counts them.")
     if isinstance(config.data, ShapesData):
         voc = "python train.py experiment=d2l"
         lines.append(f"         This is the built-in synthetic dataset. For Pascal VOC: {voc}")

@@ -17,7 +17,7 @@ from fcn.config import VOC_CLASSES
 from fcn.data import download
 from tests import commands
 from tests.commands import load_command
-from tests.voc_tree import make_voc_tree
+from tests.voc_tree import make_voc_tree, noise
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 SAMPLE = CHECKOUT / ".." / "shared" / "voc-sample"
@@ -87,6 +87,43 @@ def test_all_problems_are_listed_and_valid_pairs_are_counted(root, run):
         "val.txt line 1 (=c) must name an image and a mask",
     ):
         assert problem in output
+
+
+def test_what_may_mislead_is_printed_and_written(tmp_path, run):
+    masks = {"a": [[0, 1, 2, 3]], "b": [[0, 1, 2, 3]], "same": [[0, 1, 3]], "other": [[0, 1, 2, 3]]}
+    pixels = {name: noise(1, len(mask[0]), seed=number) for number, (name, mask) in enumerate(masks.items())}
+    pixels["other"] = pixels["a"]
+    make_voc_tree(tmp_path / "root", masks, {"train": ["a", "b", "same"], "val": ["same", "other"]}, images=pixels)
+    status, output, _ = run(tmp_path / "root", f"json={tmp_path}/out.json")
+    assert status == 0
+    (line,) = json.loads((tmp_path / "out.json").read_text())["warnings"]
+    assert line.startswith("train and val must have different images, but 2 are in both: a (as other), same; ")
+    assert f"warning: {line}\nall 5 pairs are valid\n" in output
+
+
+def test_masks_of_0_and_255_are_a_problem(tmp_path, run):
+    make_voc_tree(tmp_path / "root", {"a": [[0, 255]], "b": [[0, 1]]}, {"train": "a", "val": "b"})
+    status, output, _ = run(tmp_path / "root")
+    assert status == 1
+    assert "the masks of train must contain a class other than ground" in output
+    assert "'data.label_map={255: 1}'" in output
+    status, output, _ = run(tmp_path / "root", "data.label_map={255: cat}", "splits=[train]")
+    assert status == 0
+
+
+def test_folders_are_checked_with_the_keys_of_training(tmp_path, monkeypatch, capsys):
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    for number in range(20):
+        Image.fromarray(noise(4, 6, seed=number)).save(tmp_path / "images" / f"{number}.png")
+        Image.fromarray(np.kron([[0, 10], [20, 10]], np.ones((2, 3))).astype(np.uint8)).save(
+            tmp_path / f"labels/{number}.tif"
+        )
+    keys = ("data=folders", f"data.root={tmp_path}", "data.masks=labels", "data.classes=[ground,cat,dog]")
+    keys = (*keys, "data.mask_format=index", "data.label_map={10: cat, 20: dog}", "data.val_fraction=0.4")
+    status, output, _ = commands.type_in(monkeypatch, capsys, *keys, script=prepare_voc)
+    assert status == 0, output
+    assert "all 20 pairs are valid" in output
 
 
 @pytest.mark.parametrize(

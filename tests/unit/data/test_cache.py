@@ -193,8 +193,8 @@ def test_unreadable_pair_raises_the_usual_error_and_leaves_no_file(write_caches,
 def test_simultaneous_commands_decode_once(root, monkeypatch):
     pairs = read_split(root, "train")
     reads: list[str] = []
-    read = PairReader.read
-    monkeypatch.setattr(PairReader, "read", lambda self, pair: reads.append(pair.name) or read(self, pair))
+    inspect = PairReader.inspect
+    monkeypatch.setattr(PairReader, "inspect", lambda self, pair: reads.append(pair.name) or inspect(self, pair))
     barrier = threading.Barrier(2)
 
     def write() -> None:
