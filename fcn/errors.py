@@ -11,7 +11,7 @@ import os
 import re
 import signal
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -103,28 +103,39 @@ def explain(error: BaseException, values: Mapping[str, Any] | None = None, *, lo
     return describe_failure(error, values or {}) or describe_bug(error, log=log)
 
 
-def describe_bug(error: BaseException, *, log: Path | None = None) -> str:
-    """Describe an unexpected exception by type, message, place in the code, and where to see its traceback."""
+def describe_bug(
+    error: BaseException, *, log: Path | None = None, origin_of: Callable[[str], str | None] = lambda file: None
+) -> str:
+    """Describe an unexpected exception by type, message, place in the code, and where to see its traceback.
+
+    Args:
+        error: the exception.
+        log: file that holds the traceback, if there is one.
+        origin_of: returns package or module of the component from outside to which a file belongs, or None.
+    """
     in_loader = IN_LOADER.match(str(error))
     kind = in_loader[2] if in_loader else type(error).__name__
-    place = _place(error)
+    place, origin = _place(error, origin_of)
+    cause = f"this is an error in {origin}" if origin else "this is a bug"
     traceback_file = f"see the traceback in {log}, or" if log else "for the traceback,"
     return (
-        f"{kind}: {message_line(str(error))}{f' ({place})' if place else ''}; this is a bug: "
-        f"{traceback_file} run again with HYDRA_FULL_ERROR=1"
+        f"{kind}: {message_line(str(error))}{f' ({place})' if place else ''}; "
+        f"{cause}: {traceback_file} run again with HYDRA_FULL_ERROR=1"
     )
 
 
-def _place(error: BaseException) -> str:
-    """File and line of the innermost frame in this package, or of the raising frame."""
+def _place(error: BaseException, origin_of: Callable[[str], str | None]) -> tuple[str, str | None]:
+    """File and line of the innermost frame in this package or in a component, or of the raising frame; its origin."""
     frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     if IN_LOADER.match(str(error)):  # the process that raised it sent its traceback as text
         frames += re.findall(r'File "(.+?)", line (\d+)', str(error))
-    inner = [(file, line) for file, line in frames if Path(file).is_relative_to(PACKAGE)]
-    if inner:
-        file, line = inner[-1]
-        return f"{Path(file).relative_to(PACKAGE.parent)}:{line}"
-    return f"{frames[-1][0]}:{frames[-1][1]}" if frames else ""
+    inner = [(file, line) for file, line in frames if Path(file).is_relative_to(PACKAGE) or origin_of(file)]
+    if not inner:
+        return (f"{frames[-1][0]}:{frames[-1][1]}" if frames else ""), None
+    file, line = inner[-1]
+    if origin := origin_of(file):
+        return f"{file}:{line}", origin
+    return f"{Path(file).relative_to(PACKAGE.parent)}:{line}", None
 
 
 def describe_failure(error: BaseException, values: Mapping[str, Any]) -> str | None:

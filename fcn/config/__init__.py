@@ -12,11 +12,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fcn.config import messages, older_versions, rules
 from fcn.config.command_schemas import EvaluateConfig, ExportConfig, InferenceConfig
+from fcn.config.component_origins import check_available, component_origins
 from fcn.config.components import (
     Component,
-    check_available,
     component,
-    component_origins,
     option,
     option_class,
     option_name,

@@ -34,6 +34,14 @@ class Exif(Choice):
     apply = "apply"
 
 
+class ProfilerName(Choice):
+    """Profilers of Lightning, see `trainer.profiler`."""
+
+    simple = "simple"
+    advanced = "advanced"
+    pytorch = "pytorch"
+
+
 class Mode(Choice):
     """Whether smaller or larger values of a scalar are better."""
 

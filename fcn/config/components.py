@@ -60,7 +60,8 @@ ENTRY_POINTS = "fcn.components"
 
 _options: dict[str, dict[str, type[Component]]] = {group: {} for group in (*GROUPS, *LIST_GROUPS)}
 _run_keys: dict[type, Mapping[str, Any]] = {}
-_origins: dict[str, str] = {}  # module that was loaded from outside: package and version
+origins: dict[str, str] = {}
+"""Package and version, or file hash, of every module that was loaded from outside, by its name."""
 
 
 def setting(
@@ -191,7 +192,7 @@ def _import_from_outside(module: str, source: str, version: str | None = None) -
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = "" if isinstance(error, UserError) else f"{type(error).__name__} in {frame.filename}:{frame.lineno}: "
         raise UserError(f"{source} must be importable, but it raises {place}{error}") from error
-    _origins[imported.__name__] = version or f"{module} {_version_of(imported)}"
+    origins[imported.__name__] = version or f"{module} {_version_of(imported)}"
 
 
 def _version_of(module: Any) -> str:
@@ -274,35 +275,3 @@ def chosen_components(config: Config) -> dict[str, Component]:
         elif group := entry.metadata.get("list_group"):
             chosen |= {f"{group}={name}": option for name, option in value.items()}
     return chosen
-
-
-def check_available(origins: Mapping[str, str], *, needed_by: object) -> None:
-    """Check that the options from outside that a run was made with are registered.
-
-    Args:
-        origins: as returned by `component_origins` when the run was made.
-        needed_by: run directory or checkpoint, for the message.
-
-    Raises:
-        ConfigError: naming the first missing option, and its package or module.
-    """
-    for option, origin in origins.items():
-        group, _, name = option.partition("=")
-        if name not in options(group):
-            raise ConfigError(
-                f"{needed_by} needs {option} of {origin}; install that package, or set {ENVIRONMENT} to the module"
-            )
-
-
-def component_origins(config: Config) -> dict[str, str]:
-    """Return, for every option of a run that comes from outside, its package or module with the version.
-
-    Returns:
-        For example {"loss=my_loss": "my_losses 1.2"}.
-    """
-    origins = {}
-    for option, chosen in chosen_components(config).items():
-        module = type(chosen).__module__
-        if names := [name for name in _origins if module == name or module.startswith(f"{name}.")]:
-            origins[option] = _origins[max(names, key=len)]
-    return origins

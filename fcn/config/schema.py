@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from fcn.config.choices import Accelerator, Algorithm, Precision
+from fcn.config.choices import Accelerator, Algorithm, Precision, ProfilerName
 from fcn.config.components import default_option, list_of_options, setting
 from fcn.config.option_bases import (
     BackboneConfig,
@@ -57,6 +57,19 @@ class TrainerConfig:
     checkpoint_minutes: float | None = setting(10, "minutes between checkpoints within an epoch; null: disabled", low=0)
     timeout_minutes: float | None = setting(
         30, "minutes without progress after which a run of several processes fails; null: no limit", low=0.01
+    )
+    max_minutes: float | None = setting(
+        None,
+        "minutes after which a checkpoint is saved and the execution ends, to be continued with resume; null: no limit",
+        low=0.01,
+    )
+    profiler: ProfilerName | None = setting(
+        None,
+        "profiler that writes to profile/ in the run directory; simple: time of each hook; advanced: cProfile of each "
+        "hook; pytorch: trace and table of the operations of three steps; null: none",
+    )
+    detect_anomaly: bool = setting(
+        False, "stop at the operation whose backward pass gives NaN, and show where it was called; slow"
     )
     log_every: int = setting(10, "number of steps between two points of the training curves", low=1)
     sample_images: int = setting(6, "number of validation images whose prediction is drawn at each validation", low=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,7 +83,7 @@ class LrMonitorConfig(CallbackConfig):
     log_weight_decay: bool = setting(False, "send the weight decay too")
 
     def check(self, config: Config) -> None:
-        _check_has_logger(config, "lr_monitor", "the learning rate is in metrics.csv and the event files without it")
+        _check_has_logger(config, "lr_monitor", "the learning rate is in metrics.csv without it")
 
     def build(self, config: Config, run_dir: Path) -> Callback:
         from pytorch_lightning.callbacks import LearningRateMonitor
@@ -97,7 +98,9 @@ class DeviceStatsConfig(CallbackConfig):
     cpu_stats: bool | None = setting(None, "send those of the CPU; null: only if it is the device of the run")
 
     def check(self, config: Config) -> None:
-        _check_has_logger(config, "device_stats", "the peak memory is in metrics.csv and the event files without it")
+        _check_has_logger(config, "device_stats", "the peak memory is in metrics.csv without it")
+        if importlib.util.find_spec("psutil") is None:  # Lightning needs it for a CPU
+            raise ConfigError("callbacks (=device_stats) needs psutil; use pip install psutil")
 
     def build(self, config: Config, run_dir: Path) -> Callback:
         from pytorch_lightning.callbacks import DeviceStatsMonitor
@@ -109,7 +112,7 @@ class DeviceStatsConfig(CallbackConfig):
 class ModelSummaryConfig(CallbackConfig):
     """Prints the layers of the network with their numbers of parameters (Lightning's ModelSummary)."""
 
-    max_depth: int = setting(2, "depth of nested modules; -1: all", low=-1)
+    max_depth: int = setting(3, "depth of nested modules; -1: all", low=-1)
 
     def build(self, config: Config, run_dir: Path) -> Callback:
         from fcn.training.model_summary import ModelSummary
@@ -119,4 +122,6 @@ class ModelSummaryConfig(CallbackConfig):
 
 def _check_has_logger(config: Config, name: str, remark: str) -> None:
     if not config.logger:
-        raise ConfigError(f"callbacks (={name}) must have a logger; add logger=[csv], or leave it out: {remark}")
+        raise ConfigError(
+            f"callbacks (={name}) must have a logger; add logger=[tensorboard], or leave it out: {remark}"
+        )

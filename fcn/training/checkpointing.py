@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -16,19 +19,25 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint
 
 from fcn import runs
+from fcn.config import ConfigError
 from fcn.runs.atomic_files import replacing
 from fcn.runs.stop_signals import SignalNotes
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from fcn.training.recording import Recording
 
-SAVE = 1  # smaller than every stop signal, so that a signal takes precedence if ranks disagree
+SAVE, END = 1, 2
+"""Requests of a rank: save a checkpoint, or also end the run because its time is over. The request of a stop signal is
+`END` plus its number, so that a signal takes precedence if ranks disagree."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes checkpoints under a temporary name and renames them: a checkpoint is complete or missing."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        check_states_are_plain(checkpoint.get("callbacks", {}))
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary, open(temporary, "wb") as file:
@@ -55,6 +64,27 @@ def save_checkpoint(trainer: pl.Trainer, run_dir: Path, *, best: bool = False) -
         runs.copy_file(run_dir / runs.BEST, last)
 
 
+def check_states_are_plain(states: Mapping[str, Any]) -> None:
+    """Check that the states of callbacks can be loaded with `weights_only=True`, as checkpoints are.
+
+    Raises:
+        ConfigError: naming the callback and the type of the first other value.
+    """
+    for callback, state in states.items():
+        content = io.BytesIO()
+        try:
+            torch.save(state, content)
+            content.seek(0)
+            names = torch.serialization.get_unsafe_globals_in_checkpoint(content)
+        except Exception as error:  # pickle raises many types, for example for a lambda
+            names = [f"a value that cannot be saved ({error})"]
+        if names:
+            raise ConfigError(
+                f"the state of the callback {callback} must be plain data (tensors, numbers, texts, lists, dicts), but "
+                f"has {names[0]}; change what its method state_dict returns"
+            )
+
+
 class Checkpointing(pl.Callback):
     """Saves checkpoints between steps, and ends the run after a stop signal with one from which it can be resumed.
 
@@ -68,21 +98,31 @@ class Checkpointing(pl.Callback):
         run_dir: run directory.
         steps: number of steps between two checkpoints; None: only at the end of every epoch.
         minutes: time between two checkpoints by the clock of rank 0; None: only at the end of every epoch.
+        max_minutes: time by the clock of rank 0 after which the run saves a checkpoint and ends as after SIGTERM; None:
+            no limit.
 
     Attributes:
         signals: signals received and not yet handled.
         saved_step: number of steps in the last checkpoint; None before the first.
     """
 
-    def __init__(self, run_dir: Path, *, steps: int | None = None, minutes: float | None = None) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        *,
+        steps: int | None = None,
+        minutes: float | None = None,
+        max_minutes: float | None = None,
+    ) -> None:
         self.run_dir = run_dir
+        self.max_minutes = max_minutes
         self.steps = steps
         self.minutes = minutes
         self.signals = SignalNotes(self._react)
         self.saved_step: int | None = None
         # With several ranks, a rank that exits before the first step would leave the others waiting.
         self._ends_immediately = int(os.environ.get("WORLD_SIZE", "1")) == 1
-        self._saved_at = time.monotonic()
+        self._started_at = self._saved_at = time.monotonic()
         self._group: Any = None  # the default group of torch.distributed
 
     def __enter__(self) -> Checkpointing:
@@ -98,6 +138,8 @@ class Checkpointing(pl.Callback):
         self._ends_immediately = False
         self._saved_at = time.monotonic()
         self.saved_step = trainer.global_step or None
+        # Here too, so that the run does not train until its first checkpoint.
+        check_states_are_plain({callback.state_key: callback.state_dict() for callback in trainer.callbacks})  # type: ignore[attr-defined]
         if trainer.world_size > 1 and dist.get_backend() != "gloo":
             self._group = dist.new_group(backend="gloo")  # agreement between ranks must not wait for the GPUs
 
@@ -107,7 +149,7 @@ class Checkpointing(pl.Callback):
             number = self._agree(trainer)
             if number:
                 self.save(trainer)
-            self._hand_over(number)
+            self._end_if_requested(number)
 
     def save(self, trainer: pl.Trainer, *, best: bool = False) -> None:
         """Save a checkpoint by `save_checkpoint`; a collective operation."""
@@ -116,21 +158,36 @@ class Checkpointing(pl.Callback):
         self.saved_step = trainer.global_step
 
     def stop_if_signalled(self, trainer: pl.Trainer) -> None:
-        """End the run if any rank has received a stop signal; a collective operation, after a checkpoint."""
-        self._hand_over(self._agree(trainer))
+        """End the run if any rank has received a stop signal, or the time is over before the last step.
 
-    def _hand_over(self, number: int) -> None:
-        if number > SAVE:
-            self.signals.hand_over(number)
+        A collective operation, after a checkpoint.
+        """
+        number = self._agree(trainer)
+        is_complete = trainer.should_stop or trainer.global_step >= trainer.datamodule.total_steps  # type: ignore[attr-defined]
+        if number != END or not is_complete:
+            self._end_if_requested(number)
+
+    def _end_if_requested(self, number: int) -> None:
+        if number == END:
+            log.info("trainer.max_minutes (=%g) have passed", self.max_minutes)
+            raise SystemExit(128 + signal.SIGTERM)
+        if number > END:
+            self.signals.hand_over(number - END)
 
     def _agree(self, trainer: pl.Trainer) -> int:
-        """Return the greatest signal received by any rank, `SAVE` if a checkpoint is due, or 0."""
-        number = max(self.signals.received, default=SAVE if self._is_due(trainer) else 0)
+        """Return the greatest request of any rank: a signal plus `END`, `END`, `SAVE`, or 0."""
+        number = max((END + each for each in self.signals.received), default=self._own_request(trainer))
         if trainer.world_size > 1:
             flag = torch.tensor(number)
             dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=self._group)
             number = int(flag)
         return number
+
+    def _own_request(self, trainer: pl.Trainer) -> int:
+        elapsed_seconds = time.monotonic() - self._started_at
+        if self.max_minutes is not None and trainer.is_global_zero and elapsed_seconds >= 60 * self.max_minutes:
+            return END
+        return SAVE if self._is_due(trainer) else 0
 
     def _is_due(self, trainer: pl.Trainer) -> bool:
         if self.steps and trainer.global_step % self.steps == 0:
@@ -142,7 +199,7 @@ class Checkpointing(pl.Callback):
         if number == signal.SIGINT:
             signal.signal(number, _exit)
         if self._ends_immediately:
-            self._hand_over(number)
+            self.signals.hand_over(number)
 
 
 class EpochCheckpoint(Checkpoint):

@@ -14,6 +14,8 @@ import pytorch_lightning as pl
 from fcn import config as configuration
 from fcn import errors, runs
 from fcn.config import Config, ConfigError
+from fcn.config.choices import ProfilerName
+from fcn.config.component_origins import origin_of_file
 from fcn.config.overrides import for_shell
 from fcn.data.module import VOCDataModule
 from fcn.models.device import device_name
@@ -23,6 +25,7 @@ from fcn.runs.checkpoints import CheckpointError, network_weights, prepare_last_
 from fcn.runs.resume import confirm_start
 from fcn.training.checkpointing import AtomicCheckpointIO, Checkpointing, EpochCheckpoint
 from fcn.training.console import logging_to
+from fcn.training.profiling import OperationProfiler, build_profiler
 from fcn.training.recording import Recording, headline
 from fcn.training.run_header import RunHeader
 from fcn.training.task import SegmentationTask
@@ -64,8 +67,12 @@ def train(config: Config, run_dir: Path | None = None) -> dict[str, float]:
             return runs.final_metrics(run_dir)
         # The seed determines the initial weights; later random numbers have separate seeds.
         pl.seed_everything(config.seed, verbose=False)
-        intervals = config.trainer
-        checkpointing = Checkpointing(run_dir, steps=intervals.checkpoint_steps, minutes=intervals.checkpoint_minutes)
+        checkpointing = Checkpointing(
+            run_dir,
+            steps=config.trainer.checkpoint_steps,
+            minutes=config.trainer.checkpoint_minutes,
+            max_minutes=config.trainer.max_minutes,
+        )
         with logging_to(run_dir / runs.LOG), checkpointing, _explained_failures(config, run_dir, checkpointing):
             if runs.is_rank_zero():
                 provenance.save_diff(run_dir)
@@ -85,7 +92,9 @@ def _explained_failures(config: Config, run_dir: Path, checkpointing: Checkpoint
         values = configuration.flatten(configuration.to_container(config))
         line = errors.describe_failure(error, values)
         if line is None:
-            raise errors.RunFailure(errors.describe_bug(error, log=run_dir / runs.LOG)) from error
+            raise errors.RunFailure(
+                errors.describe_bug(error, log=run_dir / runs.LOG, origin_of=origin_of_file)
+            ) from error
         step = checkpointing.saved_step
         start = f"continues from step {step}" if step else "starts from the beginning, since nothing was saved"
         raise errors.RunFailure(f"{line}; then {for_shell('resume', run_dir)} {start}") from error
@@ -113,9 +122,12 @@ def _fit(config: Config, run_dir: Path, checkpointing: Checkpointing) -> dict[st
     recording = Recording(run_dir, config)
     watchdog = Watchdog(config.trainer.timeout_minutes, run_dir)
     chosen = [option.build(config, run_dir) for option in config.callbacks.values()]
+    if config.trainer.profiler is ProfilerName.pytorch:
+        chosen.append(OperationProfiler(run_dir))
     first, last = [RunHeader(config, run_dir), recording], [EpochCheckpoint(recording, checkpointing), watchdog]
     # Checkpoints are saved after the other callbacks, so that they contain their state after the step.
-    trainer = build_trainer(config, callbacks=[*first, *chosen, checkpointing, *last], loggers=recording.loggers)
+    callbacks, profiler = [*first, *chosen, checkpointing, *last], build_profiler(config.trainer.profiler, run_dir)
+    trainer = build_trainer(config, callbacks=callbacks, loggers=recording.loggers, profiler=profiler)
     status = Status.failed
     try:
         checkpoint = prepare_last_checkpoint(run_dir)

@@ -14,6 +14,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.profilers import Profiler
 from pytorch_lightning.strategies import DDPStrategy
 
 from fcn.config import Config, ConfigError, check_batch_size
@@ -44,7 +45,13 @@ class LastEpochValidation(pl.Callback):
             trainer.check_val_every_n_epoch = 1
 
 
-def build_trainer(config: Config, *, callbacks: list[pl.Callback], loggers: Sequence[Logger] = ()) -> pl.Trainer:
+def build_trainer(
+    config: Config,
+    *,
+    callbacks: list[pl.Callback],
+    loggers: Sequence[Logger] = (),
+    profiler: Profiler | None = None,
+) -> pl.Trainer:
     """Return the trainer of this process.
 
     The environment variables LOCAL_WORLD_SIZE and WORLD_SIZE, set by torchrun, give the number of processes on this
@@ -75,6 +82,8 @@ def build_trainer(config: Config, *, callbacks: list[pl.Callback], loggers: Sequ
         callbacks=[LastEpochValidation(), *callbacks, *progress],
         # The environment is explicit: in a SLURM job Lightning would use SLURM's variables and requeue by itself.
         plugins=[AtomicCheckpointIO(), TorchElasticEnvironment() if world > 1 else LightningEnvironment()],
+        profiler=profiler,
+        detect_anomaly=config.trainer.detect_anomaly,
         logger=list(loggers),
         log_every_n_steps=config.trainer.log_every,  # of values that callbacks log themselves
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),

@@ -1,10 +1,12 @@
 """Callbacks: what they can monitor, early stopping, averaged weights, and callbacks from outside."""
 
 import copy
+import re
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 
 import fcn
@@ -152,3 +154,84 @@ def test_run_killed_after_its_last_checkpoint_is_not_trained_further(train, monk
     run = train("killed", *NEVER_BETTER, *stopping, "epochs=4")
     assert_identical(run, uninterrupted)
     assert runs.read_summary(run)["stopped_early"] == runs.read_summary(uninterrupted)["stopped_early"]
+
+
+COMPONENT = """
+import threading
+import pytorch_lightning as pl
+import fcn
+from fcn.config import CallbackConfig
+
+class Counter(pl.Callback):
+    def __init__(self, fails_at, state):
+        self.fails_at, self.count, self.state = fails_at, 0, state
+    def on_train_batch_end(self, trainer, *args):
+        self.count += 1
+        self.log("mine/count", float(self.count))
+        if self.count == self.fails_at:
+            raise ZeroDivisionError("in my callback")
+    def state_dict(self):
+        return {"count": self.count, **self.state}
+    def load_state_dict(self, state):
+        self.count = state["count"]
+
+@fcn.component("callbacks", "counter")
+class CounterConfig(CallbackConfig):
+    \"\"\"Counts steps.\"\"\"
+    fails_at: int = fcn.setting(0, "step", low=0)
+    lock: bool = fcn.setting(False, "keep a lock")
+    def build(self, config, run_dir):
+        return Counter(self.fails_at, {"lock": threading.Event()} if self.lock else {})
+"""
+
+
+@pytest.fixture(scope="module")
+def counting(tmp_path_factory, module_command):
+    """Command in whose folder is a callback from outside."""
+    (module_command.folder / "counting.py").write_text(COMPONENT)
+
+    def run(*overrides: str):
+        small = (*SMALL, f"data.root={module_command.data}", "trainer.log_every=1")
+        return module_command(*small, *overrides, FCN_COMPONENTS="counting")
+
+    run.folder = module_command.folder
+    return run
+
+
+def test_callback_from_outside_is_resumed_and_logs_scalars(counting, module_command):
+    done = counting("callbacks=[counter,early_stopping]", "callbacks.early_stopping.monitor=mine/count", "name=counted")
+    assert done.returncode == 0, done.stderr
+    run = module_command.run_of("counted")
+    key = next(name for name in checkpoint_of(run)["callbacks"] if "Counter" in name)
+    assert checkpoint_of(run)["callbacks"][key] == {"count": 8}
+    longer = module_command(f"resume={run}", "epochs=3", "allow=[epochs]", FCN_COMPONENTS="counting")
+    assert longer.returncode == 0, longer.stderr
+    assert checkpoint_of(run)["callbacks"][key] == {"count": 12}
+    events = EventAccumulator(str(run))
+    events.Reload()
+    assert [(point.step, point.value) for point in events.Scalars("mine/count")] == [(n, n) for n in range(1, 13)]
+
+
+def test_exception_of_a_callback_from_outside_names_its_place(counting, module_command):
+    done = counting("callbacks=[counter]", "callbacks.counter.fails_at=3", "name=failing")
+    run = module_command.run_of("failing")
+    (line,) = done.stderr.splitlines()
+    log = run.relative_to(module_command.folder) / "train.log"
+    assert re.fullmatch(
+        rf"error: ZeroDivisionError: in my callback \(.*/counting.py:14\); this is an error in counting sha256:\w+: "
+        rf"see the traceback in {re.escape(str(log))}, or run again with HYDRA_FULL_ERROR=1",
+        line,
+    )
+    assert "Traceback" in (run / "train.log").read_text()
+    assert runs.read_summary(run)["status"] == "failed"
+
+
+def test_callback_whose_state_is_no_plain_data_is_refused_before_the_first_step(counting, module_command):
+    done = counting("callbacks=[counter]", "callbacks.counter.lock=true", "name=locked")
+    assert re.fullmatch(
+        r"error: the state of the callback Counter must be plain data \(tensors, numbers, texts, lists, dicts\), but "
+        r"has a value that cannot be saved \(cannot pickle '_thread.lock' object\); change what its method state_dict "
+        r"returns\n",
+        done.stderr,
+    )
+    assert not list(module_command.run_of("locked").glob("checkpoints/*"))

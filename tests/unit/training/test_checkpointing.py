@@ -28,6 +28,9 @@ class Trainer(SimpleNamespace):
     is_last_batch = False
     is_global_zero = True
     global_step = 1
+    should_stop = False
+    datamodule = SimpleNamespace(total_steps=8)
+    callbacks = ()
 
     def save_checkpoint(self, path):
         self.saved.append(path)
@@ -135,3 +138,30 @@ def test_checkpoints_by_minutes_since_the_last_one(trainer, tmp_path, monkeypatc
     clock.now = 10_000
     checkpointing.on_train_batch_end(trainer, None)
     assert len(trainer.saved) == 4
+
+
+def test_run_ends_after_its_minutes_with_a_checkpoint(trainer, tmp_path, monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("fcn.training.checkpointing.time.monotonic", lambda: clock.now)
+    checkpointing = Checkpointing(tmp_path, max_minutes=2)
+    clock.now = 119
+    checkpointing.on_train_batch_end(trainer, None)
+    assert trainer.saved == []
+    clock.now = 120
+    with pytest.raises(SystemExit) as end:
+        checkpointing.on_train_batch_end(trainer, None)
+    assert (end.value.code, trainer.saved) == (128 + signal.SIGTERM, [tmp_path / runs.LAST])
+    with pytest.raises(SystemExit):  # at the end of an epoch
+        checkpointing.stop_if_signalled(trainer)
+    trainer.global_step = 8  # the run is complete
+    checkpointing.stop_if_signalled(trainer)
+
+
+def test_stop_signal_takes_precedence_over_the_end_of_the_time(trainer, tmp_path):
+    """A launcher such as submitit requeues the job after its own signal."""
+    with Checkpointing(tmp_path, max_minutes=0) as checkpointing:
+        checkpointing.on_train_start(trainer, None)
+        os.kill(os.getpid(), signal.SIGUSR2)
+        with pytest.raises(SystemExit) as end:
+            checkpointing.on_train_batch_end(trainer, None)
+    assert end.value.code == 128 + signal.SIGUSR2
