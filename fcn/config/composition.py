@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import hydra
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser import overrides_parser, overrides_visitor
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fcn.config import Config, ConfigError, validate_run
@@ -20,6 +22,18 @@ from fcn.config.messages import explain_composition
 from fcn.config.overrides import choose_length
 from fcn.config.written_text import quote_texts, texts_as_written
 from fcn.errors import nearest
+
+
+def _keep_assertions() -> None:
+    """Execute Hydra's parser with its assertions also under `python -O`: some of them read the next token."""
+    source = inspect.getsource(overrides_visitor)
+    code = compile(source, str(overrides_visitor.__file__), "exec", dont_inherit=True, optimize=0)
+    exec(code, vars(overrides_visitor))
+    overrides_parser.HydraOverrideVisitor = overrides_visitor.HydraOverrideVisitor  # type: ignore[attr-defined]
+
+
+if not __debug__:
+    _keep_assertions()
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 

@@ -155,6 +155,9 @@ def _unparsed(override: str) -> str:
     key, value = split_override(override)
     if value.startswith("~"):
         return f"{override} must be KEY=VALUE with a value that does not begin with ~; use {key}=$HOME{value[1:]}"
+    if not override.isascii() and "'" not in override:
+        quoted = re.sub(r'(?<!")[^\s,\[\]{}"]*[^\x00-\x7f][^\s,\[\]{}"]*(?!")', r'"\g<0>"', value)
+        return f"{override} must have quotes around values with letters outside ASCII; use '{key}={quoted}'"
     if value and value[0] not in "[{'\"" and "'" not in value:
         return f"{override} must be KEY=VALUE; quote the value, and the whole for the shell: \"{key}='{value}'\""
     return f"{override} must be KEY=VALUE; quote the whole if it holds spaces, brackets or braces"

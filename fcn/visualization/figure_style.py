@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from io import BytesIO
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
+
+from fcn.visualization.fonts import set_fallback_fonts
 
 BLUE, ORANGE, GREEN, PINK, AMBER, SKY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"
 """Colours of Okabe and Ito, distinguishable by people with colour blindness; without yellow, which is lost on white."""
@@ -21,8 +24,11 @@ def new_figure(width: float, height: float, *, dpi: int = 100) -> Figure:
 
 def render_figure(figure: Figure) -> Image.Image:
     """Render a Matplotlib figure as an RGB image."""
+    set_fallback_fonts(figure)
     buffer = BytesIO()
-    figure.savefig(buffer, format="png")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # logged once by `fallback_fonts`
+        figure.savefig(buffer, format="png")
     return Image.open(buffer).convert("RGB")
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cache
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from fcn.config import IGNORE_INDEX
 from fcn.data.palette import color_map
+from fcn.visualization.fonts import font_file
 
 Color = tuple[int, int, int]
 Entry = tuple[Color, str]
@@ -26,10 +25,9 @@ _MAX_ROWS = 11  # rows of the class legend: VOC's classes and void fill two colu
 
 
 @cache
-def font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """Return Matplotlib's own font: always installed, covers most alphabets, and matches the figures."""
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name, size)
+def font(size: int, *, bold: bool = False, text: str = "") -> ImageFont.FreeTypeFont:
+    """Return a font that has the letters of a text: that of the figures, or else an installed one."""
+    return ImageFont.truetype(font_file(text, bold=bold), size)
 
 
 def legend_entries(masks: Iterable[NDArray[np.uint8]], classes: Sequence[str]) -> list[Entry]:
@@ -52,7 +50,7 @@ def draw_class_legend(classes: Sequence[str]) -> Image.Image:
         x, y = MARGIN + place // rows * step, MARGIN + place % rows * LINE_HEIGHT
         _draw_swatch(draw, _class_color(index), x, y)
         draw.text((x + number_right, y + SWATCH / 2), str(index), GREY, font(13), anchor="rm")
-        draw.text((x + number_right + 9, y + SWATCH / 2), name, INK, font(13), anchor="lm")
+        draw.text((x + number_right + 9, y + SWATCH / 2), name, INK, font(13, text=name), anchor="lm")
     return image
 
 
@@ -68,7 +66,7 @@ def draw_entries(entries: Sequence[Entry], *, max_width: int) -> Image.Image:
     for index, (color, name) in enumerate(entries):
         x, y = index % columns * step, index // columns * LINE_HEIGHT
         _draw_swatch(draw, color, x, y)
-        draw.text((x + _TEXT_LEFT, y + SWATCH / 2), name, INK, font(13), anchor="lm")
+        draw.text((x + _TEXT_LEFT, y + SWATCH / 2), name, INK, font(13, text=name), anchor="lm")
     return image
 
 
@@ -78,7 +76,7 @@ def _class_color(index: int) -> Color:
 
 
 def _max_width(names: Iterable[str]) -> int:
-    return int(np.ceil(max(font(13).getlength(name) for name in names)))
+    return int(np.ceil(max(font(13, text=name).getlength(name) for name in names)))
 
 
 def _draw_swatch(draw: ImageDraw.ImageDraw, color: Color, x: int, y: int) -> None:

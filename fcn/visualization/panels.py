@@ -111,12 +111,12 @@ def _draw_sheet(titles: Sequence[str], rows: Sequence[Row], entries: Sequence[le
     for left, lines in zip(lefts, headings, strict=True):
         for number, text in enumerate(reversed(lines)):  # the last line is next to the image
             middle = top - _TITLE_HEIGHT + 8 - number * _TITLE_LINE
-            draw.text((left + width / 2, middle), text, INK, font(15, bold=True), anchor="mm")
+            draw.text((left + width / 2, middle), text, INK, font(15, bold=True, text=text), anchor="mm")
     for cells, captions in rows:
         for left, cell, text in zip(lefts, cells, captions, strict=True):
             sheet.paste(cell, (left + (width - cell.width) // 2, top))
             place = (left + width / 2, top + cell.height + 13)
-            draw.text(place, _shorten(text, width), GREY, font(13), anchor="mm")
+            draw.text(place, _shorten(text, width), GREY, font(13, text=text), anchor="mm")
         top += cells[0].height + _CAPTION_HEIGHT
     draw.line([(MARGIN, line), (MARGIN + inner - 1, line)], fill=legends.LINE)
     sheet.paste(legend, (MARGIN, line + _GAP))
@@ -137,7 +137,7 @@ def _shorten(text: str, width: int, *, bold: bool = False) -> str:
     """Put a text on one line and leave out its middle until it fits: names often differ at the end."""
     short = whole = text.replace("\n", " ")
     kept = len(whole)
-    while font(15 if bold else 13, bold=bold).getlength(short) > width:
+    while font(15 if bold else 13, bold=bold, text=whole).getlength(short) > width:
         kept -= 1
         short = f"{whole[: kept // 2]}{ELLIPSIS}{whole[len(whole) - (kept + 1) // 2 :]}"
     return short

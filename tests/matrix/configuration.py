@@ -51,6 +51,7 @@ GROUPS = [
 SEVERAL_VALUES = [
     overrides("lr=0.1,0.01"),
     overrides("name=a,b"),
+    overrides("data=voc", "data.classes=[background,猫,狗]"),
     overrides("data.classes=background,cat"),
     overrides("model/init=bilinear,xavier"),
     overrides("lr=interval(0,1)"),

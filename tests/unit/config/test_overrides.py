@@ -51,3 +51,13 @@ def test_override_pasted_into_a_shell_is_the_value(value):
     pasted = subprocess.run(["/bin/sh", "-c", command], capture_output=True, check=True).stdout.decode()
     (override,) = parse_overrides(quote_texts([pasted], Config))
     assert str(override.value()) == value
+
+
+def test_functions_and_dicts_are_parsed_without_assertions():
+    code = (
+        "import fcn.config.composition as composition; from fcn.config.overrides import parse_overrides; "
+        "sweep, entry = parse_overrides(['lr=range(1,3)', 'search.lr={low: 1, high: 2}']); "
+        "print(list(sweep.sweep_iterator()), entry.value())"
+    )
+    done = subprocess.run([sys.executable, "-O", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[1, 2] {'low': 1, 'high': 2}\n"
