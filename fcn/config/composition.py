@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import inspect
 from collections.abc import Iterable
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import CodeType
 
 import hydra
 from hydra import initialize_config_dir
@@ -24,16 +25,16 @@ from fcn.config.written_text import quote_texts, texts_as_written
 from fcn.errors import nearest
 
 
-def _keep_assertions() -> None:
-    """Execute Hydra's parser with its assertions also under `python -O`: some of them read the next token."""
-    source = inspect.getsource(overrides_visitor)
-    code = compile(source, str(overrides_visitor.__file__), "exec", dont_inherit=True, optimize=0)
-    exec(code, vars(overrides_visitor))
+class _LoaderWithAssertions(SourceFileLoader):
+    """Loader of a module whose assertions are executed also under `python -O`."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return compile(self.get_data(self.path), self.path, "exec", dont_inherit=True, optimize=0)
+
+
+if not __debug__:  # some assertions of Hydra's parser read the next token
+    _LoaderWithAssertions(overrides_visitor.__name__, str(overrides_visitor.__file__)).exec_module(overrides_visitor)
     overrides_parser.HydraOverrideVisitor = overrides_visitor.HydraOverrideVisitor  # type: ignore[attr-defined]
-
-
-if not __debug__:
-    _keep_assertions()
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
