@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from PIL import Image
 from pytorch_lightning.loggers.logger import DummyLogger, Logger
 
 from fcn import config as configuration
-from fcn import errors
+from fcn import errors, runs
 from fcn.config import Config, LoggerConfig
 from fcn.runs import Status
 
@@ -25,8 +27,9 @@ FINAL_STATUS = {Status.finished: "success", Status.failed: "failed", Status.inte
 class GuardedLogger(Logger):
     """Passes everything on to the logger of an option, from the start of training until that logger fails.
 
-    A failure, for example of the network, a login or the disk, is logged once; the logger is then off for the rest of
-    the run. The logger of the option is built in rank 0 only; in other ranks, and after a failure, nothing happens.
+    A failure, for example of the network, a login or the disk, is logged once, with its traceback in train.log; the
+    logger is then off for the rest of the run. The logger of the option is built in rank 0 only; in other
+    ranks nothing happens.
 
     Lightning ends its loggers before the run is complete and knows no interruption: `finalize` and `save` of Lightning
     have no effect, `close` and `flush` take their place.
@@ -119,6 +122,8 @@ class GuardedLogger(Logger):
             self._logger = None
             self.failure = errors.describe_failure(error, {}) or _one_line(error)
             log.warning("logger %s failed and is off for the rest of the run: %s", self._name, self.failure)
+            with contextlib.suppress(OSError), open(self._run_dir / runs.LOG, "a", encoding="utf-8") as file:
+                traceback.print_exc(file=file)
 
 
 def _one_line(error: Exception) -> str:

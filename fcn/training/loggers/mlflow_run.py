@@ -13,6 +13,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.tracking.context.registry import resolve_tags
 from PIL import Image
 from pytorch_lightning.loggers.logger import Logger
 
@@ -70,7 +71,7 @@ class MlflowRun(Logger):
 
     def _new_run(self, experiment: str, config: Config, run_dir: Path) -> Run:
         sweep = sweep_name(config, run_dir)
-        tags = {"run_directory": str(run_dir), **({"sweep": sweep} if sweep else {})}
+        tags = resolve_tags({"run_directory": str(run_dir), **({"sweep": sweep} if sweep else {})})  # and user, source
         run = self._client.create_run(self._experiment_id(experiment), tags=tags, run_name=run_name(config, run_dir))
         save_logger_id(run_dir, "mlflow", run.info.run_id)
         return run

@@ -36,8 +36,8 @@ class WandbRun(WandbLogger):
     """
 
     def __init__(self, option: WandbOption, config: Config, run_dir: Path) -> None:
-        mode: Any = option.mode.value if option.mode else None
-        is_online = (mode or os.environ.get("WANDB_MODE", "online")) == "online"
+        mode: Any = option.mode.value if option.mode else os.environ.get("WANDB_MODE", "online")
+        is_online = mode == "online"
         if is_online and not wandb.login(prompt=False):
             raise RuntimeError("no login; run wandb login, or use logger.wandb.mode=offline")
         identifier = read_logger_id(run_dir, "wandb") or uuid.uuid4().hex[:12]
