@@ -72,6 +72,9 @@ class TrainerConfig:
         False, "stop at the operation whose backward pass gives NaN, and show where it was called; slow"
     )
     log_every: int = setting(10, "number of steps between two points of the training curves", low=1)
+    log_seconds: float | None = setting(
+        30, "seconds between two progress lines within an epoch, where output is no terminal; null: none", low=0
+    )
     sample_images: int = setting(6, "number of validation images whose prediction is drawn at each validation", low=0)
 
 

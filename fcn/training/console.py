@@ -6,8 +6,10 @@ import contextlib
 import logging
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,10 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
 
 from fcn import runs
+from fcn.config import Config
 from fcn.training.task import SegmentationTask
+
+log = logging.getLogger(__name__)
 
 
 class ProgressBar(RichProgressBar):
@@ -40,6 +45,56 @@ class ProgressBar(RichProgressBar):
         if data.config.steps is not None:
             description = f"Step {data.rounds.end}/{data.config.steps}"
         return description.ljust(len(self.validation_description))  # equal widths avoid flicker
+
+
+class ProgressLines(pl.Callback):
+    """Logs a line every `trainer.log_seconds` within an epoch, in place of the progress bar where there is no terminal.
+
+    Args:
+        config: configuration of the run.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.first_step = self.step = 0  # steps before this execution, and at the last line
+        self.started = self.reported = 0.0
+        self.paused = 0.0  # seconds of validation since the last line
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.first_step = self.step = trainer.global_step
+        self.started = self.reported = time.monotonic()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        assert isinstance(pl_module, SegmentationTask)
+        now, step = time.monotonic(), trainer.global_step
+        if not self._is_due(now):
+            return
+        total = trainer.datamodule.total_steps  # type: ignore[attr-defined]
+        epoch = (step - 1) // trainer.datamodule.steps_per_epoch + 1  # type: ignore[attr-defined]
+        speed = (step - self.step) * self.config.batch_size / max(now - self.reported - self.paused, 1e-9)
+        left = timedelta(seconds=round((total - step) * (now - self.started) / (step - self.first_step)))
+        loss = "" if np.isnan(pl_module.last_loss) else f"loss {pl_module.last_loss:.3f}, "
+        log.info("step %d/%d  epoch %d, %s%.1f images/s, %s left", step, total, epoch, loss, speed, left)
+        self.step, self.reported, self.paused = step, now, 0.0
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._validation_started = self._validation_reported = time.monotonic()
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *args: Any
+    ) -> None:
+        now, seconds = time.monotonic(), self.config.trainer.log_seconds
+        if seconds is not None and now - self._validation_reported >= seconds:
+            number = trainer.num_val_batches[0]
+            log.info("validation of step %d: batch %d/%d", trainer.global_step, batch_idx + 1, number)
+            self._validation_reported = now
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.paused += time.monotonic() - self._validation_started
+
+    def _is_due(self, now: float) -> bool:
+        seconds = self.config.trainer.log_seconds
+        return seconds is not None and now - self.reported >= seconds
 
 
 class _ConsoleHandler(logging.Handler):

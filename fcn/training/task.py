@@ -278,16 +278,19 @@ class SegmentationTask(pl.LightningModule):
         sums = torch.stack([*(value.double() for value in self._last_sums), self.metrics["train/"].loss_sum])
         numerator, count, epoch_sum = self._sum_over_processes(sums).tolist()
         self.last_loss = numerator / count if count else 0.0
-        self._check_finite(epoch_sum)
+        self._check_finite(epoch_sum, step=self.global_step + 1)
 
-    def _check_finite(self, loss: float) -> None:
+    def _check_finite(self, loss: float, *, step: int | None = None) -> None:
         """Raise if a loss over all processes is not finite; all processes then stop together."""
         if not np.isfinite(loss):
-            self._diverged(f"train/loss became {loss}")
+            self._diverged(f"train/loss became {loss}", step=step)
 
-    def _diverged(self, problem: str) -> NoReturn:
+    def _diverged(self, problem: str, *, step: int | None = None) -> NoReturn:
+        """Raise for a step in progress, counted from 1 as in the log, or for the last step made."""
+        step = self.global_step if step is None else step
+        epoch = (step - 1) // self.trainer.datamodule.steps_per_epoch + 1  # type: ignore[attr-defined]
         raise TrainingDiverged(
-            f"{problem} at step {self.global_step} (epoch {self.current_epoch}, lr {self.learning_rate():.3g}); "
+            f"{problem} at step {step} (epoch {epoch}, lr {self.learning_rate():.3g}); "
             f"try lr={self.config.lr / 10:g}, or a warm-up such as schedule.warmup_steps=100"
         )
 

@@ -22,7 +22,7 @@ from fcn.config.choices import Precision
 from fcn.models.device import choose_device
 from fcn.training.checkpointing import AtomicCheckpointIO
 from fcn.training.compute import chosen_precision
-from fcn.training.console import ProgressBar
+from fcn.training.console import ProgressBar, ProgressLines
 
 PRECISIONS = {Precision.fp32: "32-true", Precision.bf16: "bf16-mixed", Precision.fp16: "16-mixed"}
 
@@ -67,7 +67,8 @@ def build_trainer(
     sync_batchnorm = config.trainer.sync_batchnorm and world > 1
     if not on_gpu:
         _check_runs_without_gpu(config, sync_batchnorm=sync_batchnorm)
-    progress = [ProgressBar(leave=False)] if sys.stdout.isatty() else []
+    on_terminal = sys.stdout.isatty()
+    progress = ProgressBar(leave=False) if on_terminal else ProgressLines(config)
     return pl.Trainer(
         accelerator="gpu" if on_gpu else "cpu",
         devices=local,
@@ -79,7 +80,7 @@ def build_trainer(
         sync_batchnorm=sync_batchnorm,
         max_epochs=-1,  # the data module sets it, because it knows the number of steps
         check_val_every_n_epoch=config.trainer.val_every,
-        callbacks=[LastEpochValidation(), *callbacks, *progress],
+        callbacks=[LastEpochValidation(), *callbacks, progress],
         # The environment is explicit: in a SLURM job Lightning would use SLURM's variables and requeue by itself.
         plugins=[AtomicCheckpointIO(), TorchElasticEnvironment() if world > 1 else LightningEnvironment()],
         profiler=profiler,
@@ -87,7 +88,7 @@ def build_trainer(
         logger=list(loggers),
         log_every_n_steps=config.trainer.log_every,  # of values that callbacks log themselves
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
-        enable_progress_bar=bool(progress),
+        enable_progress_bar=on_terminal,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # the samplers of the data module distribute the images

@@ -1,6 +1,7 @@
 """Log and progress bar of a run."""
 
 import logging
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -8,9 +9,12 @@ import pytorch_lightning as pl
 
 from fcn.config import Config
 from fcn.config.composition import compose
+from fcn.data.module import VOCDataModule
 from fcn.data.sampling import Rounds
 from fcn.training.console import ProgressBar, logging_to
-from fcn.training.task import SegmentationTask
+from fcn.training.task import SegmentationTask, TrainingDiverged
+from fcn.training.trainer import build_trainer
+from tests.commands import TINY, train_in_process
 
 
 def test_log_file_holds_the_messages_of_the_run_only(tmp_path, caplog):
@@ -53,3 +57,37 @@ def test_progress_bar_counts_epochs_from_1_or_steps(length, epoch, label):
         assert bar.train_progress_bar.total == rounds.end - rounds.start
     finally:
         bar.teardown(trainer, task, "fit")
+
+
+def test_progress_lines_count_steps_and_epochs_from_1(tmp_path, shapes_root, capsys):
+    train_in_process(tmp_path / "run", shapes_root, "trainer.log_seconds=0", "backbone=squeezenet1_0")
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step ")]
+    number = r"\d+\.\d+"
+    expected = [
+        rf"step {step}/4  epoch {epoch}, loss {number}, {number} images/s, 0:00:\d\d left"
+        for step, epoch in ((1, 1), (2, 1), (3, 2), (4, 2))
+    ]
+    assert len(lines) == len(expected)
+    for line, pattern in zip(lines, expected, strict=True):
+        assert re.fullmatch(pattern, line), line
+
+
+@pytest.mark.parametrize("seconds", ["null", "3600"])
+def test_short_runs_have_no_progress_lines(tmp_path, shapes_root, capsys, seconds):
+    overrides = ("epochs=1", f"trainer.log_seconds={seconds}", "backbone=squeezenet1_0")
+    train_in_process(tmp_path / "run", shapes_root, *overrides)
+    assert not re.search(r"^(step|validation) ", capsys.readouterr().out, re.M)
+
+
+def test_divergence_is_reported_with_the_step_and_epoch_counted_from_1(tmp_path, shapes_root):
+    """The loss of step 3, the first of epoch 2, is not finite: NaN weights are written after step 2."""
+
+    class Breaks(pl.Callback):
+        def on_train_batch_end(self, trainer, pl_module, *args):
+            if trainer.global_step == 2:
+                next(pl_module.parameters()).data.fill_(float("nan"))
+
+    config = compose(*TINY, f"data.root={shapes_root}", "trainer=cpu", "backbone=squeezenet1_0", "trainer.val_every=2")
+    trainer = build_trainer(config, callbacks=[Breaks()])
+    with pytest.raises(TrainingDiverged, match=r"train/loss became nan at step 3 \(epoch 2, lr"):
+        trainer.fit(SegmentationTask(config), datamodule=VOCDataModule(config))
