@@ -4,7 +4,7 @@ import dataclasses
 import math
 
 import pytest
-from hypothesis import given, reject, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
@@ -65,7 +65,8 @@ def containers(draw) -> dict:
     return container
 
 
-@settings(max_examples=8)  # each takes a tenth of a second
+# Each example takes a tenth of a second. Most are refused where optional packages, such as wandb, are not installed.
+@settings(max_examples=8, suppress_health_check=[HealthCheck.filter_too_much])
 @given(container=containers())
 def test_valid_configuration_is_restored_from_file_and_container(tmp_path_factory, container):
     try:
