@@ -97,16 +97,45 @@ def test_killed_command_leaves_no_orphan(command):
     assert torch.load(run / runs.LAST, weights_only=True)["global_step"] > 0
 
 
+STOPPED_EARLY = (
+    "callbacks=[ema,early_stopping]", "callbacks.early_stopping.patience=2", "callbacks.early_stopping.min_delta=1"
+)  # fmt: skip
+"""Stopped after the third epoch, because no validation improves on the first by 1."""
+
+
+@pytest.mark.slow
+def test_average_and_early_stopping_of_two_processes_equal_those_of_one(command):
+    options = (
+        "data.shapes.num_train=16", "batch_size=4", "epochs=5", "backbone=squeezenet1_0", "data.crop_size=[32,32]",
+        "optim.clip_norm=1", "optim=sgd", "lr=0.01", *STOPPED_EARLY,
+    )  # fmt: skip
+    one = command.train(*options, "trainer=cpu", "trainer.accumulate=2", name="one")
+    two = command.train(*options, "trainer=ddp_cpu", name="two")
+    ours, theirs = (torch.load(run / runs.LAST, weights_only=True) for run in (one, two))
+    assert ours["global_step"] == theirs["global_step"] == 12
+    for state in ("state_dict", "current_model_state"):
+        for name, weight in ours[state].items():
+            torch.testing.assert_close(theirs[state][name], weight, rtol=1e-3, atol=1e-5)
+    differences = [(ours["state_dict"][name] - ours["current_model_state"][name]).norm() for name in ours["state_dict"]]
+    assert max(differences) > 1e-3
+    reasons = [runs.read_summary(run)["stopped_early"] for run in (one, two)]
+    assert all("has not improved on" in reason and "in 2 validations" in reason for reason in reasons)
+
+
 @pytest.mark.parametrize(
-    ("number", "status"),
+    ("number", "status", "callbacks"),
     [
-        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
-        pytest.param(signal.SIGKILL, -9, marks=pytest.mark.exhaustive),
+        pytest.param(signal.SIGTERM, 143, (), marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 143, STOPPED_EARLY, marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, -9, STOPPED_EARLY, marks=pytest.mark.exhaustive),
     ],
 )
-def test_resume_is_exact_with_two_processes(command, number, status):
+def test_resume_is_exact_with_two_processes(command, number, status, callbacks):
     """Compare a run that was stopped and resumed with one that was not."""
-    options = ("data.shapes.num_train=16", "batch_size=4", "epochs=3", "trainer=ddp_cpu", "trainer.checkpoint_steps=1")
+    epochs = "epochs=5" if callbacks else "epochs=3"  # 12 steps
+    options = (
+        "data.shapes.num_train=16", "batch_size=4", epochs, "trainer=ddp_cpu", "trainer.checkpoint_steps=1", *callbacks
+    )  # fmt: skip
     alone = command.train(*options, name="alone")
     process = command.start(*TINY, *options, f"data.root={command.data}", "name=resumed")
     folder = command.folder / "outputs" / "resumed"

@@ -15,7 +15,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Override
 from omegaconf import DictConfig, OmegaConf
 
 from fcn.config import Config, composition, validate, validate_run
-from fcn.config.components import GROUPS
+from fcn.config.components import GROUPS, LIST_GROUPS
 from fcn.config.overrides import choose_length
 from fcn.config.reference import reference
 from tests.commands import ROOT, load_command, type_in
@@ -53,15 +53,19 @@ def first_value(override: Override) -> object:
     return value.list[0] if isinstance(value, ChoiceSweep) else value
 
 
+def as_written(value: object) -> str:
+    return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
+
+
 def is_group(key: str) -> bool:
-    return key in GROUPS or (composition.CONF / key).is_dir()
+    return key in (*GROUPS, *LIST_GROUPS) or (composition.CONF / key).is_dir()
 
 
 def check(words: Sequence[str], *, config_name: str = "config", schema: type = Config) -> None:
     """Compose the overrides of a command with the first value of each sweep, except those of Hydra itself."""
     task = [word for word in words if "=" in word and not word.startswith(("hydra", "-"))]
     chosen = {str(one.key_or_group): first_value(one) for one in OverridesParser.create().parse_overrides(task)}
-    groups = tuple(f"{key}={value}" for key, value in chosen.items() if is_group(key))
+    groups = tuple(f"{key}={as_written(value)}" for key, value in chosen.items() if is_group(key))
     config = copy.deepcopy(composed(config_name, schema, groups))
     for key, value in chosen.items():
         if not is_group(key):
