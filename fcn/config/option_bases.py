@@ -47,6 +47,16 @@ class AugmentationConfig:
     contrast: float = setting(0.0, "strength c: the contrast factor is drawn from [1 - c, 1 + c]", low=0, high=1)
     saturation: float = setting(0.0, "strength s: the saturation factor is drawn from [1 - s, 1 + s]", low=0, high=1)
     hue: float = setting(0.0, "strength h: the shift is drawn from [-h, h]; 1 is the full hue circle", low=0, high=0.5)
+    grayscale: float = setting(0.0, "probability that the colours are removed", low=0, high=1)
+    blur: float = setting(
+        0.0, "probability of a Gaussian blur, whose standard deviation is drawn from [0.1, 2] pixels", low=0, high=1
+    )
+    rotation: float = setting(
+        0.0,
+        "strength r: the crop is rotated by an angle from [-r, r] degrees; corners become void",
+        low=0,
+        high=180,
+    )
 
 
 @dataclass(kw_only=True)
@@ -68,6 +78,13 @@ class DataConfig(NamedComponent):
         "background and drops images smaller than the crop, and the metrics d2l/... are logged in addition",
     )
     crop_size: list[int] = setting([320, 480], "height and width of the training crop in pixels", low=1)
+    cat_max_ratio: float = setting(
+        1.0,
+        "a crop is drawn again, up to 10 times, while one class has at least this share of its pixels without void, as "
+        "in mmsegmentation; 1: never",
+        low=0.01,
+        high=1,
+    )
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     num_workers: int | None = setting(
         None, "number of data loader processes per device; it does not affect the results; null: automatic", low=0

@@ -117,6 +117,11 @@ def check_run(config: Config, *, is_saved: bool = False) -> None:
     _check_names(config)
     _check_length(config)
     _check_frozen_backbone(config)
+    if config.data.on_device and config.transforms:
+        raise ConfigError(
+            f"data.on_device (=true) must be false with transforms=[{','.join(config.transforms)}], because transforms "
+            "change single crops in main memory; leave one out"
+        )
     for option, chosen in chosen_components(config).items():
         if not (is_saved and option.startswith("logger=")):
             chosen.check(config)

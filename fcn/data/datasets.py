@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
+from fcn.config import ConfigError
 from fcn.data.cache import DecodedImages
 from fcn.data.image_decoding import Size
 from fcn.data.pair_reader import PairReader
@@ -17,6 +20,7 @@ from fcn.data.transforms import TrainTransform
 
 Sample = dict[str, Tensor]
 Key = tuple[int, int]  # (epoch, index of the image)
+CropTransform = Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor]]
 
 GPU_BATCH_SIZE = 8
 """Default number of whole images validated or evaluated at once on a GPU; on the CPU it is 1."""
@@ -97,21 +101,51 @@ class WholeImages(Dataset[Sample]):
 
 
 class Crops(Dataset[Sample]):
-    """Augmented crops of one size: `image` uint8 [3, h, w] and `mask` uint8 [h, w] for a key (epoch, index)."""
+    """Augmented crops of one size: `image` uint8 [3, h, w] and `mask` uint8 [h, w] for a key (epoch, index).
 
-    def __init__(self, images: WholeImages, transform: TrainTransform, *, seed: int, stream: int) -> None:
+    Args:
+        images: images with their masks.
+        transform: crop and augmentation.
+        seed: seed of the run.
+        stream: number that separates the random numbers from those of other purposes.
+        transforms: changes of the augmented crop by the name of their option, see `TransformConfig.build`.
+    """
+
+    def __init__(
+        self,
+        images: WholeImages,
+        transform: TrainTransform,
+        *,
+        seed: int,
+        stream: int,
+        transforms: Mapping[str, CropTransform] | None = None,
+    ) -> None:
         self.images = images
         self.transform = transform
         self.seed = seed
         self.stream = stream
+        self.transforms = dict(transforms or {})
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, key: Key) -> Sample:
         image, mask = self.transform(*self.images.read(key[1]), self.rng(key))
+        for name, transform in self.transforms.items():
+            shapes = (image.shape, mask.shape)
+            image, mask = transform(image, mask, self.rng(key, _number_of(name)))
+            if (image.shape, mask.shape) != shapes or {image.dtype, mask.dtype} != {torch.uint8}:
+                raise ConfigError(
+                    f"transforms (={name}) must return image and mask in uint8 and of the same sizes, but returns "
+                    f"{image.dtype} {list(image.shape)} and {mask.dtype} {list(mask.shape)}; correct the transform"
+                )
         return {"image": image, "mask": mask}
 
-    def rng(self, key: Key) -> np.random.Generator:
-        """Return the random generator of a sample."""
-        return np.random.default_rng([self.seed, self.stream, *key])
+    def rng(self, key: Key, *purpose: int) -> np.random.Generator:
+        """Return the random generator of a sample, or that of one of its transforms."""
+        return np.random.default_rng([self.seed, self.stream, *key, *purpose])
+
+
+def _number_of(name: str) -> int:
+    """Return a number for the name of a transform, so that its random numbers do not depend on other transforms."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")

@@ -2,7 +2,8 @@
 
 The CPU only draws the random parameters, from the same numbers as `TrainTransform`. Scaling repeats the integer
 arithmetic of torch's uint8 kernel for CPUs with AVX2, so that the pixels are identical. Exceptions: crops one pixel
-wide may differ by one level, and colour jitter by rounding, because a GPU adds floating-point numbers in another order.
+wide may differ by one level, and colour jitter, blur and rotation by rounding, because a GPU adds floating-point
+numbers in another order.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ Changes = dict[str, Tensor]
 class DrawnChanges(Dataset[Changes]):
     """Random parameters that `crops` draws for a key (epoch, index), to be applied by `DeviceCrops`.
 
-    A sample has `index`, `flip`, `jitter` [4]; `rows` and `columns` [4]: start and length in the image, start and
+    A sample has `index`, `flip`, `jitter` [8]; `rows` and `columns` [4]: start and length in the image, start and
     length in the crop; `nearest_rows` [h] and `nearest_columns` [w]: for every pixel of the crop the nearest pixel of
     the image, or -1 for padding.
     """
@@ -41,7 +42,7 @@ class DrawnChanges(Dataset[Changes]):
 
     def __getitem__(self, key: Key) -> Changes:
         transform = self.crops.transform
-        change = transform.draw(self.sizes[key[1]], self.crops.rng(key))
+        change = transform.draw(self.sizes[key[1]], self.crops.rng(key), lambda: self.crops.images.read(key[1])[1])
         height, width = transform.crop_size
         return {
             "index": torch.tensor(key[1]),
@@ -118,7 +119,7 @@ class DeviceCrops:
         image = torch.where(visible[..., None], image, self.padding)
         flip = here["flip"][:, None, None]
         mask = torch.where(flip, mask.flip(2), mask)
-        return {"image": torch.where(flip[..., None], image.flip(2), image).permute(0, 3, 1, 2), "mask": mask}
+        return self._rotated(torch.where(flip[..., None], image.flip(2), image).permute(0, 3, 1, 2), mask, drawn)
 
     def _places(self, index: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """Return the positions in memory of rows [N, H] and columns [N, W] of images [N], int64 [N, H, W]."""
@@ -137,12 +138,21 @@ class DeviceCrops:
     def _jitter(self, image: Tensor, drawn: Changes) -> None:
         """Apply colour jitter to the images [N, h, w, 3], in place, outside of the padding."""
         strength = self.transform.augmentation
-        if not (strength.brightness or strength.contrast or strength.saturation or strength.hue):
+        changes = (strength.brightness, strength.contrast, strength.saturation, strength.hue, strength.grayscale)
+        if not any((*changes, strength.blur)):
             return
         places = zip(drawn["rows"].tolist(), drawn["columns"].tolist(), drawn["jitter"].tolist(), strict=True)
         for pixels, ((_, _, top, height), (_, _, left, width), draws) in zip(image, places, strict=True):
             part = pixels[top : top + height, left : left + width]
             part.copy_(self.transform.jitter(part.permute(2, 0, 1), draws).permute(1, 2, 0))
+
+    def _rotated(self, image: Tensor, mask: Tensor, drawn: Changes) -> Sample:
+        if not self.transform.augmentation.rotation:
+            return {"image": image, "mask": mask}
+        crops = zip(image, mask, drawn["jitter"].tolist(), strict=True)
+        images, masks = zip(*(self.transform.rotate(*crop) for crop in crops), strict=True)
+        pixels = torch.stack([each.permute(1, 2, 0) for each in images])
+        return {"image": pixels.permute(0, 3, 1, 2), "mask": torch.stack(masks)}
 
 
 def require_memory(needed: int, *, num_images: int, device: torch.device) -> None:

@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing.synchronize import Event
 from types import FrameType
 from typing import Any
@@ -119,7 +120,7 @@ class VOCDataModule(pl.LightningDataModule):
     def fingerprint(self) -> dict[str, Any]:
         """Number and hash of the images of each set, see `fcn.data.fingerprint`."""
         sets = {"train": self.train_images, "val": self.val_images}
-        return {name: fingerprint(images.pairs) for name, images in sets.items()}
+        return {name: fingerprint(images.pairs, images.reader.identity) for name, images in sets.items()}
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -226,7 +227,11 @@ class VOCDataModule(pl.LightningDataModule):
         assert self.trainer is not None
         data = self.config.data
         height, width = data.crop_size
-        crops = Crops(images, TrainTransform((height, width), data.augmentation), seed=self.config.seed, stream=stream)
+        transform, transforms = TrainTransform((height, width), data.augmentation), {}
+        if stream == AUGMENTATION:
+            transform = replace(transform, cat_max_ratio=data.cat_max_ratio)
+            transforms = {name: option.build() for name, option in self.config.transforms.items()}
+        crops = Crops(images, transform, seed=self.config.seed, stream=stream, transforms=transforms)
         batches = EpochBatches(
             len(images),
             batch_size=self.config.batch_size,

@@ -1,12 +1,15 @@
 """Joint augmentation of a training image and its mask.
 
-The steps, in this order: random crop, scale, colour jitter, padding, flip. The part of the image that is visible in
-the crop is cut out before it is scaled, so that no step processes more pixels than the crop needs.
+The steps, in this order: random crop, scale, colour jitter, greyscale, blur, padding, flip, rotation. The part of the
+image that is visible in the crop is cut out before it is scaled, so that no step processes more pixels than the crop
+needs.
 """
 
 from __future__ import annotations
 
 import functools
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +23,12 @@ from fcn.config import IGNORE_INDEX, AugmentationConfig
 
 # The mean of ImageNet, 255 * (0.485, 0.456, 0.406): nearly zero after normalisation.
 PAD_COLOR = (124, 116, 104)
+
+REDRAWS = 10
+"""Number of times that the position of a crop is drawn again if one class fills it, as in mmsegmentation."""
+
+BLUR_SIGMA = 0.1, 2.0
+"""Range of the standard deviation of the blur, pixels."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +46,12 @@ class TrainTransform:
     Attributes:
         crop_size: height and width of the crop, pixels.
         augmentation: ranges and probabilities.
+        cat_max_ratio: share of one class in the pixels of a crop from which its position is drawn again; 1: never.
     """
 
     crop_size: tuple[int, int]
     augmentation: AugmentationConfig
+    cat_max_ratio: float = 1.0
 
     def __call__(self, image: Tensor, mask: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Return image, uint8 [3, h, w], channels last, and mask, uint8 [h, w], of `crop_size`, in their own memory.
@@ -52,30 +63,45 @@ class TrainTransform:
         """
         assert image.shape[1:] == mask.shape, (image.shape, mask.shape)
         height, width = mask.shape
-        change = self.draw((height, width), rng)
+        change = self.draw((height, width), rng, lambda: mask)
         image, mask = _cut(image, mask, change.rows, change.columns)
         pixels = self.jitter(image, change.jitter).permute(1, 2, 0)
-        return self._pad(pixels, PAD_COLOR, change).permute(2, 0, 1), self._pad(mask, (IGNORE_INDEX,), change)
+        padded = self._pad(pixels, PAD_COLOR, change).permute(2, 0, 1), self._pad(mask, (IGNORE_INDEX,), change)
+        return self.rotate(*padded, change.jitter)
 
-    def draw(self, size: tuple[int, int], rng: np.random.Generator) -> Change:
-        """Draw the random parameters for an image of this height and width.
+    def draw(self, size: tuple[int, int], rng: np.random.Generator, mask: Callable[[], Tensor]) -> Change:
+        """Draw the random parameters for an image.
 
-        Eight numbers are drawn independently of the settings, so that enabling one change leaves the others unchanged.
+        The numbers are drawn independently of the settings, so that enabling one change leaves the others unchanged.
+
+        Args:
+            size: height and width of the image.
+            rng: source of all randomness.
+            mask: returns the mask of the image, which is needed only with `cat_max_ratio`.
         """
         scale, vertical, horizontal, flip, *jitter = rng.random(8).tolist()
+        jitter += rng.random(4).tolist()
         low, high = self.augmentation.scale
         factor = low + (high - low) * scale
-        return Change(
-            rows=_place(size[0], crop=self.crop_size[0], factor=factor, position=vertical),
-            columns=_place(size[1], crop=self.crop_size[1], factor=factor, position=horizontal),
-            flip=flip < self.augmentation.flip,
-            jitter=jitter,
-        )
+
+        def places(vertical: float, horizontal: float) -> tuple[Axis, Axis]:
+            rows = _place(size[0], crop=self.crop_size[0], factor=factor, position=vertical)
+            return rows, _place(size[1], crop=self.crop_size[1], factor=factor, position=horizontal)
+
+        rows, columns = places(vertical, horizontal)
+        if self.cat_max_ratio < 1:
+            labels = mask().numpy()
+            for _ in range(REDRAWS):
+                if _is_mixed(labels[rows.source, columns.source], self.cat_max_ratio):
+                    break
+                rows, columns = places(*rng.random(2).tolist())
+        return Change(rows, columns, flip=flip < self.augmentation.flip, jitter=jitter)
 
     def jitter(self, image: Tensor, draws: list[float]) -> Tensor:
-        """Apply every colour change whose strength is not zero; `draws` are four numbers in [0, 1)."""
+        """Apply every colour change whose strength is not zero, and the blur; `draws` are those of `Change.jitter`."""
         strength = self.augmentation
-        brightness, contrast, saturation, hue = (2 * draw - 1 for draw in draws)
+        brightness, contrast, saturation, hue = (2 * draw - 1 for draw in draws[:4])
+        grayscale, blur, sigma = draws[4:7]
         if strength.brightness:
             image = F.adjust_brightness(image, 1 + brightness * strength.brightness)
         if strength.contrast:
@@ -84,7 +110,18 @@ class TrainTransform:
             image = F.adjust_saturation(image, 1 + saturation * strength.saturation)
         if strength.hue:
             image = F.adjust_hue(image, hue * strength.hue)
-        return image
+        if grayscale < strength.grayscale:
+            image = F.rgb_to_grayscale(image, num_output_channels=3)
+        return _blurred(image, sigma) if blur < strength.blur else image
+
+    def rotate(self, image: Tensor, mask: Tensor, draws: list[float]) -> tuple[Tensor, Tensor]:
+        """Return a crop and its mask rotated about the centre, with padding in the corners."""
+        angle = (2 * draws[7] - 1) * self.augmentation.rotation
+        if not angle:
+            return image, mask
+        turned = F.rotate(image, angle, InterpolationMode.BILINEAR, fill=list(map(float, PAD_COLOR)))
+        labels = F.rotate(mask[None], angle, InterpolationMode.NEAREST, fill=[float(IGNORE_INDEX)])
+        return turned.permute(1, 2, 0).contiguous().permute(2, 0, 1), labels[0]
 
     def _pad(self, pixels: Tensor, color: tuple[int, ...], change: Change) -> Tensor:
         """Copy uint8 [H, W, ...] to its place in padding of `crop_size`, flipped if drawn.
@@ -124,7 +161,10 @@ class Axis:
 
 @dataclass(frozen=True)
 class Change:
-    """Random parameters of a sample: position, horizontal flip, and four numbers for the jitter."""
+    """Random parameters of a sample: position, horizontal flip, and eight numbers in [0, 1).
+
+    The numbers are for brightness, contrast, saturation, hue, greyscale, blur, the strength of the blur, and rotation.
+    """
 
     rows: Axis
     columns: Axis
@@ -140,6 +180,19 @@ def _place(side: int, *, crop: int, factor: float, position: float) -> Axis:
     start = int(position * (side - taken + 1))
     offset = int(position * (crop - length + 1))
     return Axis(slice(start, start + taken), slice(offset, offset + length))
+
+
+def _is_mixed(labels: NDArray[np.uint8], ratio: float) -> bool:
+    """Whether a part of a mask has several classes, and none of them at least this share of the pixels without void."""
+    counts = np.bincount(labels.ravel(), minlength=IGNORE_INDEX + 1)[:IGNORE_INDEX]
+    return bool(np.count_nonzero(counts) > 1 and counts.max() < ratio * counts.sum())
+
+
+def _blurred(image: Tensor, draw: float) -> Tensor:
+    low, high = BLUR_SIGMA
+    sigma = low + (high - low) * draw
+    radius = min(math.ceil(3 * sigma), *(side - 1 for side in image.shape[-2:]))  # reflected borders need more pixels
+    return F.gaussian_blur(image, [2 * radius + 1] * 2, [sigma, sigma]) if radius else image
 
 
 def _cut(image: Tensor, mask: Tensor, rows: Axis, columns: Axis) -> tuple[Tensor, Tensor]:

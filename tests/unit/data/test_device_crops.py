@@ -41,9 +41,11 @@ class Noise(WholeImages):
         return [tuple(pixels.shape[:2]) for pixels in self.pixels]
 
 
-def batches_of_both(sizes, crop, augmentation, *, seed=0, device=CPU) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def batches_of_both(
+    sizes, crop, augmentation, *, seed=0, device=CPU, **options
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return a batch with every image twice, from the loader and from the device."""
-    crops = Crops(Noise(sizes), TrainTransform(crop, augmentation), seed=seed, stream=1)
+    crops = Crops(Noise(sizes), TrainTransform(crop, augmentation, **options), seed=seed, stream=1)
     keys = [(epoch, index) for index in range(len(sizes)) for epoch in range(2)]
     drawn = DrawnChanges(crops)
     made = DeviceCrops(crops.images, crops.transform, device)(default_collate([drawn[key] for key in keys]))
@@ -55,6 +57,17 @@ sizes = st.lists(st.tuples(sides, sides), min_size=1, max_size=4)
 scales = st.one_of(
     st.just([1.0, 1.0]), st.just([0.5, 2.0]), st.tuples(st.floats(0.1, 10), st.floats(0.1, 10)).map(sorted)
 )
+
+
+EVERY_CHANGE = AugmentationConfig(scale=[0.5, 2.0], flip=0.5, grayscale=0.5, blur=0.5, rotation=40, **JITTER)
+
+
+@pytest.mark.parametrize("ratio", [1.0, 0.5])
+def test_device_crops_equal_loader_crops_with_all_changes(ratio):
+    sizes = [(37, 50), (50, 33), (64, 64)]
+    expected, actual = batches_of_both(sizes, (32, 48), EVERY_CHANGE, cat_max_ratio=ratio)
+    assert all(torch.equal(actual[name], expected[name]) for name in ("image", "mask"))
+    assert actual["image"].stride() == expected["image"].stride()
 
 
 @settings(deadline=None, max_examples=40)

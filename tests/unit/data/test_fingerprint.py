@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from fcn.data.fingerprint import fingerprint
+from fcn.data.mask_formats import MaskReader
+from fcn.data.pair_reader import PairReader
 from fcn.data.split_lists import Pair
 
 
@@ -27,6 +29,15 @@ def test_fingerprint_is_a_hash_of_names_and_sizes(tmp_path):
     expected = {"images": 2, "sha256": hashlib.sha256(text).hexdigest()}
     assert fingerprint(pairs_below(tmp_path / "here", SIZES)) == expected
     assert fingerprint(pairs_below(tmp_path / "there", SIZES)) == expected
+
+
+def test_fingerprint_depends_on_how_the_files_are_read(tmp_path):
+    pairs = pairs_below(tmp_path / "here", SIZES)
+    masks = (MaskReader(3), MaskReader(3, label_map=((255, 1),)))
+    readers = [*map(PairReader, masks), PairReader(MaskReader(3), upright=True)]
+    hashes = [fingerprint(pairs, reader.identity)["sha256"] for reader in readers]
+    assert len(set(hashes)) == 3
+    assert hashes[0] == fingerprint(pairs)["sha256"]
 
 
 @pytest.mark.parametrize(

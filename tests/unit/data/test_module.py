@@ -221,7 +221,7 @@ def test_resume_with_other_images_needs_permission(module):
     module.load_state_dict(state)
     other = {"images": len(module.val_images), "sha256": "0" * 64}
     changed = {**state, "fingerprint": {**state["fingerprint"], "val": other}}
-    with pytest.raises(ConfigError, match=r"data.root \(=.*\) contains other images .*; .* add allow=\[data\]"):
+    with pytest.raises(ConfigError, match=r"data.root \(=.*\) contains other images .*; .* add 'allow=\[data\]'"):
         module.load_state_dict(changed)
     allowing = VOCDataModule(replace(module.config, allow=["data"]))
     allowing.setup("fit")

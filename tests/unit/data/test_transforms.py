@@ -238,3 +238,104 @@ def test_jitter_is_torchvisions_with_a_factor_in_range(name: str) -> None:
     for seed in range(5):
         factor = middle + strength * (2 * rng(seed).random(8)[column] - 1)
         assert torch.equal(transform(image, mask, rng(seed))[0], adjust(image, factor))
+
+
+# Grayscale, blur, rotation
+
+
+NEW = {"grayscale": 1.0, "blur": 1.0, "rotation": 30.0}
+
+
+def draws_of(seed: int) -> list[float]:
+    """Return the numbers of a sample: eight for crop, flip and jitter, then four, drawn apart."""
+    generator = rng(seed)
+    return [*generator.random(8).tolist(), *generator.random(4).tolist()]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_grayscale_blur_and_rotation_are_torchvisions(seed: int) -> None:
+    image, mask = random_pair(24, 30)
+    draws = draws_of(seed)
+
+    def changed(**keys: float) -> tuple[Tensor, Tensor]:
+        return TrainTransform((24, 30), AugmentationConfig(**keys))(image, mask, rng(seed))
+
+    assert torch.equal(changed(grayscale=1)[0], F.rgb_to_grayscale(image, num_output_channels=3))
+    sigma = 0.1 + 1.9 * draws[10]
+    size = 2 * int(np.ceil(3 * sigma)) + 1
+    assert torch.equal(changed(blur=1)[0], F.gaussian_blur(image, [size, size], [sigma, sigma]))
+    angle = 30 * (2 * draws[11] - 1)
+    turned, labels = changed(rotation=30)
+    assert torch.equal(turned, F.rotate(image, angle, F.InterpolationMode.BILINEAR, fill=[124.0, 116.0, 104.0]))
+    assert torch.equal(labels, F.rotate(mask[None], angle, F.InterpolationMode.NEAREST, fill=[255.0])[0])
+
+
+@examples
+@given(size=st.tuples(sides, sides), crop=st.tuples(sides, sides), seed=seeds)
+def test_every_size_can_be_changed(size: tuple[int, int], crop: tuple[int, int], seed: int) -> None:
+    image, mask = random_pair(*size)
+    given_image, given_mask = image.clone(), mask.clone()
+    transform = TrainTransform(crop, AugmentationConfig(scale=[0.5, 2.0], flip=0.5, **NEW), cat_max_ratio=0.75)
+    changed_image, changed_mask = transform(image, mask, rng(seed))
+    assert changed_image.shape == (3, *crop)
+    assert changed_mask.shape == crop
+    assert changed_image.permute(1, 2, 0).is_contiguous()
+    assert (changed_image.dtype, changed_mask.dtype) == (torch.uint8, torch.uint8)
+    assert set(changed_mask.unique().tolist()) <= {*mask.unique().tolist(), 255}
+    assert torch.equal(image, given_image)
+    assert torch.equal(mask, given_mask)
+
+
+def test_rotation_moves_image_and_mask_together() -> None:
+    mask = torch.zeros(64, 64, dtype=torch.uint8)
+    mask[20:44, 10:40] = 1
+    image = (mask * 200).expand(3, -1, -1).clone()
+    for seed in range(10):
+        turned, labels = TrainTransform((64, 64), AugmentationConfig(rotation=180))(image, mask, rng(seed))
+        inside = labels != 255
+        agree = (turned[0] > 100) == (labels == 1)
+        assert agree[inside].float().mean() > 0.97
+
+
+@pytest.mark.parametrize("key", NEW)
+def test_new_changes_leave_position_and_flip_unchanged(key: str) -> None:
+    image, mask = random_pair(50, 60)
+    for seed in range(5):
+        plain = TrainTransform((24, 24), EVERYTHING).draw((50, 60), rng(seed), lambda: mask)
+        changed = TrainTransform((24, 24), AugmentationConfig(scale=[0.5, 2.0], flip=0.5, **{key: NEW[key]}))
+        other = changed.draw((50, 60), rng(seed), lambda: mask)
+        assert (plain.rows, plain.columns, plain.flip) == (other.rows, other.columns, other.flip)
+    off = TrainTransform((24, 24), AugmentationConfig(scale=[0.5, 2.0], **{key: 0.0}))(image, mask, rng(1))
+    assert torch.equal(off[0], TrainTransform((24, 24), AugmentationConfig(scale=[0.5, 2.0]))(image, mask, rng(1))[0])
+
+
+# Crops with several classes
+
+
+def reference_position(mask: np.ndarray, crop: int, ratio: float, seed: int) -> tuple[int, int]:
+    """Return the place of a crop as mmsegmentation chooses it, from the numbers of this project."""
+    generator = rng(seed)
+    _, vertical, horizontal = generator.random(8)[:3]
+    generator.random(4)
+    for _ in range(10):
+        top, left = int(vertical * (mask.shape[0] - crop + 1)), int(horizontal * (mask.shape[1] - crop + 1))
+        labels, counts = np.unique(mask[top : top + crop, left : left + crop], return_counts=True)
+        counts = counts[labels != 255]
+        if len(counts) > 1 and np.max(counts) / np.sum(counts) < ratio:
+            break
+        vertical, horizontal = generator.random(2)
+    return int(vertical * (mask.shape[0] - crop + 1)), int(horizontal * (mask.shape[1] - crop + 1))
+
+
+@examples
+@given(seed=seeds, ratio=st.sampled_from([0.3, 0.6, 0.75, 0.95]), num_classes=st.integers(1, 3))
+def test_crop_filled_by_one_class_is_drawn_again(seed: int, ratio: float, num_classes: int) -> None:
+    blocks = rng(seed).choice([*range(num_classes), 255], (4, 5)).astype(np.uint8)
+    mask = np.kron(blocks, np.ones((8, 8), np.uint8))
+    rows = torch.arange(32, dtype=torch.uint8)[:, None].expand(32, 40)
+    columns = torch.arange(40, dtype=torch.uint8).expand(32, 40)
+    image = torch.stack([rows, columns, rows])
+    crop, labels = TrainTransform((10, 10), PLAIN, cat_max_ratio=ratio)(image, torch.from_numpy(mask), rng(seed))
+    top, left = reference_position(mask, 10, ratio, seed)
+    assert (crop[0, 0, 0].item(), crop[1, 0, 0].item()) == (top, left)
+    np.testing.assert_array_equal(labels.numpy(), mask[top : top + 10, left : left + 10])
