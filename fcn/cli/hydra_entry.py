@@ -43,6 +43,9 @@ from fcn.config.written_text import quote_texts, texts_as_written
 
 Schema = TypeVar("Schema")
 
+NEWEST_PYTHON = (3, 13)
+"""Hydra 1.3 raises an error in argparse of newer versions (its issue 3121). pyproject.toml has the same bound."""
+
 _added: list[str] = []
 """Overrides that `run_command` has put before the given ones."""
 
@@ -75,6 +78,9 @@ def run_command(
             of a group that is overridden are left out.
         run_keys: keys that name runs, with a function from their value to the path of the run.
     """
+    if sys.version_info[:2] > NEWEST_PYTHON:
+        version, newest = (".".join(map(str, each)) for each in (sys.version_info[:2], NEWEST_PYTHON))
+        raise SystemExit(f"error: Python (={version}) must be at most {newest} for Hydra 1.3; use Python {newest}")
     if sys.argv[1:2] in (["-sc"], ["--shell-completion"]) and sys.argv[2:] and sys.argv[2].endswith("=bash"):
         print(completion.answer(sys.argv[2], config_name=config_name, schema=schema))
         return

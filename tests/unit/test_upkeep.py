@@ -7,6 +7,7 @@ import subprocess
 import pytest
 import yaml
 
+from fcn.cli.hydra_entry import NEWEST_PYTHON
 from tests.commands import ROOT
 
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
@@ -52,3 +53,14 @@ def test_tests_named_in_the_ci_script_exist():
     for name in named:
         path, _, function = name.partition("::")
         assert f"def {function}" in (ROOT / path).read_text(), name
+
+
+def test_supported_versions_of_python_are_the_same_everywhere(workflow):
+    project = (ROOT / "pyproject.toml").read_text()
+    versions = re.findall(r"Programming Language :: Python :: (3\.\d+)", project)
+    assert versions == ["3.10", "3.11", "3.12", "3.13"]
+    major, minor = NEWEST_PYTHON
+    assert versions[-1] == f"{major}.{minor}"
+    assert f'requires-python = ">={versions[0]},<{major}.{minor + 1}"' in project
+    assert workflow["jobs"]["run"]["strategy"]["matrix"]["python"] == versions
+    assert f"fcn supports Python {versions[0]} to {versions[-1]}" in (ROOT / "README.md").read_text()

@@ -20,9 +20,9 @@ def test_fixed_key_cannot_change_even_if_allowed(key):
 
 def test_other_changed_keys_must_be_allowed():
     changes = {"lr": [0.1, 0.2], "seed": [0, 1]}
-    with pytest.raises(ConfigError, match=r"lr \(=0.2\) was 0.1 in x; .* add allow=\[lr\]"):
+    with pytest.raises(ConfigError, match=r"lr \(=0.2\) was 0.1 in x; .* add 'allow=\[lr\]'"):
         check_resumable(changes, allowed=["seed"], run="x")
-    with pytest.raises(ConfigError, match=r"lr .* was 0.1, seed .* was 0 in x; .* add allow=\[lr,seed\]"):
+    with pytest.raises(ConfigError, match=r"lr .* was 0.1, seed .* was 0 in x; .* add 'allow=\[lr,seed\]'"):
         check_resumable(changes, allowed=[], run="x")
     with pytest.raises(ConfigError, match=r"allow \(=lrr\) must name keys or groups; did you mean lr\?"):
         check_resumable({}, allowed=["lrr"], run="x")
