@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,7 @@ def logging_to(path: Path) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             _ignore_known_warnings()
+            warnings.showwarning = functools.partial(_show_warning, warnings.showwarning, path)
             yield
     finally:
         threading.excepthook = previous_hook
@@ -148,6 +150,15 @@ def logging_to(path: Path) -> Iterator[None]:
         for handler in handlers:
             logger.removeHandler(handler)
             handler.close()
+
+
+def _show_warning(show: Callable[..., None], path: Path, message: Warning | str, *place: Any, **options: Any) -> None:
+    """Write the traceback that `trainer.detect_anomaly` prints as a warning to the log file, others as before."""
+    if "Traceback of forward call" not in str(message):
+        show(message, *place, **options)
+        return
+    with contextlib.suppress(OSError), open(path, "a", encoding="utf-8") as file:
+        file.write(f"{message}\n")
 
 
 def _ignore_failed_writers(failure: threading.ExceptHookArgs) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import traceback
 from collections.abc import Iterator
 from datetime import datetime
@@ -28,11 +29,14 @@ from fcn.training.console import logging_to
 from fcn.training.profiling import OperationProfiler, build_profiler
 from fcn.training.recording import Recording, headline
 from fcn.training.run_header import RunHeader
-from fcn.training.task import SegmentationTask
+from fcn.training.task import SegmentationTask, TrainingDiverged
 from fcn.training.trainer import build_trainer, stop_reason
 from fcn.training.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
+
+ANOMALY = re.compile(r"Function '(\w+)' returned nan values")
+"""Message of torch with `trainer.detect_anomaly`."""
 
 
 def train(config: Config, run_dir: Path | None = None) -> dict[str, float]:
@@ -89,6 +93,11 @@ def _explained_failures(config: Config, run_dir: Path, checkpointing: Checkpoint
             traceback.print_exc(file=file)
         if isinstance(error, errors.UserError):
             raise
+        if anomaly := ANOMALY.search(str(error)):
+            raise TrainingDiverged(
+                f"the backward pass of {anomaly[1]} gave NaN; the traceback in {run_dir / runs.LOG} shows where it was "
+                "called (trainer.detect_anomaly)"
+            ) from error
         values = configuration.flatten(configuration.to_container(config))
         line = errors.describe_failure(error, values)
         if line is None:

@@ -1,7 +1,11 @@
 """Callbacks: what they can monitor, early stopping, averaged weights, and callbacks from outside."""
 
 import copy
+import functools
+import itertools
+import json
 import re
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
@@ -13,7 +17,7 @@ import fcn
 from fcn import runs
 from fcn.training.callback_options import scalar_names
 from fcn.training.task import SegmentationTask
-from tests.commands import TINY
+from tests.commands import TINY, type_in
 from tests.identical_runs import assert_identical
 
 SMALL = (
@@ -235,3 +239,111 @@ def test_callback_whose_state_is_no_plain_data_is_refused_before_the_first_step(
         done.stderr,
     )
     assert not list(module_command.run_of("locked").glob("checkpoints/*"))
+
+
+BROKEN = """
+import pytorch_lightning as pl
+import torch
+import fcn
+from fcn.config import CallbackConfig
+
+class Broken(torch.autograd.Function):
+    @staticmethod
+    def forward(context, logits):
+        return logits.clone()
+    @staticmethod
+    def backward(context, gradient):
+        return gradient * float("nan")
+
+class Breaking(pl.Callback):
+    def on_train_start(self, trainer, module):
+        module.network.model.register_forward_hook(lambda model, inputs, logits: Broken.apply(logits))
+
+@fcn.component("callbacks", "breaking")
+class BreakingConfig(CallbackConfig):
+    \"\"\"Makes the backward pass of the network give NaN.\"\"\"
+    def build(self, config, run_dir):
+        return Breaking()
+"""
+
+
+def test_anomaly_names_the_operation_and_logs_where_it_was_called(module_command):
+    (module_command.folder / "breaking.py").write_text(BROKEN)
+    overrides = ("callbacks=[breaking]", "trainer.detect_anomaly=true", "name=anomaly")
+    done = module_command(*SMALL, f"data.root={module_command.data}", *overrides, FCN_COMPONENTS="breaking")
+    run = module_command.run_of("anomaly")
+    log = run.relative_to(module_command.folder) / "train.log"
+    assert done.stderr == (
+        f"error: the backward pass of BrokenBackward gave NaN; the traceback in {log} shows where it was called "
+        "(trainer.detect_anomaly)\n"
+    )
+    assert "lambda model, inputs, logits: Broken.apply(logits)" in (run / "train.log").read_text()
+
+
+def test_profiler_records_three_training_steps(train):
+    run = train("run", "trainer.profiler=pytorch", "data.shapes.num_train=24", "epochs=1")
+    trace = json.loads((run / "profile/operations.pt.trace.json").read_text())
+    steps = {event["name"] for event in trace["traceEvents"] if event.get("name", "").startswith("ProfilerStep#")}
+    assert len(steps) == 3
+    table = (run / "profile/operations.txt").read_text()
+    assert "aten::convolution_backward" in table
+    assert len([line for line in table.splitlines() if "%" in line and not line.lstrip().startswith("Name")]) == 10
+
+
+@pytest.mark.parametrize("name", ["simple", "advanced"])
+def test_profiler_of_the_hooks_writes_its_report(train, name):
+    run = train("run", f"trainer.profiler={name}", "epochs=1", "data.shapes.num_train=8")
+    (report,) = (run / "profile").iterdir()
+    assert "[Strategy]SingleDeviceStrategy.training_step" in report.read_text()
+
+
+def test_run_whose_time_is_over_is_resumed_bit_for_bit(train, monkeypatch, capsys):
+    uninterrupted = train("uninterrupted", "epochs=1")
+    clock = SimpleNamespace(monotonic=functools.partial(next, itertools.count()))  # a second at every call
+    with monkeypatch.context() as patched:
+        patched.setattr("fcn.training.checkpointing.time", clock)
+        with pytest.raises(SystemExit) as end:
+            train("run", "epochs=1", "trainer.max_minutes=0.1")
+    run = uninterrupted.with_name("run")
+    assert end.value.code == 143
+    assert 0 < checkpoint_of(run)["global_step"] < 4
+    assert runs.read_status(run) is runs.Status.interrupted
+    assert "trainer.max_minutes (=0.1) have passed\ninterrupted at step" in capsys.readouterr().out
+    assert_identical(train("run", "epochs=1"), uninterrupted)
+
+
+def test_early_stopped_run_continues_with_more_patience_only(train, monkeypatch, capsys):
+    stopping = (*NEVER_BETTER, "callbacks.early_stopping.patience=1")
+    patient = train("patient", *stopping[:-1], "callbacks.early_stopping.patience=3", "epochs=6")
+    run = train("run", *stopping, "epochs=6")
+    files = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    monkeypatch.chdir(run.parent)
+    status, _, err = type_in(monkeypatch, capsys, "resume=run", "epochs=9", "allow=[epochs]")
+    reason = runs.read_summary(run)["stopped_early"]
+    assert (status, err) == (
+        1,
+        f"error: resume (=run) is finished, because {reason}; to continue it, change the keys of the callback that "
+        "stopped it, such as callbacks.early_stopping.patience\n",
+    )
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == files
+    key = "callbacks.early_stopping.patience"
+    status, _, err = type_in(monkeypatch, capsys, "resume=run", f"{key}=3", f"allow=[{key}]")
+    assert (status, err) == (0, "")
+    assert_identical(run, patient)
+
+
+def test_average_is_added_and_removed_on_resume(train, monkeypatch, capsys):
+    """Without the average, training continues from the weights that were trained, not from their average."""
+    run = train("run", *EMA, "epochs=1")
+    trained = checkpoint_of(run)["current_model_state"]
+    shorter = ("optim.weight_decay=0", "lr=0", "allow=[callbacks,epochs,lr,optim]")
+    status, _, err = type_in(monkeypatch, capsys, f"resume={run}", "epochs=2", "callbacks=[]", *shorter)
+    assert (status, err) == (0, "")
+    state = checkpoint_of(run)
+    assert "current_model_state" not in state
+    assert all(torch.equal(weight, trained[name]) for name, weight in state["state_dict"].items())
+    status, _, err = type_in(monkeypatch, capsys, f"resume={run}", "epochs=3", "callbacks=[ema]", *shorter)
+    assert (status, err) == (0, "")
+    state = checkpoint_of(run)
+    assert state["callbacks"]["WeightAveraging"] == {"num_updates": 4}
+    assert all(torch.equal(weight, trained[name]) for name, weight in state["state_dict"].items())
