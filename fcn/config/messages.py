@@ -26,7 +26,7 @@ from fcn.errors import nearest
 if TYPE_CHECKING:
     from hydra.errors import MissingConfigException
 
-PRESET_GROUPS = ("experiment", "study")
+PRESET_GROUPS = ("experiment", "study", "debug")
 """Groups whose options set keys of all groups."""
 
 

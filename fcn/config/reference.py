@@ -51,7 +51,7 @@ Without overrides, a training run uses `data=shapes`, `backbone=resnet18`, `mode
 
 GROUPS = (
     "data", "backbone", "model", "model/init", "loss", "optim", "schedule", "transforms", "callbacks", "logger",
-    "trainer", "experiment", "study",
+    "trainer", "experiment", "study", "debug",
 )  # fmt: skip
 
 TYPES = {"bool": "true or false", "int": "integer", "float": "number", "str": "text", "Any": "text or list of numbers"}

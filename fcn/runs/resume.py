@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from fcn import config as configuration
 from fcn import runs
 from fcn.config import Config, ConfigError, flatten, to_container
+from fcn.config.messages import PRESET_GROUPS
 from fcn.config.overrides import choose_length, split_override, without_keys
 from fcn.config.resumable_keys import changed_keys, check_resumable
 
@@ -81,7 +82,7 @@ def apply_overrides(run_dir: Path, composed: Config, overrides: Sequence[str]) -
     overrides = without_keys(overrides, "resume")
     before = runs.load_config(run_dir)
     for override in overrides:
-        if split_override(override)[0].partition(".")[0] in ("experiment", "study", "hydra"):
+        if split_override(override)[0].partition(".")[0] in (*PRESET_GROUPS, "hydra"):
             raise ConfigError(f"resume (={run_dir}) uses the configuration of the run; remove {override}")
     after = merge_overrides(replace(before, allow=[]), composed, overrides)
     changed = changed_keys(*(flatten(to_container(each)) for each in (before, after)))

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pytorch_lightning import Callback
 
     from fcn.training.early_stopping import EarlyStopping
+    from fcn.training.overfit import Overfit
     from fcn.training.weight_averaging import WeightAveraging
 
 SCORES = ("pixel_accuracy", "mean_accuracy", "mean_iou", "fw_iou")
@@ -118,6 +119,18 @@ class ModelSummaryConfig(CallbackConfig):
         from fcn.training.model_summary import ModelSummary
 
         return ModelSummary(self.max_depth)
+
+
+@component("callbacks", "overfit")
+class OverfitConfig(CallbackConfig):
+    """Ends the run when its training images have been learned, and says whether it worked; see debug=overfit."""
+
+    mean_iou: float = setting(0.9, "mean IoU of the training crops from which they count as learned", low=0, high=1)
+
+    def build(self, config: Config, run_dir: Path) -> Overfit:
+        from fcn.training.overfit import Overfit
+
+        return Overfit(self.mean_iou)
 
 
 def _check_has_logger(config: Config, name: str, remark: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +89,14 @@ class OperationProfiler(pl.Callback):
         table = averages.table(sort_by=key, row_limit=NUM_OPERATIONS)
         (self.folder / TABLE).write_text(f"{table}\n", encoding="utf-8")
         log.info("profile  %s (open it in ui.perfetto.dev) and %s in %s", TRACE, TABLE, self.folder)
+        for line in _most_expensive(averages, key):
+            log.info("         %s", line)
+
+
+def _most_expensive(averages: Sequence[Any], key: str) -> list[str]:
+    """Return share, time, calls and name of the operations that take most of the time in the attribute `key`."""
+    operations = [event for event in averages if not event.key.startswith("ProfilerStep")]
+    total = sum(getattr(event, key) for event in operations) or 1
+    operations.sort(key=lambda event: getattr(event, key), reverse=True)
+    times = [(getattr(event, key), event.count, event.key[:80]) for event in operations[:NUM_OPERATIONS]]
+    return [f"{100 * time / total:4.1f} %  {time / 1e6:.3f} s  {count} calls of {name}" for time, count, name in times]
