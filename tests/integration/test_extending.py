@@ -8,16 +8,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from tests.commands import ROOT
 from tests.pages import PAGES, indented_commands, python_blocks
 
 PAGE = PAGES["extending.md"]
 FILES = {re.match(r"# (\S+\.py)\n", block)[1]: block for block in python_blocks(PAGE)}
+BRACKETS = str.maketrans("", "", "[]'")
 COMMANDS = [line for line in indented_commands(PAGE) if "train.py" in line]
-SMALL = ["data.shapes.num_train=8", "data.shapes.num_val=2", "batch_size=4", "trainer.sample_images=0", "name=run"]
+COMBINED = next(line for line in COMMANDS if "," in line.split()[0])
+SMALL = ["batch_size=4", "trainer.sample_images=0", "name=run"]
+SHAPES = ["data.shapes.num_train=8", "data.shapes.num_val=2"]
 
 
 @pytest.fixture
@@ -25,7 +30,22 @@ def folder(tmp_path) -> Path:
     """Working directory with the modules of the page."""
     for name, source in FILES.items():
         (tmp_path / name).write_text(source)
+    write_table(tmp_path / "photos")
     return tmp_path
+
+
+def write_table(root: Path) -> None:
+    """Write the dataset of the page: eight images of a square, with a table."""
+    root.mkdir()
+    rows = ["image,mask,split"]
+    for number in range(8):
+        image = np.random.default_rng(number).integers(0, 256, (40, 50, 3), np.uint8)
+        mask = np.zeros((40, 50), np.uint8)
+        image[10:20, 10:30] = mask[10:20, 10:30] = 1 + number % 2
+        Image.fromarray(image).save(root / f"{number}.jpg")
+        Image.fromarray(mask).save(root / f"{number}_mask.png")
+        rows.append(f"{number}.jpg,{number}_mask.png,{'train' if number < 6 else 'val'}")
+    (root / "images.csv").write_text("\n".join(rows))
 
 
 def run(folder: Path, *arguments: str, components: str = "", script: str = "train.py") -> subprocess.CompletedProcess:
@@ -41,25 +61,26 @@ def test_every_file_of_the_page_is_used_by_a_command():
 def train(folder: Path, line: str) -> Path:
     """Run a command of the page on a few images; return the run directory."""
     variable, _, _, *overrides = shlex.split(line)
-    trained = run(folder, *overrides, *SMALL, "epochs=1", components=variable.partition("=")[2])
+    data = ["data.crop_size=[32,32]"] if "data=table" in overrides else SHAPES
+    trained = run(folder, *overrides, *data, *SMALL, "epochs=1", components=variable.partition("=")[2])
     assert trained.returncode == 0, trained.stderr
     (run_dir,) = (folder / "outputs" / "run").iterdir()
     return run_dir
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("line", [line for line in COMMANDS[:-1] if " -m " not in line])
+@pytest.mark.parametrize("line", [line for line in COMMANDS if line != COMBINED and " -m " not in line])
 def test_component_of_the_page_trains_and_is_recorded(folder, line):
     components = json.loads((train(folder, line) / "summary.json").read_text())["components"]
     names = line.split()[0].partition("=")[2].split(",")
     assert len(components) == len(names)
-    assert set(components) <= set(line.split())
+    assert {option.translate(BRACKETS) for option in components} <= {word.translate(BRACKETS) for word in line.split()}
     assert {origin.split()[0] for origin in components.values()} == set(names)
     assert all(re.fullmatch(r"\w+ sha256:[0-9a-f]{12}", origin) for origin in components.values())
 
 
 def test_run_with_a_component_is_loaded_with_the_component_only(folder):
-    run_dir, components, option = train(folder, COMMANDS[-1]), "tversky,tiny_backbone", "backbone=tiny"
+    run_dir, components, option = train(folder, COMBINED), "tversky,tiny_backbone", "backbone=tiny"
     origin = json.loads((run_dir / "summary.json").read_text())["components"][option]
     arguments = [f"run={run_dir.relative_to(folder)}", "worst=0"]
     evaluated = run(folder, *arguments, components=components, script="scripts/evaluate.py")
@@ -75,7 +96,7 @@ def test_run_with_a_component_is_loaded_with_the_component_only(folder):
 @pytest.mark.slow
 def test_sweep_over_a_component_and_a_built_in_option(folder):
     (line,) = (line for line in COMMANDS if " -m " in line)
-    swept = run(folder, *shlex.split(line)[3:], *SMALL, "epochs=1", components="tversky")
+    swept = run(folder, *shlex.split(line)[3:], *SHAPES, *SMALL, "epochs=1", components="tversky")
     assert swept.returncode == 0, swept.stderr
     assert len([*folder.glob("outputs/run/*/*/summary.json")]) == 2
 
