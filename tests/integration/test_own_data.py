@@ -8,7 +8,6 @@ import pytest
 from PIL import Image, ImageDraw
 
 from tests.commands import load_command, type_in
-from tests.pages import TUTORIAL, python_blocks
 from tests.voc_tree import noise, palette_mask, write_list
 
 CLASSES = ["background", "big cat", "dog"]
@@ -83,31 +82,3 @@ def test_invalid_masks_are_reported_in_one_line(folder, monkeypatch, capsys):
     assert status == 1
     assert "photo_0.png (mode L) must be a palette PNG" in out
     assert "data.mask_format=index" in out
-
-
-def convert(name: str) -> list[Image.Image]:
-    """Return the folder's masks after the program of the tutorial that starts with this comment."""
-    (block,) = (block for block in python_blocks(TUTORIAL) if block.startswith(f"# {name}"))
-    exec(block, {})
-    masks = [Image.open(path) for path in sorted(Path("mine/SegmentationClass").iterdir())]
-    assert {mask.mode for mask in masks} == {"P"}
-    return masks
-
-
-@pytest.mark.parametrize("kind", ["grey", "coloured"])
-def test_converters_make_palette_masks(kind, folder):
-    """The class indices stay the same."""
-    paths = sorted((folder / "mine" / "SegmentationClass").iterdir())
-    before = [np.array(Image.open(path)) for path in paths]
-    colours = np.array([[0, 0, 0], [250, 50, 83], [36, 179, 83]], np.uint8)
-    for path, indices in zip(paths, before, strict=True):
-        Image.fromarray(indices if kind == "grey" else colours[indices]).save(path)
-    for mask, indices in zip(convert(kind), before, strict=True):
-        np.testing.assert_array_equal(np.array(mask), indices)
-
-
-def test_converter_to_fewer_classes(folder):
-    for path in (folder / "mine" / "SegmentationClass").iterdir():
-        palette_mask([[0, 8, 12, 15, 255]]).save(path)
-    for mask in convert("fewer"):
-        assert np.array(mask).tolist() == [[0, 1, 2, 0, 255]]
