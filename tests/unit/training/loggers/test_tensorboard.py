@@ -2,13 +2,22 @@
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.context import RequestContext
+from tensorboard.plugins.base_plugin import TBContext
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
-from tensorboard.plugins.hparams import metadata
+from tensorboard.plugins.hparams import api_pb2, get_experiment, list_session_groups, metadata
 from tensorboard.plugins.hparams.api_pb2 import Status as SessionStatus
+from tensorboard.plugins.hparams.backend_context import Context
 
-from fcn.config import Config
+from fcn import runs
+from fcn.config import Config, choices, option, options, schema_fields, to_container, validate
+from fcn.config.choices import Choice
+from fcn.config.components import GROUPS, LIST_GROUPS
 from fcn.runs import Status
 from fcn.training.loggers.guarded import FINAL_STATUS
 from fcn.training.loggers.tensorboard import HPARAMS, LAYOUT, EventFiles, hyperparameters
@@ -92,6 +101,79 @@ def test_picture_keeps_its_pixels(tmp_path):
     (tmp_path / "picture.png").write_bytes(encoded)
     with Image.open(tmp_path / "picture.png") as picture:
         np.testing.assert_array_equal(picture, pixels)
+
+
+def nullable_keys():
+    """Return every key that may be null, with the options that have it and a value of its type."""
+    samples = {"int": 2, "float": 2.0, "str": "text", "bool": True, "list[int]": [1, 2], "list[float]": [1.0, 2.0]}
+    found = {}
+    chosen = [{group: option(group, name)} for group in GROUPS for name in options(group)]
+    chosen += [{group: {name: option(group, name)}} for group in LIST_GROUPS for name in options(group)]
+    for each in chosen:
+        container = to_container(Config(**each))
+        for key, entry in schema_fields(Config, container).items():
+            annotation = str(entry.type)
+            if annotation.endswith(" | None"):
+                inner = annotation.removesuffix(" | None")
+                value = entry.metadata["high"] or samples.get(inner) or next(iter(getattr(choices, inner)))
+                found.setdefault(key, (container, str(value) if isinstance(value, Choice) else value))
+    return found
+
+
+NULLABLE = nullable_keys()
+
+
+def record_run(run_dir, values, *overrides):
+    config = validate(values, Config)
+    runs.create(run_dir, config, overrides=overrides)
+    EventFiles(config, run_dir, step=0).finalize("success")
+
+
+def hparams_page(folder):
+    """Return what HPARAMS asks TensorBoard for with all boxes ticked: the columns, and the runs that it shows."""
+    multiplexer = EventMultiplexer().AddRunsFromDirectory(str(folder))
+    multiplexer.Reload()
+    context = TBContext(data_provider=MultiplexerDataProvider(multiplexer, str(folder)))
+    backend, request_context = Context(context), RequestContext()
+    columns = get_experiment.Handler(
+        request_context, backend, "", api_pb2.GetExperimentRequest(experiment_name="")
+    ).run()
+    request = api_pb2.ListSessionGroupsRequest(slice_size=100, allowed_statuses=list(SessionStatus.values()))
+    for info in columns.hparam_infos:
+        parameter = request.col_params.add(hparam=info.name)
+        if info.HasField("domain_discrete"):
+            parameter.filter_discrete.extend(info.domain_discrete)
+        else:
+            parameter.filter_interval.CopyFrom(info.domain_interval)
+    groups = list_session_groups.Handler(request_context, backend, "", request).run().session_groups
+    return {info.name: info for info in columns.hparam_infos}, {group.name: group for group in groups}
+
+
+@pytest.mark.parametrize("key", NULLABLE)
+def test_hparams_shows_all_runs_of_a_key_that_is_null_in_one(tmp_path, key):
+    container, value = NULLABLE[key]
+    for name, each in {"null": None, "set": value}.items():
+        values = OmegaConf.create(container)
+        OmegaConf.update(values, key, each)
+        record_run(tmp_path / name, OmegaConf.to_container(values), f"{key}={each}")
+    columns, shown = hparams_page(tmp_path)
+    assert set(shown) == {"null", "set"}
+    assert key in columns
+    assert key not in shown["null"].hparams
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    assert columns[key].type == (api_pb2.DATA_TYPE_FLOAT64 if number else columns[key].type)
+
+
+def test_hparams_shows_the_options_of_list_groups(tmp_path):
+    for name, chosen in {"both": ["tensorboard", "csv"], "one": ["csv"], "none": []}.items():
+        values = to_container(Config(logger={each: option("logger", each) for each in chosen}))
+        record_run(tmp_path / name, values, f"logger=[{','.join(chosen)}]")
+    _, shown = hparams_page(tmp_path)
+    assert {name: group.hparams["logger"].string_value for name, group in shown.items()} == {
+        "both": "[tensorboard, csv]",
+        "one": "[csv]",
+        "none": "[]",
+    }
 
 
 def test_hparams_are_the_main_keys_and_the_overridden_ones():
