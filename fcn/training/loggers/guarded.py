@@ -86,10 +86,12 @@ class GuardedLogger(Logger):
             self._attempt(lambda: logger.log_metrics(values, step))  # type: ignore[arg-type]
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        # Lightning and its callbacks give the index of the last batch, from 0, some of them before its step.
+        # Lightning and its callbacks give the index of the current or last batch, from 0; others may give global_step.
         if self._trainer is not None:
+            progress: Any = self._trainer.fit_loop.epoch_loop.batch_progress.current
             made = self._trainer.global_step
-            self.record(metrics, made if step is None else min(step + 1, made))
+            latest = made + 1 if progress.ready > progress.processed else made  # a value of a step before it is made
+            self.record(metrics, made if step is None else min(step + 1, latest))
 
     def record_pictures(self, pictures: Mapping[str, Image.Image], step: int) -> None:
         """Log pictures by name, if the logger has the method `log_image` of Lightning's WandbLogger."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from PIL import Image
 from pytorch_lightning.loggers.logger import Logger
 
 from fcn.config import Config
+from fcn.runs.locks import locked
 from fcn.runs.logger_ids import read_logger_id, save_logger_id
 from fcn.runs.run_names import run_name, sweep_name
 from fcn.training.loggers.options import MlflowOption
 
-DEFAULT_URI = "sqlite:///mlflow.db"
+SQLITE = "sqlite:///"
+DEFAULT_URI = f"{SQLITE}mlflow.db"
 STATUS = {"success": "FINISHED", "failed": "FAILED", "aborted": "KILLED"}
 """MLflow's words for the end of a run."""
 
@@ -50,7 +53,8 @@ class MlflowRun(Logger):
         # MLflow's default retries for four minutes, in which training would stand still.
         os.environ.setdefault(RETRIES, "4")
         uri = option.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
-        self._client = MlflowClient(uri)
+        with _creating_database(uri):
+            self._client = MlflowClient(uri)
         self._run = self._existing_run(run_dir) or self._new_run(option.experiment, config, run_dir)
         self._id: str = self._run.info.run_id
         self._logged = {key: self._last_step(key) for key in self._run.data.metrics}
@@ -137,3 +141,13 @@ class MlflowRun(Logger):
     def finalize(self, status: str) -> None:
         self.save()
         self._client.set_terminated(self._id, STATUS[status])
+
+
+@contextlib.contextmanager
+def _creating_database(uri: str) -> Iterator[None]:
+    """Let one process at a time create a database file: jobs of a sweep that start at once would disturb each other."""
+    if not uri.startswith(SQLITE):
+        yield
+        return
+    with locked(Path(uri.removeprefix(SQLITE)).parent, name=".mlflow.lock"):
+        yield

@@ -184,6 +184,6 @@ def test_values_that_lightning_logs_have_the_number_of_steps_made(tmp_path):
         "in_step": [1, 2, 3, 4, 5, 6],
         "in_epoch": [3, 6],
         "by_hand": [3, 6],
-        "lr-SGD": [0, 1, 2, 3, 4, 5],  # of the next step, as the scalar lr
+        "lr-SGD": [1, 2, 3, 4, 5, 6],  # logged before each step
     }
     assert all(call[0] == "log_metrics" for call in option.logger.calls[2:])
