@@ -48,6 +48,17 @@ GROUPS = [
     overrides("experiment=1_8"),
 ]
 
+CALLBACKS = [
+    overrides("callbacks=[early_stopping]", "callbacks.early_stopping.monitor=val/miou"),
+    overrides("callbacks=[early_stoping]"),
+    overrides("callbacks=[ema]", "callbacks.ema.decay=1"),
+    overrides("callbacks.ema.decay=0.9"),
+    overrides("callbacks=[lr_monitor]", "logger=[]"),
+    overrides("trainer.profiler=nvtx"),
+    overrides("trainer.max_minutes=0"),
+    overrides("trainer.max_time=3"),
+]
+
 SEVERAL_VALUES = [
     overrides("lr=0.1,0.01"),
     overrides("name=a,b"),
@@ -141,6 +152,7 @@ YAML = [
 SECTIONS = {
     "Keys": KEYS,
     "Groups": GROUPS,
+    "Callbacks and trainer": CALLBACKS,
     "Several values": SEVERAL_VALUES,
     "Values": VALUES,
     "Syntax": SYNTAX,
