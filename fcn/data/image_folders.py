@@ -58,7 +58,7 @@ class ImageFolder:
 
     def similar(self, name: str) -> list[str]:
         """Return the files that may be meant by a name without image, such as one of another case or format."""
-        candidates = (name, Path(name).stem, name.split()[0])
+        candidates = (name, Path(name).stem, *name.split()[:1])
         return next((files for each in candidates if (files := self._files.get(_key(each).casefold()))), [])
 
     @cached_property
@@ -71,7 +71,7 @@ class ImageFolder:
     def _files(self) -> dict[str, list[str]]:
         """Names of the files of the folder, sorted, by their names without suffix."""
         try:
-            names = sorted(entry.name for entry in os.scandir(self.path) if entry.is_file())
+            names = sorted(name for name in os.listdir(self.path) if os.path.isfile(self.path / name))
         except OSError:  # missing, or not permitted: the message about the missing file says so
             names = []
         files: dict[str, list[str]] = {}

@@ -140,6 +140,19 @@ def test_file_that_pillow_cannot_read_is_named(tmp_path: Path) -> None:
         read_split(tmp_path, "val")
 
 
+@pytest.mark.parametrize("line", ["JPEGImages/ .jpg SegmentationClass/ .png", "b", "c"])
+def test_missing_file_beside_a_link_to_itself(tmp_path: Path, line: str) -> None:
+    tree = make_tree(tmp_path, {"train": f"{line}\n"})
+    (tree / "JPEGImages" / "b.jpg").unlink()
+    (tree / "JPEGImages" / "b.jpg").symlink_to("b.jpg")
+    with pytest.raises(DataError, match=r"JPEGImages/[bc ]\.jpg is missing or cannot be read; restore the file"):
+        read_split(tmp_path, "train")
+    (tree / "JPEGImages" / "a.jpg").rename(tree / "JPEGImages" / "c.webp")
+    (tree / "SegmentationClass" / "a.png").rename(tree / "SegmentationClass" / "c.png")
+    write_list(tree, "val", "c")
+    assert files_of(tmp_path, "val") == [("c", "JPEGImages/c.webp", "SegmentationClass/c.png")]
+
+
 def test_preferred_suffix_does_not_depend_on_other_files(tmp_path: Path) -> None:
     tree = make_tree(tmp_path, {"train": "a\n"})
     for suffix in (".bmp", ".png", ".jpeg"):
