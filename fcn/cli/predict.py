@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from fcn.cli.hydra_entry import run_command
-from fcn.config import ConfigError, InferenceConfig, check_inference, setting
-from fcn.config.choices import Choice
+from fcn.config import ConfigError, DataConfig, InferenceConfig, check_inference, setting
+from fcn.config.choices import Choice, Exif
 from fcn.runs.run_lookup import find_run
 
 if TYPE_CHECKING:
@@ -39,6 +39,11 @@ class PredictConfig(InferenceConfig):
         None, "image, folder, 'glob' (may contain **), or list in ImageSets/Segmentation (.txt); required"
     )
     output: str = setting("predictions", "folder for <name>.png, in the same subfolders as in input")
+    exif: Exif | None = setting(
+        None,
+        "EXIF orientation of images; apply: turn them upright; ignore: read them as stored; null: as the run read its "
+        "images, and apply if none of them had one",
+    )
     softmax: bool = setting(False, "also write <name>_probabilities.npy, float16 [classes, height, width]")
     overlay: bool = setting(True, "also write <name>_overlay.png, the image overlaid with its classes")
     voc_submission: bool = setting(False, "also write results.tgz for VOC's evaluation server")
@@ -73,10 +78,20 @@ def predict_files(config: PredictConfig) -> int:
         (folder.root / predicted_files.ARCHIVE).unlink(missing_ok=True)
     folder.prepare(sources, predictor.classes)
     start = time.perf_counter()
-    problems = _problems(predicted_files.write_predictions(predictor, sources, folder), len(sources))
+    upright = _exif_of(config, predictor.network.config.data, checkpoint) is Exif.apply
+    results = predicted_files.write_predictions(predictor, sources, folder, upright=upright)
+    problems = _problems(results, len(sources))
     if config.voc_submission and not problems:
         folder.write_archive(sources, config.competition)
     return _report(config, len(sources), problems, seconds=time.perf_counter() - start)
+
+
+def _exif_of(config: PredictConfig, data: DataConfig, checkpoint: Path) -> Exif:
+    """Return the use of EXIF orientations: the same as in training, so that every command reads an image alike."""
+    from fcn.runs.checkpoints import data_state
+
+    chosen: Exif | None = config.exif or getattr(data, "exif", None)
+    return chosen or (Exif.ignore if data_state(checkpoint).get("ignores_exif") else Exif.apply)
 
 
 def _check_config(config: PredictConfig) -> None:

@@ -11,7 +11,16 @@ from functools import partial
 from pathlib import Path
 
 from fcn.data.image_folders import ImageFolder, image_suffixes, is_image_name
-from fcn.data.split_lists import IMAGE_SUFFIXES, MASK_SUFFIXES, SPLIT_LISTS, MissingSplit, Pair, read_lines, shorten
+from fcn.data.split_lists import (
+    IMAGE_SUFFIXES,
+    MASK_SUFFIXES,
+    SPLIT_LISTS,
+    MissingMask,
+    MissingSplit,
+    Pair,
+    read_lines,
+    shorten,
+)
 from fcn.errors import DataError, nearest
 
 
@@ -137,7 +146,8 @@ class PairFolders:
         for path in (image, mask):
             if not os.path.isfile(path):
                 problem = f"{where} (={shorten(name)}) must have an image and a mask, but {path.with_suffix('.*')} is "
-                raise DataError(f"{problem}missing or cannot be read", "add the file, or remove the other one")
+                kind = MissingMask if path == mask else DataError
+                raise kind(f"{problem}missing or cannot be read", "add the file, or remove the other one")
         return Pair(name, image, mask)
 
     def _find(self, folder: str, name: str, suffixes: tuple[str, ...]) -> Path:

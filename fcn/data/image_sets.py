@@ -13,7 +13,8 @@ from fcn.data import cache
 from fcn.data.datasets import WholeImages
 from fcn.data.mask_formats import MaskReader
 from fcn.data.pair_reader import PairReader
-from fcn.data.split_lists import Pair, split_entries
+from fcn.data.split_lists import MissingMask, Pair, split_entries
+from fcn.errors import DataError
 
 
 def split_images(data: DataConfig, root: Path, split: str) -> WholeImages:
@@ -32,9 +33,29 @@ def read_pairs(data: DataConfig, root: Path, split: str) -> list[Pair]:
     """Return the images of a split and their masks; all files exist.
 
     Raises:
-        DataError: if the set or the split is missing, or the list is empty or names a missing file.
+        DataError: if the set or the split is missing, or the list is empty or names a missing file; if no image has a
+            mask, the message says that the split can only be predicted.
     """
-    return [pair_of() for pair_of in entries_of(data, root, split)]
+    entries = entries_of(data, root, split)
+    try:
+        return [pair_of() for pair_of in entries]
+    except MissingMask as error:
+        if not all(map(_lacks_mask, entries)):
+            raise
+        raise DataError(
+            f"{split} must have masks to be scored or trained on, but none of its {len(entries)} images has one",
+            f"scripts/predict.py predicts images without masks; or add the masks: {error}",
+        ) from error
+
+
+def _lacks_mask(pair_of: Callable[[], Pair]) -> bool:
+    try:
+        pair_of()
+    except MissingMask:
+        return True
+    except DataError:
+        return False
+    return False
 
 
 def cache_name(data: DataConfig, split: str) -> str:

@@ -122,11 +122,19 @@ class VOCDataModule(pl.LightningDataModule):
         sets = {"train": self.train_images, "val": self.val_images}
         return {name: fingerprint(images.pairs, images.reader.identity) for name, images in sets.items()}
 
+    @property
+    def _ignores_exif(self) -> bool:
+        """Whether images have an EXIF orientation that is not applied, which predictions then ignore too."""
+        sets = (self.train_images, self.val_images)
+        turned = any((images.facts.orientations > 1).any() for images in sets if images.facts)
+        return turned and not self.train_images.reader.upright
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "fingerprint": self.fingerprint,
             "steps_per_epoch": self.steps_per_epoch,
             "round": [self.rounds.start, self.rounds.end],
+            "ignores_exif": self._ignores_exif,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

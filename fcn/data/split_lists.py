@@ -48,6 +48,10 @@ class MissingSplit(DataError):
     """A dataset has no split of that name."""
 
 
+class MissingMask(DataError):
+    """An image of a split has no mask, although the folder of the masks exists."""
+
+
 @dataclass(frozen=True)
 class Pair:
     """Name and files of an image and its mask."""
@@ -223,7 +227,8 @@ class SplitList:
         for path in (image, mask):
             if not os.path.isfile(path):  # returns False without permission; Path.is_file would raise an error
                 problem = f"must name an image and a mask, but {path} is missing or cannot be read"
-                raise DataError(f"{self._place(number)} (={shorten(name)}) {problem}", self._remedy(name, path))
+                kind = MissingMask if path == mask and mask.parent.is_dir() else DataError
+                raise kind(f"{self._place(number)} (={shorten(name)}) {problem}", self._remedy(name, path))
         return Pair(name, image, mask)
 
     def image(self, number: int, line: str) -> tuple[str, Path]:

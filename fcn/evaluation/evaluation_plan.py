@@ -11,7 +11,15 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from fcn import runs
-from fcn.config import ConfigError, DataConfig, EvaluateConfig, InferenceConfig, to_container, validate
+from fcn.config import (
+    ConfigError,
+    DataConfig,
+    EvaluateConfig,
+    InferenceConfig,
+    check_data,
+    to_container,
+    validate,
+)
 from fcn.config.overrides import values_by_key
 from fcn.data.datasets import GPU_BATCH_SIZE, WholeImages
 from fcn.evaluation.evaluator import Evaluation, evaluate, evaluation_images
@@ -98,6 +106,7 @@ def plan_evaluation(config: EvaluateConfig, overrides: Sequence[str]) -> Evaluat
     settings = InferenceConfig(**{entry.name: getattr(config, entry.name) for entry in fields(InferenceConfig)})
     predictor = load(checkpoint, settings)
     data = merge_data(predictor.network.config.data, config.data, overrides)
+    check_data(data)
     split = config.split or data.val_split
     output = Path(config.output) if config.output else default_output(Path(config.run or ""), split)
     _check_folder(output)

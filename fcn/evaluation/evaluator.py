@@ -16,6 +16,7 @@ from fcn.config import ConfigError, DataConfig
 from fcn.data.datasets import WholeImages
 from fcn.data.image_sets import split_images
 from fcn.data.prefetch import read_ahead
+from fcn.data.set_checks import require_labels
 from fcn.evaluation.boundary_metrics import boundary_confusions
 from fcn.evaluation.metrics import confusion_matrix, predicted_classes, segmentation_scores
 from fcn.evaluation.scores import class_counts
@@ -112,14 +113,17 @@ def evaluation_images(data: DataConfig, split: str, *, classes: Sequence[str], p
 
     Raises:
         ConfigError: if the dataset has other classes.
-        DataError: if the dataset or split does not exist, or its list is empty or names a missing file.
+        DataError: if the dataset or split does not exist, its list is empty or names a missing file, or the masks
+            contain nothing to score.
     """
     if data.classes != list(classes):
         raise ConfigError(
             f"data.classes (=[{','.join(data.classes)}]) must be those of the run (=[{','.join(classes)}]), because "
             "a mask's indices mean classes; evaluate on a set with the run's classes"
         )
-    return split_images(data, data.locate(prepare=prepare), split)
+    images = split_images(data, data.locate(prepare=prepare), split)
+    require_labels(images, split, classes)
+    return images
 
 
 def evaluate(

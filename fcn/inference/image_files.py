@@ -103,13 +103,20 @@ def _listed_images(path: Path) -> list[Source]:
 def read_upright(path: Path) -> NDArray[np.uint8]:
     """Read the first frame of an image file, rotated according to its EXIF orientation; uint8 [H, W, 3] in RGB.
 
-    `fcn.data.image_decoding.read_image` ignores it by default, because VOC's masks match the stored pixels.
-
     Raises:
         DataError: if the file cannot be decoded, or contains floating-point pixels.
     """
+    return _read(path, upright=True)
+
+
+def read_stored(path: Path) -> NDArray[np.uint8]:
+    """Read the first frame of an image file as `read_upright`, without a rotation."""
+    return _read(path, upright=False)
+
+
+def _read(path: Path, *, upright: bool) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
-            return to_pixels(ImageOps.exif_transpose(image))
+            return to_pixels(ImageOps.exif_transpose(image) if upright else image)
     except Exception as error:  # PIL passes on errors of many codecs: OSError, SyntaxError, struct.error
         raise DataError(f"{path} must be a readable image: {decoding_problem(error)}") from error

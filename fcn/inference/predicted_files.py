@@ -19,7 +19,7 @@ from fcn.data.palette import palette_image
 from fcn.data.prefetch import read_ahead
 from fcn.data.split_lists import SPLIT_LISTS
 from fcn.errors import DataError
-from fcn.inference.image_files import Source, read_upright
+from fcn.inference.image_files import Source, read_stored, read_upright
 from fcn.inference.predictor import Predictor
 from fcn.runs.atomic_files import replacing
 from fcn.visualization.legends import draw_class_legend
@@ -154,10 +154,18 @@ def check_submission(sources: Sequence[Source], classes: Sequence[str]) -> None:
 
 
 def write_predictions(
-    predictor: Predictor, sources: Iterable[Source], folder: OutputFolder
+    predictor: Predictor, sources: Iterable[Source], folder: OutputFolder, *, upright: bool = True
 ) -> Iterator[DataError | None]:
-    """Predict the images one by one and write their files; yield None for each, or the error of reading it."""
-    for source, future in read_ahead(lambda source: read_upright(source.path), sources):
+    """Predict the images one by one and write their files; yield None for each, or the error of reading it.
+
+    Args:
+        predictor: the network with its inference settings.
+        sources: the images.
+        folder: folder of the files.
+        upright: whether the EXIF orientation of an image is applied.
+    """
+    read = read_upright if upright else read_stored
+    for source, future in read_ahead(lambda source: read(source.path), sources):
         try:
             pixels = future.result()
         except DataError as error:

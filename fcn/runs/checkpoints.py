@@ -74,6 +74,12 @@ def read_checkpoint(checkpoint: Path) -> dict[str, Any]:
     return {**optional, **{key: content[key] for key in PARTS}}
 
 
+def data_state(checkpoint: Path) -> dict[str, Any]:
+    """Return the state of the data module in a checkpoint of a run; empty without one."""
+    content: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    return dict(content.get("VOCDataModule", {}))
+
+
 def network_weights(run: str | Path) -> dict[str, Tensor]:
     """Return the weights of the network in a run or checkpoint, by their names in the network.
 

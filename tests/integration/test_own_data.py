@@ -1,13 +1,17 @@
 """A folder of images and palette masks is checked, trained, evaluated and predicted without code."""
 
 import json
+import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+import fcn
 from tests.commands import load_command, type_in
+from tests.pages import PAGES
 from tests.voc_tree import noise, palette_mask, write_list
 
 CLASSES = ["background", "big cat", "dog"]
@@ -82,3 +86,92 @@ def test_invalid_masks_are_reported_in_one_line(folder, monkeypatch, capsys):
     assert status == 1
     assert "photo_0.png (mode L) must be a palette PNG" in out
     assert "data.mask_format=index" in out
+
+
+def grey(indices: np.ndarray, mode: str) -> Image.Image:
+    image = Image.fromarray(indices.astype(np.uint16) if mode == "I;16" else indices)
+    return image if mode in ("L", "I;16") else image.convert(mode)
+
+
+COLOURS = np.array([[0, 0, 0], [250, 50, 83], [36, 179, 83]], np.uint8)
+INDEX = "data.mask_format=index"
+FORMATS = {
+    "8 bits": (INDEX, lambda indices: grey(indices, "L")),
+    "16 bits": (INDEX, lambda indices: grey(indices, "I;16")),
+    "grey and alpha": (INDEX, lambda indices: grey(indices, "LA")),
+    "1 bit": (INDEX, lambda indices: Image.fromarray(indices > 0)),
+    "0 and 255": (
+        f"{INDEX} 'data.label_map={{255: 1}}'",
+        lambda indices: Image.fromarray(np.array([0, 255, 2], np.uint8)[indices]),
+    ),
+    "coloured": (
+        "data.mask_format=rgb 'data.colors=[[0,0,0],[250,50,83],[36,179,83]]'",
+        lambda indices: Image.fromarray(COLOURS[indices]),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_masks_of_other_formats_are_read_with_the_keys_of_the_page(kind, folder, monkeypatch, capsys):
+    keys, convert_mask = FORMATS[kind]
+    assert f"`{keys}`" in PAGES["own_data.md"]
+    pixels = np.zeros(3, int)
+    for path in (folder / "mine" / "SegmentationClass").iterdir():
+        indices = np.array(Image.open(path))
+        convert_mask(indices).save(path)
+        pixels += np.bincount(indices.ravel(), minlength=3)
+    options = ["root=mine", "classes=[background,cat,dog]", *shlex.split(keys), "json=counts.json"]
+    assert "all 5 pairs are valid" in run(monkeypatch, capsys, *options, script="prepare_voc")
+    splits = json.loads(Path("counts.json").read_text())["splits"].values()
+    counted = [
+        sum(row["pixels"] for row in rows) for rows in zip(*(s["classes"].values() for s in splits), strict=True)
+    ]
+    expected = [pixels[0], pixels[1] + pixels[2], 0] if kind == "1 bit" else pixels.tolist()
+    assert counted == expected
+
+
+def test_folders_from_check_to_prediction(tmp_path, monkeypatch, capsys):
+    """Grey masks with 255 for the object and images turned by their EXIF orientation, in two folders."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("images", "masks"):
+        Path("mine", name).mkdir(parents=True)
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    for number in range(12):
+        Image.fromarray(noise(40, 50, seed=number)).save(f"mine/images/{number}.jpg", exif=exif)
+        mask = Image.new("L", (50, 40))
+        ImageDraw.Draw(mask).ellipse([5, 5, 30, 25], fill=255)
+        mask.save(f"mine/masks/{number}.tif")
+    data = ["data=folders", "data.root=mine", "data.mask_format=index", "data.val_fraction=0.4"]
+    data.append("data.classes=[background,cat]")
+    options = [
+        "data.crop_size=[32,32]",
+        "batch_size=2",
+        "epochs=1",
+        "trainer=cpu",
+        "backbone=squeezenet1_0",
+        "name=mine",
+    ]
+    status, _, err = type_in(monkeypatch, capsys, *data, *options)
+    assert status == 1
+    assert "if 255 stands for cat in the masks, use 'data.label_map={255: 1}'" in err
+    assert type_in(monkeypatch, capsys, *data, script=load_command("prepare_voc"))[0] == 1
+    shutil.rmtree("outputs")
+
+    data.append("data.label_map={255: cat}")
+    assert "all 12 pairs are valid" in run(monkeypatch, capsys, *data, script="prepare_voc")
+    out = run(monkeypatch, capsys, *data, *options)
+    (run_dir,) = Path("outputs/mine").iterdir()
+    summary = json.loads((run_dir / "summary.json").read_text())
+    lines = summary["warnings"]
+    assert len(lines) == 2
+    assert all("images of" in line and "have an EXIF orientation (3 in" in line for line in lines)
+    assert all(
+        f"warning  {line}" in out and f"warning  {line}" in (run_dir / "train.log").read_text() for line in lines
+    )
+    run(monkeypatch, capsys, f"run={run_dir}", "worst=0", script="evaluate")
+    evaluated = json.loads((run_dir / "evaluation" / "val" / "evaluation.json").read_text())
+    assert evaluated["scores"]["mean_iou"] == summary["metrics"]["val/mean_iou"]
+    run(monkeypatch, capsys, f"run={run_dir}", "input=mine/images", script="predict")
+    as_stored = fcn.load(run_dir).predict(Image.open("mine/images/3.jpg"))
+    np.testing.assert_array_equal(np.array(Image.open("predictions/3.png")), as_stored)

@@ -77,6 +77,26 @@ def test_command_and_python_api_predict_the_same_masks(folder, trained, run):
     np.testing.assert_array_equal(mask, predictor.predict(upright))
 
 
+@pytest.mark.parametrize(
+    ("of_run", "ignored", "given", "turned"),
+    [
+        (None, False, (), True),
+        (None, True, (), False),  # the images of the run had orientations, which were ignored
+        ("ignore", False, (), False),
+        ("apply", True, (), True),
+        ("ignore", False, ("exif=apply",), True),
+        (None, False, ("exif=ignore",), False),
+    ],
+)
+def test_orientation_is_applied_as_in_training(folder, trained, run, of_run, ignored, given, turned):
+    content = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
+    content["config"]["data"]["exif"] = of_run
+    content["VOCDataModule"] = {"ignores_exif": ignored}
+    torch.save(content, "other.ckpt")
+    assert run("run=other.ckpt", "input=photos/turned.jpg", *given)[0] == 0
+    assert Image.open("predictions/turned.png").size == ((24, 48) if turned else (48, 24))
+
+
 def test_inference_keys_are_applied(folder, trained, run):
     keys = ("inference=tiled", "tile_size=[32,32]", "flip=true", "scales=[1.0,1.5]", "softmax=true", "overlay=false")
     assert run(f"run={trained}", "input=photos/a.jpg", "output=out/deep", *keys)[0] == 0
