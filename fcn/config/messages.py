@@ -139,7 +139,8 @@ def _several_values(key: str, values: str, schema: type) -> str:
     sweep = f"; several values are a sweep: {command}; a list is [a,b]" if schema is Config else ""
     is_text = entry is not None and str(entry.type).startswith("str") and "'" not in values
     text = f"; text that contains a comma is quoted twice: \"{key}='{values}'\"" if is_text else ""
-    return f"{subject} must be one value{sweep}{text}"
+    remedy = f"; {entry.metadata['remedy']}" if entry is not None and entry.metadata.get("remedy") else ""
+    return f"{subject} must be one value{sweep}{text}{remedy}"
 
 
 def _raised_by_hydra(error: BaseException) -> bool:

@@ -95,10 +95,14 @@ class Config:
     )
     compile: bool = setting(False, "compile the network for training, which takes one to two minutes at the start")
     resume: str | None = setting(
-        None, "run or sweep directory to resume with its own configuration; some keys of a run may change, see allow"
+        None,
+        "run or sweep directory to resume with its own configuration, a folder above it, its checkpoint, or latest; "
+        "some keys of a run may change, see allow",
     )
     allow: list[str] = setting([], "keys that may change on resume; the result is then no longer bit-identical")
-    rerun: str | None = setting(None, "finished run to repeat in a new run directory and compare bit for bit")
+    rerun: str | None = setting(
+        None, "finished run, or latest, to repeat in a new run directory and compare bit for bit"
+    )
     execute: bool = setting(True, "execute the run; false: create only its directory, to be executed elsewhere")
     data: DataConfig = default_option("data", "shapes")
     backbone: BackboneConfig = default_option("backbone", "resnet18")

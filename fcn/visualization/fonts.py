@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 FAMILY = "DejaVu Sans"
 """Matplotlib's own font: always installed, and covers most alphabets."""
 
+_reported: set[str] = set()
+
 NOT_LETTERS = ("Last Resort", "cm", "STIXSize")
 """First letters of the names of Matplotlib's fonts whose characters are boxes or parts of formulas."""
 
@@ -41,7 +43,7 @@ def font_file(text: str, *, bold: bool = False) -> str:
 
 @cache
 def fallback_fonts(letters: frozenset[str]) -> tuple[tuple[str, str], ...]:
-    """Return family and file of installed fonts that together have these letters; log once those that none has."""
+    """Return family and file of installed fonts that together have these letters; log the first that none has."""
     chosen: list[tuple[str, str]] = []
     for entry in _installed() if letters else ():
         if len(left := missing_letters("".join(sorted(letters)), entry.fname)) < len(letters):
@@ -50,11 +52,15 @@ def fallback_fonts(letters: frozenset[str]) -> tuple[tuple[str, str], ...]:
         if not letters:
             break
     if letters:
-        log.warning(
-            "no installed font has %s, which are drawn as boxes; install one, such as Noto Sans CJK",
-            "".join(sorted(letters)),
-        )
+        _report("".join(sorted(letters)))
     return tuple(chosen)
+
+
+def _report(letters: str) -> None:
+    """Log once per process that letters are drawn as boxes."""
+    if not _reported:
+        log.warning("no installed font has %s; such letters are boxes in figures; install Noto Sans CJK", letters)
+    _reported.add(letters)
 
 
 def set_fallback_fonts(figure: Figure) -> None:

@@ -62,6 +62,7 @@ CALLBACKS = [
 SEVERAL_VALUES = [
     overrides("lr=0.1,0.01"),
     overrides("name=a,b"),
+    overrides("trainer.devices=0,1"),
     overrides("data=voc", "data.classes=[background,猫,狗]"),
     overrides("data.classes=background,cat"),
     overrides("model/init=bilinear,xavier"),

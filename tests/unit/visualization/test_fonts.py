@@ -73,11 +73,12 @@ def _largest_dark_square(pixels):
 
 def test_missing_letters_are_reported_once(caplog):
     fonts.fallback_fonts.cache_clear()
+    fonts._reported.clear()
     letter = "\N{EGYPTIAN HIEROGLYPH A001}"
     with caplog.at_level(logging.WARNING), warnings.catch_warnings():
         warnings.simplefilter("error")
-        for _ in range(2):
-            draw_confusion_matrix(np.eye(2, dtype=np.int64), ["background", letter], np.ones(2))
+        for name in (letter, f"other {letter}", "\N{EGYPTIAN HIEROGLYPH A002}"):
+            draw_confusion_matrix(np.eye(2, dtype=np.int64), ["background", name], np.ones(2))
     if fonts.font_file(letter) == fonts.own_font():
         (record,) = caplog.records
-        assert f"no installed font has {letter}, which are drawn as boxes" in record.getMessage()
+        assert f"no installed font has {letter}; such letters are boxes in figures" in record.getMessage()
