@@ -36,6 +36,7 @@ ELSEWHERE = {
     "python train.py -m model.init=bilinear,xavier lr=0.001,0.01": "test_sweep.py",
     "python train.py model=smp model.name=unet backbone.name=resnet34": "test_pages.py",
     "tensorboard --logdir outputs": "test_sweep.py",
+    "python train.py 'logger=[tensorboard,wandb]' logger.wandb.mode=offline": "test_loggers.py",
     "python train.py --help": "test_command_line.py",
     "python train.py experiment=d2l --cfg job": "below",
     "python train.py resume=outputs/<name>/<time>": "test_exactness.py",
