@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from fcn.runs.checkpoints import AVERAGED, TRAINED
 from fcn.training.task import SegmentationTask
@@ -33,7 +36,9 @@ class WeightAveraging(pl.Callback):
         self.decay = decay
         self.warmup = warmup
         self._num_updates = 0
-        self._average: AveragedModel | None = None
+        self._average: nn.Module | None = None
+        self._weights: list[tuple[Tensor, Tensor]] = []  # averages and trained tensors, also those of batch norm
+        self._counts: list[tuple[Tensor, Tensor]] = []
         self._restored: dict[str, Tensor] | None = None
 
     def decay_at(self, step: int) -> float:
@@ -54,35 +59,36 @@ class WeightAveraging(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Copy the network, which is on its device and has its algorithms of upsampling now."""
         network = _task(pl_module).network
-        average = AveragedModel(network.model, multi_avg_fn=self._update, use_buffers=True)
-        average.requires_grad_(False).eval()
+        self._average = copy.deepcopy(network.model).requires_grad_(False).eval()
         if self._restored is not None:
-            average.module.load_state_dict({_in_model(name): value for name, value in self._restored.items()})
-            average.n_averaged.fill_(self._num_updates)
+            self._average.load_state_dict({_in_model(name): value for name, value in self._restored.items()})
             self._restored = None
-        self._average = average
-        network.use_in_evaluation(average.module)
+        pairs = list(zip(_tensors(self._average), _tensors(network.model), strict=True))
+        self._weights = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._counts = [pair for pair in pairs if not pair[0].is_floating_point()]
+        network.use_in_evaluation(self._average)
 
+    # Not by torch's AveragedModel, whose counter of updates would make every step wait for a GPU.
+    @torch.no_grad()
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
-        assert self._average is not None
         self._num_updates += 1
-        self._average.update_parameters(_task(pl_module).network.model)
-
-    def _update(self, average: Any, current: Any, number: Any) -> None:
-        """Update tensors of one type. The first update copies and does not call this function."""
-        if torch.is_floating_point(average[0]):
+        is_first = self._num_updates == 1
+        for average, current in (*self._counts, *(self._weights if is_first else ())):
+            average.copy_(current)
+        if not is_first:
             update = get_ema_multi_avg_fn(self.decay_at(self._num_updates))  # type: ignore[no-untyped-call]
-            update(average, current, number)
-        else:
-            for target, value in zip(average, current, strict=True):
-                target.copy_(value)
+            update(*map(list, zip(*self._weights, strict=True)), None)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         assert self._average is not None
         checkpoint[TRAINED] = checkpoint["state_dict"]  # see `SegmentationTask.on_load_checkpoint`
-        checkpoint["state_dict"] = self._average.module.state_dict(prefix="model.")
+        checkpoint["state_dict"] = self._average.state_dict(prefix="model.")
+
+
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    return itertools.chain(model.parameters(), model.buffers())
 
 
 def _in_model(name: str) -> str:

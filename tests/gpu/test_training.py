@@ -60,14 +60,16 @@ class NoWaiting(pl.Callback):
         ["loss.class_weights=median_frequency", "loss.label_smoothing=0.1"],
         *([f"loss={loss}"] for loss in ("image_sum", "focal", "dice", "cross_entropy_dice", "ohem")),
         ["model.auxiliary_weight=0.4"],
+        ["callbacks=[ema]"],
     ],
 )
-def test_step_does_not_wait_for_the_gpu(shapes_root, overrides):
+def test_step_does_not_wait_for_the_gpu(shapes_root, tmp_path, overrides):
     """Except with loss=lovasz, which reads the classes of the masks."""
     config = compose(*TINY, f"data.root={shapes_root}", "trainer=gpu", "trainer.log_every=100", *overrides)
     watch = NoWaiting()
     try:
-        build_trainer(config, callbacks=[watch]).fit(SegmentationTask(config), VOCDataModule(config))
+        callbacks = [option.build(config, tmp_path) for option in config.callbacks.values()]
+        build_trainer(config, callbacks=[*callbacks, watch]).fit(SegmentationTask(config), VOCDataModule(config))
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert watch.steps == 4
