@@ -236,7 +236,7 @@ def test_allowed_changes_take_effect_on_resume(shapes_root, tmp_path):
     for name, weight in after["state_dict"].items():
         assert torch.equal(weight, before[name]), name
     runs.set_status(tmp_path / "run", "interrupted")
-    with pytest.raises(ConfigError, match=r"lr \(=0.5\) was 0.0 in this run; .* add allow=\[lr\]"):
+    with pytest.raises(ConfigError, match=r"lr \(=0.5\) was 0.0 in this run; .* add 'allow=\[lr\]'"):
         fcn.train(replace(config, epochs=2, lr=0.5), tmp_path / "run")
 
 
