@@ -11,7 +11,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +158,6 @@ def _run_directory(resume: str | None, rerun_of: str | None, name: str, _root_: 
     return resume or str(Path("outputs", name, f"{datetime.now():%Y-%m-%d_%H-%M-%S}"))
 
 
-@cache  # because Hydra resolves the name several times
 def _new_folder(folder: str) -> str:
     """Create the folder of a sweep, which no other command can then take, and return its name."""
     return folder if hydra_entry.composes_only() else str(runs.create_folder(Path(folder)))
@@ -166,7 +165,6 @@ def _new_folder(folder: str) -> str:
 
 def main() -> None:
     """Run the main job: `python train.py`."""
-    _new_folder.cache_clear()
     run_keys = {"resume": partial(find_run, "resume", sweeps=True), "rerun": partial(find_run, "rerun")}
     run_command(launch, config_name="config", schema=Config, implied=_options_of_resumed_run, run_keys=run_keys)
 
@@ -177,4 +175,5 @@ def _options_of_resumed_run(values: Mapping[str, str]) -> list[str]:
 
 # At import, because the processes of other launchers import this module before Hydra creates their directory.
 OmegaConf.register_new_resolver("run_directory", _run_directory, replace=True)
-OmegaConf.register_new_resolver("new_folder", _new_folder, replace=True)
+# With a cache in the configuration, because Hydra resolves the name several times, also in the processes of jobs.
+OmegaConf.register_new_resolver("new_folder", _new_folder, replace=True, use_cache=True)

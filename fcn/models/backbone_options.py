@@ -47,6 +47,6 @@ class TorchvisionBackbone(BackboneConfig):
 
 
 for _name in TORCHVISION_BACKBONES:
-    component("backbone", _name)(
-        type(_name, (TorchvisionBackbone,), {"__doc__": f"torchvision's {_name}.", "__module__": __name__})
-    )
+    _content = {"__doc__": f"torchvision's {_name}.", "__module__": __name__}
+    # An attribute of the module, so that other processes unpickle this class and not a copy of it.
+    globals()[_name] = component("backbone", _name)(type(_name, (TorchvisionBackbone,), _content))

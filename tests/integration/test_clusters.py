@@ -126,3 +126,15 @@ def test_jobs_of_other_launchers_have_the_same_names(command_line, overrides, na
 
 def test_long_job_name_is_shortened(tmp_path):
     assert len(fcn_launcher._job_directory(3, [f"name={'x' * 300}"], str(tmp_path))) == 80
+
+
+@pytest.mark.slow
+def test_jobs_of_submitit_share_the_folder_of_their_sweep(command):
+    """The processes of the jobs compose again, with options that pickle has sent to them."""
+    options = (*TINY, f"data.root={command.data}", "trainer=cpu", "trainer.sample_images=0", "epochs=1", "name=sweep")
+    done = command(*options, "-m", "hydra/launcher=slurm_local", "lr=0.1,0.2")
+    assert done.returncode == 0, done.stderr
+    (sweep,) = (command.folder / "outputs" / "sweep").iterdir()
+    jobs = [path for path in sweep.iterdir() if (path / runs.CONFIG).is_file()]
+    assert sorted(path.name for path in jobs) == ["0_lr-0.1", "1_lr-0.2"]
+    assert {runs.read_status(path) for path in jobs} == {runs.Status.finished}
