@@ -153,8 +153,13 @@ class Recording(pl.Callback):
             self._record_scalars(trainer, values)
             if "val/mean_iou" in scores:
                 self._record_due_pictures(trainer, task)
-            for logger in self.loggers:
-                logger.flush()
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        # A resumed run does not log again what precedes its checkpoint.
+        for logger in self.loggers:
+            logger.flush()
 
     def conclude_epoch(self, trainer: pl.Trainer) -> None:
         """Write the summary after the checkpoint of an epoch was saved."""
