@@ -295,6 +295,6 @@ class LoggerConfig(Component):
         Returns:
             A logger of Lightning. `log_hyperparams` receives the configuration by dotted key, `log_metrics` scalars by
             name with the number of steps made, `log_image(key, images, step)`, if it exists, a list of one PIL image.
-            `save` is called before every checkpoint, and `finalize` at the end, with "success", "failed" or "aborted" for a
-            run that was interrupted.
+            `save` is called before every checkpoint, and `finalize` at the end, with "success", "failed" or "aborted"
+            for a run that was interrupted.
         """

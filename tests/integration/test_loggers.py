@@ -89,8 +89,10 @@ def test_killed_run_continues_in_all_loggers(command, home):
     assert Counter((name, point.step) for name, history in by_mlflow.items() for point in history) == points
     executions = offline_runs(run)
     assert {records_of(path, "run")[0].run_id for path in executions} == {ids["wandb"]}
-    rows = {step: row for path in executions for step, row in history(path).items()}
-    assert {(name, step) for step, row in rows.items() for name in row} >= set(points)
+    logged = [{(name, step) for step, row in history(path).items() for name in row} for path in executions]
+    # W&B writes the row of a step when the next one begins, so that a killed execution may lack its last row.
+    last = max(step for _, step in logged[0]) + 1
+    assert {point for point in points if point[1] != last} <= set.union(*logged)
 
 
 @pytest.mark.slow
