@@ -10,7 +10,7 @@ memory is short. The file contains, in this order:
 
 Its name is `<split>-<place>-<key>.decoded`. A cache is valid if its key is that of the set: a hash of everything that
 determines the pixels, namely the names, sizes and modification times of the files, the decoder, and how masks are read,
-such as the number of classes that they are checked for. The place is a hash of the set's location and all of these but
+such as the number of classes that they are checked for. The place is a hash of the set's folders and all of these but
 the files, so that several sets and environments can share a folder. When a set has changed, its old file is removed
 when the new one is written. All files may be deleted at any time; a process can still read the files that it has
 mapped.
@@ -159,7 +159,10 @@ def _identity(pairs: Sequence[Pair], split: str, reader: PairReader, folder: Pat
     When files of the set change, the prefix stays and the key does not.
     """
     decoder = f"{PIL.__version__} {features.version('libjpeg_turbo')}"
-    place = f"{pairs[0].mask.parent.resolve()} {split} {reader.num_classes} {decoder} {reader.identity}".rstrip()
+    # The images of two sets may differ although names, sizes, times and masks are equal, as of uncompressed files.
+    parents = {file.parent for pair in pairs for file in (pair.image, pair.mask)}
+    folders = "\n".join(sorted(str(parent.resolve()) for parent in parents))
+    place = f"{folders} {split} {reader.num_classes} {decoder} {reader.identity}".rstrip()
     states = [(pair.name, pair.image.stat(), pair.mask.stat()) for pair in pairs]
     lines = [f"{n} {i.st_size} {i.st_mtime_ns} {m.st_size} {m.st_mtime_ns}" for n, i, m in states]
     key = hashlib.sha256("\n".join([place, *lines]).encode()).digest()

@@ -15,6 +15,8 @@ if TYPE_CHECKING:  # these import torch, which --help and completion do not need
     from fcn.data.split_lists import Pair
 
 SHAPES_CLASSES = ["background", "disc", "square", "triangle", "star", "cross"]
+HIGHEST_VALUES = {MaskFormat.palette: 255, MaskFormat.index: 65535, MaskFormat.rgb: 255}
+"""Largest value that a mask of a format contains."""
 IGNORE = "ignore"
 """Value of data.label_map that stands for void."""
 
@@ -69,7 +71,7 @@ class FilesConfig(DataConfig):
     label_map: dict[int, str] = setting(
         {},
         "classes that values in the masks stand for, as {255: 1, 0: ignore}: the index or name of a class, or ignore "
-        "(void); other values are kept",
+        "(void); other values are kept, but an index to whose class another value is mapped must be mapped too",
     )
     colors: list[list[int]] = setting(
         [],
@@ -88,17 +90,31 @@ class FilesConfig(DataConfig):
 
     def check(self, config: Config) -> None:
         self._check_colors()
+        self._check_extra_roots()
+        labels = self._labels()
+        if labels and self.mask_format is MaskFormat.rgb:
+            raise ConfigError("data.label_map must be empty with data.mask_format=rgb; use data.colors")
+        highest = HIGHEST_VALUES[self.mask_format]
+        if any(not 0 <= value <= highest for value in labels):
+            raise ConfigError(
+                f"data.label_map (={self.label_map}) must map values from 0 to {highest} with "
+                f"data.mask_format={self.mask_format}"
+            )
+
+    def _check_extra_roots(self) -> None:
+        # VOC's folders may be named by data.root or by the folder that contains them.
+        folders = [_dataset_folder(Path(root)) for root in (self.root, *self.extra_roots)]
+        if repeated := [folder for folder in folders if folders.count(folder) > 1]:
+            raise ConfigError(
+                f"data.extra_roots (={self.extra_roots}) must be other folders than data.root and each other, but "
+                f"{repeated[0]} is named twice; leave it out once"
+            )
         names = [Path(root).resolve().name for root in self.extra_roots]
         if twice := [name for name in names if names.count(name) > 1]:
             raise ConfigError(
                 f"data.extra_roots (={self.extra_roots}) must be folders of different names, because names of images "
                 f"begin with them; rename one of the folders {twice[0]}"
             )
-        labels = self._labels()
-        if labels and self.mask_format is MaskFormat.rgb:
-            raise ConfigError("data.label_map must be empty with data.mask_format=rgb; use data.colors")
-        if any(value < 0 for value in labels):
-            raise ConfigError(f"data.label_map (={self.label_map}) must map values of at least 0")
 
     def reader(self) -> PairReader:
         from fcn.data.mask_formats import MaskReader
@@ -144,6 +160,12 @@ class FilesConfig(DataConfig):
             raise ConfigError(f"data.colors must be different colours; {twice[0]} occurs more than once")
 
 
+def _dataset_folder(root: Path) -> Path:
+    """Return the folder of a dataset without links, for VOC's layout the folder VOC2012."""
+    tree = root / "VOCdevkit" / "VOC2012"
+    return (tree if tree.is_dir() else root).resolve()
+
+
 @component("data", "voc")
 class VocData(FilesConfig):
     """Pascal VOC 2012, or another dataset in its layout."""
@@ -160,9 +182,11 @@ class VocData(FilesConfig):
         return root
 
     def entries(self, root: Path, split: str) -> Sequence[Callable[[], Pair]]:
-        from fcn.data.split_lists import combined_entries, split_entries
+        from fcn.data.image_sets import combined_entries
+        from fcn.data.split_lists import split_entries
 
-        return combined_entries([root, *self.extra_roots], lambda folder: split_entries(folder, split))
+        splits = (self.train_split, self.val_split)
+        return combined_entries([root, *self.extra_roots], split_entries, split, others=splits)
 
 
 @component("data", "folders")
@@ -197,10 +221,18 @@ class FoldersData(FilesConfig):
 
     def entries(self, root: Path, split: str) -> Sequence[Callable[[], Pair]]:
         from fcn.data.folders import PairFolders
-        from fcn.data.split_lists import combined_entries
+        from fcn.data.image_sets import combined_entries
 
-        splits = (self.train_split, self.val_split, self.val_fraction, self.split_seed)
-        return combined_entries(
-            [root, *self.extra_roots],
-            lambda folder: PairFolders(folder, self.images, self.masks, *splits).entries(split),
-        )
+        def entries_of(folder: Path, name: str) -> list[Callable[[], Pair]]:
+            return PairFolders(
+                root=folder,
+                images=self.images,
+                masks=self.masks,
+                train_split=self.train_split,
+                val_split=self.val_split,
+                val_fraction=self.val_fraction,
+                seed=self.split_seed,
+            ).entries(name)
+
+        splits = (self.train_split, self.val_split)
+        return combined_entries([root, *self.extra_roots], entries_of, split, others=splits)

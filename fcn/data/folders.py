@@ -19,9 +19,13 @@ from fcn.data.split_lists import (
     MissingSplit,
     Pair,
     read_lines,
+    require_different,
     shorten,
 )
 from fcn.errors import DataError, nearest
+
+TEST_FOLDER = "test"
+"""Sub-folder of the images that `data.val_fraction` leaves out."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,8 @@ class PairFolders:
     """A folder of images beside a folder of masks. The name of a pair is its path in both, without suffix.
 
     A split is a list <split>.txt in the root or in ImageSets/Segmentation, or a sub-folder of the images. With
-    `val_fraction`, the images of the training split, or all images if there is no such list or sub-folder, are divided:
+    `val_fraction`, the images of the training split, or all images if there is no such list or sub-folder, are divided,
+    except those that another list or the sub-folder `test` names:
     whether an image is used for validation depends only on its name and the seed, so that it stays where it is when
     images are added.
 
@@ -93,11 +98,27 @@ class PairFolders:
         if self._exists(self.train_split):
             return self._names(self.train_split)
         folder = self.root / self.images
-        return [(name, str(folder)) for name in _image_names(folder, folder)]
+        names = _image_names(folder, folder)
+        held_out = self._held_out()
+        if held_out.issuperset(map(_normal, names)):
+            raise DataError(
+                f"data.val_fraction (={self.val_fraction}) must leave images for training and validation, but all "
+                f"images of {folder} are in other splits",
+                "use data.train_split=<the list to divide>",
+            )
+        return [(name, str(folder)) for name in names if _normal(name) not in held_out]
+
+    def _held_out(self) -> set[str]:
+        """Return the names of the images in other splits, usually of the test set; lists of other text name none."""
+        lists = [path for folder in (self.root, self.root / SPLIT_LISTS) for path in sorted(folder.glob("*.txt"))]
+        listed = {_normal(self._name_of(line)) for path in lists for line in _lines_of(path)}
+        folder = self.root / self.images
+        files = _files_below(folder / TEST_FOLDER)
+        return listed | {_normal(path.relative_to(folder).with_suffix("").as_posix()) for path in files}
 
     def _validates(self, name: str) -> bool:
         assert self.val_fraction is not None
-        text = f"{self.seed} {unicodedata.normalize('NFC', name)}"  # macOS decomposes letters in file names
+        text = f"{self.seed} {_normal(name)}"
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64 < self.val_fraction
 
     def _exists(self, split: str) -> bool:
@@ -119,15 +140,23 @@ class PairFolders:
             folder = self.root / self.images
             return [(name, str(folder / split)) for name in _image_names(folder / split, folder)]
         places = [(line, f"{path} line {number}") for number, line in read_lines(path)]
-        return [(self._listed_name(line, where), where) for line, where in places]
+        names = [(self._listed_name(line, where), where) for line, where in places]
+        require_different(names)
+        return names
 
     def _listed_name(self, line: str, where: str) -> str:
         # Lists come from untrusted sources: a line must not leave the folders of images and masks.
         if not all(map(is_image_name, line.split("/"))):
             problem = f"{where} (={shorten(line)}) must be the name of an image in {self.images}, such as photo_1"
             raise DataError(problem, "correct or delete the line")
+        return self._name_of(line)
+
+    def _name_of(self, line: str) -> str:
+        """Return the name that a line stands for: the line, or without suffix if that is one of an image."""
         path = Path(line)
-        return str(path.with_suffix("").as_posix()) if path.suffix.lower() in image_suffixes() else line
+        if path.suffix.lower() not in image_suffixes() or os.path.isfile(self._find(self.images, line, IMAGE_SUFFIXES)):
+            return line
+        return path.with_suffix("").as_posix()
 
     def _missing_split(self, split: str) -> MissingSplit:
         lists = {path.stem for folder in (self.root, self.root / SPLIT_LISTS) for path in folder.glob("*.txt")}
@@ -154,6 +183,19 @@ class PairFolders:
         path = self.root / folder / name
         images = self._folders.setdefault(path.parent, ImageFolder(path.parent))
         return images.find(path.name, suffixes)
+
+
+def _lines_of(path: Path) -> list[str]:
+    """Return the lines of a text file that may be a list, without those that are no name of an image."""
+    try:
+        lines = [line for _, line in read_lines(path)]
+    except DataError:  # empty or in another encoding: not a list
+        return []
+    return [line for line in lines if all(map(is_image_name, line.split("/")))]
+
+
+def _normal(name: str) -> str:
+    return unicodedata.normalize("NFC", name)  # macOS decomposes letters in file names
 
 
 def _image_names(folder: Path, base: Path) -> list[str]:

@@ -6,6 +6,8 @@ Imports no Lightning: evaluation needs the images without the data module of tra
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from fcn.config import DataConfig
@@ -13,7 +15,7 @@ from fcn.data import cache
 from fcn.data.datasets import WholeImages
 from fcn.data.mask_formats import MaskReader
 from fcn.data.pair_reader import PairReader
-from fcn.data.split_lists import MissingMask, Pair, split_entries
+from fcn.data.split_lists import MissingMask, MissingSplit, Pair, split_entries
 from fcn.errors import DataError
 
 
@@ -77,3 +79,49 @@ def reader_of(data: DataConfig) -> PairReader:
     """Return the reader of the images and masks of a dataset."""
     reader: PairReader | None = data.reader()
     return reader or PairReader(MaskReader(len(data.classes)))
+
+
+def combined_entries(
+    roots: Sequence[str | Path],
+    entries_of: Callable[[Path, str], list[Callable[[], Pair]]],
+    split: str,
+    *,
+    others: Sequence[str],
+) -> list[Callable[[], Pair]]:
+    """Return the entries of a split in several folders; names of all but the first begin with that of their folder.
+
+    Args:
+        roots: the folders; one of them must have the split.
+        entries_of: returns the entries of a split below a folder, and raises MissingSplit if the folder lacks it.
+        split: name of the split.
+        others: names of the splits of the dataset; each folder must have one of them.
+
+    Raises:
+        DataError: if no folder has the split, or one of them is invalid or has no split at all.
+    """
+    entries: list[Callable[[], Pair]] = []
+    missing: list[MissingSplit] = []
+    for number, root in enumerate(map(Path, roots)):
+        try:
+            own = entries_of(root, split)
+        except MissingSplit as error:
+            if number and not any(_has_split(root, entries_of, other) for other in others):
+                raise  # a misspelt list would otherwise add nothing
+            missing.append(error)
+            continue
+        entries += [partial(_renamed, root.resolve().name, pair_of) for pair_of in own] if number else own
+    if not entries:
+        raise missing[0]
+    return entries
+
+
+def _has_split(root: Path, entries_of: Callable[[Path, str], list[Callable[[], Pair]]], split: str) -> bool:
+    try:
+        return bool(entries_of(root, split))
+    except MissingSplit:
+        return False
+
+
+def _renamed(folder: str, pair_of: Callable[[], Pair]) -> Pair:
+    pair = pair_of()
+    return replace(pair, name=f"{folder}/{pair.name}")

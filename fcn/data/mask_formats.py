@@ -29,7 +29,8 @@ class MaskReader:
     Attributes:
         num_classes: number of classes.
         mask_format: palette: the palette index of a pixel is its class; index: its grey value; rgb: its colour.
-        label_map: pairs of a value in the files and the class, or 255, that it stands for; other values are kept.
+        label_map: pairs of a value in the files and the class, or 255, that it stands for; other values are kept,
+            unless another value stands for their class and it is not the background.
         colors: RGB colours of the classes in their order, under the format rgb; further colours stand for void.
     """
 
@@ -65,6 +66,7 @@ class MaskReader:
         mapped = values.astype(np.int64) if self.label_map else values
         for value, label in self.label_map:
             mapped[values == value] = label
+        self._require_unambiguous(values, path)
         is_invalid = (mapped >= self.num_classes) & (mapped != IGNORE_INDEX)
         if mapped.dtype.kind == "i":
             is_invalid |= mapped < 0
@@ -73,6 +75,19 @@ class MaskReader:
             problem = f"{path} (values {invalid}) must contain only 0 to {self.num_classes - 1} and {IGNORE_INDEX}"
             raise DataError(problem, "list every class in data.classes, set data.label_map, or restore the mask")
         return mapped.astype(np.uint8, copy=False)
+
+    def _require_unambiguous(self, values: Values, path: Path) -> None:
+        """Refuse a value that is kept although another value stands for its class, which would mix two classes."""
+        # Background and void are what other values are merged with on purpose.
+        kept = {label for _, label in self.label_map} - {value for value, _ in self.label_map} - {0, IGNORE_INDEX}
+        for label in sorted(kept):
+            if (values == label).any():
+                others = ", ".join(str(value) for value, target in self.label_map if target == label)
+                raise DataError(
+                    f"{path} (value {label}) must contain only values that data.label_map maps, because it maps "
+                    f"{others} to the class {label} too",
+                    f"map {label} as well: 'data.label_map.{label}=ignore', the class it stands for, or {label}",
+                )
 
     def _classes_of_colors(self, image: Image.Image, path: Path) -> NDArray[np.uint8]:
         codes = _color_codes(np.asarray(image.convert("RGBA" if image.mode == "P" else "RGB"))[..., :3])

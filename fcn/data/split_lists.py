@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -81,38 +81,8 @@ def split_entries(root: Path, split: str) -> list[Callable[[], Pair]]:
         DataError: if the tree or the list is missing, or the list is empty or not text.
     """
     listed = open_split(require_tree(root), split)
+    require_different([(listed.key(line), listed.place(number)) for number, line in listed.lines])
     return [partial(listed.pair, number, line) for number, line in listed.lines]
-
-
-def combined_entries(
-    roots: Sequence[str | Path], entries_of: Callable[[Path], list[Callable[[], Pair]]]
-) -> list[Callable[[], Pair]]:
-    """Return the entries of a split in several folders; names of all but the first begin with that of their folder.
-
-    Args:
-        roots: the folders; one of them must have the split.
-        entries_of: returns the entries below a folder, and raises MissingSplit if it does not have the split.
-
-    Raises:
-        DataError: if no folder has the split, or one of them is invalid.
-    """
-    entries: list[Callable[[], Pair]] = []
-    missing: list[MissingSplit] = []
-    for number, root in enumerate(map(Path, roots)):
-        try:
-            own = entries_of(root)
-        except MissingSplit as error:
-            missing.append(error)
-            continue
-        entries += [partial(_renamed, root.resolve().name, pair_of) for pair_of in own] if number else own
-    if not entries:
-        raise missing[0]
-    return entries
-
-
-def _renamed(folder: str, pair_of: Callable[[], Pair]) -> Pair:
-    pair = pair_of()
-    return replace(pair, name=f"{folder}/{pair.name}")
 
 
 def open_split(tree: Path, split: str) -> SplitList:
@@ -228,7 +198,7 @@ class SplitList:
             if not os.path.isfile(path):  # returns False without permission; Path.is_file would raise an error
                 problem = f"must name an image and a mask, but {path} is missing or cannot be read"
                 kind = MissingMask if path == mask and mask.parent.is_dir() else DataError
-                raise kind(f"{self._place(number)} (={shorten(name)}) {problem}", self._remedy(name, path))
+                raise kind(f"{self.place(number)} (={shorten(name)}) {problem}", self._remedy(name, path))
         return Pair(name, image, mask)
 
     def image(self, number: int, line: str) -> tuple[str, Path]:
@@ -241,7 +211,7 @@ class SplitList:
         # Lists come from untrusted sources: a line must not leave the folders of images and masks.
         names = [*columns["images"].split("/"), *columns["masks"].split("/"), columns["name"]] if columns else [line]
         if not all(map(is_image_name, names)):
-            problem = f"{self._place(number)} (={shorten(line)}) must be an image id such as 2007_000032, or "
+            problem = f"{self.place(number)} (={shorten(line)}) must be an image id such as 2007_000032, or "
             columns_of = f"`{IMAGES}/<id>.jpg {MASKS}/<id>.png`"
             raise DataError(f"{problem}{columns_of}", "correct or delete the line")
         if columns:
@@ -249,11 +219,19 @@ class SplitList:
             return name, self._find(columns["images"], name, columns["image"], *IMAGE_SUFFIXES)
         return line, self._find(IMAGES, line, *IMAGE_SUFFIXES)
 
+    def key(self, line: str) -> str:
+        """Return a text that is the same for lines that name the same image, also in the other format."""
+        columns = _TWO_COLUMNS.fullmatch(line)
+        if columns is None or columns["images"] == IMAGES:
+            return columns["name"] if columns else line
+        return f"{columns['images']}/{columns['name']}"
+
     def _find(self, folder: str, name: str, *suffixes: str) -> Path:
         images = self._folders.setdefault(folder, ImageFolder(self.tree / folder))
         return images.find(name, suffixes)
 
-    def _place(self, number: int) -> str:
+    def place(self, number: int) -> str:
+        """Return list and line for a message."""
         return f"{self.path} line {number}"
 
     def _remedy(self, name: str, missing: Path) -> str:
@@ -271,6 +249,27 @@ class SplitList:
             return SBD_REMEDY
         others = sorted(path.name for path in folder.parent.glob(f"{folder.name[:8]}*") if path.is_dir())
         return f"rename {others[0]} to {folder.name}" if others else f"restore the folder {folder}"
+
+
+def require_different(names: Sequence[tuple[str, str]]) -> None:
+    """Check that no image is listed twice, which would count it twice.
+
+    Args:
+        names: names of the images, each with the list and the line.
+
+    Raises:
+        DataError: if two names are equal; names the lines.
+    """
+    places: dict[str, str] = {}
+    for name, place in names:
+        if name in places:
+            first = places[name]
+            raise DataError(
+                f"{place} (={shorten(name)}) must be another image than {first}, because an image that is listed twice "
+                "counts twice",
+                "delete one of the lines",
+            )
+        places[name] = place
 
 
 def shorten(line: str) -> str:

@@ -19,11 +19,11 @@ from fcn.data import cache, shapes
 from fcn.data.dataset_options import VocData
 from fcn.data.datasets import Crops, WholeImages
 from fcn.data.pair_reader import PairReader
-from fcn.data.split_lists import read_split
+from fcn.data.split_lists import Pair, read_split
 from fcn.data.transforms import TrainTransform
 from fcn.errors import DataError
 from fcn.evaluation.evaluator import evaluation_images
-from tests.voc_tree import pair_reader
+from tests.voc_tree import pair_reader, palette_mask
 
 CLASSES = len(shapes.CLASSES)
 
@@ -208,3 +208,21 @@ def test_simultaneous_commands_decode_once(root, monkeypatch):
         thread.join()
     assert sorted(reads) == sorted(pair.name for pair in pairs)
     assert len(list((root / "cache").iterdir())) == 1
+
+
+def test_sets_of_other_folders_with_equal_files_have_their_own_cache(tmp_path):
+    """Uncompressed images of one size can differ in nothing but their folder and their pixels."""
+    (tmp_path / "masks").mkdir()
+    palette_mask([[0, 1]]).save(tmp_path / "masks/a.png")
+    for folder, colour in (("rgb", (9, 9, 9)), ("ir", (7, 7, 7))):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (2, 1), colour).save(tmp_path / folder / "a.bmp")
+        os.utime(tmp_path / folder / "a.bmp", ns=(10**18, 10**18))
+    for _ in range(2):
+        for folder, colour in (("rgb", 9), ("ir", 7)):
+            pairs = [Pair("a", tmp_path / folder / "a.bmp", tmp_path / "masks/a.png")]
+            cache.write_missing_caches({"train": pairs}, reader=pair_reader(2), folder=tmp_path / "cache")
+            decoded = cache.open_cache(pairs, "train", reader=pair_reader(2), folder=tmp_path / "cache")
+            assert decoded is not None
+            assert decoded[0][0].unique().tolist() == [colour]
+    assert len(list((tmp_path / "cache").iterdir())) == 2

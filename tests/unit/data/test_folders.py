@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fcn.config import DataConfig, option
+from fcn.config import ConfigError, DataConfig, check_data, option
+from fcn.config.choices import MaskFormat
 from fcn.data.folders import PairFolders
 from fcn.data.image_sets import read_pairs
 from fcn.data.split_lists import MissingSplit
@@ -171,3 +172,62 @@ def test_limit_takes_the_first_images_of_each_split(tmp_path):
     data = folder_data(tmp_path, limit=2)
     assert [pair.name for pair in read_pairs(data, tmp_path, "train")] == ["train/a", "train/b"]
     assert [pair.name for pair in read_pairs(data, tmp_path, "val")] == ["val/a"]
+
+
+def test_fraction_leaves_out_images_of_other_lists_and_of_the_test_folder(tmp_path):
+    make(tmp_path, [f"{number}" for number in range(30)] + ["test/x", "cats/y"])
+    (tmp_path / "held_out.txt").write_text("3\n4.jpg\nno image\n")
+    (tmp_path / "README.txt").write_bytes("5\nüber".encode("latin-1"))
+    division = folders(tmp_path, val_fraction=0.5)
+    divided = names(division.entries("train")) + names(division.entries("val"))
+    assert sorted(divided) == sorted(["cats/y", *(f"{number}" for number in range(30) if number not in (3, 4))])
+    (tmp_path / "all.txt").write_text("".join(f"{name}\n" for name in divided))
+    with pytest.raises(DataError, match=r"all images of .*images are in other splits; use data\.train_split="):
+        division.entries("train")
+
+
+def test_root_without_any_split_is_an_error(tmp_path):
+    make(tmp_path / "one", ["train/a", "val/b"])
+    make(tmp_path / "two", ["c"])
+    (tmp_path / "two/training.txt").write_text("c\n")
+    data = folder_data(tmp_path / "one", extra_roots=[str(tmp_path / "two")])
+    for split in ("train", "val"):
+        with pytest.raises(MissingSplit, match=rf"split \(={split}\) must be a list .*two/{split}\.txt .*: training"):
+            read_pairs(data, Path(data.root), split)
+
+
+@pytest.mark.parametrize("extra", [["one"], ["link"], ["two", "two"]])
+def test_root_named_twice_is_refused(tmp_path, extra):
+    for name in ("one", "two"):
+        make(tmp_path / name, ["train/a", "val/b"])
+    (tmp_path / "link").symlink_to("one")
+    data = folder_data(tmp_path / "one", extra_roots=[str(tmp_path / name) for name in extra])
+    with pytest.raises(ConfigError, match=r"data\.extra_roots .* must be other folders than data\.root .* named twice"):
+        check_data(data)
+
+
+def test_image_listed_twice_is_an_error(tmp_path):
+    make(tmp_path, ["a", "b"])
+    (tmp_path / "train.txt").write_text("a\n\nb\na.jpg\n")
+    with pytest.raises(DataError, match=r"train\.txt line 4 \(=a\) must be another image than .*train\.txt line 1, "):
+        folders(tmp_path).entries("train")
+
+
+def test_line_with_the_suffix_of_an_image_is_first_read_as_a_whole_name(tmp_path):
+    make(tmp_path, ["scan.rgb", "scan", "b"])
+    (tmp_path / "train.txt").write_text("scan.rgb\nscan.jpg\nb.jpg\n")
+    pairs = [pair_of() for pair_of in folders(tmp_path).entries("train")]
+    assert [pair.name for pair in pairs] == ["scan.rgb", "scan", "b"]
+    assert [pair.image.name for pair in pairs] == ["scan.rgb.jpg", "scan.jpg", "b.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"label_map": {256: "1"}}, "must map values from 0 to 255 with data.mask_format=palette"),
+        ({"label_map": {70000: "1"}, "mask_format": MaskFormat.index}, "must map values from 0 to 65535 with"),
+    ],
+)
+def test_keys_that_cannot_have_an_effect_are_refused(tmp_path, keys, message):
+    with pytest.raises(ConfigError, match=message):
+        check_data(folder_data(tmp_path, **keys))

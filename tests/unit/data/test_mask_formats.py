@@ -132,7 +132,11 @@ def test_label_map_replaces_every_value_once(
     Image.fromarray(values).save(path)
     reader = MaskReader(3, MaskFormat.index, label_map=tuple(label_map.items()))
     expected = [[label_map.get(value, value) for value in row] for row in values.tolist()]
-    if invalid := sorted({v for v in values.ravel().tolist() if label_map.get(v, v) not in (0, 1, 2, 255)}):
+    mixed = set(label_map.values()) - set(label_map) - {0, 255}
+    if mixed & set(values.ravel().tolist()):
+        with pytest.raises(DataError, match=r"\(value [12]\) must contain only values that data\.label_map maps"):
+            reader.read(path)
+    elif invalid := sorted({v for v in values.ravel().tolist() if label_map.get(v, v) not in (0, 1, 2, 255)}):
         with pytest.raises(DataError, match=rf"\(values {', '.join(map(str, invalid))}\) must contain only 0 to 2"):
             reader.read(path)
     else:
@@ -141,7 +145,18 @@ def test_label_map_replaces_every_value_once(
 
 def test_label_map_applies_to_palette_indices(tmp_path: Path) -> None:
     path = save_mask(tmp_path / "x.png", np.array([[0, 255, 1]], np.uint8))
-    assert MaskReader(2, label_map=((0, 255), (255, 1))).read(path).tolist() == [[255, 1, 1]]
+    assert MaskReader(2, label_map=((0, 255), (1, 1), (255, 1))).read(path).tolist() == [[255, 1, 1]]
+
+
+def test_value_that_would_be_mixed_with_another_class_must_be_mapped(tmp_path: Path) -> None:
+    values = np.array([[0, 1, 8, 12, 9, 255]], np.uint8)
+    path = save_mask(tmp_path / "x.png", values)
+    label_map = ((8, 1), (9, 255), (12, 2))
+    with pytest.raises(DataError, match=r"x\.png \(value 1\) .* maps 8 to the class 1 too; map 1 as well: 'data\.l"):
+        MaskReader(3, label_map=label_map).read(path)
+    assert MaskReader(3, label_map=((1, 0), *label_map)).read(path).tolist() == [[0, 0, 1, 2, 255, 255]]
+    save_mask(path, np.where(values == 1, 0, values))
+    assert MaskReader(3, label_map=label_map).read(path).tolist() == [[0, 0, 1, 2, 255, 255]]
 
 
 COLORS = ((0, 0, 0), (250, 50, 83), (36, 179, 83), (224, 224, 192))

@@ -56,6 +56,12 @@ def test_train_aug_uses_its_own_masks_and_both_line_formats(tmp_path: Path, line
         ({"train": "a\n"}, "train_aug", r"must be a list in .* did you mean train\?; create it with .* sbd=true"),
         ({"val": "\n  \n"}, "val", "must list at least one image"),
         ({"val": "a\n\nc\n"}, "val", r"val\.txt line 3 \(=c\) must name .*JPEGImages/c\.jpg is missing"),
+        (
+            {"val": "a\n\nb\na\n"},
+            "val",
+            r"val\.txt line 4 \(=a\) must be another image than .*val\.txt line 1, because",
+        ),
+        ({"val": "a\nJPEGImages/a.jpg SegmentationClass/a.png"}, "val", "line 2 .* than .* line 1"),
         ({"val": "a.jpg\n"}, "val", "remove the suffix$"),
         ({"val": "A\n"}, "val", r"\(=A\) .*; the folder contains a\.jpg; correct the name, or convert the file$"),
         ({"val": "a 1\n"}, "val", r"\(=a 1\) .*; the folder contains a\.jpg; correct the name"),
