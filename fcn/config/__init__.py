@@ -80,6 +80,7 @@ __all__ = [
     "to_container",
     "validate",
     "validate_run",
+    "validate_saved",
 ]
 
 
@@ -132,6 +133,17 @@ def validate_run(values: DictConfig | Mapping[str, Any]) -> Config:
     return config
 
 
+def validate_saved(values: Mapping[str, Any]) -> Config:
+    """Return the configuration of a saved run of any version, which need not be executable here.
+
+    Raises:
+        ConfigError: as `validate_run`, except for the rules that only the training of the run depends on.
+    """
+    config = validate(older_versions.upgrade(values), Config)
+    rules.check_run(config, is_saved=True)
+    return config
+
+
 def read_config(path: Path) -> Config:
     """Return the configuration of a run from its config.yaml.
 
@@ -146,9 +158,9 @@ def read_config(path: Path) -> Config:
     if not isinstance(loaded, DictConfig) or not loaded:
         raise ConfigError(f"{path} must hold the keys of a run's configuration; restore the file")
     try:
-        config = validate(older_versions.upgrade(OmegaConf.to_container(loaded)), Config)
-        rules.check_run(config, is_saved=True)
-        return config
+        values = OmegaConf.to_container(loaded)
+        assert isinstance(values, dict)
+        return validate_saved({str(key): value for key, value in values.items()})
     except ConfigError as error:
         raise ConfigError(f"{path} must be a configuration of this version: {error}") from error
 

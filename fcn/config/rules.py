@@ -107,8 +107,8 @@ def check_run(config: Config, *, is_saved: bool = False) -> None:
 
     Args:
         config: configuration of the run.
-        is_saved: whether it is read from a run directory, maybe without executing the run. Its loggers, whose
-            libraries may not be installed, are then not checked.
+        is_saved: whether it is read from a run directory or a checkpoint, maybe without executing the run. Its
+            transforms, callbacks and loggers, whose libraries may not be installed, are then not checked.
 
     Raises:
         ConfigError: naming key, value, rule and remedy of the first rule that is broken.
@@ -123,7 +123,7 @@ def check_run(config: Config, *, is_saved: bool = False) -> None:
             "change single crops in main memory; leave one out"
         )
     for option, chosen in chosen_components(config).items():
-        if not (is_saved and option.startswith("logger=")):
+        if not (is_saved and option.partition("=")[0] in LIST_GROUPS):
             chosen.check(config)
     check_batch_size(config, config.trainer.devices or 1)
     if config.trainer.precision is Precision.fp16 and config.trainer.accelerator is Accelerator.cpu:

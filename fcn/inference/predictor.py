@@ -16,7 +16,6 @@ from torch import Tensor
 from fcn import config as configuration
 from fcn.config import ConfigError, InferenceConfig, check_inference
 from fcn.config.choices import Inference
-from fcn.config.older_versions import upgrade
 from fcn.data.image_decoding import to_rgb
 from fcn.inference.tiling import tiled_logits
 from fcn.models.device import choose_device
@@ -146,7 +145,7 @@ def load_network(checkpoint: Path) -> SegmentationNetwork:
     check_finite(checkpoint, content["state_dict"])
     configuration.check_available(content["components"], needed_by=checkpoint)
     try:
-        config = configuration.validate_run(upgrade(content["config"]))
+        config = configuration.validate_saved(content["config"])
     except ConfigError as error:
         raise CheckpointError(f"{checkpoint} must be a checkpoint of this version: {error}") from error
     network = SegmentationNetwork(config, pretrained=False)

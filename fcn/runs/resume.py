@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from fcn import config as configuration
 from fcn import runs
 from fcn.config import Config, ConfigError, flatten, to_container
+from fcn.config.components import LIST_GROUPS
 from fcn.config.messages import PRESET_GROUPS
 from fcn.config.overrides import choose_length, split_override, without_keys
 from fcn.config.resumable_keys import changed_keys, check_resumable
@@ -117,11 +118,15 @@ def merge_overrides(config: Config, composed: Config, overrides: Sequence[str]) 
     Args:
         config: configuration of the run.
         composed: configuration of the command line.
-        overrides: overrides of the command line; trainer=... changes only the devices, not the rest of the group.
+        overrides: overrides of the command line; trainer=... changes only the devices, not the rest of the group, and
+            the list of a list group, such as callbacks=[ema], changes only which options there are, not their keys.
     """
     merged, requested = (OmegaConf.create(to_container(each)) for each in (config, composed))
     for key in (split_override(override)[0] for override in overrides):
         for each in ("trainer.accelerator", "trainer.devices") if key == "trainer" else (key,):
-            OmegaConf.update(merged, each, OmegaConf.select(requested, each), merge=False, force_add=True)
+            value = OmegaConf.select(requested, each)
+            if each in LIST_GROUPS:  # options that the run has keep their keys
+                value = {name: merged[each].get(name, keys) for name, keys in value.items()}
+            OmegaConf.update(merged, each, value, merge=False, force_add=True)
     choose_length(merged, overrides)
     return configuration.validate_run(merged)

@@ -57,7 +57,7 @@ def find_run(key: str, given: str, *, sweeps: bool = False) -> str:
 
 
 def _run_of_checkpoint(key: str, checkpoint: Path) -> str:
-    run = checkpoint.absolute().parents[1]
+    run = checkpoint.absolute().parent.parent
     if not (run / CONFIG).is_file():
         return str(checkpoint)
     if key == "resume" and checkpoint.name == Path(BEST).name:

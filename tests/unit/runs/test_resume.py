@@ -5,9 +5,9 @@ import json
 import pytest
 
 from fcn import runs
-from fcn.config import ConfigError
+from fcn.config import ConfigError, option
 from fcn.config.composition import compose
-from fcn.runs.resume import BACKUP, confirm_start
+from fcn.runs.resume import BACKUP, confirm_start, merge_overrides
 from tests.commands import type_in
 
 
@@ -99,6 +99,23 @@ def test_changes_of_a_command_that_was_killed_before_the_start_are_undone_by_the
     runs.set_status(run, "failed")
     assert type_in(monkeypatch, capsys, "resume=run")[0] == 0
     assert files(run) == before
+
+
+@pytest.mark.parametrize(
+    ("given", "decay"),
+    [
+        (["callbacks=[ema,overfit]"], 0.9),
+        (["callbacks=[ema,overfit]", "callbacks.ema.decay=0.8"], 0.8),
+        (["callbacks.ema.decay=0.8", "callbacks=[ema,overfit]"], 0.8),
+    ],
+)
+def test_list_of_options_keeps_the_keys_of_those_that_the_run_has(given, decay):
+    run = ["callbacks=[early_stopping,ema]", "callbacks.ema.decay=0.9", "logger=[csv]"]
+    merged = merge_overrides(compose(*run), compose(*run[::2], *given, "callbacks.overfit.mean_iou=0.5"), given)
+    assert list(merged.callbacks) == ["ema", "overfit"]
+    assert merged.callbacks["ema"] == option("callbacks", "ema", decay=decay)
+    assert merged.callbacks["overfit"] == option("callbacks", "overfit", mean_iou=0.5)
+    assert list(merged.logger) == ["csv"]
 
 
 def files(run):

@@ -38,6 +38,7 @@ def outputs(tmp_path, monkeypatch):
         ("outputs/c", "outputs/c"),
         ("nowhere", "nowhere"),
         ("other.ckpt", "other.ckpt"),
+        ("/other.ckpt", "/other.ckpt"),
     ],
 )
 def test_run_to_resume(outputs, given, run):
