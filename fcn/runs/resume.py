@@ -21,6 +21,9 @@ from fcn.config.resumable_keys import changed_keys, check_resumable
 BACKUP = ".before_resume.json"
 """File with the texts of `CHANGEABLE` as they were before a run is resumed; deleted when training starts."""
 
+LOCK = ".resume.lock"
+"""Lock file of the command that resumes a run, so that no other changes its configuration before training starts."""
+
 CHANGEABLE = (runs.CONFIG, runs.OVERRIDES, runs.SUMMARY)
 
 
@@ -32,13 +35,19 @@ def unchanged_unless_started(run_dir: Path) -> Iterator[None]:
     killed before, the next one undoes the changes.
 
     Raises:
-        FolderLocked: on entering, if another process executes the run.
+        FolderLocked: on entering, if another process executes or resumes the run.
     """
     if not (run_dir / runs.CONFIG).is_file():
         yield  # which explains that this is no run
         return
-    with runs.locked(run_dir):
-        _undo(run_dir)
+    # A lock of its own, because the process that trains, maybe another one, holds that of the run.
+    with runs.locked(run_dir, name=LOCK):
+        with runs.locked(run_dir):
+            _undo(run_dir)
+        yield from _changes_until_start(run_dir)
+
+
+def _changes_until_start(run_dir: Path) -> Iterator[None]:
     files = {name: run_dir / name for name in CHANGEABLE}
     texts = {name: path.read_text(encoding="utf-8") if path.is_file() else None for name, path in files.items()}
     runs.write_text(run_dir / BACKUP, json.dumps(texts))

@@ -20,7 +20,9 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from fcn import runs
 from fcn.config import ConfigError
+from fcn.runs import provenance
 from fcn.runs.atomic_files import replacing
+from fcn.runs.resume import confirm_start
 from fcn.runs.stop_signals import SignalNotes
 
 log = logging.getLogger(__name__)
@@ -133,6 +135,11 @@ class Checkpointing(pl.Callback):
         self.signals.__exit__(*exception)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Prepare for the first step, and make the changes of a resumed run final.
+
+        Raises:
+            ConfigError: if the state of a callback cannot be saved.
+        """
         # Lightning has replaced the handler of SIGTERM by its own, which ends the run without saving.
         self.signals.install()
         self._ends_immediately = False
@@ -140,6 +147,9 @@ class Checkpointing(pl.Callback):
         self.saved_step = trainer.global_step or None
         # Here too, so that the run does not train until its first checkpoint.
         check_states_are_plain({callback.state_key: callback.state_dict() for callback in trainer.callbacks})  # type: ignore[attr-defined]
+        if trainer.is_global_zero:
+            confirm_start(self.run_dir)
+            provenance.save_diff(self.run_dir)
         if trainer.world_size > 1 and dist.get_backend() != "gloo":
             self._group = dist.new_group(backend="gloo")  # agreement between ranks must not wait for the GPUs
 

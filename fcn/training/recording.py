@@ -105,7 +105,6 @@ class Recording(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
-            confirm_start(self.run_dir)
             self._execution["data"] = trainer.datamodule.fingerprint  # type: ignore[attr-defined]
             self._execution["warnings"] = trainer.datamodule.warnings  # type: ignore[attr-defined]
             self._execution["device"] = device_name(trainer.strategy.root_device)
@@ -192,6 +191,8 @@ class Recording(pl.Callback):
             runs.set_status(self.run_dir, status)
 
     def _record_curves(self, trainer: pl.Trainer, status: Status) -> None:
+        if not self._is_recording and status is not Status.finished:
+            return  # a resumed run that was refused is not changed
         try:
             if rows := runs.read_metrics(self.run_dir):
                 save_png(draw_learning_curves(rows), self.run_dir / runs.CURVES)

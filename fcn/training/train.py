@@ -78,8 +78,8 @@ def train(config: Config, run_dir: Path | None = None) -> dict[str, float]:
             max_minutes=config.trainer.max_minutes,
         )
         with logging_to(run_dir / runs.LOG), checkpointing, _explained_failures(config, run_dir, checkpointing):
-            if runs.is_rank_zero():
-                provenance.save_diff(run_dir)
+            if runs.is_rank_zero() and not runs.read_summary(run_dir):
+                provenance.save_diff(run_dir)  # that of a resumed run is saved when its training starts
             return _fit(config, run_dir, checkpointing) if config.epochs != 0 else _save_untrained(config, run_dir)
 
 
@@ -118,6 +118,7 @@ def _save_untrained(config: Config, run_dir: Path) -> dict[str, float]:
         checkpoint = {"config": configuration.to_container(config), **state, **components}
         AtomicCheckpointIO().save_checkpoint(checkpoint, run_dir / runs.LAST)
         confirm_start(run_dir)
+        provenance.save_diff(run_dir)
         overrides = runs.load_overrides(run_dir)
         origin = {**provenance.provenance(), **components}
         summary = {"status": Status.finished, "metrics": {}, "overrides": overrides, **origin}

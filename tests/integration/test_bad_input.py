@@ -22,6 +22,8 @@ import fcn
 from fcn import runs
 from fcn.cli import train
 from fcn.inference.predicted_files import LEGEND
+from fcn.runs.provenance import Code
+from fcn.runs.resume import LOCK
 from tests.commands import load_command, type_in
 from tests.matrix import MESSAGES, checkpoints, configuration, data, prediction, read_messages, write_messages
 from tests.matrix.case import OWN, own_data
@@ -117,6 +119,16 @@ def test_invalid_input_produces_a_one_line_error(title, case, folder, ordinary_u
     assert len(err.splitlines()) == 1 + ("could not be read" in err), err
 
 
+def test_refused_resume_saves_no_diff_and_draws_no_curves(folder, monkeypatch, capsys):
+    monkeypatch.setattr("fcn.runs.provenance.read_code", lambda: Code("c", b"changed since\n"))
+    (folder / "run" / runs.CURVES).unlink()
+    before = _state(folder)
+    status, _, err = type_in(monkeypatch, capsys, "resume=run", "epochs=2", "allow=[epochs]", "data.root=missing")
+    assert (status, "missing" in err) == (1, True)
+    _check_no_partial_files(folder, before)
+    assert not (folder / "run" / runs.CURVES).exists()
+
+
 @contextlib.contextmanager
 def time_limit(seconds: int):
     """Fail after this number of seconds, because a command that runs longer has accepted its input."""
@@ -151,7 +163,7 @@ def _check_no_partial_files(folder: Path, before: dict) -> None:
     logged = (runs.LOG, runs.LOCK)  # a resumed run records its failure there
     changed = {path for path in before if after.get(path) != before[path] and path.name not in logged}
     assert not changed
-    new = [path for path in after.keys() - before.keys() if path.is_file()]
+    new = [path for path in after.keys() - before.keys() if path.is_file() and path.name != LOCK]
     run_dirs = {path.parent for path in new if path.name == runs.CONFIG}
     for path in new:
         assert path.suffix != ".tmp"

@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 
 import fcn
 from fcn import runs
+from fcn.runs.resume import BACKUP
 from fcn.training.callback_options import scalar_names
 from fcn.training.task import SegmentationTask
 from tests.commands import TINY, type_in
@@ -239,6 +240,17 @@ def test_callback_whose_state_is_no_plain_data_is_refused_before_the_first_step(
         done.stderr,
     )
     assert not list(module_command.run_of("locked").glob("checkpoints/*"))
+
+
+def test_resumed_run_is_not_changed_if_the_state_of_a_callback_is_refused(counting, module_command):
+    assert counting("callbacks=[counter]", "epochs=1", "name=plain").returncode == 0
+    run = module_command.run_of("plain")
+    files = [path for path in run.rglob("*") if path.is_file() and path.name not in (runs.LOG, runs.LOCK)]
+    before = {path: path.read_bytes() for path in files}
+    resumed = (f"resume={run}", "epochs=2", "callbacks.counter.lock=true", "allow=[epochs,callbacks]")
+    assert "state of the callback Counter" in module_command(*resumed, FCN_COMPONENTS="counting").stderr
+    assert [path for path, content in before.items() if path.read_bytes() != content] == []
+    assert not (run / BACKUP).exists()
 
 
 BROKEN = """

@@ -7,7 +7,7 @@ import pytest
 from fcn import runs
 from fcn.config import ConfigError, option
 from fcn.config.composition import compose
-from fcn.runs.resume import BACKUP, confirm_start, merge_overrides
+from fcn.runs.resume import BACKUP, LOCK, confirm_start, merge_overrides, unchanged_unless_started
 from tests.commands import type_in
 
 
@@ -101,6 +101,16 @@ def test_changes_of_a_command_that_was_killed_before_the_start_are_undone_by_the
     assert files(run) == before
 
 
+def test_run_is_resumed_by_one_command_at_a_time(run, monkeypatch, capsys):
+    monkeypatch.setattr("fcn.runs.locks.PATIENCE", 0)
+    with unchanged_unless_started(run):  # as in a command whose training has not started
+        runs.change(run, compose("batch_size=6", "lr=0.5"), overrides=["lr=0.5"])
+        before = files(run)
+        status, _, err = type_in(monkeypatch, capsys, "resume=run", "data.root=other")
+        assert (status, "run is being executed by process" in err) == (1, True)
+        assert files(run) == before
+
+
 @pytest.mark.parametrize(
     ("given", "decay"),
     [
@@ -119,4 +129,4 @@ def test_list_of_options_keeps_the_keys_of_those_that_the_run_has(given, decay):
 
 
 def files(run):
-    return {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != runs.LOCK}
+    return {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name not in (runs.LOCK, LOCK)}
