@@ -31,6 +31,8 @@ NUM_OPERATIONS = 10
 SCHEDULE = {"skip_first": 1, "wait": 0, "warmup": 1, "active": 3, "repeat": 1}
 """Steps that are recorded: not the first one, in which memory is allocated; few, because traces are large."""
 
+NUM_STEPS = SCHEDULE["skip_first"] + SCHEDULE["warmup"] + SCHEDULE["active"]
+
 
 def build_profiler(name: ProfilerName | None, run_dir: Path) -> Profiler | None:
     """Return Lightning's profiler of the hooks; None for other names, and in all ranks but rank 0."""
@@ -54,6 +56,7 @@ class OperationProfiler(pl.Callback):
     def __init__(self, run_dir: Path) -> None:
         self.folder = run_dir / PROFILE
         self._profiler: Any = None
+        self._num_steps = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
@@ -64,6 +67,7 @@ class OperationProfiler(pl.Callback):
 
     def on_train_batch_end(self, *args: Any) -> None:
         if self._profiler is not None:
+            self._num_steps += 1
             self._profiler.step()
 
     def on_train_epoch_end(self, *args: Any) -> None:
@@ -79,6 +83,12 @@ class OperationProfiler(pl.Callback):
         if self._profiler is not None:
             self._profiler.stop()
             self._profiler = None
+            if self._num_steps < NUM_STEPS:
+                log.warning(
+                    "profile  incomplete: trainer.profiler=pytorch needs %d steps before the first validation, but there "
+                    "were %d; use a smaller batch_size or trainer.val_every_steps=%d",
+                    *(NUM_STEPS, self._num_steps, NUM_STEPS),
+                )
 
     def _write(self, recorded: Any) -> None:
         self.folder.mkdir(exist_ok=True)
