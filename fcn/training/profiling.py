@@ -85,8 +85,8 @@ class OperationProfiler(pl.Callback):
             self._profiler = None
             if self._num_steps < NUM_STEPS:
                 log.warning(
-                    "profile  incomplete: trainer.profiler=pytorch needs %d steps before the first validation, but there "
-                    "were %d; use a smaller batch_size or trainer.val_every_steps=%d",
+                    "profile  incomplete: trainer.profiler=pytorch needs %d steps before the first validation, but "
+                    "there were %d; use a smaller batch_size or trainer.val_every_steps=%d",
                     *(NUM_STEPS, self._num_steps, NUM_STEPS),
                 )
 
