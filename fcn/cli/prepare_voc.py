@@ -49,7 +49,8 @@ def prepare_voc(config: PrepareConfig) -> int:
     """Check all pairs of the splits; return 0 if every pair is valid, and 1 otherwise.
 
     Raises:
-        ConfigError: if no split is named, the JSON file cannot be written, or SciPy is missing for sbd=true.
+        ConfigError: if no split is named, keys contradict each other, the JSON file cannot be written, or SciPy is
+            missing for sbd=true.
         DataError: if a download fails, or the dataset or a split is missing.
     """
     from fcn.data import image_sets  # imports torch, unlike --help and completion
@@ -63,7 +64,7 @@ def prepare_voc(config: PrepareConfig) -> int:
     content: dict[str, Any] = {"splits": {}, "problems": [], "warnings": []}
     for split, reading in readings.items():
         _report(split, reading, data, content, console)
-    content["warnings"] += _in_both_splits(readings, data)
+    content["warnings"] += _between_splits(readings, data)
     if config.json is not None:
         _write_json(Path(config.json), content)
     num_invalid = sum(len(reading.problems) for reading in readings.values())
@@ -75,12 +76,27 @@ def _data(config: PrepareConfig) -> DataConfig:
     if config.splits == []:
         raise ConfigError("splits (=[]) must name a list; use splits=[train,val]")
     data = config.data
+    _check_keys(config)
     if config.root is not None:
         data = replace(data, root=config.root)
     if config.classes is not None:
         data = replace(data, classes=config.classes)
     check_data(data)
     return data
+
+
+def _check_keys(config: PrepareConfig) -> None:
+    """Check that no key replaces another one or a folder that is not VOC's."""
+    defaults = type(config.data)()
+    for key in ("root", "classes"):
+        if getattr(config, key) is not None and getattr(config.data, key) != getattr(defaults, key):
+            raise ConfigError(f"{key} and data.{key} must not both be set, because they are the same; leave one out")
+    for key in ("download", "sbd"):
+        if getattr(config, key) and config.data.name != "voc":
+            raise ConfigError(
+                f"{key} (=true) must be false with data={config.data.name}, because it adds files of Pascal VOC; use "
+                "data=voc"
+            )
 
 
 def _locate(config: PrepareConfig, data: DataConfig, console: Console) -> Path:
@@ -126,21 +142,43 @@ def _report(split: str, reading: SplitReading, data: DataConfig, content: dict[s
         check_labels(facts.counts.sum(axis=0), split, data.classes)
     except DataError as error:
         content["problems"].append(str(error))
-    exif_is_set = getattr(data, "exif", None) is not None
     if reading.pairs:
-        lines = set_warnings(facts, reading.pairs, split, data.classes, exif_is_set=exif_is_set)
-        content["warnings"] += lines
+        content["warnings"] += set_warnings(facts, reading.pairs, split, data)
     console.print(_table(split, content["splits"][split]))
 
 
-def _in_both_splits(readings: Mapping[str, SplitReading], data: DataConfig) -> list[str]:
-    """Return a warning if training and validation have an image in common, by its name or its pixels."""
+def _between_splits(readings: Mapping[str, SplitReading], data: DataConfig) -> list[str]:
+    """Return what may mislead in the validation split compared with every other split that was read."""
+    from fcn.data.image_sets import reader_of
+    from fcn.data.set_checks import other_palettes
+    from fcn.data.set_facts import combine_facts
+
+    if data.val_split not in readings:
+        return []
+    val, lines = readings[data.val_split], []
+    for split, train in readings.items():
+        if split == data.val_split:
+            continue
+        splits = (split, data.val_split)
+        if split != data.train_split and _is_part(train, val):
+            continue
+        lines += _in_both_splits(train, val, splits)
+        if train.pairs and val.pairs:
+            sets = [(combine_facts(each.facts, len(data.classes)), each.pairs) for each in (train, val)]
+            lines += other_palettes(sets, splits, reader_of(data))
+    return lines
+
+
+def _is_part(one: SplitReading, other: SplitReading) -> bool:
+    """Whether a split contains the other, such as trainval and val of VOC, which is no mistake."""
+    first, second = ({pair.name for pair in split.pairs} for split in (one, other))
+    return first <= second or second <= first
+
+
+def _in_both_splits(train: SplitReading, val: SplitReading, splits: tuple[str, str]) -> list[str]:
+    """Return a warning if two splits have an image in common, by its name or its pixels."""
     from fcn.data.set_checks import both_lists
 
-    splits = (data.train_split, data.val_split)
-    if splits[0] == splits[1] or not set(splits) <= set(readings):
-        return []
-    train, val = (readings[split] for split in splits)
     names = {pair.name: pair.name for pair in val.pairs}
     contents = dict(zip(val.digests, (pair.name for pair in val.pairs), strict=True))
     both = []

@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from fcn.config.choices import Accelerator, Precision
+from fcn.config.choices import Accelerator, Precision, Protocol
 from fcn.config.command_schemas import InferenceConfig
 from fcn.config.components import LIST_GROUPS, Component, NamedComponent, chosen_components, option_class, option_name
 from fcn.config.messages import unknown_key
@@ -117,17 +117,26 @@ def check_run(config: Config, *, is_saved: bool = False) -> None:
     _check_names(config)
     _check_length(config)
     _check_frozen_backbone(config)
-    if config.data.on_device and config.transforms:
-        raise ConfigError(
-            f"data.on_device (=true) must be false with transforms=[{','.join(config.transforms)}], because transforms "
-            "change single crops in main memory; leave one out"
-        )
+    _check_augmentation(config)
     for option, chosen in chosen_components(config).items():
         if not (is_saved and option.partition("=")[0] in LIST_GROUPS):
             chosen.check(config)
     check_batch_size(config, config.trainer.devices or 1)
     if config.trainer.precision is Precision.fp16 and config.trainer.accelerator is Accelerator.cpu:
         raise ConfigError("trainer.precision (=fp16) must run on a GPU; use bf16 or fp32 on the CPU")
+
+
+def _check_augmentation(config: Config) -> None:
+    if config.data.on_device and config.transforms:
+        raise ConfigError(
+            f"data.on_device (=true) must be false with transforms=[{','.join(config.transforms)}], because transforms "
+            "change single crops in main memory; leave one out"
+        )
+    if config.data.protocol is Protocol.d2l and config.data.augmentation.rotation:
+        raise ConfigError(
+            f"data.augmentation.rotation (={config.data.augmentation.rotation}) must be 0 with data.protocol=d2l, "
+            "which trains void as background, because the corners of a rotated crop are void; use data.protocol=voc"
+        )
 
 
 def _check_range(key: str, value: Any, *, low: float | None, high: float | None, remedy: str | None) -> None:

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, default_collate
 
 from fcn.config import ConfigError
 from fcn.data.cache import DecodedImages
-from fcn.data.image_decoding import Size
+from fcn.data.image_decoding import Size, stored_orientation
 from fcn.data.pair_reader import PairReader
 from fcn.data.set_facts import SetFacts
 from fcn.data.split_lists import Pair
@@ -79,6 +79,16 @@ class WholeImages(Dataset[Sample]):
             DataError: if an image has no readable header.
         """
         return self.decoded.sizes if self.decoded else [self.reader.size(pair.image) for pair in self.pairs]
+
+    def has_turned(self) -> bool:
+        """Whether an image has an EXIF orientation other than upright; without facts, headers are read.
+
+        Raises:
+            DataError: if an image has no readable header.
+        """
+        if self.facts:
+            return bool((self.facts.orientations > 1).any())
+        return any(stored_orientation(pair.image) > 1 for pair in self.pairs)
 
     def select(self, indices: Sequence[int]) -> WholeImages:
         """Return a subset of the images."""

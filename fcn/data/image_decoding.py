@@ -57,6 +57,19 @@ def image_size(path: Path, *, upright: bool = False) -> Size:
         raise unreadable(path, error) from error
 
 
+def stored_orientation(path: Path) -> int:
+    """Return the EXIF orientation of an image file, see `orientation`; reads only the header of the file.
+
+    Raises:
+        DataError: if the file is not an image.
+    """
+    try:
+        with Image.open(path) as image:
+            return orientation(image)
+    except Exception as error:  # as in decode
+        raise unreadable(path, error) from error
+
+
 def orientation(image: Image.Image) -> int:
     """Return the EXIF orientation of an image, 1 to 8; 1 is upright, and from 5 on height and width are swapped."""
     if image.format == "TIFF":  # Pillow applies the orientation of a TIFF file when it decodes the file

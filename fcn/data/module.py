@@ -32,7 +32,7 @@ from fcn.data.device_crops import DeviceCrops, DrawnChanges
 from fcn.data.fingerprint import fingerprint
 from fcn.data.image_sets import cache_name, read_pairs, reader_of, split_images
 from fcn.data.sampling import AUGMENTATION, D2L_CROPS, EpochBatches, Rounds
-from fcn.data.set_checks import require_labels, set_warnings, shared_names
+from fcn.data.set_checks import other_palettes, require_labels, set_warnings, shared_names
 from fcn.data.transforms import TrainTransform
 from fcn.errors import DataError
 from fcn.runs import STOP_SIGNALS
@@ -91,12 +91,15 @@ class VOCDataModule(pl.LightningDataModule):
             DataError: if the masks of a set contain nothing to learn from or to score.
         """
         data, lines = self.config.data, []
+        counted = []
         for split, images in ((data.train_split, self.train_images), (data.val_split, self.val_images)):
             require_labels(images, split, data.classes)
             if images.facts:
-                exif_is_set = getattr(data, "exif", None) is not None
-                lines += set_warnings(images.facts, images.pairs, split, data.classes, exif_is_set=exif_is_set)
+                lines += set_warnings(images.facts, images.pairs, split, data)
+                counted.append((images.facts, images.pairs))
         splits = (data.train_split, data.val_split)
+        if len(counted) == len(splits):
+            lines += other_palettes(counted, splits, self.train_images.reader)
         return lines + shared_names(self.train_images.pairs, self.val_images.pairs, splits)
 
     def _check_batch_size(self, images: WholeImages, split: str) -> None:
@@ -122,12 +125,12 @@ class VOCDataModule(pl.LightningDataModule):
         sets = {"train": self.train_images, "val": self.val_images}
         return {name: fingerprint(images.pairs, images.reader.identity) for name, images in sets.items()}
 
-    @property
+    @functools.cached_property
     def _ignores_exif(self) -> bool:
         """Whether images have an EXIF orientation that is not applied, which predictions then ignore too."""
-        sets = (self.train_images, self.val_images)
-        turned = any((images.facts.orientations > 1).any() for images in sets if images.facts)
-        return turned and not self.train_images.reader.upright
+        if self.train_images.reader.upright:
+            return False
+        return any(images.has_turned() for images in (self.train_images, self.val_images))
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -236,7 +239,10 @@ class VOCDataModule(pl.LightningDataModule):
         data = self.config.data
         height, width = data.crop_size
         transform, transforms = TrainTransform((height, width), data.augmentation), {}
-        if stream == AUGMENTATION:
+        if stream == D2L_CROPS:  # the metrics of the d2l chapter count void, and other changes than its own mislead
+            unchanged = replace(data.augmentation, grayscale=0, blur=0, rotation=0)
+            transform = replace(transform, augmentation=unchanged)
+        else:
             transform = replace(transform, cat_max_ratio=data.cat_max_ratio)
             transforms = {name: option.build() for name, option in self.config.transforms.items()}
         crops = Crops(images, transform, seed=self.config.seed, stream=stream, transforms=transforms)

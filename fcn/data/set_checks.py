@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from fcn.config import IGNORE_INDEX
+from fcn.config import IGNORE_INDEX, DataConfig
 from fcn.data.datasets import WholeImages
 from fcn.data.image_decoding import decode
+from fcn.data.pair_reader import PairReader
 from fcn.data.prefetch import read_ahead
-from fcn.data.set_facts import Counts, SetFacts, mask_counts
+from fcn.data.set_facts import Counts, SetFacts, combine_facts, mask_counts
 from fcn.data.split_lists import Pair
 from fcn.errors import DataError
 
@@ -68,24 +69,24 @@ def _counts_until_labelled(images: WholeImages) -> Counts:
     return np.array(counts)
 
 
-def set_warnings(
-    facts: SetFacts, pairs: Sequence[Pair], split: str, classes: Sequence[str], *, exif_is_set: bool = False
-) -> list[str]:
+def set_warnings(facts: SetFacts, pairs: Sequence[Pair], split: str, data: DataConfig) -> list[str]:
     """Return a line for everything in a set that may mislead.
 
     Args:
         facts: facts on the set.
         pairs: its images and masks.
         split: its name.
-        classes: names of the classes.
-        exif_is_set: whether the use of EXIF orientations has been chosen.
+        data: dataset of the set, which may choose the use of EXIF orientations.
     """
+    classes = data.classes
     pixels = facts.counts.sum(axis=0)
     lines = []
+    # The built-in dataset has no keys for masks and images in other formats.
+    other_values = ", or set data.label_map if the masks have other values" if hasattr(data, "label_map") else ""
     if absent := [name for name, number in zip(classes, pixels[:-1], strict=True) if not number]:
         lines.append(
             f"the masks of {split} must contain every class of data.classes, but have no pixel of {_listed(absent)}; "
-            "remove it from data.classes, or set data.label_map if the masks have other values"
+            f"remove it from data.classes{other_values}"
         )
     share = pixels[-1] / max(1, pixels.sum())
     if share > MANY_VOID:
@@ -94,7 +95,7 @@ def set_warnings(
             f"{IGNORE_INDEX} stands for a class, use 'data.label_map={{{IGNORE_INDEX}: 1}}'"
         )
     turned = Counter(turn for turn in facts.orientations.tolist() if turn > 1)
-    if turned and not exif_is_set:
+    if turned and getattr(data, "exif", None) is None:
         kinds = ", ".join(f"{turn} in {number}" for turn, number in sorted(turned.items()))
         lines.append(
             f"{turned.total()} of {len(pairs)} images of {split} have an EXIF orientation ({kinds}), which is ignored; "
@@ -114,6 +115,35 @@ def _palette_warnings(facts: SetFacts, pairs: Sequence[Pair], split: str, *, num
         f"masks of {split} must have one palette, but {int(other.sum())} of {len(pairs)} have colours of the others at "
         f"other indices: {names}; read colours instead of indices: data.mask_format=rgb 'data.colors={colors}'"
     ]
+
+
+def other_palettes(
+    sets: Sequence[tuple[SetFacts, Sequence[Pair]]], splits: tuple[str, str], reader: PairReader
+) -> list[str]:
+    """Return a warning if the masks of one split have the colours of the other at other indices.
+
+    One mask of each split is read, which has the palette of the others of its split and the most classes.
+
+    Args:
+        sets: facts, images and masks of the training and the validation split.
+        splits: their names.
+        reader: reader of both.
+    """
+    usual = [pairs[_most_varied(facts)] for facts, pairs in sets]
+    if not combine_facts([reader.inspect(pair)[2] for pair in usual], reader.num_classes).has_other_palette[1]:
+        return []
+    colors = palette_colors(usual[0].mask, reader.num_classes)
+    return [
+        f"masks of {splits[0]} and {splits[1]} must have one palette, but {usual[1].mask} has colours of "
+        f"{usual[0].mask} at other indices; read colours instead of indices: data.mask_format=rgb "
+        f"'data.colors={colors}'"
+    ]
+
+
+def _most_varied(facts: SetFacts) -> int:
+    """Return the index of the mask with the most classes among those whose palette is the usual one."""
+    classes = (facts.counts[:, :-1] > 0).sum(axis=1)
+    return int(np.argmax(np.where(facts.has_other_palette, -1, classes)))
 
 
 def palette_colors(path: Path, num_classes: int) -> str:

@@ -192,3 +192,29 @@ def test_genuine_sample_is_valid(tmp_path, run):
     found = splits["val"]
     assert [entry["pixels"] for entry in found["classes"].values()] == pixels[:21].tolist()
     assert found["void_pixels"] == pixels[255]
+
+
+def test_every_split_is_compared_with_the_validation_split(tmp_path, run):
+    masks = {name: [[0, 1, 2, 3]] for name in "abcd"}
+    lists = {"train": "a", "val": "bc", "train_aug": "abd", "trainval": "abc"}
+    make_voc_tree(tmp_path / "root", masks, lists)
+    status, output, _ = run(tmp_path / "root", "splits=[train_aug,val,trainval]")
+    assert status == 0
+    assert "train_aug and val must have different images, but 1 are in both: b;" in output
+    assert "trainval and" not in output  # it contains val by definition
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["data.root=other"], "root and data.root must not both be set"),
+        (["data.classes=[ground,bird]"], "classes and data.classes must not both be set"),
+        (["data=folders", "download=true"], "download (=true) must be false with data=folders"),
+        (["data=folders", "sbd=true"], "sbd (=true) must be false with data=folders"),
+    ],
+)
+def test_keys_that_contradict_each_other_are_refused(root, run, arguments, message):
+    status, _, errors = run(root, *arguments)
+    assert status == 1
+    assert message in errors
+    assert sorted(path.name for path in root.iterdir()) == ["VOCdevkit"]

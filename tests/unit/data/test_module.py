@@ -11,20 +11,21 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from fcn import config as configuration
 from fcn.config import AugmentationConfig, Config, ConfigError
-from fcn.config.choices import Protocol
+from fcn.config.choices import Exif, Protocol
 from fcn.data import shapes
 from fcn.data.cache import DecodedImages
-from fcn.data.dataset_options import ShapesConfig, ShapesData
+from fcn.data.dataset_options import ShapesConfig, ShapesData, VocData
 from fcn.data.datasets import Crops, WholeImages
 from fcn.data.module import VOCDataModule
 from fcn.data.sampling import AUGMENTATION, EpochBatches
 from fcn.data.split_lists import Pair
 from fcn.data.transforms import TrainTransform
 from fcn.errors import DataError
-from tests.voc_tree import pair_reader
+from tests.voc_tree import VOC, make_voc_tree, pair_reader
 
 
 def shapes_config(root, **changes) -> Config:
@@ -229,3 +230,32 @@ def test_resume_with_other_images_needs_permission(module):
     allowing.load_state_dict(changed)
     with pytest.raises(ConfigError, match=r"contains other images .* start a new run with model.init_from"):
         allowing.load_state_dict({**changed, "steps_per_epoch": module.steps_per_epoch + 1})
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_orientation_is_known_without_a_cache(tmp_path, upright):
+    make_voc_tree(tmp_path, {"a": [[0, 1]], "b": [[0, 1]]}, {"train": "a", "val": "b"})
+    path = tmp_path / VOC / "JPEGImages/b.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.open(path).save(path, exif=exif)
+    keys = {"classes": ["background", "cat"], "exif": Exif.apply if upright else None}
+    data = VOCDataModule(Config(name="x", data=VocData(root=str(tmp_path), cache=False, **keys), batch_size=1))
+    data.setup("fit")
+    assert data.state_dict()["ignores_exif"] is not upright
+
+
+def test_crops_of_the_d2l_metrics_have_no_augmentation_that_the_chapter_lacks(shapes_root):
+    augmentation = AugmentationConfig(flip=0.5, grayscale=1, blur=1, rotation=90)
+    config = shapes_config(shapes_root, protocol=Protocol.d2l, augmentation=augmentation, batch_size=1)
+    data = VOCDataModule(config)
+    data.trainer = SimpleNamespace(
+        global_rank=0, world_size=1, current_epoch=0, strategy=SimpleNamespace(root_device=torch.device("cpu"))
+    )
+    data.setup("fit")
+    _, loader = data.val_dataloader()
+    assert loader.dataset.transform == TrainTransform((64, 64), AugmentationConfig(flip=0.5))
+    with pytest.raises(
+        ConfigError, match=r"data\.augmentation\.rotation \(=90\.?0?\) must be 0 with data\.protocol=d2l"
+    ):
+        configuration.validate_run(configuration.to_container(config))

@@ -7,13 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
-from fcn.config.choices import MaskFormat
+from fcn.config.choices import Exif, MaskFormat
 from fcn.data.cache import open_cache, write_missing_caches
+from fcn.data.dataset_options import ShapesData, VocData
 from fcn.data.datasets import WholeImages
 from fcn.data.mask_formats import MaskReader
 from fcn.data.pair_reader import PairReader
-from fcn.data.set_checks import palette_colors, require_labels, set_warnings, shared_names
-from fcn.data.set_facts import combine_facts
+from fcn.data.set_checks import other_palettes, palette_colors, require_labels, set_warnings, shared_names
+from fcn.data.set_facts import SetFacts, combine_facts
 from fcn.data.split_lists import Pair, read_split
 from fcn.data.statistics import count_pixels
 from fcn.errors import DataError
@@ -76,7 +77,7 @@ def test_only_the_first_labelled_mask_is_read_without_cache(tmp_path, monkeypatc
 def warnings_of(root: Path, reader: PairReader, names: list[str], **options) -> list[str]:
     pairs = [Pair(name, root / f"{name}.jpg", root / f"{name}.png") for name in names]
     facts = combine_facts([reader.inspect(pair)[2] for pair in pairs], reader.num_classes)
-    return set_warnings(facts, pairs, "train", CLASSES, **options)
+    return set_warnings(facts, pairs, "train", VocData(classes=CLASSES, **options))
 
 
 def write_pair(root: Path, name: str, mask: Image.Image, *, orientation: int = 1) -> None:
@@ -122,7 +123,7 @@ def test_orientations_are_counted_unless_their_use_is_chosen(tmp_path):
     assert line.startswith(
         "3 of 4 images of train have an EXIF orientation (3 in 2, 6 in 1), which is ignored; use data.exif="
     )
-    assert warnings_of(tmp_path, pair_reader(3), ["a", "b", "c", "d"], exif_is_set=True) == []
+    assert warnings_of(tmp_path, pair_reader(3), ["a", "b", "c", "d"], exif=Exif.ignore) == []
 
 
 def test_palette_in_another_order_is_named_with_keys_that_read_all_masks_alike(tmp_path):
@@ -158,3 +159,31 @@ def test_images_of_both_splits_are_named():
     assert shared_names(pairs[:4], pairs[4:], ("train", "val")) == []
     (line,) = shared_names(pairs[:7], pairs[1:], ("train", "val"))
     assert line.startswith("train and val must have different images, but 6 are in both: b, c, d, e, f and 1 more; ")
+
+
+def test_palettes_of_two_splits_are_compared(tmp_path):
+    for name, palette, mask in (
+        ("a", PALETTE, COMPLETE),
+        ("b", PALETTE, [[0, 0]]),
+        ("c", PALETTE[::-1], [[2, 1, 0]]),
+        ("d", PALETTE[::-1], [[2]]),
+    ):
+        write_pair(tmp_path, name, palette_image(mask, palette))
+    reader = pair_reader(3)
+
+    def compared(train: str, val: str) -> list[str]:
+        pairs = [[Pair(name, tmp_path / f"{name}.jpg", tmp_path / f"{name}.png") for name in n] for n in (train, val)]
+        facts = [combine_facts([reader.inspect(pair)[2] for pair in of_split], 3) for of_split in pairs]
+        assert not any(each.has_other_palette.any() for each in facts)  # within a split, all palettes are equal
+        return other_palettes(list(zip(facts, pairs, strict=True)), ("train", "val"), reader)
+
+    (line,) = compared("ab", "dc")
+    assert line.startswith(f"masks of train and val must have one palette, but {tmp_path / 'c.png'} has colours of ")
+    assert line.endswith("data.mask_format=rgb 'data.colors=[[0,0,0],[200,0,0],[0,200,0]]'")
+    assert compared("a", "b") == []
+
+
+def test_absent_class_of_the_built_in_dataset_names_no_key_that_it_lacks():
+    facts = SetFacts(np.array([[4, *[1] * 4, 0, 0, 1, 0]]))
+    (line,) = set_warnings(facts, [Pair("a", Path("a"), Path("a"))], "train", ShapesData())
+    assert line.endswith("have no pixel of cross; remove it from data.classes")
