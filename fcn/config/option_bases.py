@@ -262,7 +262,13 @@ class TransformConfig(Component):
 
 @dataclass(kw_only=True)
 class CallbackConfig(Component):
-    """Callback of Lightning."""
+    """Callback of Lightning.
+
+    Attributes:
+        changes_result: whether weights or scores of a run depend on it; if not, a run can be resumed with or without.
+    """
+
+    changes_result = True
 
     @abstractmethod
     def build(self, config: Config, run_dir: Path) -> Callback:

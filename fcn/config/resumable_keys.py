@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from fcn.config.components import options
+from fcn.config.option_bases import CallbackConfig
 from fcn.config.schema import Config
 from fcn.config.schema_keys import schema_fields
 from fcn.errors import ConfigError, nearest
@@ -39,13 +41,21 @@ Changes = dict[str, list[Any]]
 def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> Changes:
     """Return the keys with different values in two flat configurations, except neutral ones, with both values.
 
-    A key that only one of them has is left out: the other comes from another version, which used the default.
+    A key that only one of them has is left out: it belongs to an option that the other has not chosen.
     """
-    return {
-        key: [value, after[key]]
-        for key, value in before.items()
-        if key in after and not _is_in(key, NEUTRAL) and value != after[key]
-    }
+    before, after = _without_neutral(before), _without_neutral(after)
+    return {key: [value, after[key]] for key, value in before.items() if key in after and value != after[key]}
+
+
+def _without_neutral(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys that have an effect on the result, and of the list `callbacks` such callbacks."""
+    kinds = options("callbacks").items()
+    callbacks = [name for name, kind in kinds if issubclass(kind, CallbackConfig) and not kind.changes_result]
+    neutral = [*NEUTRAL, *(f"callbacks.{name}" for name in callbacks)]
+    kept = {key: value for key, value in values.items() if not _is_in(key, neutral)}
+    if "callbacks" in kept:
+        kept["callbacks"] = [name for name in kept["callbacks"] if name not in callbacks]
+    return kept
 
 
 def check_resumable(changes: Changes, *, allowed: Collection[str], run: str) -> None:

@@ -80,6 +80,7 @@ class EmaConfig(CallbackConfig):
 class LrMonitorConfig(CallbackConfig):
     """Sends the learning rates of all parameter groups to the loggers (Lightning's LearningRateMonitor)."""
 
+    changes_result = False
     log_momentum: bool = setting(False, "send momentum or the betas too")
     log_weight_decay: bool = setting(False, "send the weight decay too")
 
@@ -96,6 +97,7 @@ class LrMonitorConfig(CallbackConfig):
 class DeviceStatsConfig(CallbackConfig):
     """Sends memory and utilisation of the device to the loggers (Lightning's DeviceStatsMonitor)."""
 
+    changes_result = False
     cpu_stats: bool | None = setting(None, "send those of the CPU; null: only if it is the device of the run")
 
     def check(self, config: Config) -> None:
@@ -113,6 +115,7 @@ class DeviceStatsConfig(CallbackConfig):
 class ModelSummaryConfig(CallbackConfig):
     """Prints the layers of the network with their numbers of parameters (Lightning's ModelSummary)."""
 
+    changes_result = False
     max_depth: int = setting(3, "depth of nested modules; -1: all", low=-1)
 
     def build(self, config: Config, run_dir: Path) -> Callback:

@@ -254,8 +254,9 @@ class SegmentationTask(pl.LightningModule):
 
     def _check_changes(self, before: dict[str, Any], *, num_processes: int) -> None:
         """Check and log what has changed since the checkpoint, including manual changes of config.yaml."""
-        flat = (configuration.flatten(each) for each in (upgrade(before), configuration.to_container(self.config)))
-        changes = changed_keys(*flat)
+        # Keys that an older version did not save have their defaults.
+        complete = (configuration.validate(upgrade(before), Config), self.config)
+        changes = changed_keys(*(configuration.flatten(configuration.to_container(each)) for each in complete))
         if num_processes != self.trainer.world_size:  # independent of trainer.devices
             changes["trainer.devices"] = [num_processes, self.trainer.world_size]
         check_resumable(changes, allowed=self.config.allow, run="this run")

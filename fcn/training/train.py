@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
 import traceback
 from collections.abc import Iterator
@@ -47,7 +48,8 @@ def train(config: Config, run_dir: Path | None = None) -> dict[str, float]:
 
     Args:
         config: configuration of the run; if `run_dir` already holds a run, its configuration is used instead.
-        run_dir: run directory, created if necessary; default: a new directory outputs/<name>/<time>.
+        run_dir: run directory, created if necessary; default: a new directory outputs/<name>/<time>,
+            for one process.
 
     Returns:
         The final metrics by name, as in summary.json.
@@ -61,8 +63,13 @@ def train(config: Config, run_dir: Path | None = None) -> dict[str, float]:
     """
     config = configuration.validate_run(configuration.to_container(config))  # checks values, resolves references
     if run_dir is None:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ConfigError(
+                "run_dir (=None) must be given to several processes, so that they share it; name a folder"
+            )
         run_dir = runs.create_folder(Path("outputs", config.name, f"{datetime.now():%Y-%m-%d_%H-%M-%S}"))
-    if not (run_dir / runs.CONFIG).exists():
+    run_dir.mkdir(parents=True, exist_ok=True)
+    if runs.is_rank_zero() and not (run_dir / runs.CONFIG).exists():
         runs.create(run_dir, config)
     with runs.locked(run_dir) if runs.is_rank_zero() else contextlib.nullcontext():
         if runs.read_status(run_dir) is Status.finished:

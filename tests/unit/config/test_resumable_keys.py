@@ -2,7 +2,8 @@
 
 import pytest
 
-from fcn.config import ConfigError
+from fcn.config import ConfigError, flatten, to_container
+from fcn.config.composition import compose
 from fcn.config.resumable_keys import changed_keys, check_resumable
 
 
@@ -10,6 +11,17 @@ def test_changed_keys_leave_out_neutral_and_unknown_keys():
     before = {"lr": 0.1, "data.root": "a", "trainer.log_every": 10, "epochs": 3, "removed": 1}
     after = {"lr": 0.2, "data.root": "b", "trainer.log_every": 1, "epochs": 3, "new": 2}
     assert changed_keys(before, after) == {"lr": [0.1, 0.2]}
+
+
+def test_callbacks_without_effect_on_the_result_may_change():
+    chosen = (
+        compose("callbacks=[lr_monitor,ema]", "callbacks.lr_monitor.log_momentum=true"),
+        compose("callbacks=[ema,lr_monitor,model_summary]"),
+        compose("callbacks=[early_stopping,model_summary]"),
+    )
+    before, neutral, other = (flatten(to_container(each)) for each in chosen)
+    assert changed_keys(before, neutral) == {}
+    assert changed_keys(before, other) == {"callbacks": [["ema"], ["early_stopping"]]}
 
 
 @pytest.mark.parametrize("key", ["batch_size", "data.crop_size", "model.init", "backbone.name", "optim.name"])

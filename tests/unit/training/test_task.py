@@ -11,7 +11,7 @@ from torch import nn
 
 import fcn
 from fcn import runs
-from fcn.config import ConfigError
+from fcn.config import ConfigError, option
 from fcn.config.composition import compose
 from fcn.data.module import VOCDataModule
 from fcn.evaluation import metrics
@@ -238,6 +238,33 @@ def test_allowed_changes_take_effect_on_resume(shapes_root, tmp_path):
     runs.set_status(tmp_path / "run", "interrupted")
     with pytest.raises(ConfigError, match=r"lr \(=0.5\) was 0.0 in this run; .* add 'allow=\[lr\]'"):
         fcn.train(replace(config, epochs=2, lr=0.5), tmp_path / "run")
+
+
+def test_keys_that_an_older_checkpoint_lacks_are_compared_with_their_defaults(shapes_root, tmp_path):
+    config = compose(*STEP, f"data.root={shapes_root}")
+    fcn.train(config, tmp_path)
+    checkpoint = torch.load(tmp_path / runs.LAST, weights_only=True)
+    del checkpoint["config"]["data"]["augmentation"]["rotation"], checkpoint["config"]["callbacks"]
+    torch.save(checkpoint, tmp_path / runs.LAST)
+    augmentation = replace(config.data.augmentation, rotation=20.0)
+    changes = {
+        r"data.augmentation.rotation \(=20.0\) must stay 0.0": {
+            "data": replace(config.data, augmentation=augmentation)
+        },
+        r"callbacks \(=\['ema'\]\) was \[\] in this run": {"callbacks": {"ema": option("callbacks", "ema")}},
+    }
+    for message, change in changes.items():
+        runs.set_status(tmp_path, "interrupted")
+        with pytest.raises(ConfigError, match=message):
+            fcn.train(replace(config, epochs=2, allow=["epochs"], **change), tmp_path)
+
+
+def test_several_processes_need_a_run_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match=r"run_dir \(=None\) must be given to several processes"):
+        fcn.train(compose(*STEP))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_finished_run_is_extended_by_steps(shapes_root, tmp_path):
