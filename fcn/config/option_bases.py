@@ -68,9 +68,11 @@ class DataConfig(NamedComponent):
         "folder of the dataset, for data=voc the one that contains VOCdevkit/VOC2012 or JPEGImages",
     )
     train_split: str = setting(
-        "train", "list of training images in ImageSets/Segmentation; a line is an image id, or names image and mask"
+        "train",
+        "training split: a list in ImageSets/Segmentation, whose lines are image ids, or name image and mask; under "
+        "data=folders also a list in data.root, or a sub-folder of the images",
     )
-    val_split: str = setting("val", "list of validation images in ImageSets/Segmentation")
+    val_split: str = setting("val", "validation split, as data.train_split")
     classes: list[str] = setting(list(VOC_CLASSES), "class names in the order of the mask indices; 0 is the background")
     protocol: Protocol = setting(
         Protocol.voc,

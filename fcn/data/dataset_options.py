@@ -214,6 +214,10 @@ class FoldersData(FilesConfig):
             raise ConfigError(f"data.train_split and data.val_split (={self.val_split}) must differ")
         if self.val_fraction is None and self.split_seed:
             raise ConfigError(f"data.split_seed (={self.split_seed}) has no effect without data.val_fraction")
+        for key in ("train_split", "val_split"):
+            name = getattr(self, key)
+            if name in ("", ".", "..") or "/" in name or "\\" in name:
+                raise ConfigError(f"data.{key} (={name!r}) must be the name of a list or of a sub-folder, such as val")
         for key in ("images", "masks"):
             name = getattr(self, key)
             if not name or Path(name).is_absolute() or ".." in Path(name).parts:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from fcn.config import ConfigError
+from fcn.config import IGNORE_INDEX, ConfigError
 from fcn.data.cache import DecodedImages
 from fcn.data.image_decoding import Size, stored_orientation
 from fcn.data.pair_reader import PairReader
@@ -149,7 +149,17 @@ class Crops(Dataset[Sample]):
                     f"transforms (={name}) must return image and mask in uint8 and of the same sizes, but returns "
                     f"{image.dtype} {list(image.shape)} and {mask.dtype} {list(mask.shape)}; correct the transform"
                 )
+            self._require_classes(mask, name)
         return {"image": image, "mask": mask}
+
+    def _require_classes(self, mask: Tensor, name: str) -> None:
+        """Check the values of a mask that a transform returns."""
+        invalid = mask[(mask >= self.images.num_classes) & (mask != IGNORE_INDEX)]
+        if invalid.numel():
+            raise ConfigError(
+                f"transforms (={name}) must return a mask of the classes 0 to {self.images.num_classes - 1} and "
+                f"{IGNORE_INDEX} (void), but returns {sorted(set(invalid.tolist()))[:5]}; correct the transform"
+            )
 
     def rng(self, key: Key, *purpose: int) -> np.random.Generator:
         """Return the random generator of a sample, or that of one of its transforms."""

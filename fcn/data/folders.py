@@ -177,6 +177,9 @@ class PairFolders:
                 problem = f"{where} (={shorten(name)}) must have an image and a mask, but {path.with_suffix('.*')} is "
                 kind = MissingMask if path == mask else DataError
                 raise kind(f"{problem}missing or cannot be read", "add the file, or remove the other one")
+        if image == mask:
+            problem = f"{where} (={shorten(name)}) must have an image and a mask, but {image} is both"
+            raise DataError(problem, "use data.masks=<the folder of the masks>")
         return Pair(name, image, mask)
 
     def _find(self, folder: str, name: str, suffixes: tuple[str, ...]) -> Path:

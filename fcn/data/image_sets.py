@@ -61,8 +61,10 @@ def _lacks_mask(pair_of: Callable[[], Pair]) -> bool:
 
 
 def cache_name(data: DataConfig, split: str) -> str:
-    """Return the name of the cache of a split; the one of its first images does not replace the one of all images."""
-    return split if data.limit is None else f"{split}-first-{data.limit}"
+    """Return the name of the cache of a split: different for other images, so that none replaces another."""
+    name = split if data.limit is None else f"{split}-first-{data.limit}"
+    fraction = getattr(data, "val_fraction", None)  # a key of data=folders
+    return name if fraction is None else f"{name}-{fraction}-{getattr(data, 'split_seed', 0)}"
 
 
 def entries_of(data: DataConfig, root: Path, split: str) -> Sequence[Callable[[], Pair]]:

@@ -21,6 +21,9 @@ from fcn.errors import DataError
 Color = tuple[int, int, int]
 Values = NDArray[np.integer[Any]]
 
+GREY_MODES = ("1", "L", "LA", "I", "RGB", "RGBA")
+"""Modes of Pillow whose pixels are grey values, or colours that may be equal in all channels."""
+
 
 @dataclass(frozen=True)
 class MaskReader:
@@ -119,8 +122,8 @@ def _palette_indices(image: Image.Image, path: Path) -> Values:
 
 def _grey_values(image: Image.Image, path: Path) -> Values:
     """Return the grey values of an image; an image of 1 bit has the values 0 and 1, an alpha channel is dropped."""
-    if image.mode in ("P", "PA", "F"):
-        remedy = "use data.mask_format=palette" if image.mode != "F" else "save it with integer pixels"
+    if image.mode not in GREY_MODES and not image.mode.startswith("I;16"):
+        remedy = "use data.mask_format=palette" if image.mode in ("P", "PA") else "save it with grey integer pixels"
         raise DataError(f"{path} (mode {image.mode}) must be a grey image, whose value is the class", remedy)
     pixels: Values = np.array(image)
     if pixels.dtype == bool:

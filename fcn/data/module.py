@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 class VOCDataModule(pl.LightningDataModule):
-    """Training crops and whole validation images of a dataset in VOC's layout.
+    """Training crops and whole validation images of a dataset.
 
     Under `data.protocol=d2l` a second validation loader gives random crops of the validation images, in whole batches,
     as the d2l chapter evaluates.
@@ -153,7 +153,10 @@ class VOCDataModule(pl.LightningDataModule):
             return
         now = self.fingerprint
         counts = ", ".join(f"{name}: {before[name]['images']}, now {now[name]['images']}" for name in now)
-        change = f"data.root (={self.config.data.root}) contains other images than at the start of the run ({counts})"
+        place = f"data.root (={self.config.data.root})"
+        if extra := getattr(self.config.data, "extra_roots", None):
+            place += f" with data.extra_roots (={extra}), whose folder names are part of the names of their images,"
+        change = f"{place} contains other images than at the start of the run ({counts})"
         if state_dict["steps_per_epoch"] != self.steps_per_epoch:
             raise ConfigError(f"{change}; restore them, or start a new run with model.init_from=<this run>")
         if "data" not in self.config.allow:

@@ -52,8 +52,8 @@ def header_lines(config: Config, data: VOCDataModule, task: SegmentationTask) ->
     if weights := task.loss.state().get("class_weights"):
         pairs = zip(config.data.classes, weights, strict=True)
         lines.append(f"         class weights {', '.join(f'{name} {weight:.3g}' for name, weight in pairs)}")
-    if not config.data.cache:
-        lines.append("         The masks are not counted with data.cache=false; scripts/prepare_voc.py counts them.")
+    if data.train_images.facts is None:  # also if the cache cannot be written
+        lines.append("         The masks are not counted without a cache; scripts/prepare_voc.py counts them.")
     if isinstance(config.data, ShapesData):
         voc = "python train.py experiment=d2l"
         lines.append(f"         This is the built-in synthetic dataset. For Pascal VOC: {voc}")

@@ -69,6 +69,14 @@ def test_other_types_and_sizes_are_refused(images, result):
         crops(images, mine=result)[0, 0]
 
 
+def test_mask_with_a_value_that_is_no_class_is_refused(images):
+    void = crops(images, mine=lambda image, mask, rng: (image, torch.full_like(mask, 255)))[0, 0]["mask"]
+    assert void.unique().tolist() == [255]
+    number = images.num_classes
+    with pytest.raises(ConfigError, match=rf"^transforms \(=mine\) must return a mask .* but returns \[{number}\]; "):
+        crops(images, mine=lambda image, mask, rng: (image, torch.full_like(mask, number)))[0, 0]
+
+
 def test_transforms_of_a_run_are_built_and_refused_on_the_device(monkeypatch):
     monkeypatch.setitem(components._options, "transforms", {})
 

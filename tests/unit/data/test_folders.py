@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fcn.config import ConfigError, DataConfig, check_data, option
 from fcn.config.choices import MaskFormat
 from fcn.data.folders import PairFolders
-from fcn.data.image_sets import read_pairs
+from fcn.data.image_sets import cache_name, read_pairs
 from fcn.data.split_lists import MissingSplit
 from fcn.errors import DataError
 
@@ -231,3 +231,24 @@ def test_line_with_the_suffix_of_an_image_is_first_read_as_a_whole_name(tmp_path
 def test_keys_that_cannot_have_an_effect_are_refused(tmp_path, keys, message):
     with pytest.raises(ConfigError, match=message):
         check_data(folder_data(tmp_path, **keys))
+
+
+@pytest.mark.parametrize("key", ["train_split", "val_split"])
+@pytest.mark.parametrize("name", ["", "..", "a/b"])
+def test_split_must_be_a_plain_name(tmp_path, key, name):
+    with pytest.raises(ConfigError, match=rf"data\.{key} \(='{name}'\) must be the name of a list or of a sub-folder"):
+        check_data(folder_data(tmp_path, val_fraction=0.5, **{key: name}))
+
+
+def test_image_is_not_its_own_mask(tmp_path):
+    touch(tmp_path, "images/a.jpg", "images/a.png", "images/b.png")
+    (tmp_path / "train.txt").write_text("a\nb\n")
+    first, second = replace(folders(tmp_path), masks="images").entries("train")
+    assert (first().image.name, first().mask.name) == ("a.jpg", "a.png")
+    with pytest.raises(DataError, match=r"line 2 \(=b\) must have an image and a mask, but .*b\.png is both; use data"):
+        second()
+
+
+def test_divisions_of_a_sweep_keep_their_caches(tmp_path):
+    keys = [{}, {"val_fraction": 0.5}, {"val_fraction": 0.2}, {"val_fraction": 0.2, "split_seed": 1}]
+    assert len({cache_name(folder_data(tmp_path, **each), "train") for each in keys}) == len(keys)

@@ -188,3 +188,12 @@ def test_identity_differs_for_readers_that_read_differently() -> None:
     ]
     assert len({reader.identity for reader in readers}) == len(readers)
     assert MaskReader(21).identity == MaskReader(3).identity == ""
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "F", "YCbCr", "LAB"])
+def test_modes_whose_channels_are_no_grey_values_are_refused(tmp_path: Path, mode: str) -> None:
+    """The first three channels of a grey CMYK image are all 0."""
+    image = Image.new(mode, (2, 1))
+    image.save(tmp_path / "x.tif")
+    with pytest.raises(DataError, match=rf"\(mode {mode}\) must be a grey image.*; save it with grey integer pixels"):
+        GREY.read(tmp_path / "x.tif")

@@ -259,3 +259,21 @@ def test_crops_of_the_d2l_metrics_have_no_augmentation_that_the_chapter_lacks(sh
         ConfigError, match=r"data\.augmentation\.rotation \(=90\.?0?\) must be 0 with data\.protocol=d2l"
     ):
         configuration.validate_run(configuration.to_container(config))
+
+
+def test_message_on_other_images_names_the_extra_folders(tmp_path):
+    for name in ("one", "two"):
+        make_voc_tree(tmp_path / name, {"a": [[0, 1]], "b": [[0, 1]]}, {"train": "a", "val": "b"})
+    keys = {"root": str(tmp_path / "one"), "extra_roots": [str(tmp_path / "two")], "cache": False}
+    config = Config(name="x", data=VocData(classes=["background", "cat"], **keys), batch_size=1)
+    data = VOCDataModule(config)
+    data.setup("fit")
+    state = data.state_dict()
+    (tmp_path / "two").rename(tmp_path / "three")
+    config.data.extra_roots = [str(tmp_path / "three")]
+    moved = VOCDataModule(config)
+    moved.setup("fit")
+    with pytest.raises(
+        ConfigError, match=r"data\.root \(=.*\) with data\.extra_roots .* whose folder names .* contains other images"
+    ):
+        moved.load_state_dict(state)
