@@ -328,7 +328,7 @@ def test_early_stopped_run_continues_with_more_patience_only(train, monkeypatch,
     stopping = (*NEVER_BETTER, "callbacks.early_stopping.patience=1")
     patient = train("patient", *stopping[:-1], "callbacks.early_stopping.patience=3", "epochs=6")
     run = train("run", *stopping, "epochs=6")
-    files = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    files = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != runs.LOCK}
     monkeypatch.chdir(run.parent)
     status, _, err = type_in(monkeypatch, capsys, "resume=run", "epochs=9", "allow=[epochs]")
     reason = runs.read_summary(run)["stopped_early"]
@@ -337,7 +337,7 @@ def test_early_stopped_run_continues_with_more_patience_only(train, monkeypatch,
         f"error: resume (=run) is finished, because {reason}; to continue it, change the keys of the callback that "
         "stopped it, such as callbacks.early_stopping.patience\n",
     )
-    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == files
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and "lock" not in path.name} == files
     key = "callbacks.early_stopping.patience"
     status, _, err = type_in(monkeypatch, capsys, "resume=run", f"{key}=3", f"allow=[{key}]")
     assert (status, err) == (0, "")
