@@ -85,11 +85,13 @@ class MaskReader:
         kept = {label for _, label in self.label_map} - {value for value, _ in self.label_map} - {0, IGNORE_INDEX}
         for label in sorted(kept):
             if (values == label).any():
+                entries = ", ".join(f"{value}: {target}" for value, target in self.label_map)
                 others = ", ".join(str(value) for value, target in self.label_map if target == label)
                 raise DataError(
                     f"{path} (value {label}) must contain only values that data.label_map maps, because it maps "
                     f"{others} to the class {label} too",
-                    f"map {label} as well: 'data.label_map.{label}=ignore', the class it stands for, or {label}",
+                    f"map {label} as well: to ignore, to the class it stands for, or to {label}, which merges them: "
+                    f"'data.label_map={{{label}: ignore, {entries}}}'",
                 )
 
     def _classes_of_colors(self, image: Image.Image, path: Path) -> NDArray[np.uint8]:
