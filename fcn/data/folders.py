@@ -175,7 +175,9 @@ class PairFolders:
         for path in (image, mask):
             if not os.path.isfile(path):
                 problem = f"{where} (={shorten(name)}) must have an image and a mask, but {path.with_suffix('.*')} is "
-                kind = MissingMask if path == mask else DataError
+                # A folder that must not be read says nothing about its masks; a missing one has none.
+                hidden = mask.parent.is_dir() and not os.access(mask.parent, os.X_OK, effective_ids=True)
+                kind = MissingMask if path == mask and not hidden else DataError
                 raise kind(f"{problem}missing or cannot be read", "add the file, or remove the other one")
         if image == mask:
             problem = f"{where} (={shorten(name)}) must have an image and a mask, but {image} is both"

@@ -197,7 +197,9 @@ class SplitList:
         for path in (image, mask):
             if not os.path.isfile(path):  # returns False without permission; Path.is_file would raise an error
                 problem = f"must name an image and a mask, but {path} is missing or cannot be read"
-                kind = MissingMask if path == mask and mask.parent.is_dir() else DataError
+                kind = (
+                    MissingMask if path == mask and os.access(mask.parent, os.X_OK, effective_ids=True) else DataError
+                )
                 raise kind(f"{self.place(number)} (={shorten(name)}) {problem}", self._remedy(name, path))
         return Pair(name, image, mask)
 
