@@ -173,7 +173,10 @@ class Recording(pl.Callback):
         """
         if status is not Status.finished:
             self.metrics, self.best = self._saved
-        for write in (self._record_end, self._record_curves, self._close_loggers):
+        # The files of a run whose resumption was refused do not change, except for the status.
+        has_results = self._is_recording or status is Status.finished or not runs.read_summary(self.run_dir)
+        curves = [self._record_curves] if has_results else []
+        for write in (self._record_end, *curves, self._close_loggers):
             try:
                 write(trainer, status)
             except OSError as error:
@@ -191,8 +194,6 @@ class Recording(pl.Callback):
             runs.set_status(self.run_dir, status)
 
     def _record_curves(self, trainer: pl.Trainer, status: Status) -> None:
-        if not self._is_recording and status is not Status.finished:
-            return  # a resumed run that was refused is not changed
         try:
             if rows := runs.read_metrics(self.run_dir):
                 save_png(draw_learning_curves(rows), self.run_dir / runs.CURVES)
