@@ -27,7 +27,12 @@ GPU_BATCH_SIZE = 8
 
 
 def collate(samples: Sequence[Sample]) -> Sample:
-    """Batch samples of one size: `image` uint8 [N, 3, H, W] with channels last, and `mask` uint8 [N, H, W]."""
+    """Batch samples of one size: `image` uint8 [N, 3, H, W] with channels last, and `mask` uint8 [N, H, W].
+
+    Without samples, N = 0 and the size is 1 x 1.
+    """
+    if not samples:
+        return {"image": torch.empty(0, 3, 1, 1, dtype=torch.uint8), "mask": torch.empty(0, 1, 1, dtype=torch.uint8)}
     batch: Sample = default_collate([{**sample, "image": sample["image"].permute(1, 2, 0)} for sample in samples])
     return {**batch, "image": batch["image"].permute(0, 3, 1, 2)}
 

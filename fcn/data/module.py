@@ -52,8 +52,6 @@ class VOCDataModule(pl.LightningDataModule):
         self.config = config
         self.rounds = Rounds(total_steps=0, length=1)  # set when training starts
         self._saved_round: tuple[int, int] | None = None  # round of the checkpoint from which the run is resumed
-        # A rank may have no validation image: metrics are summed over the ranks once per epoch.
-        self.allow_zero_length_dataloader_with_multiple_devices = True
 
     def prepare_data(self) -> None:
         """Draw the synthetic dataset or, with `data.download=true`, download VOC; write missing caches.
@@ -221,7 +219,8 @@ class VOCDataModule(pl.LightningDataModule):
         assert trainer is not None
         batch_size = self.config.trainer.val_batch_size or (GPU_BATCH_SIZE if self._on_gpu() else 1)
         share = self.val_images.batches(batch_size)[trainer.global_rank :: trainer.world_size]
-        loaders = [DataLoader(self.val_images, batch_sampler=share, **self._loader_options())]
+        # Lightning would skip the validation in a rank without a batch, and the other ranks would wait for its scores.
+        loaders = [DataLoader(self.val_images, batch_sampler=share or [[]], **self._loader_options())]
         if self.config.data.protocol is Protocol.d2l:
             steps = len(self.d2l_images) // self.config.batch_size
             position = lambda: trainer.current_epoch * steps  # noqa: E731

@@ -188,6 +188,8 @@ class SegmentationTask(pl.LightningModule):
                 dist.broadcast(statistics, src=0)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
+        if not len(batch["image"]):
+            return  # this process has no image
         is_d2l = dataloader_idx == 1
         target = void_as_background(batch["mask"]) if is_d2l else batch["mask"]
         logits = self(batch["image"])
