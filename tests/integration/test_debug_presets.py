@@ -74,7 +74,7 @@ def test_overfit_says_that_it_did_not_work(debug):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_overfit_learns_the_synthetic_dataset(debug):
     _, out = debug("overfit", "data.crop_size=[96,96]", "backbone=resnet18")
     assert "overfit  learned: " in out

@@ -96,7 +96,7 @@ def test_run_with_a_component_is_loaded_with_the_component_only(folder):
         assert re.fullmatch(rf"error: .* needs {option} of {origin}; .*FCN_COMPONENTS.*\n", missing.stderr)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_sweep_over_a_component_and_a_built_in_option(folder):
     (line,) = (line for line in COMMANDS if " -m " in line)
     swept = run(folder, *shlex.split(line)[3:], *SHAPES, *SMALL, "epochs=1", components="tversky")

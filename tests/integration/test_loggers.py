@@ -95,7 +95,7 @@ def test_killed_run_continues_in_all_loggers(command, home):
     assert {point for point in points if point[1] >= resumed_at} <= logged[-1]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_jobs_of_a_sweep_are_runs_of_a_group(command, home):
     from mlflow import MlflowClient
 

@@ -45,12 +45,12 @@ def test_torchvision_network_trains_and_predicts(folder, shapes_root, monkeypatc
 BASELINES = [
     ("model=smp", "model.name=unet", "backbone.name=resnet18"),
     *(
-        pytest.param((*network, "batch_size=2", "data.shapes.num_train=4"), marks=pytest.mark.slow)
-        for network in (
-            ("model=smp", "model.name=segformer", "backbone.name=mit_b0"),
-            ("model=smp", "model.name=deeplabv3plus", "backbone.name=tu-resnet18"),
-            ("model=torchvision", "model.name=deeplabv3_mobilenet_v3_large"),
-            ("model=torchvision", "model.name=deeplabv3_resnet101"),
+        pytest.param((*network, "batch_size=2", "data.shapes.num_train=4"), marks=mark)
+        for mark, network in (
+            (pytest.mark.exhaustive, ("model=smp", "model.name=segformer", "backbone.name=mit_b0")),
+            (pytest.mark.slow, ("model=smp", "model.name=deeplabv3plus", "backbone.name=tu-resnet18")),
+            (pytest.mark.slow, ("model=torchvision", "model.name=deeplabv3_mobilenet_v3_large")),
+            (pytest.mark.exhaustive, ("model=torchvision", "model.name=deeplabv3_resnet101")),
         )
     ),
 ]

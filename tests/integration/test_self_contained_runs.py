@@ -89,7 +89,7 @@ def test_rerun_needs_the_file_of_weights(folder, shapes_root, monkeypatch, capsy
     )
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_two_processes_resume_without_the_file_of_weights(folder, shapes_root):
     command = Command(folder, shapes_root)
     overrides = ("trainer=ddp_cpu", "backbone.weights=weights/squeezenet.pth", "epochs=1")
