@@ -153,7 +153,8 @@ def _check_entry(name: str, entry: Entry) -> None:
         )
     if entry.log and (low <= 0 or step is not None):
         raise ConfigError(f"{name}.log (=true) must have a low above 0 and no step; use log: false")
-    if step is not None and not 0 < step <= high - low:
+    # high - low is rounded: 0.235 - 0.232 is below 0.003.
+    if step is not None and not 0 < step <= (high - low) * (1 + 1e-9):
         raise ConfigError(f"{name}.step (={step:g}) must be above 0 and at most high - low; use step: null")
     if entry.integer and any(value is not None and value != int(value) for value in (low, high, step)):
         raise ConfigError(f"{name}.integer (=true) must have whole low, high and step; use integer: false")

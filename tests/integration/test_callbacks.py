@@ -203,6 +203,7 @@ def counting(tmp_path_factory, module_command):
     return run
 
 
+@pytest.mark.slow
 def test_callback_from_outside_is_resumed_and_logs_scalars(counting, module_command):
     done = counting("callbacks=[counter,early_stopping]", "callbacks.early_stopping.monitor=mine/count", "name=counted")
     assert done.returncode == 0, done.stderr
@@ -324,6 +325,7 @@ def test_run_whose_time_is_over_is_resumed_bit_for_bit(train, monkeypatch, capsy
     assert_identical(train("run", "epochs=1"), uninterrupted)
 
 
+@pytest.mark.slow
 def test_early_stopped_run_continues_with_more_patience_only(train, monkeypatch, capsys):
     stopping = (*NEVER_BETTER, "callbacks.early_stopping.patience=1")
     patient = train("patient", *stopping[:-1], "callbacks.early_stopping.patience=3", "epochs=6")
@@ -344,6 +346,7 @@ def test_early_stopped_run_continues_with_more_patience_only(train, monkeypatch,
     assert_identical(run, patient)
 
 
+@pytest.mark.slow
 def test_average_is_added_and_removed_on_resume(train, monkeypatch, capsys):
     """Without the average, training continues from the weights that were trained, not from their average."""
     run = train("run", *EMA, "epochs=1")

@@ -69,7 +69,13 @@ def train(folder: Path, line: str) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("line", [line for line in COMMANDS if line != COMBINED and " -m " not in line])
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(line, marks=[pytest.mark.exhaustive] if number < 4 else [])
+        for number, line in enumerate(line for line in COMMANDS if line != COMBINED and " -m " not in line)
+    ],
+)
 def test_component_of_the_page_trains_and_is_recorded(folder, line):
     components = json.loads((train(folder, line) / "summary.json").read_text())["components"]
     names = line.split()[0].partition("=")[2].split(",")

@@ -38,6 +38,7 @@ def event_points(run) -> Counter:
     return Counter((name, point.step) for name in events.Tags()["scalars"] for point in events.Scalars(name))
 
 
+@pytest.mark.slow
 def test_without_loggers_the_run_is_the_same(module_command):
     default = module_command.train(name="default")
     without = module_command.train("logger=[]", name="without")

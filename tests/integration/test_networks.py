@@ -43,7 +43,7 @@ def test_torchvision_network_trains_and_predicts(folder, shapes_root, monkeypatc
 
 
 BASELINES = [
-    ("model=smp", "model.name=unet", "backbone.name=resnet18"),
+    pytest.param(("model=smp", "model.name=unet", "backbone.name=resnet18"), marks=pytest.mark.slow),
     *(
         pytest.param((*network, "batch_size=2", "data.shapes.num_train=4"), marks=mark)
         for mark, network in (
