@@ -83,3 +83,13 @@ def truncate(path: Path, share: float = 0.5) -> None:
 def pair_reader(num_classes: int) -> PairReader:
     """Return the reader of a dataset with masks like VOC's."""
     return PairReader(MaskReader(num_classes))
+
+
+def make_listed_tree(root: Path, lists: dict[str, str], *, aug: bool = False) -> Path:
+    """Create a VOC tree below `root` with 4 x 6 pairs a and b; return the folder VOC2012."""
+    masks = {"a": np.zeros((4, 6), np.uint8), "b": np.ones((4, 6), np.uint8)}
+    tree = make_voc_tree(root, masks, {}, mask_folder="SegmentationClassAug" if aug else "SegmentationClass")
+    (tree / "ImageSets" / "Segmentation").mkdir(parents=True)
+    for split, text in lists.items():
+        (tree / "ImageSets" / "Segmentation" / f"{split}.txt").write_bytes(text.encode())
+    return tree

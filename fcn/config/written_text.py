@@ -29,8 +29,8 @@ TEXT = "tag:yaml.org,2002:str"
 NOT_OF_SCHEMA = (*GROUPS, *LIST_GROUPS, "dir", "subdir", "experiment", "study", "debug", "trainer", "search")
 """Names of text outside the schema: groups, whose options are names, and folders of Hydra."""
 
-
-NAME = "get_yaml_loader"
+LOADER = "get_yaml_loader"
+"""Name of the function of OmegaConf that returns its YAML loader."""
 
 
 def text_names(schema: type) -> frozenset[str]:
@@ -115,15 +115,15 @@ def texts_as_written(schema: type) -> Iterator[None]:
     The loader is a private function of OmegaConf (tested with 2.3.1), which has no option for it.
     """
     loader = functools.partial(yaml_loader, text_names(schema), _utils.get_yaml_loader())
-    modules = [each for each in (_utils, omegaconf.omegaconf) if hasattr(each, NAME)]  # the second in older versions
-    before = [getattr(module, NAME) for module in modules]
+    modules = [each for each in (_utils, omegaconf.omegaconf) if hasattr(each, LOADER)]  # the second in older versions
+    before = [getattr(module, LOADER) for module in modules]
     for module in modules:
-        setattr(module, NAME, loader)
+        setattr(module, LOADER, loader)
     try:
         yield
     finally:
         for module, original in zip(modules, before, strict=True):
-            setattr(module, NAME, original)
+            setattr(module, LOADER, original)
 
 
 def yaml_loader(names: Collection[str], base: type[yaml.SafeLoader]) -> type[yaml.SafeLoader]:

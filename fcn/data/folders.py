@@ -32,11 +32,11 @@ TEST_FOLDER = "test"
 class PairFolders:
     """A folder of images beside a folder of masks. The name of a pair is its path in both, without suffix.
 
-    A split is a list <split>.txt in the root or in ImageSets/Segmentation, or a sub-folder of the images. With
-    `val_fraction`, the images of the training split, or all images if there is no such list or sub-folder, are divided,
-    except those that another list or the sub-folder `test` names:
-    whether an image is used for validation depends only on its name and the seed, so that it stays where it is when
-    images are added.
+    A split is a list <split>.txt in the root or in ImageSets/Segmentation, or a sub-folder of the images.
+
+    With `val_fraction`, the images of the training split are divided. If there is no such list or sub-folder, these are
+    all images, except those in another list or in the sub-folder `test`. Whether an image is used for validation
+    depends only on its name and the seed, so that it stays where it is when images are added.
 
     Attributes:
         root: folder that contains both.

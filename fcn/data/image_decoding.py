@@ -104,7 +104,7 @@ def decode(path: Path) -> Image.Image:
 def unreadable(path: Path, error: Exception) -> DataError:
     """Return the error for a file that cannot be decoded."""
     problem = f"{path} must be a readable image: {decoding_problem(error)}"
-    return DataError(problem, "restore it or remove it from the list")
+    return DataError(problem, "restore it or leave it out")
 
 
 def decoding_problem(error: Exception) -> str:

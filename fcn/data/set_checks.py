@@ -81,12 +81,10 @@ def set_warnings(facts: SetFacts, pairs: Sequence[Pair], split: str, data: DataC
     classes = data.classes
     pixels = facts.counts.sum(axis=0)
     lines = []
-    # The built-in dataset has no keys for masks and images in other formats.
-    other_values = ", or set data.label_map if the masks have other values" if hasattr(data, "label_map") else ""
     if absent := [name for name, number in zip(classes, pixels[:-1], strict=True) if not number]:
         lines.append(
             f"the masks of {split} must contain every class of data.classes, but have no pixel of {_listed(absent)}; "
-            f"remove it from data.classes{other_values}"
+            + _remedy_of_absent_class(data)
         )
     share = pixels[-1] / max(1, pixels.sum())
     if share > MANY_VOID:
@@ -102,6 +100,14 @@ def set_warnings(facts: SetFacts, pairs: Sequence[Pair], split: str, data: DataC
             "use data.exif=apply if the masks were drawn on the upright images, otherwise data.exif=ignore"
         )
     return lines + _palette_warnings(facts, pairs, split, num_classes=len(classes))
+
+
+def _remedy_of_absent_class(data: DataConfig) -> str:
+    if data.limit is not None:
+        return "use a larger data.limit"
+    if not hasattr(data, "label_map"):  # the built-in dataset, whose classes are fixed
+        return "use more images"
+    return "remove it from data.classes, or set data.label_map if the masks have other values"
 
 
 def _palette_warnings(facts: SetFacts, pairs: Sequence[Pair], split: str, *, num_classes: int) -> list[str]:

@@ -11,14 +11,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
 from fcn.config import ConfigError
-from fcn.data.image_decoding import decoding_problem
+from fcn.data.image_decoding import read_image
 from fcn.data.image_folders import image_suffixes
 from fcn.data.split_lists import SPLIT_LISTS, SplitList
-from fcn.errors import DataError
-from fcn.inference.predictor import to_pixels
 
 
 @dataclass(frozen=True)
@@ -100,23 +97,15 @@ def _listed_images(path: Path) -> list[Source]:
     return [Source(image, name) for name, image in images]
 
 
-def read_upright(path: Path) -> NDArray[np.uint8]:
-    """Read the first frame of an image file, rotated according to its EXIF orientation; uint8 [H, W, 3] in RGB.
+def read_pixels(path: Path, *, upright: bool = True) -> NDArray[np.uint8]:
+    """Return the pixels of the first frame of an image file, uint8 [H, W, 3] in RGB.
+
+    Args:
+        path: the file.
+        upright: whether the EXIF orientation is applied.
 
     Raises:
-        DataError: if the file cannot be decoded, or contains floating-point pixels.
+        DataError: as `fcn.data.image_decoding.read_image`.
     """
-    return _read(path, upright=True)
-
-
-def read_stored(path: Path) -> NDArray[np.uint8]:
-    """Read the first frame of an image file as `read_upright`, without a rotation."""
-    return _read(path, upright=False)
-
-
-def _read(path: Path, *, upright: bool) -> NDArray[np.uint8]:
-    try:
-        with Image.open(path) as image:
-            return to_pixels(ImageOps.exif_transpose(image) if upright else image)
-    except Exception as error:  # PIL passes on errors of many codecs: OSError, SyntaxError, struct.error
-        raise DataError(f"{path} must be a readable image: {decoding_problem(error)}") from error
+    pixels: NDArray[np.uint8] = read_image(path, upright=upright).permute(1, 2, 0).numpy()
+    return pixels

@@ -19,7 +19,7 @@ from fcn.data.palette import palette_image
 from fcn.data.prefetch import read_ahead
 from fcn.data.split_lists import SPLIT_LISTS
 from fcn.errors import DataError
-from fcn.inference.image_files import Source, read_stored, read_upright
+from fcn.inference.image_files import Source, read_pixels
 from fcn.inference.predictor import Predictor
 from fcn.runs.atomic_files import replacing
 from fcn.visualization.legends import draw_class_legend
@@ -164,8 +164,7 @@ def write_predictions(
         folder: folder of the files.
         upright: whether the EXIF orientation of an image is applied.
     """
-    read = read_upright if upright else read_stored
-    for source, future in read_ahead(lambda source: read(source.path), sources):
+    for source, future in read_ahead(lambda source: read_pixels(source.path, upright=upright), sources):
         try:
             pixels = future.result()
         except DataError as error:

@@ -47,9 +47,8 @@ def train(config: Config, run_dir: Path | None = None) -> dict[str, float]:
     variables that torchrun sets; without them there is one.
 
     Args:
-        config: configuration of the run; if `run_dir` already holds a run, its configuration is used instead.
-        run_dir: run directory, created if necessary; default: a new directory outputs/<name>/<time>,
-            for one process.
+        config: configuration of the run; to resume the run in `run_dir`, its own one, see `fcn.runs.load_config`.
+        run_dir: run directory, created if necessary; default: a new directory outputs/<name>/<time>, for one process.
 
     Returns:
         The final metrics by name, as in summary.json.

@@ -12,20 +12,10 @@ from fcn.data.mask_formats import MaskReader
 from fcn.data.pair_reader import PairReader
 from fcn.data.split_lists import Pair, read_split
 from fcn.errors import DataError
-from tests.voc_tree import make_voc_tree, noise, pair_reader, palette_mask
+from tests.voc_tree import make_listed_tree, noise, pair_reader, palette_mask
 
 SAMPLE = Path(__file__).resolve().parents[3] / ".." / "shared" / "voc-sample"
 needs_sample = pytest.mark.skipif(not SAMPLE.is_dir(), reason="no genuine VOC sample next to the checkout")
-
-
-def make_tree(root: Path, lists: dict[str, str], *, aug: bool = False) -> Path:
-    """Create a VOC tree below `root` with 4 x 6 pairs a and b; return the folder VOC2012."""
-    masks = {"a": np.zeros((4, 6), np.uint8), "b": np.ones((4, 6), np.uint8)}
-    tree = make_voc_tree(root, masks, {}, mask_folder="SegmentationClassAug" if aug else "SegmentationClass")
-    (tree / "ImageSets" / "Segmentation").mkdir(parents=True)
-    for split, text in lists.items():
-        (tree / "ImageSets" / "Segmentation" / f"{split}.txt").write_bytes(text.encode())
-    return tree
 
 
 def save_mask(path: Path, indices: np.ndarray, palette: bytes | None = None, **options: int) -> Path:
@@ -34,7 +24,7 @@ def save_mask(path: Path, indices: np.ndarray, palette: bytes | None = None, **o
 
 
 def test_image_and_mask_must_have_one_size(tmp_path: Path) -> None:
-    tree = make_tree(tmp_path, {"val": "a\nb\n"})
+    tree = make_listed_tree(tmp_path, {"val": "a\nb\n"})
     pair = read_split(tmp_path, "val")[1]
     image, mask = pair_reader(21).read(pair)
     assert image.shape == (3, 4, 6)

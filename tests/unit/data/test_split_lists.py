@@ -5,7 +5,6 @@ import re
 import unicodedata
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,23 +12,13 @@ from PIL import Image
 
 from fcn.data.split_lists import Pair, open_split, read_lines, read_split
 from fcn.errors import DataError
-from tests.voc_tree import make_voc_tree, palette_mask, write_list
-
-
-def make_tree(root: Path, lists: dict[str, str], *, aug: bool = False) -> Path:
-    """Create a VOC tree below `root` with 4 x 6 pairs a and b; return the folder VOC2012."""
-    masks = {"a": np.zeros((4, 6), np.uint8), "b": np.ones((4, 6), np.uint8)}
-    tree = make_voc_tree(root, masks, {}, mask_folder="SegmentationClassAug" if aug else "SegmentationClass")
-    (tree / "ImageSets" / "Segmentation").mkdir(parents=True)
-    for split, text in lists.items():
-        (tree / "ImageSets" / "Segmentation" / f"{split}.txt").write_bytes(text.encode())
-    return tree
+from tests.voc_tree import make_listed_tree, palette_mask, write_list
 
 
 @pytest.mark.parametrize("text", ["b\na\n", "\n  b \n\na", "\ufeffb\r\na\r\n"])
 @pytest.mark.parametrize("suffix", [".jpg", ".JPG", ".jpeg", ".png"])
 def test_split_keeps_the_order_of_its_list(tmp_path: Path, text: str, suffix: str) -> None:
-    tree = make_tree(tmp_path, {"train": text})
+    tree = make_listed_tree(tmp_path, {"train": text})
     image = (tree / "JPEGImages" / "a.jpg").rename(tree / "JPEGImages" / f"a{suffix}")
     masks = tree / "SegmentationClass"
     pairs = read_split(tmp_path, "train")
@@ -41,7 +30,7 @@ def test_split_keeps_the_order_of_its_list(tmp_path: Path, text: str, suffix: st
     "line", ["b", "/JPEGImages/b.jpg /SegmentationClassAug/b.png", "JPEGImages/b.jpg SegmentationClassAug/b.png"]
 )
 def test_train_aug_uses_its_own_masks_and_both_line_formats(tmp_path: Path, line: str) -> None:
-    tree = make_tree(tmp_path, {"train_aug": f"a\n{line}\n"}, aug=True)
+    tree = make_listed_tree(tmp_path, {"train_aug": f"a\n{line}\n"}, aug=True)
     pairs = read_split(tmp_path, "train_aug")
     assert pairs[1] == Pair("b", tree / "JPEGImages" / "b.jpg", tree / "SegmentationClassAug" / "b.png")
 
@@ -68,7 +57,7 @@ def test_train_aug_uses_its_own_masks_and_both_line_formats(tmp_path: Path, line
     ],
 )
 def test_invalid_split_is_an_error(tmp_path: Path, lists: dict[str, str], split: str, message: str) -> None:
-    make_tree(tmp_path, lists)
+    make_listed_tree(tmp_path, lists)
     (tmp_path / "secret.txt").write_text("a\n")
     with pytest.raises(DataError, match=message):
         read_split(tmp_path, split)
@@ -76,7 +65,7 @@ def test_invalid_split_is_an_error(tmp_path: Path, lists: dict[str, str], split:
 
 @pytest.mark.parametrize("root", ["VOCdevkit/VOC2012", "."])
 def test_missing_split_lists_are_an_error(tmp_path: Path, root: str) -> None:
-    tree = make_tree(tmp_path, {})
+    tree = make_listed_tree(tmp_path, {})
     (tree / "ImageSets" / "Segmentation").rmdir()
     with pytest.raises(DataError, match=r"VOC2012 must contain .*train\.txt and val\.txt next to JPEGImages"):
         read_split(tmp_path / root, "train")
@@ -94,7 +83,7 @@ def test_missing_split_lists_are_an_error(tmp_path: Path, root: str) -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("split", ["val", "train_aug"])
 def test_line_cannot_leave_the_folders(tmp_path: Path, split: str, line: str) -> None:
-    make_tree(tmp_path, {split: f"a\n{line}\n"}, aug=split == "train_aug")
+    make_listed_tree(tmp_path, {split: f"a\n{line}\n"}, aug=split == "train_aug")
     with pytest.raises(DataError, match=rf"{split}\.txt line 2 \(=.*\) must be an image id .*, or `JPEGImages/"):
         read_split(tmp_path, split)
 
@@ -121,7 +110,7 @@ def rename_pair(tree: Path, name: str, image: str, mask: str) -> None:
     ],
 )  # fmt: skip
 def test_any_name_without_a_separator_is_an_image_id(tmp_path: Path, name: str, stored: str, listed: str) -> None:
-    tree = make_tree(tmp_path, {"train": f"{unicodedata.normalize(listed, name)}\n"})
+    tree = make_listed_tree(tmp_path, {"train": f"{unicodedata.normalize(listed, name)}\n"})
     file = unicodedata.normalize(stored, name)
     rename_pair(tree, "a", f"{file}.jpg", f"{file}.png")
     expected = unicodedata.normalize(listed, name)
@@ -130,14 +119,14 @@ def test_any_name_without_a_separator_is_an_image_id(tmp_path: Path, name: str, 
 
 @pytest.mark.parametrize("suffix", [".JPEG", ".PNG", ".bmp", ".tif", ".TIFF", ".webp", ".gif", ".Jpg"])
 def test_any_suffix_of_pillow_names_an_image_or_a_mask(tmp_path: Path, suffix: str) -> None:
-    tree = make_tree(tmp_path, {"train": "a\nJPEGImages/b.jpg SegmentationClass/b.png\n"})
+    tree = make_listed_tree(tmp_path, {"train": "a\nJPEGImages/b.jpg SegmentationClass/b.png\n"})
     for name in "ab":
         rename_pair(tree, name, f"{name}{suffix}", f"{name}{suffix}")
     assert files_of(tmp_path) == [(n, f"JPEGImages/{n}{suffix}", f"SegmentationClass/{n}{suffix}") for n in "ab"]
 
 
 def test_file_that_pillow_cannot_read_is_named(tmp_path: Path) -> None:
-    tree = make_tree(tmp_path, {"train": "a\n", "val": "b\n"})
+    tree = make_listed_tree(tmp_path, {"train": "a\n", "val": "b\n"})
     rename_pair(tree, "a", "a.heic", "a.png")
     rename_pair(tree, "b", "b.jpg", "b.npy")
     with pytest.raises(DataError, match=r"JPEGImages/a\.jpg is missing .*; the folder contains a\.heic; .* convert"):
@@ -148,7 +137,7 @@ def test_file_that_pillow_cannot_read_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("line", ["JPEGImages/ .jpg SegmentationClass/ .png", "b", "c"])
 def test_missing_file_beside_a_link_to_itself(tmp_path: Path, line: str) -> None:
-    tree = make_tree(tmp_path, {"train": f"{line}\n"})
+    tree = make_listed_tree(tmp_path, {"train": f"{line}\n"})
     (tree / "JPEGImages" / "b.jpg").unlink()
     (tree / "JPEGImages" / "b.jpg").symlink_to("b.jpg")
     with pytest.raises(DataError, match=r"JPEGImages/[bc ]\.jpg is missing or cannot be read; restore the file"):
@@ -160,7 +149,7 @@ def test_missing_file_beside_a_link_to_itself(tmp_path: Path, line: str) -> None
 
 
 def test_preferred_suffix_does_not_depend_on_other_files(tmp_path: Path) -> None:
-    tree = make_tree(tmp_path, {"train": "a\n"})
+    tree = make_listed_tree(tmp_path, {"train": "a\n"})
     for suffix in (".bmp", ".png", ".jpeg"):
         Image.new("RGB", (6, 4)).save(tree / "JPEGImages" / f"a{suffix}")
     assert files_of(tmp_path) == [("a", "JPEGImages/a.jpg", "SegmentationClass/a.png")]
@@ -178,7 +167,7 @@ def test_preferred_suffix_does_not_depend_on_other_files(tmp_path: Path) -> None
 def test_two_columns_name_both_files_under_any_name_of_the_list(
     tmp_path: Path, split: str, line: str, name: str
 ) -> None:
-    tree = make_tree(tmp_path, {split: line.format(name)})
+    tree = make_listed_tree(tmp_path, {split: line.format(name)})
     rename_pair(tree, "a", f"{name}.jpg", f"{name}.png")  # SegmentationClass also contains a mask of that name
     (tree / "SegmentationClassAug").mkdir()
     palette_mask([[1]]).save(tree / "SegmentationClassAug" / f"{name}.png")
@@ -186,7 +175,7 @@ def test_two_columns_name_both_files_under_any_name_of_the_list(
 
 
 def test_two_columns_name_any_folder_below_the_tree(tmp_path: Path) -> None:
-    tree = make_tree(tmp_path, {"train": "my photos/set 1/a.jpg labels/a.png\n"})
+    tree = make_listed_tree(tmp_path, {"train": "my photos/set 1/a.jpg labels/a.png\n"})
     (tree / "my photos").mkdir()
     (tree / "JPEGImages").rename(tree / "my photos" / "set 1")
     (tree / "SegmentationClass").rename(tree / "labels")
@@ -195,7 +184,7 @@ def test_two_columns_name_any_folder_below_the_tree(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("split", "first"), [("train", "SegmentationClass"), ("train_aug", "SegmentationClassAug")])
 def test_image_id_without_mask_is_looked_up_in_the_other_folder(tmp_path: Path, split: str, first: str) -> None:
-    tree = make_tree(tmp_path, {split: "a\nb\n"})
+    tree = make_listed_tree(tmp_path, {split: "a\nb\n"})
     other = {"SegmentationClass": "SegmentationClassAug", "SegmentationClassAug": "SegmentationClass"}[first]
     (tree / "SegmentationClassAug").mkdir(exist_ok=True)
     (tree / "SegmentationClass" / "a.png").rename(tree / other / "a.png")
@@ -205,21 +194,21 @@ def test_image_id_without_mask_is_looked_up_in_the_other_folder(tmp_path: Path, 
 
 
 def test_missing_folder_of_augmented_masks_names_the_command(tmp_path: Path) -> None:
-    tree = make_tree(tmp_path, {"train_aug": "a\nb\n"})
+    tree = make_listed_tree(tmp_path, {"train_aug": "a\nb\n"})
     (tree / "SegmentationClass" / "b.png").unlink()
     with pytest.raises(DataError, match=r"SegmentationClassAug/b\.png is missing .* sbd=true.*_split=train$"):
         read_split(tmp_path, "train_aug")
 
 
 def test_missing_folder_of_masks_names_the_one_that_is_there(tmp_path: Path) -> None:
-    tree = make_tree(tmp_path, {"train": "a\n"})
+    tree = make_listed_tree(tmp_path, {"train": "a\n"})
     (tree / "SegmentationClass").rename(tree / "SegmentationClassPNG")  # written by labelme
     with pytest.raises(DataError, match=r"; rename SegmentationClassPNG to SegmentationClass$"):
         read_split(tmp_path, "train")
 
 
 def test_shipped_list_is_that_of_the_paper(tmp_path: Path) -> None:
-    tree = make_tree(tmp_path, {"val": "a\n"})
+    tree = make_listed_tree(tmp_path, {"val": "a\n"})
     names = [name for _, name in open_split(tree, "seg11valid").lines]
     assert len(names) == len(set(names)) == 736  # Long et al. 2015, footnote 7
     assert all(re.fullmatch(r"20(07|08|09|10|11)_\d{6}", name) for name in names)

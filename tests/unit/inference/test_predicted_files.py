@@ -184,7 +184,7 @@ def test_unreadable_file_is_reported_and_the_others_are_predicted():
 
 def test_number_of_images_read_ahead_is_limited(monkeypatch):
     read: list[Path] = []
-    monkeypatch.setattr(predicted_files, "read_upright", lambda path: read.append(path) or PIXELS)
+    monkeypatch.setattr(predicted_files, "read_pixels", lambda path, upright: read.append(path) or PIXELS)
     images = sources(*(f"{number}.jpg" for number in range(30)))
     results = write_predictions(RedThreshold(), images, OutputFolder(Path("out"), overlay=False))
     for num_predicted, _ in enumerate(results, 1):
