@@ -82,6 +82,8 @@ def _data(config: PrepareConfig) -> DataConfig:
     if config.classes is not None:
         data = replace(data, classes=config.classes)
     check_data(data)
+    if data.fold is not None:
+        raise ConfigError(f"data.fold (={data.fold}) must be null, because whole splits are read; omit it")
     return data
 
 

@@ -57,7 +57,7 @@ def draw_prediction_panels(comparison: RunComparison, num_images: int) -> Pictur
 
     chosen = choose_runs(comparison)
     data = runs.load_config(chosen[0][1].path).data
-    images = evaluation_images(data, data.val_split, classes=data.classes, prepare=False)
+    images = evaluation_images(data, data.validation_split, classes=data.classes, prepare=False)
     count = min(num_images, len(images))
     places = [place * len(images) // count for place in range(count)]
     samples = [images[place] for place in places]
@@ -71,5 +71,5 @@ def draw_prediction_panels(comparison: RunComparison, num_images: int) -> Pictur
     names = (f"row {group.number} {run.path.name} ({format_score(run.metrics[BEST])})" for group, run in chosen)
     omitted = len(comparison.groups) - len(chosen)
     note = f"; {omitted} more rows are not drawn" if omitted else ""
-    caption = f"images evenly spread over {data.val_split}; the run of best mean IoU of each row: "
+    caption = f"images evenly spread over {data.validation_split}; the run of best mean IoU of each row: "
     return Picture(sheet, f"{caption}{', '.join(names)}{note}")

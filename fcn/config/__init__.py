@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fcn.config import messages, older_versions, rules
+from fcn.config.augmentation import AugmentationConfig
 from fcn.config.command_schemas import EvaluateConfig, ExportConfig, InferenceConfig
 from fcn.config.component_origins import check_available, component_origins
 from fcn.config.components import (
@@ -23,9 +24,9 @@ from fcn.config.components import (
     setting,
 )
 from fcn.config.option_bases import (
+    FOLD,
     IGNORE_INDEX,
     VOC_CLASSES,
-    AugmentationConfig,
     BackboneConfig,
     CallbackConfig,
     DataConfig,
@@ -43,6 +44,7 @@ from fcn.config.written_text import texts_as_written
 from fcn.errors import ConfigError, nearest
 
 __all__ = [
+    "FOLD",
     "IGNORE_INDEX",
     "VOC_CLASSES",
     "AugmentationConfig",

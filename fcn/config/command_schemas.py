@@ -30,7 +30,11 @@ class EvaluateConfig(InferenceConfig):
 
     run: str | None = setting(None, "run directory (its best checkpoint), folder of runs, or checkpoint file; required")
     data: DataConfig = no_option("data", DataConfig)
-    split: str | None = setting(None, "list of images in ImageSets/Segmentation; null: data.val_split")
+    split: str | None = setting(
+        None,
+        "list of images in ImageSets/Segmentation; null: the split that validates the run, which is data.val_split, or "
+        "`fold` with data.fold",
+    )
     output: str | None = setting(
         None, "folder of the results; null: evaluation/<split> in the run, or a folder next to the checkpoint file"
     )

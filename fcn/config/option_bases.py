@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fcn.config.augmentation import AugmentationConfig
 from fcn.config.choices import Protocol
 from fcn.config.components import Component, NamedComponent, setting
 
@@ -29,34 +30,13 @@ if TYPE_CHECKING:
 IGNORE_INDEX = 255
 """Mask value of void pixels, which are ignored by losses and metrics."""
 
+FOLD = "fold"
+"""Name of the split that validates a run with `data.fold`."""
+
 VOC_CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
-
-
-@dataclass(kw_only=True, slots=True)
-class AugmentationConfig:
-    """Random augmentation of a training image. The defaults only crop at random, as d2l does."""
-
-    scale: list[float] = setting(
-        [1.0, 1.0], "minimum and maximum of the random scale, relative to the native size", low=0.1, high=10
-    )
-    flip: float = setting(0.0, "probability of a horizontal flip", low=0, high=1)
-    brightness: float = setting(0.0, "strength b: the brightness factor is drawn from [1 - b, 1 + b]", low=0, high=1)
-    contrast: float = setting(0.0, "strength c: the contrast factor is drawn from [1 - c, 1 + c]", low=0, high=1)
-    saturation: float = setting(0.0, "strength s: the saturation factor is drawn from [1 - s, 1 + s]", low=0, high=1)
-    hue: float = setting(0.0, "strength h: the shift is drawn from [-h, h]; 1 is the full hue circle", low=0, high=0.5)
-    grayscale: float = setting(0.0, "probability that the colours are removed", low=0, high=1)
-    blur: float = setting(
-        0.0, "probability of a Gaussian blur, whose standard deviation is drawn from [0.1, 2] pixels", low=0, high=1
-    )
-    rotation: float = setting(
-        0.0,
-        "strength r: the crop is rotated by an angle from [-r, r] degrees; corners become void",
-        low=0,
-        high=180,
-    )
 
 
 @dataclass(kw_only=True)
@@ -72,7 +52,17 @@ class DataConfig(NamedComponent):
         "training split: a list in ImageSets/Segmentation, whose lines are image ids, or name image and mask; under "
         "data=folders also a list in data.root, or a sub-folder of the images",
     )
-    val_split: str = setting("val", "validation split, as data.train_split")
+    val_split: str = setting("val", "validation split, as data.train_split; data.fold replaces it")
+    fold: int | None = setting(
+        None,
+        "cross-validation: number of the part of data.train_split that validates, from 0; the other parts train; null: "
+        "data.val_split validates",
+        low=0,
+    )
+    folds: int = setting(5, "number of parts of data.train_split under data.fold", low=2)
+    split_seed: int = setting(
+        0, "seed of random divisions of data.train_split, which is independent of the seed of the run", low=0
+    )
     classes: list[str] = setting(list(VOC_CLASSES), "class names in the order of the mask indices; 0 is the background")
     protocol: Protocol = setting(
         Protocol.voc,
@@ -95,6 +85,11 @@ class DataConfig(NamedComponent):
     cache_dir: str | None = setting(None, "folder of the cache; null: the folder cache/ in the root of the dataset")
     limit: int | None = setting(None, "number of images of each split that are used, the first ones; null: all", low=1)
     on_device: bool = setting(False, "keep the training images in GPU memory and crop them on the GPU")
+
+    @property
+    def validation_split(self) -> str:
+        """Name of the split that validates the run: `FOLD` if training images are divided into folds."""
+        return self.val_split if self.fold is None else FOLD
 
     def locate(self, *, prepare: bool) -> Path:
         """Return the folder of the dataset; in VOC's layout, the folder that contains VOCdevkit/VOC2012.

@@ -14,7 +14,7 @@ from fcn.config.choices import Accelerator, Precision, Protocol
 from fcn.config.command_schemas import InferenceConfig
 from fcn.config.components import LIST_GROUPS, Component, NamedComponent, chosen_components, option_class, option_name
 from fcn.config.messages import unknown_key
-from fcn.config.option_bases import IGNORE_INDEX, DataConfig
+from fcn.config.option_bases import FOLD, IGNORE_INDEX, DataConfig
 from fcn.config.schema import Config
 from fcn.config.schema_keys import schema_fields, section_of
 from fcn.errors import ConfigError
@@ -118,6 +118,7 @@ def check_run(config: Config, *, is_saved: bool = False) -> None:
     _check_length(config)
     _check_frozen_backbone(config)
     _check_augmentation(config)
+    _check_folds(config.data)
     for option, chosen in chosen_components(config).items():
         if not (is_saved and option.partition("=")[0] in LIST_GROUPS):
             chosen.check(config)
@@ -173,7 +174,27 @@ def check_data(data: DataConfig) -> None:
         ConfigError: naming key, value, rule and remedy of the first rule that is broken.
     """
     check_classes(data.classes)
+    _check_folds(data)
     data.check(Config(data=data))
+
+
+def _check_folds(data: DataConfig) -> None:
+    if data.fold is None:
+        if data.folds != DataConfig.folds:
+            raise ConfigError(f"data.folds (={data.folds}) has no effect without data.fold; use data.fold=0")
+        if data.split_seed and getattr(data, "val_fraction", None) is None:
+            keys = "data.fold or data.val_fraction" if hasattr(data, "val_fraction") else "data.fold"
+            raise ConfigError(f"data.split_seed (={data.split_seed}) has no effect without {keys}")
+    elif data.fold >= data.folds:
+        raise ConfigError(
+            f"data.fold (={data.fold}) must be less than data.folds (={data.folds}), because folds are numbered from "
+            f"0; use 0 to {data.folds - 1}"
+        )
+    elif data.train_split == FOLD:
+        raise ConfigError(
+            f"data.train_split (={FOLD}) must have another name with data.fold, which is the name of the split that "
+            "validates; rename the list"
+        )
 
 
 def check_classes(classes: Sequence[str]) -> None:

@@ -203,7 +203,6 @@ class FoldersData(FilesConfig):
         low=0,
         high=1,
     )
-    split_seed: int = setting(0, "seed of the choice of data.val_fraction", low=0)
     augmentation: AugmentationConfig = field(default_factory=lambda: AugmentationConfig(scale=[0.5, 2.0], flip=0.5))
 
     def check(self, config: Config) -> None:
@@ -212,8 +211,11 @@ class FoldersData(FilesConfig):
             raise ConfigError(f"data.val_fraction (={self.val_fraction}) must be between 0 and 1, such as 0.2")
         if self.val_fraction is not None and self.train_split == self.val_split:
             raise ConfigError(f"data.train_split and data.val_split (={self.val_split}) must differ")
-        if self.val_fraction is None and self.split_seed:
-            raise ConfigError(f"data.split_seed (={self.split_seed}) has no effect without data.val_fraction")
+        if self.val_fraction is not None and self.fold is not None:
+            raise ConfigError(
+                f"data.val_fraction (={self.val_fraction}) must be null with data.fold (={self.fold}), because both "
+                "divide data.train_split; leave one out"
+            )
         for key in ("train_split", "val_split"):
             name = getattr(self, key)
             if name in ("", ".", "..") or "/" in name or "\\" in name:
@@ -236,6 +238,7 @@ class FoldersData(FilesConfig):
                 val_split=self.val_split,
                 val_fraction=self.val_fraction,
                 seed=self.split_seed,
+                has_folds=self.fold is not None,
             ).entries(name)
 
         splits = (self.train_split, self.val_split)

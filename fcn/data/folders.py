@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from fcn.data.divisions import normal_name, position
 from fcn.data.image_folders import ImageFolder, image_suffixes, is_image_name
 from fcn.data.split_lists import (
     IMAGE_SUFFIXES,
@@ -46,6 +45,7 @@ class PairFolders:
         val_split: name of the validation split.
         val_fraction: share of the training images that are used for validation; None if there are two splits.
         seed: seed of the division.
+        has_folds: whether the training images are divided into folds; they may then be all images, as above.
     """
 
     root: Path
@@ -55,6 +55,7 @@ class PairFolders:
     val_split: str
     val_fraction: float | None = None
     seed: int = 0
+    has_folds: bool = False
     _folders: dict[Path, ImageFolder] = field(default_factory=dict, compare=False, repr=False)
 
     def entries(self, split: str) -> list[Callable[[], Pair]]:
@@ -65,6 +66,8 @@ class PairFolders:
         """
         for key, name in (("images", self.images), ("masks", self.masks)):
             self._require_folder(key, name)
+        if self.has_folds and split == self.train_split:
+            return [partial(self._pair, name, where) for name, where in self._pool()]
         if self.val_fraction is None or split not in (self.train_split, self.val_split):
             return [partial(self._pair, name, where) for name, where in self._names(split)]
         if self._exists(self.val_split):
@@ -100,26 +103,25 @@ class PairFolders:
         folder = self.root / self.images
         names = _image_names(folder, folder)
         held_out = self._held_out()
-        if held_out.issuperset(map(_normal, names)):
+        if held_out.issuperset(map(normal_name, names)):
             raise DataError(
-                f"data.val_fraction (={self.val_fraction}) must leave images for training and validation, but all "
-                f"images of {folder} are in other splits",
+                f"data.train_split (={self.train_split}) must leave images to divide, but all images of {folder} are "
+                "in other splits",
                 "use data.train_split=<the list to divide>",
             )
-        return [(name, str(folder)) for name in names if _normal(name) not in held_out]
+        return [(name, str(folder)) for name in names if normal_name(name) not in held_out]
 
     def _held_out(self) -> set[str]:
         """Return the names of the images in other splits, usually of the test set; lists of other text name none."""
         lists = [path for folder in (self.root, self.root / SPLIT_LISTS) for path in sorted(folder.glob("*.txt"))]
-        listed = {_normal(self._name_of(line)) for path in lists for line in _lines_of(path)}
+        listed = {normal_name(self._name_of(line)) for path in lists for line in _lines_of(path)}
         folder = self.root / self.images
         files = _files_below(folder / TEST_FOLDER)
-        return listed | {_normal(path.relative_to(folder).with_suffix("").as_posix()) for path in files}
+        return listed | {normal_name(path.relative_to(folder).with_suffix("").as_posix()) for path in files}
 
     def _validates(self, name: str) -> bool:
         assert self.val_fraction is not None
-        text = f"{self.seed} {_normal(name)}"
-        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64 < self.val_fraction
+        return position(name, self.seed) < self.val_fraction
 
     def _exists(self, split: str) -> bool:
         return any(path.is_file() for path in self._lists(split)) or (self.root / self.images / split).is_dir()
@@ -197,10 +199,6 @@ def _lines_of(path: Path) -> list[str]:
     except DataError:  # empty or in another encoding: not a list
         return []
     return [line for line in lines if all(map(is_image_name, line.split("/")))]
-
-
-def _normal(name: str) -> str:
-    return unicodedata.normalize("NFC", name)  # macOS decomposes letters in file names
 
 
 def _image_names(folder: Path, base: Path) -> list[str]:

@@ -10,9 +10,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from fcn.config import DataConfig
+from fcn.config import FOLD, ConfigError, DataConfig
 from fcn.data import cache
 from fcn.data.datasets import WholeImages
+from fcn.data.divisions import fold_numbers
 from fcn.data.mask_formats import MaskReader
 from fcn.data.pair_reader import PairReader
 from fcn.data.split_lists import MissingMask, MissingSplit, Pair, split_entries
@@ -22,17 +23,40 @@ from fcn.errors import DataError
 def split_images(data: DataConfig, root: Path, split: str) -> WholeImages:
     """Return the images of a split below the folder that `DataConfig.locate` returns, from their cache if it exists.
 
+    With `data.fold`, the split `fold` contains the images that validate, and the training split all others.
+
     Raises:
+        ConfigError: if there are more folds than images.
         DataError: if the set or the split is missing, or the list is empty or names a missing file.
     """
-    pairs, reader = read_pairs(data, root, split), reader_of(data)
+    whole = whole_split(data, split)
+    pairs, reader = read_pairs(data, root, whole), reader_of(data)
     folder = cache.cache_folder(root, data.cache_dir)
-    decoded = cache.open_cache(pairs, cache_name(data, split), reader=reader, folder=folder) if data.cache else None
-    return WholeImages(pairs, reader=reader, decoded=decoded)
+    decoded = cache.open_cache(pairs, cache_name(data, whole), reader=reader, folder=folder) if data.cache else None
+    images = WholeImages(pairs, reader=reader, decoded=decoded)
+    if data.fold is None or whole != data.train_split:
+        return images
+    return images.select(_indices_of_part(data, [pair.name for pair in pairs], validates=split == FOLD))
+
+
+def whole_split(data: DataConfig, split: str) -> str:
+    """Return the split that is read and cached for a split: for a fold, the training split, which has all folds."""
+    return data.train_split if data.fold is not None and split == FOLD else split
+
+
+def _indices_of_part(data: DataConfig, names: Sequence[str], *, validates: bool) -> list[int]:
+    """Return the indices of the images in the fold that validates, or of all others."""
+    if len(names) < data.folds:
+        raise ConfigError(
+            f"data.folds (={data.folds}) must not exceed the {len(names)} images of {data.train_split}; use "
+            "data.fold=null or fewer folds"
+        )
+    numbers = fold_numbers(names, folds=data.folds, seed=data.split_seed)
+    return [index for index, number in enumerate(numbers) if (number == data.fold) is validates]
 
 
 def read_pairs(data: DataConfig, root: Path, split: str) -> list[Pair]:
-    """Return the images of a split and their masks; all files exist.
+    """Return the images of a split, not divided into folds, and their masks; all files exist.
 
     Raises:
         DataError: if the set or the split is missing, or the list is empty or names a missing file; if no image has a
@@ -61,10 +85,13 @@ def _lacks_mask(pair_of: Callable[[], Pair]) -> bool:
 
 
 def cache_name(data: DataConfig, split: str) -> str:
-    """Return the name of the cache of a split: different for other images, so that none replaces another."""
+    """Return the name of the cache of a split: different for other images, so that none replaces another.
+
+    All folds share the cache of the split that is divided.
+    """
     name = split if data.limit is None else f"{split}-first-{data.limit}"
     fraction = getattr(data, "val_fraction", None)  # a key of data=folders
-    return name if fraction is None else f"{name}-{fraction}-{getattr(data, 'split_seed', 0)}"
+    return name if fraction is None else f"{name}-{fraction}-{data.split_seed}"
 
 
 def entries_of(data: DataConfig, root: Path, split: str) -> Sequence[Callable[[], Pair]]:

@@ -30,7 +30,7 @@ from fcn.data import cache
 from fcn.data.datasets import GPU_BATCH_SIZE, Crops, Sample, WholeImages, collate
 from fcn.data.device_crops import DeviceCrops, DrawnChanges
 from fcn.data.fingerprint import fingerprint
-from fcn.data.image_sets import cache_name, read_pairs, reader_of, split_images
+from fcn.data.image_sets import cache_name, read_pairs, reader_of, split_images, whole_split
 from fcn.data.sampling import AUGMENTATION, D2L_CROPS, EpochBatches, Rounds
 from fcn.data.set_checks import other_palettes, require_labels, set_warnings, shared_names
 from fcn.data.transforms import TrainTransform
@@ -53,6 +53,11 @@ class VOCDataModule(pl.LightningDataModule):
         self.rounds = Rounds(total_steps=0, length=1)  # set when training starts
         self._saved_round: tuple[int, int] | None = None  # round of the checkpoint from which the run is resumed
 
+    @property
+    def splits(self) -> tuple[str, str]:
+        """Names of the training and the validation split."""
+        return self.config.data.train_split, self.config.data.validation_split
+
     def prepare_data(self) -> None:
         """Draw the synthetic dataset or, with `data.download=true`, download VOC; write missing caches.
 
@@ -61,17 +66,15 @@ class VOCDataModule(pl.LightningDataModule):
         data = self.config.data
         root = data.locate(prepare=True)
         if data.cache:
-            sets = {
-                cache_name(data, split): read_pairs(data, root, split) for split in (data.train_split, data.val_split)
-            }
+            splits = dict.fromkeys(whole_split(data, split) for split in self.splits)
+            sets = {cache_name(data, split): read_pairs(data, root, split) for split in splits}
             folder = cache.cache_folder(root, data.cache_dir)
             cache.write_missing_caches(sets, reader=reader_of(data), folder=folder)
 
     def setup(self, stage: str) -> None:
         data = self.config.data
         root = data.locate(prepare=False)
-        self.train_images = split_images(data, root, data.train_split)
-        self.val_images = split_images(data, root, data.val_split)
+        self.train_images, self.val_images = (split_images(data, root, split) for split in self.splits)
         self.dropped = 0
         self.warnings = self._check_sets()
         if data.protocol is Protocol.d2l:
@@ -79,7 +82,7 @@ class VOCDataModule(pl.LightningDataModule):
             num_images = len(self.train_images)
             self.train_images = self._large_enough(self.train_images)
             self.dropped = num_images - len(self.train_images)
-            self._check_batch_size(self.d2l_images, data.val_split)
+            self._check_batch_size(self.d2l_images, data.validation_split)
         self._check_batch_size(self.train_images, data.train_split)
 
     def _check_sets(self) -> list[str]:
@@ -90,15 +93,14 @@ class VOCDataModule(pl.LightningDataModule):
         """
         data, lines = self.config.data, []
         counted = []
-        for split, images in ((data.train_split, self.train_images), (data.val_split, self.val_images)):
+        for split, images in zip(self.splits, (self.train_images, self.val_images), strict=True):
             require_labels(images, split, data.classes)
             if images.facts:
                 lines += set_warnings(images.facts, images.pairs, split, data)
                 counted.append((images.facts, images.pairs))
-        splits = (data.train_split, data.val_split)
-        if len(counted) == len(splits):
-            lines += other_palettes(counted, splits, self.train_images.reader)
-        return lines + shared_names(self.train_images.pairs, self.val_images.pairs, splits)
+        if len(counted) == len(self.splits):
+            lines += other_palettes(counted, self.splits, self.train_images.reader)
+        return lines + shared_names(self.train_images.pairs, self.val_images.pairs, self.splits)
 
     def _check_batch_size(self, images: WholeImages, split: str) -> None:
         if len(images) < self.config.batch_size:

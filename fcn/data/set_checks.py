@@ -105,6 +105,8 @@ def set_warnings(facts: SetFacts, pairs: Sequence[Pair], split: str, data: DataC
 def _remedy_of_absent_class(data: DataConfig) -> str:
     if data.limit is not None:
         return "use a larger data.limit"
+    if data.fold is not None:
+        return "use fewer data.folds or another data.split_seed"
     if not hasattr(data, "label_map"):  # the built-in dataset, whose classes are fixed
         return "use more images"
     return "remove it from data.classes, or set data.label_map if the masks have other values"

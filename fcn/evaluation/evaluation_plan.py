@@ -107,11 +107,25 @@ def plan_evaluation(config: EvaluateConfig, overrides: Sequence[str]) -> Evaluat
     predictor = load(checkpoint, settings)
     data = merge_data(predictor.network.config.data, config.data, overrides)
     check_data(data)
-    split = config.split or data.val_split
+    _check_fold(predictor.network.config.data, data)
+    split = config.split or data.validation_split
     output = Path(config.output) if config.output else default_output(Path(config.run or ""), split)
     _check_folder(output)
     images = evaluation_images(data, split, classes=predictor.classes)
     return EvaluationPlan(config, checkpoint, sha256, data, split, output, predictor, images)
+
+
+def _check_fold(run: DataConfig, data: DataConfig) -> None:
+    """Check that a fold is that of the run, because the network was trained on the others."""
+    if data.fold is None:
+        return
+    for key in ("fold", "folds", "split_seed"):
+        value, own = getattr(data, key), getattr(run, key)
+        if value != own:
+            raise ConfigError(
+                f"data.{key} (={value}) must be that of the run (={'null' if own is None else own}), which was trained "
+                "on the other images of data.train_split; omit it, or use data.fold=null"
+            )
 
 
 def merge_data(run: DataConfig, composed: DataConfig, overrides: Sequence[str]) -> DataConfig:

@@ -42,10 +42,12 @@ def header_lines(config: Config, data: VOCDataModule, task: SegmentationTask) ->
     height, width = config.data.crop_size
     sets = f"{len(data.train_images)} training and {len(data.val_images)} validation images"
     dropped = f" ({data.dropped} smaller than the crop are not used)" if data.dropped else ""
+    part = "" if config.data.fold is None else f" (fold {config.data.fold} of {config.data.folds})"
     frozen = "" if config.backbone.trainable else ", frozen backbone"
     lines = [
         f"model    {config.model.describe(config)}{frozen}, {millions:.1f} M parameters",
-        f"data     {config.data.name}: {sets}{dropped}, {len(config.data.classes)} classes, crops of {height}x{width}",
+        f"data     {config.data.name}: {sets}{part}{dropped}, {len(config.data.classes)} classes, crops of "
+        f"{height}x{width}",
         f"steps    {_describe_length(config, data)}, {config.batch_size} images per step",
         f"loss     {loss_line(config)}",
     ]
