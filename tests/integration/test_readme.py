@@ -22,7 +22,7 @@ SMALL = (*TINY, "epochs=1", "trainer=cpu", "trainer.sample_images=0", "backbone.
 HERE = {  # run below, each with SMALL
     "python train.py model.init=xavier lr=0.01",
     "python train.py experiment=d2l data.root=data data.download=true",
-    "python train.py experiment=voc_sample data.root=<folder that holds VOCdevkit>",
+    "python train.py experiment=voc_small data.root=<folder that holds VOCdevkit>",
     "python train.py backbone=resnet50 optim=adamw schedule=poly",
     "python train.py backbone=timm backbone.name=convnextv2_tiny model=fcn8s",
     "python train.py model=fcn8s",

@@ -43,7 +43,7 @@ def test_presets_of_the_papers(preset, model, lr, weights, init_from, skip_scale
         (["steps=100"], (None, 100)),
         (["experiment=d2l", "steps=100"], (None, 100)),
         (["experiment=fcn32s_vgg16", "epochs=2"], (2, None)),  # without its trainer.val_every_steps
-        (["experiment=voc_sample", "steps=9"], (None, 9)),  # without its trainer.val_every
+        (["experiment=voc_small", "steps=9"], (None, 9)),  # without its trainer.val_every
         (["experiment=fcn32s_vgg16", "epochs=null", "steps=9"], (None, 9)),
         (["steps=null"], (7, None)),
     ],
