@@ -1,4 +1,4 @@
-"""Groups runs that differ only in their seed into rows, and averages metrics over them."""
+"""Groups runs that differ only in their seed or fold into rows, and averages metrics over them."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ IGNORED_KEYS = frozenset(
     {"seed", "name", "resume", "rerun", "data.download", "trainer.log_every", "trainer.sample_images"}
 )
 """Keys that never separate groups of runs."""
+EACH_FOLD = "each"
+"""Value of data.fold in a row of runs with folds."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,12 @@ class SeedStatistic:
 
 @dataclass(frozen=True)
 class RunGroup:
-    """Runs that differ only in their seed: a row of the table.
+    """Runs that differ only in their seed or fold: a row of the table.
 
     Attributes:
         number: number of the row, from 1.
         values: values of the keys that differ between the groups; `...` for a missing key.
-        runs: runs sorted by seed.
+        runs: runs sorted by seed and fold.
         label: short description that distinguishes the group from the others.
     """
 
@@ -63,7 +65,7 @@ class RunGroup:
     @property
     def state(self) -> str:
         """`finished`, `3 finished`, or the number of finished runs and the states of the others."""
-        others = [f"seed {run.config['seed']} {run.state}" for run in self.runs if not run.finished]
+        others = [f"{_name_of_run(run)} {run.state}" for run in self.runs if not run.finished]
         if len(self.runs) == 1:
             return self.runs[0].state
         if not others:
@@ -79,7 +81,7 @@ class RunGroup:
 
 
 def group_runs(runs: Sequence[RunRecord], *, metric: str, ignore: Iterable[str] = ()) -> list[RunGroup]:
-    """Group runs that differ only in seed and bookkeeping, sorted by the mean of `metric`, best first.
+    """Group runs that differ only in seed, fold and bookkeeping, sorted by the mean of `metric`, best first.
 
     Settings of execution (`trainer.*` except precision, number of loader workers) separate groups only if no other key
     does. Groups without a finished run come last. A lower loss is better.
@@ -92,16 +94,27 @@ def group_runs(runs: Sequence[RunRecord], *, metric: str, ignore: Iterable[str] 
     keys, names = varied_keys(runs, ignore=ignore), short_names(runs)
     members: dict[str, list[RunRecord]] = {}
     for run in runs:
-        members.setdefault(identity_text([run.config.get(key, ...) for key in keys]), []).append(run)
+        members.setdefault(identity_text([_setting(run, key) for key in keys]), []).append(run)
     groups = []
     for group in members.values():
-        values = {key: group[0].config.get(key, ...) for key in keys}
+        values = {key: _setting(group[0], key) for key in keys}
         label = " ".join(f"{names[key]}={format_setting(value)}" for key, value in values.items())
         path = group[0].path if len(group) == 1 else group[0].path.parent  # label of the only group
-        by_seed = sorted(group, key=lambda run: (run.config["seed"], str(run.path)))
-        groups.append(RunGroup(0, values, by_seed, label or str(path)))
+        ordered = sorted(group, key=lambda run: (run.config["seed"], run.fold or (), str(run.path)))
+        groups.append(RunGroup(0, values, ordered, label or str(path)))
     groups.sort(key=lambda group: _rank(group, metric))
     return [replace(group, number=number) for number, group in enumerate(groups, start=1)]
+
+
+def _name_of_run(run: RunRecord) -> str:
+    seed = f"seed {run.config['seed']}"
+    return f"{seed} fold {run.fold[0]}" if run.fold else seed
+
+
+def _setting(run: RunRecord, key: str) -> Any:
+    """Return the value that separates a run from those of other rows; folds are not separated."""
+    value = run.config.get(key, ...)
+    return EACH_FOLD if key == "data.fold" and run.fold else value
 
 
 def _rank(group: RunGroup, metric: str) -> tuple[bool, float, str]:
@@ -114,7 +127,8 @@ def _rank(group: RunGroup, metric: str) -> tuple[bool, float, str]:
 def varied_keys(runs: Sequence[RunRecord], *, ignore: Iterable[str] = ()) -> list[str]:
     """Return the keys that separate runs into groups, in the order of the configuration; see `group_runs`."""
     ignored = IGNORED_KEYS | set(ignore)
-    keys = [key for key in differing_keys([run.config for run in runs]) if key not in ignored]
+    configs = [{key: _setting(run, key) for key in run.config} for run in runs]
+    keys = [key for key in differing_keys(configs) if key not in ignored]
     return [key for key in keys if not _concerns_execution(key)] or keys
 
 

@@ -24,16 +24,17 @@ def choose_runs(comparison: RunComparison) -> list[tuple[RunGroup, RunRecord]]:
     Raises:
         ComparisonError: if no run has a checkpoint of a validated epoch.
     """
-    candidates = []
+    chosen: list[tuple[RunGroup, RunRecord]] = []
     for group in comparison.groups:
         usable = [run for run in group.runs if (run.path / runs.BEST).is_file() and BEST in run.metrics]
+        if chosen:
+            reference = validation_keys(chosen[0][1])
+            usable = [run for run in usable if not differing_keys([reference, validation_keys(run)])]
         if usable:
-            candidates.append((group, max(usable, key=lambda run: run.metrics[BEST])))
-    if not candidates:
+            chosen.append((group, max(usable, key=lambda run: run.metrics[BEST])))
+    if not chosen:
         raise ComparisonError(f"panels need a run with {runs.BEST}; compare runs that were validated")
-    reference = validation_keys(candidates[0][1])
-    same = [(group, run) for group, run in candidates if not differing_keys([reference, validation_keys(run)])]
-    return same[:MAX_COLUMNS]
+    return chosen[:MAX_COLUMNS]
 
 
 def draw_prediction_panels(comparison: RunComparison, num_images: int) -> Picture:

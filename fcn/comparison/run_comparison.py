@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from fcn.comparison.evaluation_differences import ScoreDifference, most_common_split, score_differences
-from fcn.comparison.grouping import RunGroup, differing_keys, format_setting, group_runs, short_names
+from fcn.comparison.evaluation_differences import ScoreDifference, score_differences
+from fcn.comparison.evaluation_records import most_common_split
+from fcn.comparison.grouping import RunGroup, differing_keys, format_setting, group_runs, identity_text, short_names
 from fcn.comparison.run_records import BEST, SPEED, ComparisonError, RunRecord, read_runs
 from fcn.config import nearest
 from fcn.evaluation.scores import Floats
@@ -155,13 +156,14 @@ def _final_ious(first: RunGroup, second: RunGroup) -> tuple[Sequence[str], Float
     """Return classes, IoUs [2, C] and their source from the last validations, if these used the same images."""
     names = list(dict.fromkeys(name for run in first.finished for name in run.metrics if name.startswith(CLASS_IOU)))
     ious = np.array([[group.statistic(name).mean for name in names] for group in (first, second)])
-    same = not differing_keys([validation_keys(run) for run in [*first.runs, *second.runs]])
-    if not same or not np.isfinite(ious).all(axis=0).any():
+    images = [{identity_text(list(validation_keys(run).items())) for run in row.finished} for row in (first, second)]
+    if images[0] != images[1] or not np.isfinite(ious).all(axis=0).any():
         return [], np.empty((2, 0)), "no common validation"
     return [name.removeprefix(CLASS_IOU) for name in names], ious, "last validation, without intervals"
 
 
 def validation_keys(run: RunRecord) -> dict[str, Any]:
     """Return the keys that determine the images and classes on which a run was validated."""
-    keys = ("name", "root", "val_split", "classes", "shapes.seed", "shapes.num_train", "shapes.num_val")
+    split = ("train_split", "fold", "folds", "split_seed") if run.fold else ("val_split", "fold")
+    keys = ("name", "root", *split, "classes", "shapes.seed", "shapes.num_train", "shapes.num_val")
     return {f"data.{key}": run.config.get(f"data.{key}", ...) for key in keys}

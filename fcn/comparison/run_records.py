@@ -13,12 +13,15 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from fcn import runs
-from fcn.config import Config, flatten, to_container
+from fcn.config import FOLD, Config, flatten, to_container
 from fcn.errors import UserError
 from fcn.runs import Status
 
 BEST, SPEED = "best val/mean_iou", "images_per_second"
 """Names in `RunRecord.metrics` of values that are not among the metrics of summary.json."""
+
+Fold = tuple[int, int, int]
+"""Number of a fold, number of folds, and seed of their division."""
 
 
 class ComparisonError(UserError):
@@ -44,6 +47,17 @@ class RunRecord:
     @property
     def finished(self) -> bool:
         return self.state is Status.finished
+
+    @property
+    def fold(self) -> Fold | None:
+        """The fold that validated the run; None without folds."""
+        number: int | None = self.config.get("data.fold")
+        return None if number is None else (number, self.config["data.folds"], self.config["data.split_seed"])
+
+    @property
+    def validation_split(self) -> str:
+        """Name of the split that validated the run."""
+        return FOLD if self.fold else str(self.config["data.val_split"])
 
 
 def describe_damage(error: Exception) -> str:

@@ -84,11 +84,13 @@ def class_table(contrast: RowContrast) -> Table:
 
 
 def runs_table(comparison: RunComparison) -> Table:
-    """Return a row per run: its group, seed, state, best mean IoU and directory."""
+    """Return a row per run: its group, seed, fold, state, best mean IoU and directory."""
     pairs = [(group, run) for group in comparison.groups for run in group.runs]
+    folds = [str(run.fold[0]) if run.fold else DASH for _, run in pairs]
     return [
         Column("#", [str(group.number) for group, _ in pairs], numeric=True),
         Column("seed", [str(run.config["seed"]) for _, run in pairs], numeric=True),
+        *([Column("fold", folds, numeric=True)] if set(folds) != {DASH} else []),
         Column("state", [run.state for _, run in pairs]),
         Column("best mIoU", [format_score(run.metrics.get(BEST, math.nan)) for _, run in pairs], numeric=True),
         Column("directory", [str(run.path) for _, run in pairs]),

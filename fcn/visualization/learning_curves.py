@@ -181,7 +181,7 @@ def draw_group_curves(groups: Mapping[str, Sequence[Rows]], *, metric: str = "va
     drawn = dict(list(measured.items())[:MAX_GROUPS])
     notes = [f"{len(measured) - len(drawn)} more groups are not drawn"] if len(measured) > len(drawn) else []
     if any(len(runs) > 1 for runs in drawn.values()):
-        notes.append("thin lines: runs; thick lines: mean over seeds")
+        notes.append("thin lines: runs; thick lines: their mean")
     below = 0.62 + 0.215 * (len(drawn) + bool(notes))  # inches, as all of the layout
     height = 3.6 + below
     figure = new_figure(10, height, dpi=130)

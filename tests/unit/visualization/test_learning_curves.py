@@ -143,7 +143,7 @@ def test_thin_line_per_run_and_thick_mean_line(draw_groups):
     assert len({line.get_color() for line in iou.lines}) == 2
     assert lines_of(loss)[3] == ([1], [1.5])
     assert [axes.get_title(loc="left") for axes in (iou, loss)] == ["val/mean_iou", "train/loss"]
-    assert legend_texts(figure.legends[0]) == ["a", "b", "thin lines: runs; thick lines: mean over seeds"]
+    assert legend_texts(figure.legends[0]) == ["a", "b", "thin lines: runs; thick lines: their mean"]
 
 
 def test_groups_beyond_the_maximum_are_counted_in_a_note(draw_groups):

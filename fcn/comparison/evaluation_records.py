@@ -1,0 +1,185 @@
+"""Evaluations of runs by scripts/evaluate.py, and the joining of those of different folds."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fcn import runs
+from fcn.comparison.bootstrap import resample_class_iou
+from fcn.comparison.grouping import RunGroup
+from fcn.comparison.run_records import ComparisonError, Fold, RunRecord, describe_damage
+from fcn.config import FOLD
+from fcn.evaluation.scores import ClassCounts, Floats, class_counts
+from fcn.runs.atomic_files import sha256_of
+
+STALE = "evaluated before its best checkpoint changed"
+NOT_EVALUATED = "not evaluated"
+
+_ROUNDING_ONLY = ("accelerator", "device", "batch_size")  # settings that change scores by no more than rounding
+
+
+@dataclass(frozen=True)
+class EvaluationRecord:
+    """Evaluation of a run on a split with N images and C classes, or of all folds of a seed on their images.
+
+    Attributes:
+        names: names of the images.
+        classes: names of the classes.
+        settings: inference settings.
+        targets: target pixels per image and class, int64 [N, C].
+        counts: hits and unions per image and class.
+        checkpoint: `best` or `last`, the evaluated checkpoint.
+        seed: seed of the run.
+        fold: the fold whose images were evaluated; None for any other split.
+    """
+
+    names: Sequence[str]
+    classes: Sequence[str]
+    settings: Mapping[str, Any]
+    targets: NDArray[np.int64]
+    counts: ClassCounts
+    checkpoint: str
+    seed: int
+    fold: Fold | None
+
+    @cached_property
+    def resampled(self) -> Floats:
+        return resample_class_iou(self.counts)
+
+
+def most_common_split(groups: Sequence[RunGroup]) -> str:
+    """Return the split on which most finished runs were evaluated, at a tie the one that validated them."""
+    finished = [run for group in groups for run in group.finished]
+    counts = Counter(
+        path.parent.name for run in finished for path in run.path.glob(f"{runs.EVALUATION}/*/{runs.CONFUSIONS}")
+    )
+    own = {run.validation_split for run in finished}
+    return max(sorted({*counts, *own}), key=lambda split: (counts[split], split in own), default="")
+
+
+def load_evaluations(group: RunGroup, split: str) -> list[EvaluationRecord]:
+    """Read the evaluations of the finished runs of a group.
+
+    Raises:
+        ComparisonError: if an evaluation is missing, damaged, or of another checkpoint than the run's present one.
+    """
+    if not group.finished:
+        raise ComparisonError("not finished")
+    evaluated = [run for run in group.finished if (_folder(run, split) / runs.CONFUSIONS).is_file()]
+    if not evaluated:
+        raise ComparisonError(NOT_EVALUATED)
+    return [_read_evaluation(run, split) for run in evaluated]
+
+
+def _folder(run: RunRecord, split: str) -> Path:
+    return run.path / runs.EVALUATION / split
+
+
+def _read_evaluation(run: RunRecord, split: str) -> EvaluationRecord:
+    try:
+        summary = json.loads((_folder(run, split) / runs.SCORES).read_text(encoding="utf-8"))
+        with np.load(_folder(run, split) / runs.CONFUSIONS, allow_pickle=False) as arrays:
+            names, confusions = arrays["names"].tolist(), arrays["confusions"]
+        settings = {key: value for key, value in summary["settings"].items() if key not in _ROUNDING_ONLY}
+        classes, sha256, name = list(summary["iou"]), summary["checkpoint_sha256"], Path(summary["checkpoint"]).stem
+    except Exception as error:  # JSON, ZIP and NumPy raise various types
+        raise ComparisonError(f"the evaluation cannot be read: {describe_damage(error)}") from error
+    checkpoint = runs.checkpoint_of(run.path)  # None if it was deleted to save space
+    if checkpoint and sha256 != sha256_of(checkpoint):
+        raise ComparisonError(STALE)
+    return EvaluationRecord(
+        names=names,
+        classes=classes,
+        settings=settings,
+        targets=confusions.sum(axis=2),
+        counts=class_counts(confusions),
+        checkpoint=name,
+        seed=run.config["seed"],
+        fold=run.fold if split == FOLD else None,
+    )
+
+
+def check_comparable(one: EvaluationRecord, other: EvaluationRecord, name: str) -> None:
+    """Check that two evaluations are of the same images; the error message calls the other one `name`.
+
+    Raises:
+        ComparisonError: if they are not, or the classes or settings differ.
+    """
+    _check_settings(one, other, name)
+    for what, same in {
+        "on other images": list(one.names) == list(other.names),
+        "on images of the same names with other masks": np.array_equal(one.targets, other.targets),
+    }.items():
+        if not same:
+            raise ComparisonError(f"evaluated {what} than {name}")
+
+
+def _check_settings(one: EvaluationRecord, other: EvaluationRecord, name: str) -> None:
+    if one.classes != other.classes:
+        raise ComparisonError(f"evaluated on other classes than {name}")
+    if changed := [key for key in one.settings if one.settings[key] != other.settings.get(key)]:
+        raise ComparisonError(f"evaluated with another {', '.join(changed)} than {name}")
+
+
+def join_folds(*rows: Sequence[EvaluationRecord]) -> list[list[EvaluationRecord]]:
+    """Join the evaluations of the folds of each seed into one of all their images, which are different for each fold.
+
+    If the rows or seeds have different folds, only the folds are joined that all of them have. Evaluations on a split
+    that is the same for all runs stay as they are.
+
+    Args:
+        rows: evaluations of the runs of each row.
+
+    Returns:
+        The evaluations of each row, one per seed.
+
+    Raises:
+        ComparisonError: if the folds of a seed were evaluated with different classes or settings.
+    """
+    by_seed = [_folds_by_seed(row) for row in rows]
+    common = set.intersection(*(set(folds) for seeds in by_seed for folds in seeds))
+    # Without a common fold, the images of all folds may still be the same, as of two divisions.
+    return [
+        [_join([folds[fold] for fold in folds if not common or fold in common]) for folds in row] for row in by_seed
+    ]
+
+
+def _folds_by_seed(row: Sequence[EvaluationRecord]) -> list[dict[Fold | None, EvaluationRecord]]:
+    """Return the evaluations of each seed by fold; further ones of a seed and fold are like another seed."""
+    seeds: dict[tuple[int, int], dict[Fold | None, EvaluationRecord]] = {}
+    for one in row:
+        repetition = 0
+        while one.fold in seeds.setdefault((one.seed, repetition), {}):
+            repetition += 1
+        seeds[one.seed, repetition][one.fold] = one
+    return list(seeds.values())
+
+
+def _join(folds: Sequence[EvaluationRecord]) -> EvaluationRecord:
+    first = folds[0]
+    if first.fold is None:
+        return first
+    for other in folds[1:]:
+        _check_settings(other, first, "another fold of its seed")
+    names = np.array([name for one in folds for name in one.names])
+    order = np.argsort(names, kind="stable")  # the same for every division of the images
+    hits, unions = (np.concatenate([one.counts[part] for one in folds])[order] for part in (0, 1))
+    return EvaluationRecord(
+        names=names[order].tolist(),
+        classes=first.classes,
+        settings=first.settings,
+        targets=np.concatenate([one.targets for one in folds])[order],
+        counts=ClassCounts(hits, unions),
+        checkpoint=" and ".join(sorted({one.checkpoint for one in folds})),
+        seed=first.seed,
+        fold=first.fold,
+    )
