@@ -147,10 +147,9 @@ def join_folds(*rows: Sequence[EvaluationRecord]) -> list[list[EvaluationRecord]
     """
     by_seed = [_folds_by_seed(row) for row in rows]
     common = set.intersection(*(set(folds) for seeds in by_seed for folds in seeds))
-    # Without a common fold, the images of all folds may still be the same, as of two divisions.
-    return [
-        [_join([folds[fold] for fold in folds if not common or fold in common]) for folds in row] for row in by_seed
-    ]
+    if not common:  # the images of all folds may still be the same, as of two divisions
+        common = {fold for seeds in by_seed for folds in seeds for fold in folds}
+    return [[_join([folds[fold] for fold in folds if fold in common]) for folds in seeds] for seeds in by_seed]
 
 
 def _folds_by_seed(row: Sequence[EvaluationRecord]) -> list[dict[Fold | None, EvaluationRecord]]:
