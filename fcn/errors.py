@@ -21,12 +21,19 @@ WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
 PACKAGE = Path(__file__).resolve().parent
 
 
+def _lines_in_ipython(error: Exception) -> list[str]:
+    """Return what IPython displays in place of a traceback: the message, as in a terminal."""
+    return traceback.format_exception(error) if WANTS_TRACEBACK else [f"{type(error).__name__}: {error}"]
+
+
 class UserError(ValueError):
     """Invalid input: one line that names the key or file, the value, the rule and the remedy.
 
     Commands print the message of this class and of its subclasses without a traceback, and end with status 1. Any other
     exception is reported as a failure of the system, or as a bug.
     """
+
+    _render_traceback_ = _lines_in_ipython
 
 
 class ConfigError(UserError):
@@ -52,6 +59,8 @@ class DataError(UserError):
 
 class RunFailure(RuntimeError):
     """Raised if a failure of the system or a bug stopped a run; the message explains it in one line."""
+
+    _render_traceback_ = _lines_in_ipython
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

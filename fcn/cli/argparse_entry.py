@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import os
 import signal
 from collections.abc import Callable, Iterator
 from typing import NoReturn
@@ -23,6 +24,7 @@ def exceptions_as_error_lines(explain: Callable[[Exception], str] = errors.expla
     Args:
         explain: returns the line for an exception.
     """
+    _use_no_cursor_in_notebooks()
     try:
         yield
     except KeyboardInterrupt:
@@ -31,3 +33,12 @@ def exceptions_as_error_lines(explain: Callable[[Exception], str] = errors.expla
         if errors.WANTS_TRACEBACK:
             raise
         raise SystemExit(f"error: {explain(error)}") from None
+
+
+def _use_no_cursor_in_notebooks() -> None:
+    """Let rich print lines instead of bars that move the cursor, if this command was run by `!` in a notebook cell.
+
+    The cell gives the command a terminal, but its output displays every state of a bar below the other.
+    """
+    if "JPY_PARENT_PID" in os.environ:  # jupyter_client sets it for kernels, which pass it on
+        os.environ.setdefault("TTY_COMPATIBLE", "0")

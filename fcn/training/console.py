@@ -24,6 +24,8 @@ from fcn.training.task import SegmentationTask
 
 log = logging.getLogger(__name__)
 
+BAR_WIDTH = 40  # characters of the bar in a notebook
+
 
 class ProgressBar(RichProgressBar):
     """Lightning's progress bar, with epochs counted from 1 as in the log, and the latest known loss.
@@ -57,6 +59,7 @@ class ProgressLines(pl.Callback):
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.seconds = config.trainer.log_seconds
         self.first_step = self.step = 0  # steps before this execution, and at the last line
         self.started = self.reported = 0.0
         self.paused = 0.0  # seconds of validation since the last line
@@ -75,7 +78,8 @@ class ProgressLines(pl.Callback):
         speed = (step - self.step) * self.config.batch_size / max(now - self.reported - self.paused, 1e-9)
         left = timedelta(seconds=round((total - step) * (now - self.started) / (step - self.first_step)))
         loss = "" if np.isnan(pl_module.last_loss) else f"loss {pl_module.last_loss:.3f}, "
-        log.info("step %d/%d  epoch %d, %s%.1f images/s, %s left", step, total, epoch, loss, speed, left)
+        line = f"step {step}/{total}  epoch {epoch}, {loss}{speed:.1f} images/s, {left} left"
+        self.report(line, step / total)
         self.step, self.reported, self.paused = step, now, 0.0
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -84,18 +88,49 @@ class ProgressLines(pl.Callback):
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *args: Any
     ) -> None:
-        now, seconds = time.monotonic(), self.config.trainer.log_seconds
-        if seconds is not None and now - self._validation_reported >= seconds:
-            number = trainer.num_val_batches[0]
-            log.info("validation of step %d: batch %d/%d", trainer.global_step, batch_idx + 1, number)
+        now = time.monotonic()
+        if self.seconds is not None and now - self._validation_reported >= self.seconds:
+            line = f"validation of step {trainer.global_step}: batch {batch_idx + 1}/{trainer.num_val_batches[0]}"
+            self.report(line, trainer.global_step / trainer.datamodule.total_steps)  # type: ignore[attr-defined]
             self._validation_reported = now
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.paused += time.monotonic() - self._validation_started
 
     def _is_due(self, now: float) -> bool:
-        seconds = self.config.trainer.log_seconds
-        return seconds is not None and now - self.reported >= seconds
+        return self.seconds is not None and now - self.reported >= self.seconds
+
+    def report(self, line: str, done: float) -> None:
+        """Log a line; `done` is the share of the steps that the run has made."""
+        log.info(line)
+
+
+class NotebookProgress(ProgressLines):
+    """Progress bar in a notebook: a line of text that is updated in place.
+
+    It is no widget, which would need another package and would not be saved with the notebook. Lightning's bar would be
+    a widget.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.seconds = 0.5
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        from IPython.display import display  # it is installed in a notebook; fcn does not require it
+
+        super().on_train_start(trainer, pl_module)
+        self._line: Any = display({"text/plain": ""}, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        step, total = trainer.global_step, trainer.datamodule.total_steps  # type: ignore[attr-defined]
+        self.report(f"step {step}/{total} in {timedelta(seconds=round(time.monotonic() - self.started))}", step / total)
+
+    def report(self, line: str, done: float) -> None:
+        """Update the bar and the text beside it."""
+        cells = round(BAR_WIDTH * done)
+        bar = "\N{FULL BLOCK}" * cells + "\N{LIGHT SHADE}" * (BAR_WIDTH - cells)
+        self._line.update({"text/plain": f"{bar} {line}"}, raw=True)
 
 
 class _ConsoleHandler(logging.Handler):

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytorch_lightning as pl
+import rich
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from pytorch_lightning.callbacks import Checkpoint
@@ -22,7 +23,7 @@ from fcn.config.choices import Precision
 from fcn.models.device import choose_device
 from fcn.training.checkpointing import AtomicCheckpointIO
 from fcn.training.compute import chosen_precision
-from fcn.training.console import ProgressBar, ProgressLines
+from fcn.training.console import NotebookProgress, ProgressBar, ProgressLines
 
 PRECISIONS = {Precision.fp32: "32-true", Precision.bf16: "bf16-mixed", Precision.fp16: "16-mixed"}
 
@@ -67,8 +68,7 @@ def build_trainer(
     sync_batchnorm = config.trainer.sync_batchnorm and world > 1
     if not on_gpu:
         _check_runs_without_gpu(config, sync_batchnorm=sync_batchnorm)
-    on_terminal = sys.stdout.isatty()
-    progress = ProgressBar(leave=False) if on_terminal else ProgressLines(config)
+    progress = _build_progress(config)
     return pl.Trainer(
         accelerator="gpu" if on_gpu else "cpu",
         devices=local,
@@ -88,7 +88,7 @@ def build_trainer(
         logger=list(loggers),
         log_every_n_steps=config.trainer.log_every,  # of values that callbacks log themselves
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
-        enable_progress_bar=on_terminal,
+        enable_progress_bar=isinstance(progress, ProgressBar),
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # the samplers of the data module distribute the images
@@ -103,6 +103,14 @@ def stop_reason(trainer: pl.Trainer) -> str:
         return ""
     reasons: Any = (getattr(callback, "stopping_reason_message", None) for callback in callbacks)
     return next(filter(None, reasons), "a callback stopped training")
+
+
+def _build_progress(config: Config) -> pl.Callback:
+    """Return the bar of a terminal or of a notebook, or lines where there is neither."""
+    console = rich.get_console()  # that of Lightning's progress bar
+    if sys.stdout.isatty() and console.is_terminal:
+        return ProgressBar(leave=False)
+    return NotebookProgress(config) if console.is_jupyter else ProgressLines(config)
 
 
 def _check_runs_without_gpu(config: Config, *, sync_batchnorm: bool) -> None:

@@ -18,6 +18,16 @@ from fcn.evaluation.boundary_metrics import boundary_bands
 VALUES = flatten(to_container(Config()))
 
 
+@pytest.mark.parametrize("kind", [ConfigError, errors.DataError, errors.RunFailure])
+def test_ipython_displays_the_message_without_a_traceback(kind, monkeypatch):
+    """IPython displays the lines that `_render_traceback_` returns."""
+    with pytest.raises(kind) as raised:
+        raise kind("lr (=-1) must be at least 0")
+    assert raised.value._render_traceback_() == [f"{kind.__name__}: lr (=-1) must be at least 0"]
+    monkeypatch.setattr(errors, "WANTS_TRACEBACK", True)
+    assert "Traceback" in raised.value._render_traceback_()[0]
+
+
 @pytest.mark.parametrize(("number", "remedy"), [*errors.STORAGE_REMEDIES.items(), (errno.ENOENT, "check the path")])
 def test_storage_error_names_file_and_remedy(number, remedy):
     line = errors.describe_failure(OSError(number, os.strerror(number), "some/file"), VALUES)
