@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from fcn.config import IGNORE_INDEX, ConfigError
+from fcn.config import IGNORE_INDEX, Config, ConfigError
 from fcn.data.cache import DecodedImages
 from fcn.data.image_decoding import Size, stored_orientation
 from fcn.data.pair_reader import PairReader
@@ -21,6 +22,9 @@ from fcn.data.transforms import TrainTransform
 Sample = dict[str, Tensor]
 Key = tuple[int, int]  # (epoch, index of the image)
 CropTransform = Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor]]
+
+# The number after the seed separates the random streams of different purposes.
+ORDER, AUGMENTATION, D2L_CROPS = range(3)
 
 GPU_BATCH_SIZE = 8
 """Default number of whole images validated or evaluated at once on a GPU; on the CPU it is 1."""
@@ -169,6 +173,20 @@ class Crops(Dataset[Sample]):
     def rng(self, key: Key, *purpose: int) -> np.random.Generator:
         """Return the random generator of a sample, or that of one of its transforms."""
         return np.random.default_rng([self.seed, self.stream, *key, *purpose])
+
+
+def build_crops(images: WholeImages, config: Config, *, stream: int = AUGMENTATION) -> Crops:
+    """Return the crops of a run: its training crops, or the crops that `data.protocol=d2l` evaluates."""
+    data, transforms = config.data, {}
+    height, width = data.crop_size
+    transform = TrainTransform((height, width), data.augmentation)
+    if stream == D2L_CROPS:  # the metrics of the d2l chapter count void, and other changes than its own mislead
+        unchanged = replace(data.augmentation, grayscale=0, blur=0, rotation=0)
+        transform = replace(transform, augmentation=unchanged)
+    else:
+        transform = replace(transform, cat_max_ratio=data.cat_max_ratio)
+        transforms = {name: option.build() for name, option in config.transforms.items()}
+    return Crops(images, transform, seed=config.seed, stream=stream, transforms=transforms)
 
 
 def _number_of(name: str) -> int:

@@ -15,7 +15,6 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import replace
 from multiprocessing.synchronize import Event
 from types import FrameType
 from typing import Any
@@ -27,13 +26,12 @@ from torch.utils.data import DataLoader, default_collate
 from fcn.config import Config, ConfigError
 from fcn.config.choices import Protocol
 from fcn.data import cache
-from fcn.data.datasets import GPU_BATCH_SIZE, Crops, Sample, WholeImages, collate
+from fcn.data.datasets import AUGMENTATION, D2L_CROPS, GPU_BATCH_SIZE, Sample, WholeImages, build_crops, collate
 from fcn.data.device_crops import DeviceCrops, DrawnChanges
 from fcn.data.fingerprint import fingerprint
 from fcn.data.image_sets import cache_name, read_pairs, reader_of, split_images, whole_split
-from fcn.data.sampling import AUGMENTATION, D2L_CROPS, EpochBatches, Rounds
+from fcn.data.sampling import EpochBatches, Rounds
 from fcn.data.set_checks import other_palettes, require_labels, set_warnings, shared_names
-from fcn.data.transforms import TrainTransform
 from fcn.errors import DataError
 from fcn.runs import STOP_SIGNALS
 
@@ -240,16 +238,7 @@ class VOCDataModule(pl.LightningDataModule):
         on_device: bool = False,
     ) -> DataLoader[Sample]:
         assert self.trainer is not None
-        data = self.config.data
-        height, width = data.crop_size
-        transform, transforms = TrainTransform((height, width), data.augmentation), {}
-        if stream == D2L_CROPS:  # the metrics of the d2l chapter count void, and other changes than its own mislead
-            unchanged = replace(data.augmentation, grayscale=0, blur=0, rotation=0)
-            transform = replace(transform, augmentation=unchanged)
-        else:
-            transform = replace(transform, cat_max_ratio=data.cat_max_ratio)
-            transforms = {name: option.build() for name, option in self.config.transforms.items()}
-        crops = Crops(images, transform, seed=self.config.seed, stream=stream, transforms=transforms)
+        crops = build_crops(images, self.config, stream=stream)
         batches = EpochBatches(
             len(images),
             batch_size=self.config.batch_size,

@@ -8,10 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch.utils.data import Sampler
 
-from fcn.data.datasets import Key
-
-# The number after the seed separates the random streams of different purposes.
-ORDER, AUGMENTATION, D2L_CROPS = range(3)
+from fcn.data.datasets import ORDER, Key
 
 
 @dataclass

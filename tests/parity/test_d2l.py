@@ -14,9 +14,9 @@ import fcn
 from fcn import runs
 from fcn.config import Config
 from fcn.config.composition import compose
-from fcn.data.datasets import Crops
+from fcn.data.datasets import AUGMENTATION, D2L_CROPS, Crops
 from fcn.data.module import VOCDataModule
-from fcn.data.sampling import AUGMENTATION, D2L_CROPS, EpochBatches
+from fcn.data.sampling import EpochBatches
 from fcn.data.transforms import TrainTransform
 from fcn.inference.predictor import load_network
 from fcn.models.network import IMAGENET_MEAN, IMAGENET_STD, memory_layout

@@ -19,9 +19,9 @@ from fcn.config.choices import Exif, Protocol
 from fcn.data import shapes
 from fcn.data.cache import DecodedImages
 from fcn.data.dataset_options import ShapesConfig, ShapesData, VocData
-from fcn.data.datasets import Crops, WholeImages
+from fcn.data.datasets import AUGMENTATION, Crops, WholeImages, build_crops
 from fcn.data.module import VOCDataModule
-from fcn.data.sampling import AUGMENTATION, EpochBatches
+from fcn.data.sampling import EpochBatches
 from fcn.data.split_lists import Pair
 from fcn.data.transforms import TrainTransform
 from fcn.errors import DataError
@@ -148,6 +148,26 @@ def test_sample_is_a_function_of_seed_epoch_and_index(module):
     assert torch.equal(first["mask"], again["mask"])
     for other in (crops(module)[2, 3], crops(module, seed=1)[1, 3], crops(module)[1, 4]):
         assert not torch.equal(first["image"], other["image"])
+
+
+def test_crops_of_a_configuration_are_those_of_its_loader(module):
+    """With cat_max_ratio, which the synthetic images reach, and augmentation; in whole batches of the first epoch."""
+    augmentation = AugmentationConfig(scale=[0.5, 2.0], flip=0.5, brightness=0.4)
+    changed = replace(module.config.data, augmentation=augmentation, cat_max_ratio=0.75)
+    data = VOCDataModule(replace(module.config, data=changed))
+    progress = SimpleNamespace(total=SimpleNamespace(processed=0))
+    loop = SimpleNamespace(
+        epoch_loop=SimpleNamespace(batch_progress=progress),
+        epoch_progress=SimpleNamespace(current=SimpleNamespace(processed=0)),
+    )
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    data.trainer = SimpleNamespace(global_rank=0, world_size=1, strategy=strategy, fit_loop=loop)
+    data.setup("fit")
+    loader = data.train_dataloader()
+    crops = build_crops(data.train_images, data.config)
+    for keys, batch in zip(list(loader.batch_sampler), loader, strict=True):
+        assert torch.equal(torch.stack([crops[key]["image"] for key in keys]), batch["image"])
+        assert torch.equal(torch.stack([crops[key]["mask"] for key in keys]), batch["mask"])
 
 
 @pytest.mark.parametrize("enabled", [True, False])
