@@ -14,6 +14,9 @@ class AugmentationConfig:
     scale: list[float] = setting(
         [1.0, 1.0], "minimum and maximum of the random scale, relative to the native size", low=0.1, high=10
     )
+    short_side: int | None = setting(
+        None, "pixels of the shorter side of an image at scale 1, in place of the native size; null: native size", low=1
+    )
     flip: float = setting(0.0, "probability of a horizontal flip", low=0, high=1)
     brightness: float = setting(0.0, "strength b: the brightness factor is drawn from [1 - b, 1 + b]", low=0, high=1)
     contrast: float = setting(0.0, "strength c: the contrast factor is drawn from [1 - c, 1 + c]", low=0, high=1)

@@ -90,6 +90,7 @@ class Init(Choice):
 
 class ScoreInit(Choice):
     xavier = "xavier"
+    normal = "normal"
     zero = "zero"
 
 

@@ -35,7 +35,8 @@ BLUR_SIGMA = 0.1, 2.0
 class TrainTransform:
     """Random crop of exactly `crop_size` with random augmentation; by default the plain random crop of d2l.
 
-    Scale: uniform in `augmentation.scale`; antialiased bilinear for the image and nearest neighbour for the mask, at
+    Scale: uniform in `augmentation.scale`, relative to the size of the image, or to the size at which its shorter side
+    has `augmentation.short_side` pixels; antialiased bilinear for the image and nearest neighbour for the mask, at
     the same pixel centres. Only whole source pixels are cut out, so the scale is accurate to half a source pixel.
     Crop: every position inside the image is equally likely. Along an axis where the scaled image is smaller than
     the crop, the whole image is visible at a random position between padding, so that both borders are treated
@@ -83,6 +84,8 @@ class TrainTransform:
         jitter += rng.random(4).tolist()
         low, high = self.augmentation.scale
         factor = low + (high - low) * scale
+        if self.augmentation.short_side:
+            factor *= self.augmentation.short_side / min(size)
 
         def places(vertical: float, horizontal: float) -> tuple[Axis, Axis]:
             rows = _place(size[0], crop=self.crop_size[0], factor=factor, position=vertical)

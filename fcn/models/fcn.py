@@ -11,16 +11,18 @@ from torch import Tensor, nn
 from fcn.config.choices import Alignment, ScoreInit
 from fcn.models.backbones import Backbone
 from fcn.models.model_options import FcnConfig
+from fcn.models.score_layers import score_layer
 from fcn.models.upsampling import PIXELS, Grid, Upsampling
 
 
 class FCN(nn.Module):
     """FCN-32s, FCN-16s and FCN-8s: scores of the coarsest map, refined by scores of finer maps, for every pixel.
 
-    A 1x1 convolution scores the coarsest map. For each skip, a 2x transposed convolution upsamples the scores to the
-    next finer map, whose own scores are added. A last transposed convolution upsamples to pixels. The names are those
-    of the papers, whose backbone has strides 8, 16 and 32; they are also used for other backbones, such as SqueezeNet
-    with strides 4, 8 and 16. FCN-32s on ResNet-18 is the network of the d2l chapter.
+    A 1x1 convolution scores the coarsest map, after further layers with `model=conv_head` and `linear_head`. For each
+    skip, a 2x transposed convolution upsamples the scores to the next finer map, whose own scores are added. A last
+    transposed convolution upsamples to pixels. The names are those of the papers, whose backbone has strides 8, 16 and
+    32; they are also used for other backbones, such as SqueezeNet with strides 4, 8 and 16. FCN-32s on ResNet-18 is the
+    network of the d2l chapter.
 
     Args:
         backbone: the backbone. If the offsets of its grids are None, its method `locate_cells` returns grids with
@@ -37,12 +39,12 @@ class FCN(nn.Module):
         maps = list(zip(grids, backbone.channels, strict=True))[::-1]
         (grid, channels), *finer = maps[: config.num_skips + 1]
         self.backbone = backbone
-        self.score_fr = _score_layer(channels, num_classes, init=config.score_init)
+        self.score_fr = config.build_score_layers(channels, num_classes)
         self.skip_scores = nn.ModuleList()
         self.skip_upscores = nn.ModuleList()
         for skip, skip_channels in finer:
             upscore = Upsampling(num_classes, source=grid, target=skip, config=config)
-            self.skip_scores.append(_score_layer(skip_channels, num_classes, init=ScoreInit.zero))
+            self.skip_scores.append(score_layer(skip_channels, num_classes, init=ScoreInit.zero))
             self.skip_upscores.append(upscore)
             assert skip.offset is not None
             grid = Grid(skip.stride, skip.offset + skip.stride * upscore.first)
@@ -72,7 +74,7 @@ class FCN(nn.Module):
     def _auxiliary_head(self, source: tuple[Grid, int], config: FcnConfig, num_classes: int) -> nn.Module:
         """Return the head of an FCN-32s on another feature map, given its grid and its channels."""
         grid, channels = source
-        score = _score_layer(channels, num_classes, init=ScoreInit.xavier)
+        score = config.build_auxiliary_score_layers(channels, num_classes)
         upscore = Upsampling(num_classes, source=grid, target=PIXELS, config=config)
         assert upscore.first == 0, "the map must cover the first pixel of the image"
         return nn.Sequential(OrderedDict(score=score, upscore=upscore))
@@ -114,15 +116,3 @@ def _fuse(upsampled: Tensor, skip: Tensor, *, first: int) -> Tensor:
     height = min(upsampled.shape[-2], skip.shape[-2] - first)
     width = min(upsampled.shape[-1], skip.shape[-1] - first)
     return upsampled[..., :height, :width] + skip[..., first : first + height, first : first + width]
-
-
-def _score_layer(channels: int, num_classes: int, *, init: ScoreInit) -> nn.Conv2d:
-    """Return a 1x1 convolution to the classes with zero bias; its weight is Glorot uniform, as in d2l, or zero."""
-    layer = nn.Conv2d(channels, num_classes, kernel_size=1)
-    assert layer.bias is not None
-    if init is ScoreInit.zero:
-        nn.init.zeros_(layer.weight)
-    else:
-        nn.init.xavier_uniform_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer

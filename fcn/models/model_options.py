@@ -10,6 +10,7 @@ from fcn.config.choices import Alignment, Border, Init, PublishedWeights, ScoreI
 from fcn.models.backbone_options import TorchvisionBackbone
 
 if TYPE_CHECKING:
+    from torch import nn
     from typing_extensions import Self
 
     from fcn.models.fcn import FCN
@@ -25,7 +26,9 @@ class FcnConfig(ModelConfig):
     init: Init = setting(Init.bilinear, "initialisation of the transposed convolutions: bilinear or xavier")
     upsample_trainable: bool = setting(True, "train the transposed convolutions; false freezes them")
     score_init: ScoreInit = setting(
-        ScoreInit.xavier, "initialisation of the coarsest score layer; those of the skips are initialised to zero"
+        ScoreInit.xavier,
+        "initialisation of the coarsest score layer: xavier, normal (standard deviation 0.01) or zero; those of the "
+        "skips are initialised to zero",
     )
     alignment: Alignment = setting(
         Alignment.chapter,
@@ -51,6 +54,18 @@ class FcnConfig(ModelConfig):
     def skip_factors(self) -> list[float]:
         """Factors of the skips, coarse to fine."""
         return []
+
+    def build_score_layers(self, channels: int, num_classes: int) -> nn.Module:
+        """Build the layers that compute the scores of the coarsest feature map, which has this number of channels."""
+        from fcn.models.score_layers import score_layer
+
+        return score_layer(channels, num_classes, init=self.score_init)
+
+    def build_auxiliary_score_layers(self, channels: int, num_classes: int) -> nn.Module:
+        """Build the layers that compute the scores of the auxiliary head."""
+        from fcn.models.score_layers import score_layer
+
+        return score_layer(channels, num_classes, init=ScoreInit.xavier)
 
     def describe(self, config: Config) -> str:
         extras = ["" if self.upsample_trainable else ", frozen", f", {self.alignment}", f", border {self.border}"]
@@ -103,6 +118,65 @@ class Fcn8s(_SkipFcn):
     skip_scale: list[float] = setting(
         [1.0, 1.0], "factors of the skips, from coarse to fine; use [0.01,1e-4] to train FCN-8s in one stage", low=0
     )
+
+
+@dataclass(kw_only=True)
+class _InterpolatedHead(FcnConfig):
+    """Head whose scores are upsampled as by bilinear interpolation with `align_corners=False`."""
+
+    num_skips = 0
+
+    upsample_trainable: bool = setting(False, "train the transposed convolution; false freezes it")
+    score_init: ScoreInit = setting(
+        ScoreInit.normal, "initialisation of the score layer: xavier, normal (standard deviation 0.01) or zero"
+    )
+    border: Border = setting(
+        Border.replicate, "padding of the score map before upsampling: zero, or replicate (repeats the outermost cells)"
+    )
+
+
+@component("model", "conv_head")
+class ConvHead(_InterpolatedHead):
+    """FCN head of mmsegmentation: 3x3 convolutions before the score layer, and bilinear interpolation."""
+
+    channels: int = setting(
+        512, "number of channels of the convolutions; the auxiliary head has one convolution with half of them", low=2
+    )
+    num_convs: int = setting(2, "number of 3x3 convolutions, each with batch norm and ReLU", low=1)
+    concat_input: bool = setting(
+        True, "add one more convolution, whose input is the feature map and the output of the others, concatenated"
+    )
+    dropout: float = setting(0.1, "probability that a channel is set to zero before the score layer", low=0, high=0.99)
+
+    def build_score_layers(self, channels: int, num_classes: int) -> nn.Module:
+        from fcn.models.score_layers import convolutional_score_layers
+
+        return convolutional_score_layers(
+            channels,
+            num_classes,
+            channels=self.channels,
+            num_convs=self.num_convs,
+            concat_input=self.concat_input,
+            dropout=self.dropout,
+            init=self.score_init,
+        )
+
+    def build_auxiliary_score_layers(self, channels: int, num_classes: int) -> nn.Module:
+        auxiliary = replace(self, channels=self.channels // 2, num_convs=1, concat_input=False)
+        return auxiliary.build_score_layers(channels, num_classes)
+
+
+@component("model", "linear_head")
+class LinearHead(_InterpolatedHead):
+    """Batch norm and a 1x1 convolution, as in the linear evaluation of DINOv2, and bilinear interpolation."""
+
+    def build_score_layers(self, channels: int, num_classes: int) -> nn.Module:
+        from fcn.models.score_layers import linear_score_layers
+
+        return linear_score_layers(channels, num_classes, init=self.score_init)
+
+    def build_auxiliary_score_layers(self, channels: int, num_classes: int) -> nn.Module:
+        return self.build_score_layers(channels, num_classes)
 
 
 @component("model", "torchvision", backbone={"name": "${backbone_of:${model.name}}"})

@@ -45,12 +45,13 @@ class ConstantSchedule(WarmupSchedule):
 
 @component("schedule", "poly")
 class PolySchedule(WarmupSchedule):
-    """(1 - t)^power, t from 0 to 1 (DeepLab, Chen et al. 2017)."""
+    """final_factor + (1 - final_factor) (1 - t)^power, t from 0 to 1 (DeepLab, Chen et al. 2017)."""
 
     power: float = setting(0.9, "exponent of the factor", low=0)
+    final_factor: float = setting(0.0, "factor at the end of the run", low=0, high=1)
 
     def factor_at(self, t: float) -> float:
-        return float((1 - t) ** self.power)
+        return float(self.final_factor + (1 - self.final_factor) * (1 - t) ** self.power)
 
 
 @component("schedule", "cosine")

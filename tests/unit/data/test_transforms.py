@@ -191,6 +191,34 @@ def test_scaling_is_antialiased_bilinear(crop: tuple[int, int], scale: float) ->
     assert np.abs(out.numpy() - reference).max() < 1.1
 
 
+@pytest.mark.parametrize(
+    ("size", "expected"), [((375, 500), (512, 683)), ((500, 334), (766, 512)), ((64, 64), (512, 512))]
+)
+def test_shorter_side_has_the_given_size_at_scale_one(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    """As `Resize` of mmsegmentation with a scale of (2048, 512) and `keep_ratio`, whatever the native size."""
+    mask = torch.ones(size, dtype=torch.uint8)
+    for factor in (0.5, 1, 2):
+        augmentation = AugmentationConfig(scale=[factor, factor], short_side=512)
+        _, out = TrainTransform((2000, 2000), augmentation)(mask.expand(3, -1, -1), mask, rng(0))
+        visible = int((out == 1).any(1).sum()), int((out == 1).any(0).sum())
+        assert visible == pytest.approx([factor * side for side in expected], abs=1)
+
+
+@pytest.mark.parametrize("size", [(40, 80), (90, 60)])
+def test_short_side_multiplies_the_scale_and_draws_no_number(size: tuple[int, int]) -> None:
+    image, mask = random_pair(*size)
+    factor = 30 / min(size)
+    scaled = AugmentationConfig(scale=[0.5 * factor, 2 * factor], flip=0.5)
+    relative = AugmentationConfig(scale=[0.5, 2.0], short_side=30, flip=0.5)
+    generators = rng(3), rng(3)
+    outputs = [
+        TrainTransform((32, 32), augmentation)(image, mask, generator)
+        for augmentation, generator in zip((scaled, relative), generators, strict=True)
+    ]
+    assert all(torch.equal(*pair) for pair in zip(*outputs, strict=True))
+    assert generators[0].bit_generator.state == generators[1].bit_generator.state
+
+
 def test_image_smaller_than_the_crop_keeps_its_aspect_ratio() -> None:
     mask = torch.ones(40, 80, dtype=torch.uint8)
     transform = TrainTransform((100, 100), AugmentationConfig(scale=[0.5, 0.5]))

@@ -99,7 +99,7 @@ def test_head_and_backbone_partition_parameters(head: str, *, trainable: bool) -
 @pytest.mark.parametrize("score_init", list(ScoreInit), ids=str)
 def test_score_init_applies_to_coarsest_layer_and_skips_start_at_zero(head: str, score_init: ScoreInit) -> None:
     model = build(head=head, score_init=score_init)
-    assert bool(model.score_fr.weight.any()) == (score_init is ScoreInit.xavier)
+    assert bool(model.score_fr.weight.any()) == (score_init is not ScoreInit.zero)
     assert not any(parameter.any() for parameter in model.skip_scores.parameters())
 
 

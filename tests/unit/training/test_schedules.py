@@ -100,6 +100,21 @@ def test_schedule_equals_torch(config, reference):
     assert rates(ours, build_schedule(ours, config, total_steps=50), 51) == pytest.approx(expected, abs=1e-12)
 
 
+def test_poly_with_final_factor_equals_the_recursion_of_mmengine():
+    """`PolyParamScheduler` of mmengine whose `end` is one step after the run.
+
+    mmcv's `PolyLrUpdaterHook`, with which mmsegmentation's published networks were trained, has the same rates.
+    """
+    lr, least, power, steps = 0.01, 1e-4, 0.9, 40
+    expected = [lr]
+    for step in range(1, steps):
+        decay = (1 - 1 / (steps - step + 1)) ** power
+        expected.append((expected[-1] - least) * decay + least)
+    config = option("schedule", "poly", power=power, warmup_steps=0, final_factor=least / lr)
+    ours = SGD([nn.Parameter(torch.zeros(1))], lr=lr)
+    assert rates(ours, build_schedule(ours, config, total_steps=steps), steps) == pytest.approx(expected, rel=1e-12)
+
+
 @given(
     total_steps=st.integers(2, 60),
     warmup_share=st.floats(0, 1),
