@@ -201,7 +201,7 @@ def test_shorter_side_has_the_given_size_at_scale_one(size: tuple[int, int], exp
         augmentation = AugmentationConfig(scale=[factor, factor], short_side=512)
         _, out = TrainTransform((2000, 2000), augmentation)(mask.expand(3, -1, -1), mask, rng(0))
         visible = int((out == 1).any(1).sum()), int((out == 1).any(0).sum())
-        assert visible == pytest.approx([factor * side for side in expected], abs=1)
+        assert visible == pytest.approx([factor * side for side in expected], abs=2)  # half a source pixel, rounded
 
 
 @pytest.mark.parametrize("size", [(40, 80), (90, 60)])

@@ -298,6 +298,14 @@ def test_names_of_other_libraries_are_converted(tmp_path: Path) -> None:
     assert_loaded(build_timm_backbone("test_convnext", weights=write(tmp_path / "weights.pth", renamed)), state)
 
 
+def test_file_of_the_authors_of_dinov2_is_loaded(tmp_path: Path) -> None:
+    """It has the mask token of the training and no classifier: `backbone.weights=dinov2_vits14_pretrain.pth`."""
+    state = state_of("test_vit")
+    theirs = {key: value for key, value in state.items() if not key.startswith("head.")}
+    theirs["mask_token"] = torch.ones(1, state["cls_token"].shape[-1])
+    assert_loaded(build_timm_backbone("test_vit", weights=write(tmp_path / "weights.pth", theirs)), state)
+
+
 @pytest.mark.realdata
 @genuine_weights
 def test_genuine_weights_give_the_features_of_timm() -> None:
