@@ -33,6 +33,8 @@ ELSEWHERE = {
     'pip install -e ".[tune,export]"': ".ci/run, as a part of dev",
     "python3 -m venv .venv && source .venv/bin/activate": ".ci/run",
     "python train.py data=voc data.root=<folder that holds VOCdevkit>": "test_own_data.py, with two keys more",
+    "python train.py experiment=fcn_r50_d8 data.root=<folder that holds VOCdevkit>": "test_published_recipes.py",
+    "python train.py experiment=fcn_dinov2 data.root=<folder that holds VOCdevkit>": "test_published_recipes.py",
     "python train.py -m model.init=bilinear,xavier lr=0.001,0.01": "test_sweep.py",
     "python train.py model=smp model.name=unet backbone.name=resnet34": "test_pages.py",
     "tensorboard --logdir outputs": "test_sweep.py",
