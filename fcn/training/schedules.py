@@ -16,14 +16,28 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LambdaLR
 
 
+DEFAULT_SHARE = 0.1
+"""Share of the warm-up in all steps of a run."""
+
+
 @dataclass(kw_only=True)
 class WarmupSchedule(ScheduleConfig):
     """Linear warm-up from 1 / warmup_steps at step 0 to 1 at its last step, and then `factor_at`."""
 
-    warmup_steps: int | None = setting(None, "number of linear warm-up steps; null: a tenth of all steps", low=0)
+    warmup_steps: int | None = setting(None, "number of linear warm-up steps; null: warmup_share of all steps", low=0)
+    warmup_share: float = setting(
+        DEFAULT_SHARE, "share of all steps, rounded down, if warmup_steps is null", low=0, high=0.99
+    )
+
+    def check(self, config: Config) -> None:
+        if self.warmup_steps is not None and self.warmup_share != DEFAULT_SHARE:
+            raise ConfigError(
+                f"schedule.warmup_share (={self.warmup_share:g}) must be {DEFAULT_SHARE} with schedule.warmup_steps "
+                f"(={self.warmup_steps}), which replaces it; use schedule.warmup_steps=null"
+            )
 
     def factor(self, step: int, total_steps: int) -> float:
-        warmup = total_steps // 10 if self.warmup_steps is None else self.warmup_steps
+        warmup = int(self.warmup_share * total_steps) if self.warmup_steps is None else self.warmup_steps
         if step < warmup:
             return (step + 1) / warmup
         return self.factor_at(min(1.0, (step - warmup) / (total_steps - warmup)))
@@ -37,7 +51,7 @@ class WarmupSchedule(ScheduleConfig):
 class ConstantSchedule(WarmupSchedule):
     """A constant learning rate."""
 
-    warmup_steps: int | None = setting(0, "number of linear warm-up steps; null: a tenth of all steps", low=0)
+    warmup_steps: int | None = setting(0, "number of linear warm-up steps; null: warmup_share of all steps", low=0)
 
     def factor_at(self, t: float) -> float:
         return 1.0
@@ -78,9 +92,10 @@ class StepSchedule(WarmupSchedule):
 
     milestones: list[float] = setting([0.6, 0.9], "shares of the run after which the rate drops", low=0, high=1)
     gamma: float = setting(0.1, "factor at a milestone", low=1e-9, high=1)
-    warmup_steps: int | None = setting(0, "number of linear warm-up steps; null: a tenth of all steps", low=0)
+    warmup_steps: int | None = setting(0, "number of linear warm-up steps; null: warmup_share of all steps", low=0)
 
     def check(self, config: Config) -> None:
+        super().check(config)
         if not self.milestones or sorted(set(self.milestones)) != self.milestones:
             raise ConfigError(f"schedule.milestones (={self.milestones}) must be ascending shares; use [0.6,0.9]")
 

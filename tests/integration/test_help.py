@@ -25,7 +25,7 @@ COMMANDS = {
         [
             "python train.py model.init=xavier lr=0.01",
             "backbone: convnext_tiny, mobilenet_v3_large, resnet101,",
-            "model: fcn16s, fcn32s, fcn8s, smp, torchvision",
+            "model: conv_head, fcn16s, fcn32s, fcn8s, linear_head, smp, torchvision",
             "experiment: d2l, fcn16s_vgg16,",
             "--cfg job shows the composed configuration",
         ],

@@ -16,7 +16,7 @@ from tests.voc_tree import make_voc_tree
 # Small images, crops and numbers; everything else is the recipe.
 SMALL = (
     "data.root=voc", "data.crop_size=[56,56]", "data.augmentation.short_side=48", "batch_size=2", "steps=2",
-    "schedule.warmup_steps=0", "trainer=cpu", "trainer.val_every_steps=2", "trainer.sample_images=1",
+    "trainer=cpu", "trainer.val_every_steps=2", "trainer.sample_images=1",
     "data.num_workers=0",
 )  # fmt: skip
 

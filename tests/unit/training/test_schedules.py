@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import (
 
 from fcn.config import ConfigError, option
 from fcn.config.choices import Anneal
+from fcn.config.composition import compose
 from fcn.training.schedules import build_schedule
 
 
@@ -40,6 +41,27 @@ def test_default_warmup_is_a_tenth_of_the_run():
     assert config.factor(0, 175) == pytest.approx(1 / 17)
     assert config.factor(16, 175) == config.factor(17, 175) == 1
     assert config.factor(0, 4) == 1  # none in a run of a few steps
+
+
+@given(total_steps=st.integers(0, 10**6))
+def test_default_share_is_exactly_a_tenth_rounded_down(total_steps):
+    config = option("schedule", "cosine")
+    warmup = int(config.warmup_share * total_steps)
+    assert warmup == total_steps // 10
+
+
+def test_warmup_share_of_the_run():
+    config = option("schedule", "poly", power=1.0, warmup_share=0.0375)
+    assert [config.factor(step, 40_000) for step in (0, 749, 1499, 1500)] == [1 / 1500, 0.5, 1, 1]
+    assert config.factor(1500 + 38_500 // 2, 40_000) == 0.5
+    assert config.factor(0, 20) == 1  # a run of a few steps has no warm-up
+
+
+def test_warmup_share_beside_warmup_steps_is_refused():
+    with pytest.raises(
+        ConfigError, match=r"schedule.warmup_share \(=0.2\) must be 0.1 with schedule.warmup_steps \(=5\)"
+    ):
+        compose("schedule.warmup_steps=5", "schedule.warmup_share=0.2")
 
 
 @given(
