@@ -2,13 +2,15 @@
 
     python scripts/evaluate.py run=outputs/<name>/<time> data.root=<folder of VOCdevkit> split=val
 
-With a folder of runs, such as a sweep, every run is evaluated in turn.
+With a folder of runs, such as a sweep, every run is evaluated in turn. With a list, 'run=[<run>,<run>]', the average of
+the class probabilities of all its runs is evaluated; the results are written to the folder of output=.
 
 Tables, confusion matrices and pictures are written to <run>/evaluation/<split>; none is written after an error.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from hydra.errors import HydraException
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
@@ -23,8 +26,10 @@ from rich.table import Table
 
 from fcn import errors, runs
 from fcn.cli.hydra_entry import given_overrides, run_command
-from fcn.comparison.run_records import find_runs
+from fcn.cli.run_lists import chosen_runs, runs_below
 from fcn.config import ConfigError, EvaluateConfig
+from fcn.config.overrides import parse_overrides
+from fcn.errors import UserError
 from fcn.runs.run_lookup import LATEST, find_run
 
 if TYPE_CHECKING:  # these import torch, which --help and completion do not need
@@ -45,15 +50,15 @@ def configs_of_runs(config: EvaluateConfig) -> list[EvaluateConfig]:
     Raises:
         ConfigError: if the results of several runs would be written to one folder.
     """
-    folder = Path(config.run or "")
-    if not config.run or not folder.is_dir() or (folder / runs.CONFIG).is_file():
-        return [config]
-    run_dirs = find_runs([folder])
+    chosen = chosen_runs(config.run)
+    if not chosen or isinstance(chosen, list):
+        return [replace(config, run=chosen)]
+    run_dirs = runs_below(Path(chosen))
     if config.output is not None and len(run_dirs) > 1:
         raise ConfigError(
             f"output (={config.output}) is one folder, and run (={config.run}) holds {len(run_dirs)} runs; leave it out"
         )
-    return [replace(config, run=str(run)) for run in run_dirs] or [config]
+    return [replace(config, run=str(run)) for run in run_dirs] or [replace(config, run=chosen)]
 
 
 def evaluate_run(config: EvaluateConfig) -> None:
@@ -83,7 +88,7 @@ def evaluate_all(configs: Sequence[EvaluateConfig]) -> None:
             if errors.WANTS_TRACEBACK:
                 raise
             print(f"left out: {config.run}: {errors.explain(error)}", file=sys.stderr)
-            failures.append(runs.checkpoint_of(Path(config.run or "")) is not None)
+            failures.append(runs.checkpoint_of(Path(str(config.run))) is not None)
     if any(failures) or len(failures) == len(configs):
         raise ConfigError(f"{len(failures)} of {len(configs)} runs are not evaluated; see the lines above")
 
@@ -106,7 +111,7 @@ def print_evaluation(console: Console, plan: EvaluationPlan, evaluation: Evaluat
             for row in evaluation.boundary_rows()
         ]
         console.print(_table(["along outlines", "mean IoU", "pixel accuracy", "pixels"], rows))
-    for line in (f"checkpoint {plan.checkpoint}, results in", str(plan.output)):
+    for line in (f"{plan.origin}, results in", str(plan.output)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -140,8 +145,18 @@ def _latest_run(given: str) -> str:
     return find_run("run", given, sweeps=True) if given == LATEST else given
 
 
+def _first_run(text: str) -> str:
+    """Return the first run of the value of `run`, whose dataset is that of a list."""
+    if not text.startswith("["):
+        return text
+    with contextlib.suppress(HydraException, UserError):  # reported later
+        chosen = chosen_runs(parse_overrides([f"run={text}"])[0].value())
+        return str(chosen[0] if isinstance(chosen, list) else chosen)
+    return ""
+
+
 def _data_of_run(values: Mapping[str, str]) -> list[str]:
     """Return the option `data` of the run, whose keys can then be overridden; nothing for a folder of runs."""
-    path = Path(values.get("run") or "")
+    path = Path(_first_run(values.get("run") or ""))
     run_dir = path.parents[1] if path.suffix == ".ckpt" and len(path.parents) > 1 else path
     return [option for option in runs.chosen_options(run_dir) if option.startswith("data=")]

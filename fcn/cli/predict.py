@@ -1,6 +1,7 @@
 """Predict masks, overlays and probabilities for images, or VOC's test set for the evaluation server.
 
     python scripts/predict.py run=outputs/<name>/<time> input=photos output=predictions
+    python scripts/predict.py 'run=[<run>,<run>]' input=photos output=predictions
 
 The exit status is 0 if every image was predicted, otherwise 1; all problems are listed.
 """
@@ -19,8 +20,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from fcn.cli.hydra_entry import run_command
+from fcn.cli.run_lists import chosen_runs
 from fcn.config import ConfigError, DataConfig, InferenceConfig, check_inference, setting
 from fcn.config.choices import Choice, Exif
+from fcn.config.command_schemas import RUNS, RunNames
 from fcn.runs.run_lookup import find_run
 
 if TYPE_CHECKING:
@@ -34,7 +37,7 @@ class Competition(Choice):
 
 @dataclass(kw_only=True, slots=True)
 class PredictConfig(InferenceConfig):
-    run: str | None = setting(None, "run directory (its best checkpoint) or checkpoint file; required")
+    run: RunNames | None = setting(None, f"run directory (its best checkpoint) or checkpoint file; {RUNS}; required")
     input: str | None = setting(
         None, "image, folder, 'glob' (may contain **), or list in ImageSets/Segmentation (.txt); required"
     )
@@ -68,17 +71,19 @@ def predict_files(config: PredictConfig) -> int:
     from fcn.inference.image_files import find_sources
     from fcn.runs.checkpoints import find_checkpoint
 
-    checkpoint = find_checkpoint(config.run)
+    chosen = chosen_runs(config.run)
+    checkpoints = [find_checkpoint(run) for run in (chosen if isinstance(chosen, list) else [chosen])]
     folder = predicted_files.OutputFolder(Path(config.output), overlay=config.overlay, softmax=config.softmax)
     sources = find_sources(config.input or "", folder.root)
     folder.check(sources)
-    predictor = inference.load(checkpoint, config)
+    predictor = inference.load(checkpoints, config)
+    uses = [_exif_of(config, n.config.data, path) for n, path in zip(predictor.networks, checkpoints, strict=True)]
+    upright = _common_exif(uses) is Exif.apply
     if config.voc_submission:
         predicted_files.check_submission(sources, predictor.classes)
         (folder.root / predicted_files.ARCHIVE).unlink(missing_ok=True)
     folder.prepare(sources, predictor.classes)
     start = time.perf_counter()
-    upright = _exif_of(config, predictor.network.config.data, checkpoint) is Exif.apply
     results = predicted_files.write_predictions(predictor, sources, folder, upright=upright)
     problems = _problems(results, len(sources))
     if config.voc_submission and not problems:
@@ -92,6 +97,13 @@ def _exif_of(config: PredictConfig, data: DataConfig, checkpoint: Path) -> Exif:
 
     chosen: Exif | None = config.exif or getattr(data, "exif", None)
     return chosen or (Exif.ignore if data_state(checkpoint).get("ignores_exif") else Exif.apply)
+
+
+def _common_exif(uses: list[Exif]) -> Exif:
+    if len(set(uses)) > 1:
+        listed = ", ".join(f"run {number}: {use}" for number, use in enumerate(uses, start=1))
+        raise ConfigError(f"exif (=null) must be set, because the runs use it differently ({listed}); use exif=apply")
+    return uses[0]
 
 
 def _check_config(config: PredictConfig) -> None:

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from fcn.config.choices import Accelerator, ExportFormat, ImageType, Inference
 from fcn.config.components import no_option, setting
 from fcn.config.option_bases import DataConfig
+
+if TYPE_CHECKING:
+    RunNames = str | list[str]
+else:
+    RunNames = Any  # OmegaConf has no type for text or a list of text
+
+RUNS = "a list averages the class probabilities of its runs, and a folder in it stands for all runs in it"
+"""Meaning of a list as the value of `run`."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -28,7 +37,9 @@ class InferenceConfig:
 class EvaluateConfig(InferenceConfig):
     """Evaluation of a run on a split."""
 
-    run: str | None = setting(None, "run directory (its best checkpoint), folder of runs, or checkpoint file; required")
+    run: RunNames | None = setting(
+        None, f"run directory (its best checkpoint), folder of runs, or checkpoint file; {RUNS}; required"
+    )
     data: DataConfig = no_option("data", DataConfig)
     split: str | None = setting(
         None,
@@ -36,7 +47,9 @@ class EvaluateConfig(InferenceConfig):
         "`fold` with data.fold",
     )
     output: str | None = setting(
-        None, "folder of the results; null: evaluation/<split> in the run, or a folder next to the checkpoint file"
+        None,
+        "folder of the results; null: evaluation/<split> in the run, or a folder next to the checkpoint file; required "
+        "for a list of runs",
     )
     batch_size: int | None = setting(
         None, "maximum number of equally sized images per batch; null: 1 on the CPU, 8 on a GPU", low=1

@@ -35,7 +35,7 @@ LOADER = "get_yaml_loader"
 
 def text_names(schema: type) -> frozenset[str]:
     """Return the last names of all keys that hold text, lists of text or dicts with text, and those of the groups."""
-    texts = [key for key, entry in schema_fields(schema).items() if re.search(r"\bstr\b", str(entry.type))]
+    texts = [key for key, entry in schema_fields(schema).items() if re.search(r"\b(str|RunNames)\b", str(entry.type))]
     return frozenset([*(key.rpartition(".")[2] for key in texts), *NOT_OF_SCHEMA])
 
 

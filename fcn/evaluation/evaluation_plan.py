@@ -1,4 +1,4 @@
-"""Plan of an evaluation: the network of a run, the images to evaluate it on, and the folder of the results."""
+"""Plan of an evaluation: the networks of one run or several, the images, and the folder of the results."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from fcn import runs
 from fcn.config import (
+    FOLD,
     ConfigError,
     DataConfig,
     EvaluateConfig,
@@ -32,23 +33,21 @@ from fcn.runs.provenance import provenance
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """A run with its network and the images to evaluate it on.
+    """A run with its network, or several runs, and the images to evaluate them on.
 
     Attributes:
         config: configuration of the command.
-        checkpoint: checkpoint file of the network.
-        checkpoint_sha256: SHA-256 of that file before it was loaded; if training replaces the file during the
-            evaluation, the evaluation is recognised as outdated.
-        data: data section of the run, with the overrides of the command.
+        checkpoints: checkpoint files of the networks by their SHA-256 before they were loaded; if training replaces a
+            file during the evaluation, the evaluation is recognised as outdated.
+        data: data section of the first run, with the overrides of the command.
         split: name of the list of images.
         output: folder of the results.
-        predictor: the network with its inference settings.
+        predictor: the networks with their inference settings.
         images: the images with their masks.
     """
 
     config: EvaluateConfig
-    checkpoint: Path
-    checkpoint_sha256: str
+    checkpoints: Sequence[tuple[Path, str]]
     data: DataConfig
     split: str
     output: Path
@@ -59,6 +58,13 @@ class EvaluationPlan:
     def batch_size(self) -> int:
         """Maximum number of images per batch."""
         return self.config.batch_size or (1 if self.predictor.network.device.type == "cpu" else GPU_BATCH_SIZE)
+
+    @property
+    def origin(self) -> str:
+        """Text that names the checkpoints."""
+        names = ", ".join(str(path) for path, _ in self.checkpoints)
+        count = len(self.checkpoints)
+        return f"checkpoint {names}" if count == 1 else f"average of {count} checkpoints: {names}"
 
     def evaluate(self, advance: Callable[[int], object] = lambda num_images: None) -> Evaluation:
         """Evaluate the images; `advance` is called after each batch with its number of images."""
@@ -72,12 +78,16 @@ class EvaluationPlan:
         )
 
     def facts(self) -> dict[str, Any]:
-        """Return the run, the data, the settings and the provenance of the evaluation, for evaluation.json."""
+        """Return the run, the data, the settings and the provenance of the evaluation, for evaluation.json.
+
+        With several runs, `run`, `checkpoint` and `checkpoint_sha256` are lists.
+        """
+        paths, hashes = ([str(each[part]) for each in self.checkpoints] for part in (0, 1))
         device = device_name(self.predictor.network.device)
         return {
             "run": self.config.run,
-            "checkpoint": str(self.checkpoint),
-            "checkpoint_sha256": self.checkpoint_sha256,
+            "checkpoint": paths if len(paths) > 1 else paths[0],
+            "checkpoint_sha256": hashes if len(hashes) > 1 else hashes[0],
             "data": to_container(self.data),
             "split": self.split,
             "settings": {
@@ -90,41 +100,46 @@ class EvaluationPlan:
 
 
 def plan_evaluation(config: EvaluateConfig, overrides: Sequence[str]) -> EvaluationPlan:
-    """Load the network, find the images, and check everything that can be checked before the first image is read.
+    """Load the networks, find the images, and check everything that can be checked before the first image is read.
 
     Args:
         config: configuration of the command.
         overrides: overrides of the command; they decide which keys of `config.data` replace those of the run.
 
     Raises:
-        ConfigError: if the classes differ, or the output is not a writable folder.
-        CheckpointError: if the run has no checkpoint that loads.
+        ConfigError: if the classes differ, or the output is not a writable folder, or missing for several runs.
+        CheckpointError: if a run has no checkpoint that loads.
         DataError: if the dataset or the split is missing.
     """
-    checkpoint = find_checkpoint(config.run)
-    sha256 = sha256_of(checkpoint)
+    if isinstance(config.run, list) and config.output is None:
+        raise ConfigError(
+            f"output (=null) must be a folder for the results of {len(config.run)} runs together; use output=ensemble"
+        )
+    paths = [find_checkpoint(run) for run in (config.run if isinstance(config.run, list) else [config.run])]
+    checkpoints = [(path, sha256_of(path)) for path in paths]
     settings = InferenceConfig(**{entry.name: getattr(config, entry.name) for entry in fields(InferenceConfig)})
-    predictor = load(checkpoint, settings)
+    predictor = load(paths, settings)
     data = merge_data(predictor.network.config.data, config.data, overrides)
     check_data(data)
-    _check_fold(predictor.network.config.data, data)
     split = config.split or data.validation_split
-    output = Path(config.output) if config.output else default_output(Path(config.run or ""), split)
+    for path, network in zip(paths, predictor.networks, strict=True):
+        _check_fold(path, network.config.data, data, split)
+    output = Path(config.output or default_output(Path(str(config.run)), split))
     _check_folder(output)
     images = evaluation_images(data, split, classes=predictor.classes)
-    return EvaluationPlan(config, checkpoint, sha256, data, split, output, predictor, images)
+    return EvaluationPlan(config, checkpoints, data, split, output, predictor, images)
 
 
-def _check_fold(run: DataConfig, data: DataConfig) -> None:
-    """Check that a fold is that of the run, because the network was trained on the others."""
-    if data.fold is None:
+def _check_fold(checkpoint: Path, run: DataConfig, data: DataConfig, split: str) -> None:
+    """Check that evaluated images of a fold, or of all other folds, were those of the run."""
+    if data.fold is None or split not in (FOLD, data.train_split):
         return
     for key in ("fold", "folds", "split_seed"):
         value, own = getattr(data, key), getattr(run, key)
         if value != own:
             raise ConfigError(
-                f"data.{key} (={value}) must be that of the run (={'null' if own is None else own}), which was trained "
-                "on the other images of data.train_split; omit it, or use data.fold=null"
+                f"data.{key} (={value}) must be that of {checkpoint} (={'null' if own is None else own}), which was "
+                f"trained on other images of data.train_split; use that, or split={data.val_split}"
             )
 
 

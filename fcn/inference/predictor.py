@@ -1,9 +1,10 @@
-"""Predictor: logits, probabilities and masks of images of any size by a trained network."""
+"""Predictor: logits, probabilities and masks of images of any size by a trained network, or by several."""
 
 from __future__ import annotations
 
 import math
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,29 +25,47 @@ from fcn.runs.checkpoints import CheckpointError, check_finite, find_checkpoint,
 
 
 class Predictor:
-    """A trained network with its inference settings.
+    """A trained network, or several whose class probabilities are averaged, with inference settings.
 
     Attributes:
-        network: the trained network, in evaluation mode.
+        networks: the trained networks, in evaluation mode.
         settings: whole or tiled inference, flip and scales.
         classes: names in the order of the mask values.
     """
 
-    def __init__(self, network: SegmentationNetwork, settings: InferenceConfig | None = None) -> None:
-        """Move `network` to the device that `settings.accelerator` selects, in evaluation mode.
+    def __init__(
+        self, networks: SegmentationNetwork | Sequence[SegmentationNetwork], settings: InferenceConfig | None = None
+    ) -> None:
+        """Move the networks to the device that `settings.accelerator` selects, in evaluation mode.
 
         Raises:
-            ConfigError: if settings are invalid, or a GPU is required and none is available.
+            ConfigError: if settings are invalid, the networks have different classes, or a GPU is required and none is
+                available.
         """
         self.settings = settings or InferenceConfig()
         check_inference(self.settings)
-        self.network = network.eval().to(choose_device(self.settings.accelerator))
-        self.classes = network.config.data.classes
+        networks = networks if isinstance(networks, Sequence) else [networks]
+        self.classes = networks[0].config.data.classes
+        for number, network in enumerate(networks, start=1):
+            if network.config.data.classes != self.classes:
+                classes = ",".join(network.config.data.classes)
+                raise ConfigError(
+                    f"run {number} (classes {classes}) must have the classes of run 1 ({','.join(self.classes)}), "
+                    "because their probabilities are averaged; leave it out"
+                )
+        device = choose_device(self.settings.accelerator)
+        self.networks = [network.eval().to(device) for network in networks]
+
+    @property
+    def network(self) -> SegmentationNetwork:
+        """The network, or the first of several."""
+        return self.networks[0]
 
     def logits(self, image: Image.Image | NDArray[np.uint8]) -> Tensor:
         """Return the class scores of every pixel, float32 [C, H, W] on the CPU.
 
-        Tiles are averaged; with `flip` or several `scales`, the scores are the logarithm of averaged probabilities.
+        Tiles are averaged; with `flip`, several `scales` or several networks, the scores are the logarithm of averaged
+        probabilities.
 
         Args:
             image: PIL image of any mode, or uint8 [H, W, 3] in RGB. EXIF orientation is not applied.
@@ -74,10 +93,12 @@ class Predictor:
             images: uint8 [N, 3, H, W].
         """
         images = images.to(self.network.device)
-        if not self.settings.flip and self.settings.scales == [1.0]:
-            return self._network_logits(images)
+        if len(self.networks) == 1 and not self.settings.flip and self.settings.scales == [1.0]:
+            return self._network_logits(self.network, images)
         flips = (False, True) if self.settings.flip else (False,)
-        views = [(scale, flip) for flip in flips for scale in self.settings.scales]
+        views = [
+            (network, scale, flip) for network in self.networks for flip in flips for scale in self.settings.scales
+        ]
         # One view at a time, so that memory does not grow with their number. Logarithms, because a probability that
         # underflows in float32 would become the logarithm of zero.
         total = self._view_log_probabilities(images, *views[0])
@@ -85,17 +106,17 @@ class Predictor:
             total = torch.logaddexp(total, self._view_log_probabilities(images, *view))
         return total - math.log(len(views))
 
-    def _view_log_probabilities(self, images: Tensor, scale: float, flip: bool) -> Tensor:
+    def _view_log_probabilities(self, images: Tensor, network: SegmentationNetwork, scale: float, flip: bool) -> Tensor:
         """Return log probabilities of the scaled or flipped images, mapped back to the pixels of `images`."""
         view = _resize(images, scale)
-        logits = self._network_logits(view.flip(-1) if flip else view)
+        logits = self._network_logits(network, view.flip(-1) if flip else view)
         logits = F.interpolate(logits, images.shape[-2:], mode="bilinear", align_corners=False)
         return (logits.flip(-1) if flip else logits).log_softmax(dim=1)
 
-    def _network_logits(self, images: Tensor) -> Tensor:
+    def _network_logits(self, network: SegmentationNetwork, images: Tensor) -> Tensor:
         if self.settings.inference is Inference.tiled:
-            return tiled_logits(self.network, images, self.settings.tile_size, num_classes=len(self.classes))
-        logits: Tensor = self.network(images)
+            return tiled_logits(network, images, self.settings.tile_size, num_classes=len(self.classes))
+        logits: Tensor = network(images)
         return logits.float()
 
 
@@ -125,13 +146,18 @@ def _resize(images: Tensor, scale: float) -> Tensor:
     return F.interpolate(images / 255, size, mode="bilinear", align_corners=False, antialias=scale < 1)
 
 
-def load(run: str | Path, settings: InferenceConfig | None = None) -> Predictor:
+def load(run: str | Path | Sequence[str | Path], settings: InferenceConfig | None = None) -> Predictor:
     """Load a run directory (its best checkpoint, or the last if there is no best) or a checkpoint file.
 
+    The predictor of a list of runs averages their class probabilities; each network normalises the image itself.
+
     Raises:
+        ConfigError: if the runs have different classes, or settings are invalid.
         CheckpointError: if there is no checkpoint, or it cannot be loaded.
     """
-    return Predictor(load_network(find_checkpoint(run)), settings)
+    members: Sequence[str | Path | None] = [run] if isinstance(run, (str, Path)) else [*run] or [None]
+    checkpoints = [find_checkpoint(each) for each in members]
+    return Predictor(list(map(load_network, checkpoints)), settings)
 
 
 def load_network(checkpoint: Path) -> SegmentationNetwork:

@@ -36,6 +36,8 @@ ELSEWHERE = {
     "python train.py experiment=fcn_r50_d8 data.root=<folder that holds VOCdevkit>": "test_published_recipes.py",
     "python train.py experiment=fcn_dinov2 data.root=<folder that holds VOCdevkit>": "test_published_recipes.py",
     "python train.py -m model.init=bilinear,xavier lr=0.001,0.01": "test_sweep.py",
+    "python train.py -m data.fold=0,1,2,3,4": "test_cross_validation.py",
+    "python scripts/evaluate.py 'run=[<run>,<another run>]' output=ensemble": "unit/cli/test_evaluate.py",
     "python train.py model=smp model.name=unet backbone.name=resnet34": "test_pages.py",
     "tensorboard --logdir outputs": "test_sweep.py",
     "python train.py 'logger=[tensorboard,wandb]' logger.wandb.mode=offline": "test_loggers.py",

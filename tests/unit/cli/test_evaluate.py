@@ -193,6 +193,91 @@ def test_failed_runs_of_a_sweep_are_named_and_the_others_are_evaluated(folder, e
     assert evaluate("run=sweep")[0] == 1
 
 
+@pytest.fixture
+def second(folder) -> Path:
+    """A second run with another network for the same data."""
+    torch.manual_seed(1)
+    content = torch.load(folder / "run" / runs.LAST)
+    content["state_dict"] = {
+        name: value + 0.05 * torch.randn_like(value) for name, value in content["state_dict"].items()
+    }
+    (folder / "second" / "checkpoints").mkdir(parents=True)
+    torch.save(content, folder / "second" / runs.LAST)
+    return folder / "second"
+
+
+def test_list_of_runs_evaluates_the_average_of_their_probabilities(folder, second, evaluate):
+    status, out, err = evaluate("run=[run,second]", "output=both", *FAST)
+    assert (status, err) == (0, "")
+    checkpoints = [f"run/{runs.LAST}", f"second/{runs.LAST}"]
+    assert out.splitlines()[-2:] == [f"average of 2 checkpoints: {', '.join(checkpoints)}, results in", "both"]
+    predictors = [load(run) for run in ("run", "second")]
+    for place, name in enumerate(VAL):
+        image = load_image(folder / "root", name)
+        mean = sum(predictor.logits(image).double().softmax(0) for predictor in predictors) / 2
+        expected = count(load_mask(folder / "root", name), mean.argmax(0).numpy(), 3)
+        np.testing.assert_array_equal(written_confusions(folder / "both")[place], expected)
+    scores = written_scores(folder / "both")
+    assert (scores["run"], scores["checkpoint"]) == (["run", "second"], checkpoints)
+    assert scores["checkpoint_sha256"] == [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in checkpoints]
+    assert not (second / "evaluation").exists()
+
+
+def test_list_of_one_run_is_the_run(folder, evaluate):
+    assert evaluate("run=run", *FAST)[0] == 0
+    results = folder / "run/evaluation/val"
+    alone = {name: (results / name).read_bytes() for name in ("per_image.csv", "per_class.csv")}
+    confusions = written_confusions(results)
+    shutil.rmtree(results)
+    assert evaluate("run=[run]", *FAST)[0] == 0
+    assert {name: (results / name).read_bytes() for name in alone} == alone
+    np.testing.assert_array_equal(written_confusions(results), confusions)
+    assert written_scores(results)["run"] == "run"
+
+
+def test_folder_in_a_list_stands_for_its_runs(folder, second, evaluate):
+    for name in ("run", "second"):
+        runs.create(folder / "sweep" / name, Config())
+        shutil.copytree(folder / name / "checkpoints", folder / "sweep" / name / "checkpoints")
+    assert evaluate("run=[sweep]", "output=both", *FAST)[0] == 0
+    assert written_scores(folder / "both")["run"] == ["sweep/run", "sweep/second"]
+
+
+def test_fold_is_not_evaluated_by_runs_that_were_trained_on_it(folder, evaluate):
+    content = torch.load(folder / "run" / runs.LAST)
+    for fold in (0, 1):
+        data = {**content["config"]["data"], "fold": fold, "folds": 2, "train_split": "val"}
+        (folder / f"fold{fold}" / "checkpoints").mkdir(parents=True)
+        torch.save({**content, "config": {**content["config"], "data": data}}, folder / f"fold{fold}" / runs.LAST)
+    status, _, err = evaluate("run=[fold0,fold1]", "output=both", *FAST)
+    assert status == 1
+    assert err == (
+        f"error: data.fold (=0) must be that of fold1/{runs.LAST} (=1), which was trained on other images of "
+        "data.train_split; use that, or split=val\n"
+    )
+    assert evaluate("run=[fold0,fold1]", "output=both", "split=train", *FAST)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["run=[run,second]"],
+            "output (=null) must be a folder for the results of 2 runs together; use output=ensemble",
+        ),
+        (["run=[]"], "run (=[]) must be a run directory, a checkpoint file, or a list of these; use run=outputs/"),
+        (["run=[run,[second]]"], "run (=['run', ['second']]) must be a run directory"),
+        (["run={a: b}"], "run (={'a': 'b'}) must be a run directory"),
+        (["run=[run,missing]", "output=x"], "missing must be an existing run directory or checkpoint"),
+    ],
+)
+def test_invalid_list_of_runs_is_a_one_line_error(folder, second, evaluate, arguments, message):
+    status, out, err = evaluate(*arguments)
+    assert (status, out) == (1, "")
+    assert err.startswith(f"error: {message}")
+    assert not Path("x").exists()
+
+
 def test_output_folder_is_for_one_run(folder, evaluate):
     for name in ("a", "b"):
         runs.create(folder / "sweep" / name, Config())

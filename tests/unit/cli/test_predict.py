@@ -77,6 +77,29 @@ def test_command_and_python_api_predict_the_same_masks(folder, trained, run):
     np.testing.assert_array_equal(mask, predictor.predict(upright))
 
 
+def test_list_of_runs_predicts_the_average_of_their_probabilities(folder, trained, run):
+    content = torch.load(trained / "checkpoints/best.ckpt")
+    state = {name: value + 0.1 * torch.randn_like(value) for name, value in content["state_dict"].items()}
+    torch.save({**content, "state_dict": state}, "other.ckpt")
+    status, _, err = run(f"run=[{trained},other.ckpt]", "input=photos/a.jpg")
+    assert (status, err) == (0, "")
+    image = Image.open("photos/a.jpg")
+    probabilities = [fcn.load(path).probabilities(image) for path in (trained, "other.ckpt")]
+    mask = MaskReader(21).read(Path("predictions/a.png")).numpy()
+    np.testing.assert_array_equal(mask, sum(probabilities).argmax(0))
+    assert (mask != probabilities[0].argmax(0).numpy()).any()
+
+
+def test_runs_that_read_exif_differently_need_a_choice(folder, trained, run):
+    content = torch.load(trained / "checkpoints/best.ckpt")
+    torch.save({**content, "VOCDataModule": {"ignores_exif": True}}, "other.ckpt")
+    status, _, err = run(f"run=[{trained},other.ckpt]", "input=photos")
+    assert status == 1
+    assert "exif (=null) must be set, because the runs use it differently (run 1: apply, run 2: ignore)" in err
+    assert not Path("predictions").exists()
+    assert run(f"run=[{trained},other.ckpt]", "input=photos", "exif=ignore")[0] == 0
+
+
 @pytest.mark.parametrize(
     ("of_run", "ignored", "given", "turned"),
     [

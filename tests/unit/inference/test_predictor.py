@@ -134,6 +134,71 @@ def test_flip_makes_the_prediction_of_a_mirrored_image_the_mirrored_prediction(n
     assert not torch.allclose(Predictor(network).logits(image[:, ::-1]), Predictor(network).logits(image).flip(-1))
 
 
+@pytest.fixture(scope="module")
+def other(network):
+    """A network of other weights and normalisation."""
+    torch.manual_seed(1)
+    config = Config(name="y", data=network.config.data, backbone=option("backbone", "squeezenet1_0"))
+    other = SegmentationNetwork(config).eval()
+    other.set_normalization({"mean": [0.5, 0.4, 0.3], "std": [0.1, 0.2, 0.3]})
+    return other
+
+
+def mean_probabilities(image, *networks):
+    """Return the mean of the softmax of networks, float64 [C, H, W]."""
+    with torch.no_grad():
+        return sum(network(as_batch(image))[0].double().softmax(0) for network in networks) / len(networks)
+
+
+def test_several_networks_average_probabilities(network, other):
+    image = noise(33, 50)
+    expected = mean_probabilities(image, network, other)
+    assert not torch.allclose(expected, mean_probabilities(image, network), atol=0.01)
+    predictor = Predictor([network, other])
+    torch.testing.assert_close(predictor.probabilities(image).double(), expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(predictor.predict(image), expected.argmax(0).numpy())
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{"flip": True}, {"scales": [0.5, 1.5], "flip": True}, {"inference": Inference.tiled, "tile_size": [32, 32]}],
+)
+def test_views_and_tiles_are_averaged_over_networks(network, other, keys):
+    image, one = noise(40, 50), InferenceConfig(**keys)
+    expected = sum(Predictor(each, one).probabilities(image).double() for each in (network, other)) / 2
+    torch.testing.assert_close(Predictor([network, other], one).probabilities(image).double(), expected)
+
+
+def test_list_of_one_network_is_that_network(network):
+    image = noise(33, 50)
+    assert torch.equal(Predictor([network]).logits(image), Predictor(network).logits(image))
+
+
+def test_network_with_itself_predicts_its_own_masks(network):
+    image = noise(33, 50)
+    top = Predictor(network).probabilities(image).topk(2, dim=0).values
+    differs = Predictor([network, network]).predict(image) != Predictor(network).predict(image)
+    assert not differs[(top[0] - top[1] > 1e-6).numpy()].any()
+
+
+def test_networks_of_other_classes_are_rejected(network):
+    config = Config(name="x", data=VocData(classes=["background", "cow", "dog"]), backbone=network.config.backbone)
+    message = r"run 2 \(classes background,cow,dog\) must have the classes of run 1 \(background,cat,dog\), because"
+    with pytest.raises(ConfigError, match=message):
+        Predictor([network, SegmentationNetwork(config)])
+
+
+def test_checkpoints_are_averaged(network, other, tmp_path):
+    image = noise(20, 30)
+    mean_std = {name: getattr(other, name).flatten().tolist() for name in ("mean", "std")}
+    path = save(other, tmp_path / "other.ckpt")
+    torch.save({**torch.load(path), "normalization": mean_std}, path)
+    predictor = load([save(network, tmp_path / "first.ckpt"), str(path)])
+    assert torch.equal(predictor.logits(image), Predictor([network, other]).logits(image))
+    with pytest.raises(CheckpointError, match=r"run \(=null\) must be a run directory"):
+        load([])
+
+
 def test_averaged_logits_are_finite_where_probabilities_underflow(network):
     certain = copy.deepcopy(network)
     with torch.no_grad():
