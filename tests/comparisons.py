@@ -10,6 +10,7 @@ import numpy as np
 from fcn import config as configuration
 from fcn import runs
 from fcn.config import Config
+from fcn.evaluation.scores import class_counts, mean_iou
 
 CLASSES = ["ground", "cat", "dog"]
 SETTINGS = {"inference": "whole", "tile_size": [320, 480], "flip": False, "scales": [1.0]}
@@ -63,14 +64,17 @@ def random_confusions(num_images: int, *, seed: int, classes: int = 3, targets_s
     return np.stack([[rng.multinomial(n, p) for n, p in zip(*one, strict=True)] for one in zip(targets, shares)])  # noqa: B905
 
 
-def make_evaluation(run: Path, confusions: np.ndarray, *, split: str = "val", **changes: object) -> None:
+def make_evaluation(
+    run: Path, confusions: np.ndarray, *, split: str = "val", folder: Path | None = None, **changes: object
+) -> None:
     """Write an evaluation; `changes` are `names`, `classes`, `checkpoint`, `sha256` and settings."""
-    folder = run / "evaluation" / split
+    folder = folder or run / "evaluation" / split
     folder.mkdir(parents=True, exist_ok=True)
     names = changes.pop("names", [f"image_{place}" for place in range(len(confusions))])
     classes = changes.pop("classes", CLASSES)
     np.savez_compressed(folder / "confusions.npz", names=np.array(names), confusions=confusions)
     origin = {"checkpoint": changes.pop("checkpoint", runs.BEST), "checkpoint_sha256": changes.pop("sha256", None)}
     settings = {**SETTINGS, "batch_size": 1, "device": "CPU", **changes}
-    content = {**origin, "settings": settings, "iou": dict.fromkeys(classes, 0.5)}
+    scores = {"mean_iou": float(mean_iou(class_counts(confusions).total().iou()))}
+    content = {"split": split, **origin, "settings": settings, "scores": scores, "iou": dict.fromkeys(classes, 0.5)}
     (folder / "evaluation.json").write_text(json.dumps(content))

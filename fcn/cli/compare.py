@@ -3,6 +3,7 @@
     python scripts/compare.py outputs/<name>
     python scripts/compare.py outputs/<name> --output comparison
     python scripts/compare.py <run> <another run>
+    python scripts/compare.py --evaluations outputs/<name>
 
 Confidence intervals require that scripts/evaluate.py has evaluated the runs on the same images.
 """
@@ -26,6 +27,11 @@ def compare_parser() -> argparse.ArgumentParser:
     parser = Parser(description=description, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("folders", nargs="+", type=Path, metavar="FOLDER", help="run directories, or folders that hold some")
+    add(
+        "--evaluations",
+        action="store_true",
+        help="compare evaluations in place of runs; other settings, such as flip, and ensembles are other rows",
+    )
     add(
         "--metric",
         default=METRIC,
@@ -55,7 +61,7 @@ def run_comparison(arguments: argparse.Namespace) -> None:
     """
     if arguments.panels < 0:
         raise ComparisonError(f"--panels (={arguments.panels}) must not be negative; use 0 for none")
-    options = {name: getattr(arguments, name) for name in ("metric", "baseline", "split", "ignore")}
+    options = {name: getattr(arguments, name) for name in ("evaluations", "metric", "baseline", "split", "ignore")}
     with Console(stderr=True).status("reading runs"):
         comparison = compare_runs(arguments.folders, **options)
     contrast = default_contrast(comparison)

@@ -16,15 +16,13 @@ from numpy.typing import NDArray
 from fcn import runs
 from fcn.comparison.bootstrap import resample_class_iou
 from fcn.comparison.grouping import RunGroup
-from fcn.comparison.run_records import ComparisonError, Fold, RunRecord, describe_damage
+from fcn.comparison.run_records import ROUNDING_ONLY, ComparisonError, Fold, RunRecord, describe_damage
 from fcn.config import FOLD
 from fcn.evaluation.scores import ClassCounts, Floats, class_counts
 from fcn.runs.atomic_files import sha256_of
 
 STALE = "evaluated before its best checkpoint changed"
 NOT_EVALUATED = "not evaluated"
-
-_ROUNDING_ONLY = ("accelerator", "device", "batch_size")  # settings that change scores by no more than rounding
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class EvaluationRecord:
     Attributes:
         names: names of the images.
         classes: names of the classes.
-        settings: inference settings.
+        settings: inference settings; none where they distinguish the rows.
         targets: target pixels per image and class, int64 [N, C].
         counts: hits and unions per image and class.
         checkpoint: `best` or `last`, the evaluated checkpoint.
@@ -48,7 +46,7 @@ class EvaluationRecord:
     targets: NDArray[np.int64]
     counts: ClassCounts
     checkpoint: str
-    seed: int
+    seed: int | str
     fold: Fold | None
 
     @cached_property
@@ -59,11 +57,15 @@ class EvaluationRecord:
 def most_common_split(groups: Sequence[RunGroup]) -> str:
     """Return the split on which most finished runs were evaluated, at a tie the one that validated them."""
     finished = [run for group in groups for run in group.finished]
-    counts = Counter(
-        path.parent.name for run in finished for path in run.path.glob(f"{runs.EVALUATION}/*/{runs.CONFUSIONS}")
-    )
+    counts = Counter(split for run in finished for split in _evaluated_splits(run))
     own = {run.validation_split for run in finished}
     return max(sorted({*counts, *own}), key=lambda split: (counts[split], split in own), default="")
+
+
+def _evaluated_splits(run: RunRecord) -> list[str]:
+    if run.is_evaluation:
+        return [run.validation_split]
+    return [path.parent.name for path in run.path.glob(f"{runs.EVALUATION}/*/{runs.CONFUSIONS}")]
 
 
 def load_evaluations(group: RunGroup, split: str) -> list[EvaluationRecord]:
@@ -81,7 +83,7 @@ def load_evaluations(group: RunGroup, split: str) -> list[EvaluationRecord]:
 
 
 def _folder(run: RunRecord, split: str) -> Path:
-    return run.path / runs.EVALUATION / split
+    return run.path if run.is_evaluation else run.path / runs.EVALUATION / split
 
 
 def _read_evaluation(run: RunRecord, split: str) -> EvaluationRecord:
@@ -89,23 +91,31 @@ def _read_evaluation(run: RunRecord, split: str) -> EvaluationRecord:
         summary = json.loads((_folder(run, split) / runs.SCORES).read_text(encoding="utf-8"))
         with np.load(_folder(run, split) / runs.CONFUSIONS, allow_pickle=False) as arrays:
             names, confusions = arrays["names"].tolist(), arrays["confusions"]
-        settings = {key: value for key, value in summary["settings"].items() if key not in _ROUNDING_ONLY}
-        classes, sha256, name = list(summary["iou"]), summary["checkpoint_sha256"], Path(summary["checkpoint"]).stem
+        settings = {key: value for key, value in summary["settings"].items() if key not in ROUNDING_ONLY}
+        classes, checkpoints = list(summary["iou"]), _evaluated_checkpoints(summary)
     except Exception as error:  # JSON, ZIP and NumPy raise various types
         raise ComparisonError(f"the evaluation cannot be read: {describe_damage(error)}") from error
-    checkpoint = runs.checkpoint_of(run.path)  # None if it was deleted to save space
-    if checkpoint and sha256 != sha256_of(checkpoint):
+    if not run.is_evaluation:
+        present = runs.checkpoint_of(run.path)  # None if it was deleted to save space
+        checkpoints = {present or path: sha256 for path, sha256 in checkpoints.items()}
+    if any(path.is_file() and sha256_of(path) != sha256 for path, sha256 in checkpoints.items()):
         raise ComparisonError(STALE)
     return EvaluationRecord(
         names=names,
         classes=classes,
-        settings=settings,
+        settings={} if run.is_evaluation else settings,
         targets=confusions.sum(axis=2),
         counts=class_counts(confusions),
-        checkpoint=name,
+        checkpoint=" and ".join(sorted({path.stem for path in checkpoints})),
         seed=run.config["seed"],
         fold=run.fold if split == FOLD else None,
     )
+
+
+def _evaluated_checkpoints(summary: Mapping[str, Any]) -> dict[Path, str]:
+    """Return the SHA-256 of every evaluated checkpoint by its path."""
+    paths, hashes = summary["checkpoint"], summary["checkpoint_sha256"]
+    return {Path(paths): hashes} if isinstance(paths, str) else dict(zip(map(Path, paths), hashes, strict=True))
 
 
 def check_comparable(one: EvaluationRecord, other: EvaluationRecord, name: str) -> None:
@@ -154,7 +164,7 @@ def join_folds(*rows: Sequence[EvaluationRecord]) -> list[list[EvaluationRecord]
 
 def _folds_by_seed(row: Sequence[EvaluationRecord]) -> list[dict[Fold | None, EvaluationRecord]]:
     """Return the evaluations of each seed by fold; further ones of a seed and fold are like another seed."""
-    seeds: dict[tuple[int, int], dict[Fold | None, EvaluationRecord]] = {}
+    seeds: dict[tuple[int | str, int], dict[Fold | None, EvaluationRecord]] = {}
     for one in row:
         repetition = 0
         while one.fold in seeds.setdefault((one.seed, repetition), {}):

@@ -53,10 +53,12 @@ def write_comparison(
     """
     folder.mkdir(parents=True, exist_ok=True)
     _write_tables(folder, comparison, contrast)
-    drawings: dict[str, Drawing] = {CURVES: lambda: _draw_curves(comparison)}
+    drawings: dict[str, Drawing] = {}
+    if not comparison.of_evaluations:
+        drawings[CURVES] = lambda: _draw_curves(comparison)
     if contrast:
         drawings[CLASSES] = lambda: _draw_class_differences(contrast)
-    if num_panels:
+    if num_panels and not comparison.of_evaluations:
         drawings[PREDICTIONS] = lambda: prediction_panels.draw_prediction_panels(comparison, num_panels)
     pictures, missing = _draw_figures(folder, drawings)
     page = to_html(comparison, contrast, {HEADINGS[name]: picture for name, picture in pictures.items()})

@@ -89,7 +89,8 @@ def missing_intervals(comparison: RunComparison) -> list[str]:
             share = f"{difference.num_runs} of its {len(group.finished)} finished runs"
             lines.append(f"row {group.number}: {share} are evaluated on {comparison.split}")
     for problem, numbers in rows.items():
-        remedy = f"; evaluate the runs: {_remedy(comparison)}" if problem.endswith((STALE, NOT_EVALUATED)) else ""
+        not_current = problem.endswith((STALE, NOT_EVALUATED)) and not comparison.of_evaluations
+        remedy = f"; evaluate the runs: {_remedy(comparison)}" if not_current else ""
         lines.append(f"no interval for row{'s' * (len(numbers) > 1)} {', '.join(numbers)}: {problem}{remedy}")
     return lines
 

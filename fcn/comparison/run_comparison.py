@@ -12,7 +12,7 @@ import numpy as np
 from fcn.comparison.evaluation_differences import ScoreDifference, score_differences
 from fcn.comparison.evaluation_records import most_common_split
 from fcn.comparison.grouping import RunGroup, differing_keys, format_setting, group_runs, identity_text, short_names
-from fcn.comparison.run_records import BEST, SPEED, ComparisonError, RunRecord, read_runs
+from fcn.comparison.run_records import BEST, SPEED, ComparisonError, RunRecord, read_evaluations, read_runs
 from fcn.config import nearest
 from fcn.evaluation.scores import Floats
 
@@ -45,6 +45,11 @@ class RunComparison:
     differences: Sequence[ScoreDifference]
 
     @property
+    def of_evaluations(self) -> bool:
+        """Whether the rows are evaluations in place of runs."""
+        return any(run.is_evaluation for group in self.groups for run in group.runs)
+
+    @property
     def compared(self) -> list[ScoreDifference]:
         """Differences to the baseline that could be computed."""
         pairs = zip(self.groups, self.differences, strict=True)
@@ -54,15 +59,17 @@ class RunComparison:
 def compare_runs(
     folders: Sequence[Path],
     *,
+    evaluations: bool = False,
     metric: str = METRIC,
     baseline: str | None = None,
     split: str | None = None,
     ignore: Iterable[str] = (),
 ) -> RunComparison:
-    """Compare the runs at or below folders. Imports no torch and writes no files.
+    """Compare the runs, or evaluations of runs, at or below folders. Imports no torch and writes no files.
 
     Args:
         folders: run directories, or folders that hold run directories at any depth.
+        evaluations: compare evaluations in place of runs: those of a run with other settings are other rows.
         metric: final metric by which the rows are sorted.
         baseline: row number or run directory of the baseline; None: the first row.
         split: split of the evaluations to compare; None: the one on which most runs were evaluated.
@@ -71,7 +78,7 @@ def compare_runs(
     Raises:
         ComparisonError: if there is no run, or metric, baseline or an ignored key is unknown.
     """
-    runs, unreadable = read_runs(folders)
+    runs, unreadable = read_evaluations(folders) if evaluations else read_runs(folders)
     known = dict.fromkeys(name for run in runs for name in run.metrics)
     if known.keys() - {BEST, SPEED} and metric not in known:  # without any validation, only states are compared
         raise ComparisonError(f"metric (={metric}) must be one of the runs'{nearest(metric, list(known))}; "

@@ -1,11 +1,12 @@
-"""Finds the runs below folders and reads their configuration, status and metrics."""
+"""Finds runs, or evaluations of runs, below folders, and reads their configuration, status and metrics."""
 
 from __future__ import annotations
 
 import functools
+import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +21,12 @@ from fcn.runs import Status
 BEST, SPEED = "best val/mean_iou", "images_per_second"
 """Names in `RunRecord.metrics` of values that are not among the metrics of summary.json."""
 
+EVALUATED_SPLIT = "evaluation.split"
+"""Key in `RunRecord.config` of the split of an evaluation."""
+
+ROUNDING_ONLY = ("accelerator", "device", "batch_size")
+"""Settings of an evaluation that change scores by no more than rounding."""
+
 Fold = tuple[int, int, int]
 """Number of a fold, number of folds, and seed of their division."""
 
@@ -30,19 +37,23 @@ class ComparisonError(UserError):
 
 @dataclass(frozen=True)
 class RunRecord:
-    """Contents of a run directory.
+    """Contents of a run directory, or of the folder of an evaluation.
 
     Attributes:
-        path: the run directory.
-        config: config.yaml by dotted key; a missing key has its default.
+        path: the directory.
+        config: config.yaml by dotted key; a missing key has its default. An evaluation has in addition its settings,
+            such as `evaluation.flip`; that of several runs has the keys that are equal in all of them.
         state: status in summary.json; `Status.unfinished` without that file.
-        metrics: final metrics of summary.json, `BEST` and `SPEED`; NaN for an undefined one.
+        metrics: final metrics of summary.json, `BEST` and `SPEED`, or scores of the evaluation; NaN for an undefined
+            one.
+        is_evaluation: whether the directory is that of an evaluation.
     """
 
     path: Path
     config: Mapping[str, Any]
     state: Status
     metrics: Mapping[str, float]
+    is_evaluation: bool = False
 
     @property
     def finished(self) -> bool:
@@ -56,7 +67,9 @@ class RunRecord:
 
     @property
     def validation_split(self) -> str:
-        """Name of the split that validated the run."""
+        """Name of the split that validated the run, or on which it was evaluated."""
+        if self.is_evaluation:
+            return str(self.config[EVALUATED_SPLIT])
         return FOLD if self.fold else str(self.config["data.val_split"])
 
 
@@ -74,19 +87,38 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[RunRecord], dict[Path, str]
     Raises:
         ComparisonError: if a folder is missing, or none of them holds a readable run.
     """
+    remedy = f"hold a run directory, with a {runs.CONFIG}; use outputs/<name>"
+    return _read_all(find_runs(folders), _read_run, folders, what="run", rule=remedy)
+
+
+def read_evaluations(folders: Sequence[Path]) -> tuple[list[RunRecord], dict[Path, str]]:
+    """Read every evaluation at or below the folders, as `read_runs` does with runs.
+
+    The runs of an evaluation must still be where they were; one inside a run directory belongs to that run.
+
+    Raises:
+        ComparisonError: if a folder is missing, or none of them holds a readable evaluation.
+    """
+    paths = _find(folders, runs.SCORES)
+    rule = f"hold an evaluation, with an {runs.SCORES}; evaluate the runs with scripts/evaluate.py"
+    return _read_all(paths, _read_evaluation, folders, what="evaluation", rule=rule)
+
+
+def _read_all(
+    paths: Sequence[Path], read: Callable[[Path], RunRecord], folders: Sequence[Path], *, what: str, rule: str
+) -> tuple[list[RunRecord], dict[Path, str]]:
     records: list[RunRecord] = []
     unreadable: dict[Path, str] = {}
-    for path in find_runs(folders):
+    for path in paths:
         try:
-            records.append(_read_run(path))
+            records.append(read(path))
         except Exception as error:  # YAML, JSON and OmegaConf raise many types
             unreadable[path] = describe_damage(error)
     if records:
         return records, unreadable
     for path, problem in unreadable.items():
-        raise ComparisonError(f"{path} cannot be read as a run: {problem}")
-    names = ", ".join(map(str, folders))
-    raise ComparisonError(f"folders (={names}) must hold a run directory, with a {runs.CONFIG}; use outputs/<name>")
+        raise ComparisonError(f"{path} cannot be read as {'an' if what[0] in 'aeiou' else 'a'} {what}: {problem}")
+    raise ComparisonError(f"folders (={', '.join(map(str, folders))}) must {rule}")
 
 
 def find_runs(folders: Sequence[Path]) -> list[Path]:
@@ -95,23 +127,28 @@ def find_runs(folders: Sequence[Path]) -> list[Path]:
     Raises:
         ComparisonError: if a folder is missing.
     """
+    return _find(folders, runs.CONFIG)
+
+
+def _find(folders: Sequence[Path], file: str) -> list[Path]:
+    """Return the directories at or below the folders that hold a file; none is below another one."""
     for folder in folders:
         if not folder.is_dir():
             raise ComparisonError(f"folder (={folder}) must be an existing directory; use outputs/<name>")
     visited: set[str] = set()
-    return [path for folder in folders for path in _find_below(folder, visited)]
+    return [path for folder in folders for path in _find_below(folder, file, visited)]
 
 
-def _find_below(folder: Path, visited: set[str]) -> Iterator[Path]:
-    """Yield the runs below a folder, except in directories already in `visited`, which it updates."""
+def _find_below(folder: Path, file: str, visited: set[str]) -> Iterator[Path]:
+    """Yield the directories with a file below a folder, except those already in `visited`, which it updates."""
     for place, subfolders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
         if real in visited:  # reached by another link, or by a link to a parent folder
             subfolders.clear()
             continue
         visited.add(real)
-        if runs.CONFIG in files:
-            subfolders.clear()  # runs are not nested
+        if file in files:
+            subfolders.clear()  # neither runs nor evaluations are nested
             yield Path(place)
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))  # .hydra has a config.yaml too
 
@@ -140,3 +177,29 @@ def _read_run(path: Path) -> RunRecord:
     metrics: dict[str, Any] = {**summary["metrics"], SPEED: summary.get(SPEED), BEST: best}
     numbers = {name: math.nan if value is None else float(value) for name, value in metrics.items()}
     return RunRecord(path, config, Status(summary["status"]), numbers)
+
+
+def _read_evaluation(path: Path) -> RunRecord:
+    summary = json.loads((path / runs.SCORES).read_text(encoding="utf-8"))
+    checkpoint, settings, run = summary["checkpoint"], dict(summary["settings"]), path.parent.parent
+    if isinstance(checkpoint, str) and path.parent.name == runs.EVALUATION and (run / runs.CONFIG).is_file():
+        members = [run]
+    else:
+        members = [Path(each).parent.parent for each in ([checkpoint] if isinstance(checkpoint, str) else checkpoint)]
+    config = _common_settings([_read_run(member).config for member in members])
+    if settings["inference"] != "tiled":
+        del settings["tile_size"]  # has no effect
+    settings |= {"split": summary["split"], "members": len(members)}
+    config |= {f"evaluation.{key}": value for key, value in settings.items() if key not in ROUNDING_ONLY}
+    scores = {f"val/{name}": value for name, value in summary["scores"].items()}
+    scores |= {f"val/iou/{name}": value for name, value in summary["iou"].items()}
+    metrics = {name: math.nan if value is None else float(value) for name, value in scores.items()}
+    return RunRecord(path, config, Status.finished, metrics, is_evaluation=True)
+
+
+def _common_settings(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the keys that are equal in all configurations, and the seed, which names that of each if they differ."""
+    first, *others = configs
+    common = {key: value for key, value in first.items() if all(other.get(key, ...) == value for other in others)}
+    seeds = [config["seed"] for config in configs]
+    return {**common, "seed": first["seed"] if len(set(seeds)) == 1 else ",".join(map(str, seeds))}

@@ -55,6 +55,8 @@ def main_table(comparison: RunComparison) -> Table:
         columns.append(Column("run", [group.label for group in groups]))
     counts = [group.statistic(comparison.metric).count for group in groups]
     for metric, name in metric_columns(comparison.metric).items():
+        if comparison.of_evaluations and not any(group.statistic(metric).count for group in groups):
+            continue  # such as the loss, which an evaluation does not have
         known = [1] * len(groups) if metric == comparison.metric else counts  # listed once per row
         cells = [format_mean_sd(group.statistic(metric), known_count=n) for group, n in zip(groups, known, strict=True)]
         columns.append(Column(name, cells, numeric=True))
