@@ -1,5 +1,6 @@
-"""README, CONTRIBUTING and docs/ as text, and the commands in them."""
+"""README, CONTRIBUTING, docs/ and the texts of the notebook, and the commands in them."""
 
+import json
 import re
 
 from tests.commands import ROOT
@@ -8,6 +9,8 @@ README = (ROOT / "README.md").read_text()
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 PAGES = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
 TUTORIAL = PAGES["tutorial.md"]
+_CELLS = json.loads((ROOT / "notebooks" / "fcn_chapter.ipynb").read_text())["cells"]
+NOTEBOOK = "\n\n".join("".join(cell["source"]) for cell in _CELLS if cell["cell_type"] == "markdown")
 
 INLINE = r"`((?:[A-Z_]+=\S+ )?(?:python3?|pip|tensorboard|torchrun|pytest|ssh) [^`]*|python train\.py)`"
 

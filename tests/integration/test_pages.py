@@ -1,4 +1,4 @@
-"""Commands, links and file names of README, CONTRIBUTING and docs/ are valid."""
+"""Commands, links and file names of README, CONTRIBUTING, docs/ and the notebook are valid."""
 
 import copy
 import functools
@@ -21,6 +21,7 @@ from fcn.config.reference import reference
 from tests.commands import ROOT, load_command, type_in
 from tests.pages import (
     CONTRIBUTING,
+    NOTEBOOK,
     PAGES,
     README,
     commands,
@@ -31,7 +32,10 @@ from tests.pages import (
     python_blocks,
 )
 
-TEXTS = {"README.md": README, "CONTRIBUTING.md": CONTRIBUTING, **{f"docs/{name}": PAGES[name] for name in PAGES}}
+TEXTS = {
+    **{"README.md": README, "CONTRIBUTING.md": CONTRIBUTING, "notebooks/fcn_chapter.ipynb": NOTEBOOK},
+    **{f"docs/{name}": PAGES[name] for name in PAGES},
+}
 
 
 def lines_of(pages: Iterable[str], *, program: str) -> list[str]:
@@ -74,7 +78,7 @@ def check(words: Sequence[str], *, config_name: str = "config", schema: type = C
     (validate_run if schema is Config else functools.partial(validate, schema=schema))(config)
 
 
-@pytest.mark.parametrize("line", lines_of(PAGES.values(), program="train.py"))
+@pytest.mark.parametrize("line", lines_of([*PAGES.values(), NOTEBOOK], program="train.py"))
 def test_training_command_composes(line, tmp_path, monkeypatch, capsys):
     """Other tests cover resume and rerun, with real runs."""
     if "--config-dir" not in line:
