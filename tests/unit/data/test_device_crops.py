@@ -1,5 +1,6 @@
 """Crops made on the device equal those of the loader."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -62,10 +63,11 @@ scales = st.one_of(
 EVERY_CHANGE = AugmentationConfig(scale=[0.5, 2.0], flip=0.5, grayscale=0.5, blur=0.5, rotation=40, **JITTER)
 
 
-@pytest.mark.parametrize("ratio", [1.0, 0.5])
-def test_device_crops_equal_loader_crops_with_all_changes(ratio):
+@pytest.mark.parametrize(("ratio", "short_side"), [(1.0, None), (0.5, None), (1.0, 45)])
+def test_device_crops_equal_loader_crops_with_all_changes(ratio, short_side):
     sizes = [(37, 50), (50, 33), (64, 64)]
-    expected, actual = batches_of_both(sizes, (32, 48), EVERY_CHANGE, cat_max_ratio=ratio)
+    augmentation = replace(EVERY_CHANGE, short_side=short_side)
+    expected, actual = batches_of_both(sizes, (32, 48), augmentation, cat_max_ratio=ratio)
     assert all(torch.equal(actual[name], expected[name]) for name in ("image", "mask"))
     assert actual["image"].stride() == expected["image"].stride()
 
