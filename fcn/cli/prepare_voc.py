@@ -22,7 +22,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from fcn.cli.hydra_entry import run_command
+from fcn.cli.hydra_entry import given_overrides, run_command
 from fcn.config import ConfigError, DataConfig, check_data, setting
 from fcn.config.components import default_option
 from fcn.errors import DataError
@@ -45,14 +45,19 @@ class PrepareConfig:
     json: str | None = setting(None, "file for the statistics")
 
 
-def prepare_voc(config: PrepareConfig) -> int:
+def prepare_voc(config: PrepareConfig, overrides: Sequence[str] = ()) -> int:
     """Check all pairs of the splits; return 0 if every pair is valid, and 1 otherwise.
+
+    Args:
+        config: configuration of the command.
+        overrides: overrides of the command line, of which the proposed command repeats those of the dataset.
 
     Raises:
         ConfigError: if no split is named, keys contradict each other, the JSON file cannot be written, or SciPy is
             missing for sbd=true.
         DataError: if a download fails, or the dataset or a split is missing.
     """
+    from fcn.cli.proposed_command import print_proposal, proposed_run
     from fcn.data import image_sets  # imports torch, unlike --help and completion
 
     data, console = _data(config), Console()
@@ -61,14 +66,18 @@ def prepare_voc(config: PrepareConfig) -> int:
     # Read all lists first, so that a misspelt name is reported before any image is read.
     entries = {split: image_sets.entries_of(data, root, split) for split in splits}
     readings = _read(config, data, entries)
-    content: dict[str, Any] = {"splits": {}, "problems": [], "warnings": []}
+    data = _with_read_splits(data, splits)
+    content: dict[str, Any] = {"splits": {}, "problems": [], "warnings": [], "in_both": {}}
     for split, reading in readings.items():
         _report(split, reading, data, content, console)
-    content["warnings"] += _between_splits(readings, data)
+    _compare_splits(readings, data, content)
+    content["proposal"] = proposed_run(readings, content, data, overrides)
     if config.json is not None:
         _write_json(Path(config.json), content)
     num_invalid = sum(len(reading.problems) for reading in readings.values())
-    return _print_verdict(console, content, num_invalid=num_invalid, num_pairs=sum(map(len, entries.values())))
+    status = _print_verdict(console, content, num_invalid=num_invalid, num_pairs=sum(map(len, entries.values())))
+    print_proposal(console, content)
+    return status
 
 
 def _data(config: PrepareConfig) -> DataConfig:
@@ -116,6 +125,16 @@ def _locate(config: PrepareConfig, data: DataConfig, console: Console) -> Path:
     return data.locate(prepare=True)
 
 
+def _with_read_splits(data: DataConfig, splits: Sequence[str]) -> DataConfig:
+    """Return the dataset with splits that are read: the first and the last other one if its own ones are not."""
+    others = [split for split in splits if split not in (data.train_split, data.val_split)]
+    if data.train_split not in splits and others:
+        data = replace(data, train_split=others.pop(0))
+    if data.val_split not in splits and others:
+        data = replace(data, val_split=others.pop())
+    return data
+
+
 def _read(
     config: PrepareConfig, data: DataConfig, entries: Mapping[str, Sequence[Callable[[], Pair]]]
 ) -> dict[str, SplitReading]:
@@ -133,6 +152,7 @@ def _read(
 
 def _report(split: str, reading: SplitReading, data: DataConfig, content: dict[str, Any], console: Console) -> None:
     """Add the statistics, problems and warnings of a split to `content`, and print its table."""
+    from fcn.data.crop_statistics import size_statistics
     from fcn.data.set_checks import check_labels, set_warnings
     from fcn.data.set_facts import combine_facts
     from fcn.data.statistics import summarize
@@ -145,30 +165,32 @@ def _report(split: str, reading: SplitReading, data: DataConfig, content: dict[s
     except DataError as error:
         content["problems"].append(str(error))
     if reading.pairs:
+        content["splits"][split] |= size_statistics(reading.sizes, facts.counts)
         content["warnings"] += set_warnings(facts, reading.pairs, split, data)
     console.print(_table(split, content["splits"][split]))
 
 
-def _between_splits(readings: Mapping[str, SplitReading], data: DataConfig) -> list[str]:
-    """Return what may mislead in the validation split compared with every other split that was read."""
+def _compare_splits(readings: Mapping[str, SplitReading], data: DataConfig, content: dict[str, Any]) -> None:
+    """Add to `content` what may mislead in the validation split compared with every other split that was read."""
     from fcn.data.image_sets import reader_of
-    from fcn.data.set_checks import other_palettes
+    from fcn.data.set_checks import both_lists, other_palettes
     from fcn.data.set_facts import combine_facts
 
     if data.val_split not in readings:
-        return []
-    val, lines = readings[data.val_split], []
+        return
+    val = readings[data.val_split]
     for split, train in readings.items():
         if split == data.val_split:
             continue
         splits = (split, data.val_split)
         if split != data.train_split and _is_part(train, val):
             continue
-        lines += _in_both_splits(train, val, splits)
+        content["in_both"][split] = both = _in_both_splits(train, val)
+        if both:
+            content["warnings"].append(both_lists(both, splits))
         if train.pairs and val.pairs:
             sets = [(combine_facts(each.facts, len(data.classes)), each.pairs) for each in (train, val)]
-            lines += other_palettes(sets, splits, reader_of(data))
-    return lines
+            content["warnings"] += other_palettes(sets, splits, reader_of(data))
 
 
 def _is_part(one: SplitReading, other: SplitReading) -> bool:
@@ -177,10 +199,8 @@ def _is_part(one: SplitReading, other: SplitReading) -> bool:
     return first <= second or second <= first
 
 
-def _in_both_splits(train: SplitReading, val: SplitReading, splits: tuple[str, str]) -> list[str]:
-    """Return a warning if two splits have an image in common, by its name or its pixels."""
-    from fcn.data.set_checks import both_lists
-
+def _in_both_splits(train: SplitReading, val: SplitReading) -> list[str]:
+    """Return the images that two splits have in common, by name or pixels."""
     names = {pair.name: pair.name for pair in val.pairs}
     contents = dict(zip(val.digests, (pair.name for pair in val.pairs), strict=True))
     both = []
@@ -188,7 +208,7 @@ def _in_both_splits(train: SplitReading, val: SplitReading, splits: tuple[str, s
         other = names.get(pair.name) or contents.get(digest)
         if other is not None:
             both.append(pair.name if other == pair.name else f"{pair.name} (as {other})")
-    return [both_lists(both, splits)] if both else []
+    return both
 
 
 def _table(split: str, content: dict[str, Any]) -> Table:
@@ -222,6 +242,6 @@ def _print_verdict(console: Console, content: Mapping[str, Any], *, num_invalid:
 
 def main() -> None:
     def task(config: PrepareConfig) -> None:
-        raise SystemExit(prepare_voc(config))
+        raise SystemExit(prepare_voc(config, given_overrides()))
 
     run_command(task, config_name="prepare_voc", schema=PrepareConfig)

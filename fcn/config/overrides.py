@@ -82,7 +82,11 @@ def for_shell(key: str, value: Any) -> str:
     >>> print(for_shell("resume", "outputs/my runs"))
     "resume='outputs/my runs'"
     """
-    override = f"{key}={format_value(value)}"
+    return shell_quoted(f"{key}={format_value(value)}")
+
+
+def shell_quoted(override: str) -> str:
+    """Quote an override for a shell if that is necessary."""
     quoted = shlex.quote(override)
     return quoted if quoted == override or re.search(r'["$`\\!]', override) else f'"{override}"'
 

@@ -18,6 +18,9 @@ from fcn.data.set_facts import Counts, FileFacts, mask_counts
 from fcn.data.split_lists import Pair
 from fcn.errors import DataError
 
+THIN_SIDE = 64
+"""Rows and columns of a mask that are kept in memory to measure crops, at most."""
+
 
 @dataclass
 class SplitReading:
@@ -27,12 +30,16 @@ class SplitReading:
         pairs: valid pairs.
         facts: facts on each of them.
         digests: hash of the pixels of each of their images.
+        sizes: height and width of each of their images.
+        thin_masks: each of their masks with every n-th row and m-th column only, at most `THIN_SIDE` of each, uint8.
         problems: a line for every other pair.
     """
 
     pairs: list[Pair] = field(default_factory=list)
     facts: list[FileFacts] = field(default_factory=list)
     digests: list[bytes] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    thin_masks: list[NDArray[np.uint8]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
@@ -53,22 +60,32 @@ def read_split_files(
     """
     reading = SplitReading()
 
-    def read(pair_of: Callable[[], Pair]) -> tuple[Pair, FileFacts, bytes]:
+    def read(pair_of: Callable[[], Pair]) -> tuple[Pair, FileFacts, bytes, NDArray[np.uint8], tuple[int, int]]:
         pair = pair_of()
-        image, _, facts = reader.inspect(pair)
-        return pair, facts, hashlib.sha256(image.permute(1, 2, 0).numpy().tobytes()).digest()
+        image, mask, facts = reader.inspect(pair)
+        digest = hashlib.sha256(image.permute(1, 2, 0).numpy().tobytes()).digest()
+        height, width = mask.shape
+        return pair, facts, digest, _thinned(mask.numpy()), (height, width)
 
     for _, future in read_ahead(read, entries, threads=workers or os.cpu_count() or 1):
         try:
-            pair, facts, digest = future.result()
+            pair, facts, digest, thin_mask, size = future.result()
         except DataError as error:
             reading.problems.append(str(error))
         else:
             reading.pairs.append(pair)
             reading.facts.append(facts)
             reading.digests.append(digest)
+            reading.thin_masks.append(thin_mask)
+            reading.sizes.append(size)
         advance()
     return reading
+
+
+def _thinned(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    rows, columns = (-(-side // THIN_SIDE) for side in mask.shape)
+    thinned: NDArray[np.uint8] = mask[::rows, ::columns].copy()
+    return thinned
 
 
 def count_pixels(images: WholeImages, indices: Iterable[int]) -> Counts:
