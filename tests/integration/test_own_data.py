@@ -1,6 +1,7 @@
 """A folder of images and palette masks is checked, trained, evaluated and predicted without code."""
 
 import json
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -175,3 +176,53 @@ def test_folders_from_check_to_prediction(tmp_path, monkeypatch, capsys):
     run(monkeypatch, capsys, f"run={run_dir}", "input=mine/images", script="predict")
     as_stored = fcn.load(run_dir).predict(Image.open("mine/images/3.jpg"))
     np.testing.assert_array_equal(np.array(Image.open("predictions/3.png")), as_stored)
+
+
+def run_proposed_command(monkeypatch, capsys, *arguments: str) -> tuple[str, str]:
+    """Run the command that prepare_voc.py proposes, as printed, for one epoch with random weights; both outputs."""
+    printed = run(monkeypatch, capsys, *arguments, script="prepare_voc")
+    program, script, *words = shlex.split(printed.splitlines()[-1])
+    assert (program, script) == ("python", "train.py")
+    weights = ["backbone.weights=none"] if "backbone.weights=imagenet" in words else []  # a download
+    short = ("epochs=1", "trainer=cpu", "trainer.sample_images=0", *weights)
+    return printed, run(monkeypatch, capsys, *words, *short)
+
+
+def test_proposed_command_trains_in_the_layout_of_voc(folder, monkeypatch, capsys):
+    (folder / "mine").rename("my photos")
+    printed, out = run_proposed_command(
+        monkeypatch, capsys, "root='my photos'", "classes=[background, 'big cat', dog]", "workers=1"
+    )
+    assert "images   3 of train, 2 of val, 0 in both\n" in printed
+    assert "sizes    70x64 pixels in the median, heights 33 to 101, widths 50 to 90\n" in printed
+    assert "voc: 3 training and 2 validation images, 3 classes, crops of 64x64" in out
+    assert "1 epochs of 1 steps, 2 images per step" in out
+
+
+def test_proposed_command_trains_on_folders(folder, monkeypatch, capsys):
+    """Masks are inverted grey values in a folder of another name; a third of the images validates."""
+    for number in range(5, 12):
+        Image.fromarray(noise(60, 70, seed=number)).save(folder / f"mine/JPEGImages/photo_{number}.jpg")
+        mask = palette_mask(np.zeros((60, 70)))
+        ImageDraw.Draw(mask).ellipse([5, 5, 30, 25], fill=1 + number % 2)
+        mask.save(folder / f"mine/SegmentationClass/photo_{number}.png")
+    shutil.rmtree(folder / "mine" / "ImageSets")
+    (folder / "mine" / "my masks").mkdir()
+    for path in (folder / "mine" / "SegmentationClass").iterdir():
+        indices = np.array(Image.open(path))
+        Image.fromarray(np.array([7, 255, 40], np.uint8)[indices]).save(folder / "mine" / "my masks" / path.name)
+    keys = ["data=folders", "data.root=mine", "data.images=JPEGImages", "data.masks='my masks'"]
+    keys += ["data.classes=[background,'it\\'s a cat',dog]", "data.mask_format=index", "data.val_fraction=0.34"]
+    keys.append('data.label_map={7: 0, 255: "it\'s a cat", 40: dog}')
+    printed, out = run_proposed_command(monkeypatch, capsys, *keys)
+    num_train, num_val = re.search(r"images   (\d+) of train, (\d+) of val", printed).groups()
+    assert int(num_train) + int(num_val) == 12
+    assert f"folders: {num_train} training and {num_val} validation images, 3 classes, crops of " in out
+
+
+def test_proposed_command_trains_on_the_synthetic_dataset(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    keys = ("data=shapes", "data.shapes.num_train=20", "data.shapes.num_val=4")
+    _, out = run_proposed_command(monkeypatch, capsys, *keys)
+    assert "shapes: 20 training and 4 validation images, 6 classes, crops of 128x128" in out
+    assert "weights: none" in out

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shlex
 import tarfile
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 from torchvision.datasets import SBDataset
 
+import fcn
 from fcn.config import VOC_CLASSES
 from fcn.data import download
 from tests import commands
@@ -202,6 +204,66 @@ def test_every_split_is_compared_with_the_validation_split(tmp_path, run):
     assert status == 0
     assert "train_aug and val must have different images, but 1 are in both: b;" in output
     assert "trainval and" not in output  # it contains val by definition
+
+
+def proposed_words(output: str) -> list[str]:
+    """Return the arguments of the proposed command, the last line of the output."""
+    program, script, *words = shlex.split(output.splitlines()[-1])
+    assert (program, script) == ("python", "train.py")
+    return words
+
+
+def test_proposed_command_repeats_the_keys_of_the_dataset(tmp_path, monkeypatch, capsys):
+    root = tmp_path / "my own $data"
+    make_voc_tree(root, MASKS, {"first": "ab", "second": "c"})
+    names = "classes=[1, 'big cat', \"don't\", true]"
+    label_map = "data.label_map={3: ignore, 2: '1'}"
+    arguments = (f"data.root='{root}'", names, label_map, "splits=[first,second]", f"json={tmp_path}/out.json")
+    arguments = (*arguments, "data.augmentation.flip=0.25")
+    status, output, error = commands.type_in(monkeypatch, capsys, *arguments, script=prepare_voc)
+    assert (status, error) == (0, "")
+    words = proposed_words(output)
+    data = fcn.compose(*words).data
+    assert data.name == "voc"
+    assert data.root == str(root)
+    assert data.classes == ["1", "big cat", "don't", "true"]
+    assert data.label_map == {3: "ignore", 2: "1"}
+    assert (data.train_split, data.val_split) == ("first", "second")
+    assert data.augmentation.flip == 0.25
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert shlex.split(written["proposal"]["command"])[2:] == words
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["splits=[train]"], "splits (=['train']) must name a training and a validation split"),
+        (["data.protocol=d2l"], "data.protocol=d2l belongs to experiment=d2l"),
+        (["data.label_map={0: 0, 1: 0, 2: 0, 255: 0}"], "all pixels of train are background or void"),
+    ],
+)
+def test_no_run_is_proposed_without_what_it_needs(root, tmp_path, run, arguments, reason):
+    status, output, _ = run(root, *arguments, f"json={tmp_path}/out.json")
+    assert status == 0
+    assert output.splitlines()[-1].startswith(f"no run is proposed: {reason}")
+    assert "python train.py" not in output
+    assert json.loads((tmp_path / "out.json").read_text())["proposal"]["command"] is None
+
+
+def test_no_run_is_proposed_for_a_dataset_with_problems(root, run):
+    (root / "VOCdevkit" / "VOC2012" / "JPEGImages" / "c.jpg").unlink()
+    status, output, _ = run(root)
+    assert status == 1
+    assert output.endswith("1 of 3 pairs are invalid\nno run is proposed: the dataset has 1 problem\n")
+
+
+def test_images_in_both_splits_are_counted(tmp_path, run):
+    make_voc_tree(tmp_path / "root", MASKS, {"first": "ab", "second": "bc"})
+    status, output, _ = run(tmp_path / "root", "splits=[first,second]", f"json={tmp_path}/out.json")
+    assert status == 0
+    assert json.loads((tmp_path / "out.json").read_text())["in_both"] == {"first": ["b"]}
+    assert "warning: first and second must have different images, but 1 are in both: b;" in output
+    assert "images   2 of first, 2 of second, 1 in both\n" in output
 
 
 @pytest.mark.parametrize(

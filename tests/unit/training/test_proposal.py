@@ -1,0 +1,168 @@
+"""Rules of the proposed run."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import fcn
+from fcn.config import option
+from fcn.training.memory import Machine
+from fcn.training.proposal import Proposal, propose
+
+CPU = Machine("CPU", 0, 16 * 2**30)
+GPU = Machine("GPU", 1, 80 * 2**30)
+DATA = option("data", "voc", classes=["background", "cat", "dog"])
+
+
+def statistics(
+    images: int = 1000, size: tuple[float, float] = (375, 500), side: float = 100, weights: tuple = (0.5, 1.0, 2.0)
+) -> dict:
+    rows = {name: {"weight": weight} for name, weight in zip(DATA.classes, weights, strict=True)}
+    axes = {axis: {"median": value} for axis, value in zip(("height", "width"), size, strict=True)}
+    return {"images": images, "classes": rows, "region_side": {"lower_quartile": side, "median": 2 * side}, **axes}
+
+
+def proposal(
+    train: dict | None = None, machine: Machine = CPU, *, data=DATA, num_val=100, given=(), single=0.1
+) -> Proposal:
+    return propose(
+        data,
+        train or statistics(),
+        num_val=num_val,
+        machine=machine,
+        given=frozenset(given),
+        measure_crops=lambda size: {"size": size, "foreground_share": 0.3, "single_class_share": single},
+    )
+
+
+def overrides(*arguments, **options) -> dict[str, str]:
+    """Return the proposed overrides by key."""
+    suggestions = proposal(*arguments, **options).suggestions
+    return dict(each.text.split("=", 1) for each in suggestions if each.is_override)
+
+
+@pytest.mark.parametrize(
+    ("size", "machine", "crop"),
+    [
+        ((375, 500), CPU, "[256,256]"),
+        ((375, 500), GPU, "[352,480]"),
+        ((130, 127), CPU, "[128,96]"),
+        ((3000, 4000), GPU, "[512,512]"),
+        ((20, 500), CPU, "[32,256]"),
+    ],
+)
+def test_crop_is_the_median_image_in_multiples_of_32(size, machine, crop):
+    assert overrides(statistics(size=size), machine)["data.crop_size"] == crop
+
+
+@pytest.mark.parametrize(
+    ("side", "scale", "stride"),
+    [(128, 1, "32"), (127, 1, "16"), (64, 1, "16"), (63, 1, "8"), (10, 1, "8"), (128, 0.5, "16"), (255, 0.5, "16")],
+)
+def test_small_regions_cover_four_cells(side, scale, stride):
+    data = option("data", "voc", classes=DATA.classes)
+    data = replace(data, augmentation=replace(data.augmentation, scale=[scale, 2.0]))
+    assert overrides(statistics(side=side), data=data)["model"] == f"fcn{stride}s"
+    assert overrides(statistics(side=side), GPU, data=data)["backbone.output_stride"] == stride
+
+
+@pytest.mark.parametrize(
+    ("images", "batch"), [(1, "1"), (2, "2"), (3, "2"), (39, "2"), (40, "4"), (79, "4"), (80, "8"), (5000, "8")]
+)
+def test_small_sets_have_small_batches(images, batch):
+    assert overrides(statistics(images=images))["batch_size"] == batch
+
+
+def test_batch_and_then_crop_shrink_until_they_fit():
+    """8 crops of 256x256 take 8 * 256 * 256 * (1672 + 16 * 3) bytes, and 3.1 M weights 16 bytes each."""
+    crop = 256 * 256 * (1672 + 48)
+    weights = 16 * 3_100_000
+
+    def keys(memory: float) -> tuple[str, str]:
+        chosen = overrides(machine=replace(CPU, memory=2 * int(memory)))  # half of which may be used
+        return chosen["batch_size"], chosen["data.crop_size"]
+
+    assert keys(8 * crop + weights) == ("8", "[256,256]")
+    assert keys(8 * crop + weights - 1) == ("4", "[256,256]")
+    assert keys(2 * crop + weights) == ("2", "[256,256]")
+    assert keys(2 * crop + weights - 1) == ("2", "[224,256]")
+    assert keys(weights) == ("2", "[32,32]")
+
+
+@pytest.mark.parametrize(
+    ("images", "num_gpus", "batch", "trainer", "lr"),
+    [(1000, 4, "16", None, "0.01"), (1000, 3, "15", None, "0.009375"), (30, 2, "2", "gpu", "0.00125")],
+)
+def test_batch_is_shared_equally_by_the_gpus(images, num_gpus, batch, trainer, lr):
+    chosen = overrides(statistics(images=images), replace(GPU, num_gpus=num_gpus))
+    assert (chosen["batch_size"], chosen.get("trainer"), chosen["lr"]) == (batch, trainer, lr)
+
+
+@pytest.mark.parametrize(
+    ("images", "num_val", "epochs", "every"),
+    [
+        (700, 200, "29", "2"),
+        (1464, 1449, "14", "7"),
+        (50_000, 100, "1", "1"),
+        (20, 5, "200", "10"),
+        (700, 50_000, "29", "29"),
+    ],
+)
+def test_length_is_a_number_of_crops(images, num_val, epochs, every):
+    """29 epochs of 700 images are 20,300 crops, a fifth of which is 20 times 200 validation images."""
+    chosen = overrides(statistics(images=images), num_val=num_val)
+    assert (chosen["epochs"], chosen["trainer.val_every"]) == (epochs, every)
+
+
+@pytest.mark.parametrize(("weight", "proposed"), [(10.1, "median_frequency"), (10.0, None)])
+def test_class_weights_are_for_rare_classes(weight, proposed):
+    assert overrides(statistics(weights=(0.1, None, weight))).get("loss.class_weights") == proposed
+    lines = {
+        each.text.partition("=")[0]: each.reason for each in proposal(statistics(weights=(1, weight, 1))).suggestions
+    }
+    assert f"cat is {weight:.1f} times rarer" in lines["loss.class_weights"]
+
+
+@pytest.mark.parametrize(("share", "ratio"), [(0.34, "0.95"), (0.33, None)])
+def test_crops_of_one_class_are_drawn_again_if_there_are_many(share, ratio):
+    assert overrides(single=share).get("data.cat_max_ratio") == ratio
+
+
+def test_keys_that_are_given_are_not_proposed():
+    data = option("data", "voc", classes=DATA.classes, crop_size=[64, 500])
+    result = proposal(data=data, given={"data.crop_size", "data.root"})
+    assert result.crops["size"] == (64, 500)
+    assert "data.crop_size" not in {each.text.partition("=")[0] for each in result.suggestions}
+
+
+def test_objects_larger_than_the_crop_are_mentioned():
+    (reason,) = [each.reason for each in proposal(statistics(side=129)).suggestions if "crop_size" in each.text]
+    assert "half of the regions (258x258 or more) are larger: scale the images down first" in reason
+    (reason,) = [each.reason for each in proposal(statistics(side=128)).suggestions if "crop_size" in each.text]
+    assert "larger" not in reason
+
+
+@given(
+    images=st.integers(1, 20_000),
+    size=st.tuples(st.integers(1, 6000), st.integers(1, 6000)),
+    side=st.floats(1, 3000),
+    num_gpus=st.integers(0, 9),
+    gib=st.floats(0.1, 200),
+)
+def test_batches_can_be_drawn_and_shared(images, size, side, num_gpus, gib):
+    chosen = overrides(statistics(images, size, side), Machine("x", num_gpus, int(gib * 2**30)))
+    batch_size, devices = int(chosen["batch_size"]), 1 if "trainer" in chosen else max(1, num_gpus)
+    assert 1 <= batch_size <= images
+    assert batch_size % devices == 0
+    assert all(int(side) % 32 == 0 for side in chosen["data.crop_size"].strip("[]").split(","))
+
+
+@pytest.mark.parametrize(("name", "machine"), [("voc", CPU), ("voc", GPU), ("shapes", CPU)])
+def test_every_recipe_composes(name, machine):
+    data = option("data", name)
+    train = {**statistics(), "classes": {each: {"weight": 11} for each in data.classes}}
+    suggestions = proposal(train, machine, data=data, single=1).suggestions
+    config = fcn.compose(f"data={name}", *(each.text for each in suggestions))
+    assert (config.loss.class_weights, config.data.cat_max_ratio) == ("median_frequency", 0.95)
