@@ -42,9 +42,7 @@ def proposed_run(
         num_val=content["splits"][data.val_split]["images"],
         machine=machine,
         given=frozenset(split_override(override)[0] for override in dataset),
-        measure_crops=lambda size: crop_statistics(
-            reading.sizes, reading.thin_masks, crop_size=size, augmentation=data.augmentation
-        ),
+        measure_crops=partial(crop_statistics, reading.sizes, reading.thin_masks),
     )
     chosen = [each.text for each in proposal.suggestions if each.is_override]
     return {

@@ -48,7 +48,6 @@ def _range(values: Sequence[int]) -> dict[str, float]:
 def crop_statistics(
     sizes: Sequence[tuple[int, int]],
     thin_masks: Sequence[NDArray[np.uint8]],
-    *,
     crop_size: tuple[int, int],
     augmentation: AugmentationConfig,
 ) -> dict[str, Any]:

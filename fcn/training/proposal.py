@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from fcn.config import DataConfig
+from fcn.config import AugmentationConfig, DataConfig
 from fcn.data.crop_statistics import NEARLY_ALL
 from fcn.training.memory import Footprint, Machine
 
 CropSize = tuple[int, int]
 
 COARSEST_STRIDE = 32
-CELLS = 4
-"""Cells of the finest feature map that a small region covers on each axis, at least."""
+CELLS = 7
+"""Cells of the finest feature map that a small region covers on each axis, at least: fewer than half are its border."""
 STRIDES = (32, 16, 8)
 SMALLEST_BATCH = 2  # batch norm needs several images
 STEPS_PER_EPOCH = 10  # at least; a small set needs small batches
@@ -41,12 +41,13 @@ class Recipe:
     """Settings of a kind of run from which a proposal starts.
 
     Attributes:
-        overrides: keys of network, optimiser and schedule, with the reasons.
+        overrides: keys of network, optimiser and schedule, with the reasons; {data} stands for the option of the group.
         stride_key: key that sets the stride of the finest feature map, with {} in place of the stride.
         footprints: memory of the network by stride.
         batch_size: images per step, if memory and images suffice.
         largest_crop: largest side of a crop.
         num_crops: crops on which a run trains.
+        scale: range of the random scale, if it is not that of the dataset.
         lr: learning rate of SGD at `batch_size`, in proportion to which it is set (Goyal et al. 2017); None: not set.
     """
 
@@ -56,6 +57,7 @@ class Recipe:
     batch_size: int
     largest_crop: int
     num_crops: int
+    scale: tuple[float, float] | None = None
     lr: float | None = None
 
 
@@ -63,23 +65,21 @@ LITE0 = Footprint(1672, 3_100_000)
 RECIPES = {
     "cpu": Recipe(
         overrides={
-            "backbone=timm": "there is no GPU, and this network is small",
-            "backbone.name=tf_efficientnet_lite0": "4 M parameters, 75 % top-1 accuracy on ImageNet",
-            "backbone.weights=imagenet": "downloads 18 MB; offline, use backbone.weights=<state dict>",
-            "lr=5e-4": "for AdamW with pretrained weights",
-            "optim.head_lr_multiplier=10": "the head is not pretrained",
-            "schedule=onecycle": "for short runs",
+            "experiment=voc_small": "a small network, because there is no GPU; downloads its ImageNet weights (19 MB), "
+            "without internet access add backbone.weights=<state dict>",
+            "name={data}": "folder of the run in outputs",
         },
         stride_key="model=fcn{}s",
         footprints=dict.fromkeys(STRIDES, LITE0),
         batch_size=8,
         largest_crop=256,
-        num_crops=20_000,
+        num_crops=21_000,
+        scale=(0.5, 1.5),
     ),
     "gpu": Recipe(
         overrides={
             "backbone=resnet50": "usual for a GPU",
-            "backbone.weights=imagenet": "downloads 98 MB; offline, use backbone.weights=<state dict>",
+            "backbone.weights=imagenet": "downloaded (98 MB); without internet access use <state dict>",
             "model.auxiliary_weight=0.4": "as in mmsegmentation's recipe for FCN on VOC",
             "optim=sgd": "as there",
             "optim.weight_decay=5e-4": "as there",
@@ -105,7 +105,7 @@ RECIPES = {
         num_crops=20_000,
     ),
 }
-"""cpu: small pretrained network. gpu: FCN of mmsegmentation, 20,000 steps of 16 images. shapes: the defaults."""
+"""cpu: the preset, 30 epochs of 700 images. gpu: FCN of mmsegmentation, 20,000 steps of 16. shapes: the defaults."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def propose(
     num_val: int,
     machine: Machine,
     given: frozenset[str],
-    measure_crops: Callable[[CropSize], dict[str, Any]],
+    measure_crops: Callable[[CropSize, AugmentationConfig], dict[str, Any]],
 ) -> Proposal:
     """Return the proposed keys of a run.
 
@@ -147,14 +147,17 @@ def propose(
         num_val: number of validation images.
         machine: devices of the run.
         given: keys that are set already, and therefore are not proposed.
-        measure_crops: returns the statistics of training crops of a size.
+        measure_crops: returns the statistics of training crops of a size with an augmentation.
     """
     recipe = RECIPES["shapes" if data.name == "shapes" else "gpu" if machine.num_gpus else "cpu"]
-    stride, model = _stride(recipe, train["region_side"], smallest_scale=data.augmentation.scale[0])
+    augmentation = data.augmentation
+    if recipe.scale and "data.augmentation.scale" not in given:
+        augmentation = replace(augmentation, scale=list(recipe.scale))
+    stride, model = _stride(recipe, train["region_side"], smallest_scale=augmentation.scale[0])
     step = _step(recipe, stride, train, data=data, machine=machine, is_crop_given="data.crop_size" in given)
-    crops = measure_crops(step.crop_size)
+    crops = measure_crops(step.crop_size, augmentation)
     suggestions = [
-        *(Suggestion(override, reason) for override, reason in recipe.overrides.items()),
+        *(Suggestion(override.format(data=data.name), reason) for override, reason in recipe.overrides.items()),
         model,
         _crop(step, recipe, train),
         *_batch(step, recipe, machine),
@@ -254,7 +257,9 @@ def _length(recipe: Recipe, num_images: int, num_val: int) -> list[Suggestion]:
     validations = min(MOST_VALIDATIONS, max(1, int(VALIDATION_SHARE * num_crops / num_val)))
     every = math.ceil(epochs / validations)
     reason = f"{num_crops:,} crops; the aim is {recipe.num_crops:,} in at most {MOST_EPOCHS} epochs"
-    validated = f"{epochs // every * num_val:,} images are validated, about a fifth of the crops or fewer"
+    validated = (
+        f"{math.ceil(epochs / every) * num_val:,} images are validated; the aim is a fifth of the crops or fewer"
+    )
     return [Suggestion(f"epochs={epochs}", reason), Suggestion(f"trainer.val_every={every}", validated)]
 
 

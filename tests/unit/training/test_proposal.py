@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import fcn
 from fcn.config import option
 from fcn.training.memory import Machine
-from fcn.training.proposal import Proposal, propose
+from fcn.training.proposal import RECIPES, Proposal, propose
 
 CPU = Machine("CPU", 0, 16 * 2**30)
 GPU = Machine("GPU", 1, 80 * 2**30)
@@ -33,7 +33,7 @@ def proposal(
         num_val=num_val,
         machine=machine,
         given=frozenset(given),
-        measure_crops=lambda size: {"size": size, "foreground_share": 0.3, "single_class_share": single},
+        measure_crops=lambda size, augmentation: {"size": size, "foreground_share": 0.3, "single_class_share": single},
     )
 
 
@@ -59,12 +59,13 @@ def test_crop_is_the_median_image_in_multiples_of_32(size, machine, crop):
 
 @pytest.mark.parametrize(
     ("side", "scale", "stride"),
-    [(128, 1, "32"), (127, 1, "16"), (64, 1, "16"), (63, 1, "8"), (10, 1, "8"), (128, 0.5, "16"), (255, 0.5, "16")],
+    [(224, 1, "32"), (223, 1, "16"), (112, 1, "16"), (111, 1, "8"), (10, 1, "8"), (224, 0.5, "16"), (447, 0.5, "16")],
 )
-def test_small_regions_cover_four_cells(side, scale, stride):
+def test_small_regions_cover_seven_cells(side, scale, stride):
     data = option("data", "voc", classes=DATA.classes)
     data = replace(data, augmentation=replace(data.augmentation, scale=[scale, 2.0]))
-    assert overrides(statistics(side=side), data=data)["model"] == f"fcn{stride}s"
+    scaled = overrides(statistics(side=side), data=data, given={"data.augmentation.scale"})
+    assert scaled["model"] == f"fcn{stride}s"
     assert overrides(statistics(side=side), GPU, data=data)["backbone.output_stride"] == stride
 
 
@@ -103,15 +104,15 @@ def test_batch_is_shared_equally_by_the_gpus(images, num_gpus, batch, trainer, l
 @pytest.mark.parametrize(
     ("images", "num_val", "epochs", "every"),
     [
-        (700, 200, "29", "2"),
+        (700, 200, "30", "2"),
         (1464, 1449, "14", "7"),
         (50_000, 100, "1", "1"),
         (20, 5, "200", "10"),
-        (700, 50_000, "29", "29"),
+        (700, 50_000, "30", "30"),
     ],
 )
 def test_length_is_a_number_of_crops(images, num_val, epochs, every):
-    """29 epochs of 700 images are 20,300 crops, a fifth of which is 20 times 200 validation images."""
+    """30 epochs of 700 images are 21,000 crops; 20 validations of 200 images are a fifth of 20,000."""
     chosen = overrides(statistics(images=images), num_val=num_val)
     assert (chosen["epochs"], chosen["trainer.val_every"]) == (epochs, every)
 
@@ -159,10 +160,17 @@ def test_batches_can_be_drawn_and_shared(images, size, side, num_gpus, gib):
     assert all(int(side) % 32 == 0 for side in chosen["data.crop_size"].strip("[]").split(","))
 
 
-@pytest.mark.parametrize(("name", "machine"), [("voc", CPU), ("voc", GPU), ("shapes", CPU)])
-def test_every_recipe_composes(name, machine):
-    data = option("data", name)
-    train = {**statistics(), "classes": {each: {"weight": 11} for each in data.classes}}
-    suggestions = proposal(train, machine, data=data, single=1).suggestions
-    config = fcn.compose(f"data={name}", *(each.text for each in suggestions))
+@pytest.mark.parametrize(
+    ("name", "dataset", "machine"), [("cpu", "folders", CPU), ("gpu", "voc", GPU), ("shapes", "shapes", CPU)]
+)
+def test_every_recipe_composes(name, dataset, machine):
+    recipe, classes = RECIPES[name], option("data", dataset).classes or DATA.classes
+    train = {**statistics(side=1000), "classes": {each: {"weight": 11} for each in classes}}
+    suggestions = proposal(train, machine, data=option("data", dataset), single=1).suggestions
+    words = [f"data={dataset}", *(each.text for each in suggestions)]
+    config = fcn.compose(*words, *([f"data.classes=[{','.join(classes)}]"] if dataset == "folders" else []))
+    assert config.data.name == config.name == dataset
+    assert config.model.name == "fcn32s"
     assert (config.loss.class_weights, config.data.cat_max_ratio) == ("median_frequency", 0.95)
+    assert tuple(config.data.augmentation.scale) == recipe.scale or recipe.scale is None
+    assert config.batch_size == recipe.batch_size
