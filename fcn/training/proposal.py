@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fcn.config import AugmentationConfig, DataConfig
+from fcn.config.overrides import format_value
 from fcn.data.crop_statistics import NEARLY_ALL
 from fcn.training.memory import Footprint, Machine
 
@@ -41,7 +42,8 @@ class Recipe:
     """Settings of a kind of run from which a proposal starts.
 
     Attributes:
-        overrides: keys of network, optimiser and schedule, with the reasons; {data} stands for the option of the group.
+        overrides: keys of network, optimiser and schedule, with the reasons; {data} and {train} are
+            the dataset and its training split.
         stride_key: key that sets the stride of the finest feature map, with {} in place of the stride.
         footprints: memory of the network by stride.
         batch_size: images per step, if memory and images suffice.
@@ -49,6 +51,7 @@ class Recipe:
         num_crops: crops on which a run trains.
         scale: range of the random scale, if it is not that of the dataset.
         lr: learning rate of SGD at `batch_size`, in proportion to which it is set (Goyal et al. 2017); None: not set.
+        cat_max_ratio: value of data.cat_max_ratio.
     """
 
     overrides: Mapping[str, str]
@@ -59,6 +62,7 @@ class Recipe:
     num_crops: int
     scale: tuple[float, float] | None = None
     lr: float | None = None
+    cat_max_ratio: float = 1
 
 
 LITE0 = Footprint(1672, 3_100_000)
@@ -78,23 +82,23 @@ RECIPES = {
     ),
     "gpu": Recipe(
         overrides={
-            "backbone=resnet50": "usual for a GPU",
-            "backbone.weights=imagenet": "downloaded (98 MB); without internet access use <state dict>",
-            "model.auxiliary_weight=0.4": "as in mmsegmentation's recipe for FCN on VOC",
-            "optim=sgd": "as there",
-            "optim.weight_decay=5e-4": "as there",
-            "schedule=poly": "as there",
+            "experiment=fcn_r50_d8": "a recipe of mmsegmentation for VOC; downloads ImageNet weights (102 MB), without "
+            "internet access add backbone.weights=<state dict>",
+            "name={data}": "folder of the run in outputs",
+            "data.train_split={train}": "in place of the preset's train_aug",
+            "data.augmentation.short_side=null": "trains at the native size, at which validation is",
         },
         stride_key="backbone.output_stride={}",
         footprints={
-            8: Footprint(3805, 23_500_000, heads=2),
-            16: Footprint(1957, 23_500_000, heads=2),
-            32: Footprint(1729, 23_500_000, heads=2),
+            8: Footprint(4365, 49_700_000, heads=2),
+            16: Footprint(2193, 49_700_000, heads=2),
+            32: Footprint(1893, 49_700_000, heads=2),
         },
         batch_size=16,
         largest_crop=512,
         num_crops=320_000,
         lr=0.01,
+        cat_max_ratio=0.75,
     ),
     "shapes": Recipe(
         overrides={},
@@ -105,7 +109,7 @@ RECIPES = {
         num_crops=20_000,
     ),
 }
-"""cpu: the preset, 30 epochs of 700 images. gpu: FCN of mmsegmentation, 20,000 steps of 16. shapes: the defaults."""
+"""cpu: the preset, 30 epochs of 700 images. gpu: the preset, 20,000 steps of 16 images. shapes: the defaults."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +154,7 @@ def propose(
         measure_crops: returns the statistics of training crops of a size with an augmentation.
     """
     recipe = RECIPES["shapes" if data.name == "shapes" else "gpu" if machine.num_gpus else "cpu"]
+    names = {"data": data.name, "train": format_value(data.train_split)}
     augmentation = data.augmentation
     if recipe.scale and "data.augmentation.scale" not in given:
         augmentation = replace(augmentation, scale=list(recipe.scale))
@@ -157,13 +162,13 @@ def propose(
     step = _step(recipe, stride, train, data=data, machine=machine, is_crop_given="data.crop_size" in given)
     crops = measure_crops(step.crop_size, augmentation)
     suggestions = [
-        *(Suggestion(override.format(data=data.name), reason) for override, reason in recipe.overrides.items()),
+        *(Suggestion(override.format(**names), reason) for override, reason in recipe.overrides.items()),
         model,
         _crop(step, recipe, train),
         *_batch(step, recipe, machine),
         *_length(recipe, train["images"], num_val),
         _class_weights(train["classes"]),
-        _single_class_crops(crops["single_class_share"]),
+        _single_class_crops(crops["single_class_share"], recipe),
     ]
     return Proposal([each for each in suggestions if each.text.partition("=")[0] not in given], crops)
 
@@ -269,11 +274,11 @@ def _class_weights(classes: Mapping[str, Mapping[str, Any]]) -> Suggestion:
     reason = f"{rarest} is {weights[rarest]:.1f} times rarer in its images than the median class"
     if weights[rarest] > RARE:
         return Suggestion("loss.class_weights=median_frequency", f"{reason}, more than {RARE} times")
-    return Suggestion("loss.class_weights=null", f"the default: {reason}, not {RARE} times", is_override=False)
+    return Suggestion("loss.class_weights=null", f"unchanged: {reason}, not {RARE} times", is_override=False)
 
 
-def _single_class_crops(share: float) -> Suggestion:
+def _single_class_crops(share: float, recipe: Recipe) -> Suggestion:
     reason = f"{share:.0%} of the crops are at least {NEARLY_ALL:.0%} one class"
-    if share > MANY_SINGLE:
+    if share > MANY_SINGLE and recipe.cat_max_ratio > NEARLY_ALL:
         return Suggestion(f"data.cat_max_ratio={NEARLY_ALL}", f"{reason}, more than a third: they are drawn again")
-    return Suggestion("data.cat_max_ratio=1", f"the default: {reason}, not a third", is_override=False)
+    return Suggestion(f"data.cat_max_ratio={recipe.cat_max_ratio:g}", f"unchanged: {reason}", is_override=False)

@@ -37,7 +37,7 @@ def test_footprint_is_what_torch_saves(name, stride):
     """Of the four class maps that the estimate contains, torch saves one; the others are temporary."""
     recipe, num_classes = RECIPES[name], NUM_CLASSES[stride]
     classes = ",".join(f"class{number}" for number in range(num_classes))
-    keys = [key.format(data="voc") for key in recipe.overrides]
+    keys = [key.format(data="voc", train="train") for key in recipe.overrides]
     config = fcn.compose("data=voc", f"data.classes=[{classes}]", *keys, recipe.stride_key.format(stride))
     with torch.device("meta"):
         network = SegmentationNetwork(config, pretrained=False).train()
