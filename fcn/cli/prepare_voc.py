@@ -1,4 +1,4 @@
-"""Check every image and mask of a dataset, and print class statistics; download Pascal VOC 2012 on request.
+"""Check every image and mask of a dataset and propose a training command; download Pascal VOC 2012 on request.
 
     python scripts/prepare_voc.py root=data download=true 'splits=[train,val]'
     python scripts/prepare_voc.py root=data sbd=true 'splits=[train_aug]'
