@@ -143,6 +143,8 @@ def child_environment() -> dict[str, str]:
     return {
         PARENT: str(os.getpid()),
         "PYTHONPATH": os.pathsep.join(path for path in paths if path),
+        # `python -m` would import a logging.py of the current folder in place of the standard library's (Python 3.11).
+        "PYTHONSAFEPATH": "1",
         "HYDRA_FULL_ERROR": str(int(errors.WANTS_TRACEBACK)),  # the user's value
     }
 

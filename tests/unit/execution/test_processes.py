@@ -1,5 +1,8 @@
-"""The root cause that is reported when ranks fail."""
+"""Child processes of a run: the root cause that is reported when ranks fail, and their environment."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,3 +56,13 @@ def test_message_of_the_failed_rank(root_cause, ends, message):
 def test_stalled_rank_is_reported_before_the_rank_killed_because_of_it(root_cause):
     assert root_cause(-9, RankStalled("rank 0 stalled at step 4")) == "rank 0 stalled at step 4"
     assert processes.STALLED.startswith(RankStalled.__name__)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 always searches the current folder first")
+def test_files_of_the_current_folder_do_not_replace_modules(tmp_path):
+    (tmp_path / "logging.py").write_text("raise SystemExit('imported from the current folder')")
+    environment = {**os.environ, **processes.child_environment()}
+    run = subprocess.run(
+        [sys.executable, "-m", "fcn.worker"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert run.stderr == "usage: python -m fcn.worker RUN_DIR\n"
