@@ -67,13 +67,15 @@ def random_confusions(num_images: int, *, seed: int, classes: int = 3, targets_s
 def make_evaluation(
     run: Path, confusions: np.ndarray, *, split: str = "val", folder: Path | None = None, **changes: object
 ) -> None:
-    """Write an evaluation; `changes` are `names`, `classes`, `checkpoint`, `sha256` and settings."""
+    """Write an evaluation; `changes` are `names`, `classes`, `checkpoint`, `sha256`, keys of `data`, and settings."""
     folder = folder or run / "evaluation" / split
     folder.mkdir(parents=True, exist_ok=True)
     names = changes.pop("names", [f"image_{place}" for place in range(len(confusions))])
     classes = changes.pop("classes", CLASSES)
     np.savez_compressed(folder / "confusions.npz", names=np.array(names), confusions=confusions)
     origin = {"checkpoint": changes.pop("checkpoint", runs.BEST), "checkpoint_sha256": changes.pop("sha256", None)}
+    config = json.loads((run / runs.CONFIG).read_text()) if (run / runs.CONFIG).is_file() else default_config()
+    origin["data"] = {**config["data"], **changes.pop("data", {})}
     settings = {**SETTINGS, "batch_size": 1, "device": "CPU", **changes}
     scores = {"mean_iou": float(mean_iou(class_counts(confusions).total().iou()))}
     content = {"split": split, **origin, "settings": settings, "scores": scores, "iou": dict.fromkeys(classes, 0.5)}

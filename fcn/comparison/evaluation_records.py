@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 from fcn import runs
 from fcn.comparison.bootstrap import resample_class_iou
 from fcn.comparison.grouping import RunGroup
-from fcn.comparison.run_records import ROUNDING_ONLY, ComparisonError, Fold, RunRecord, describe_damage
+from fcn.comparison.run_records import (
+    EVALUATED_SPLIT,
+    ROUNDING_ONLY,
+    ComparisonError,
+    Fold,
+    RunRecord,
+    describe_damage,
+)
 from fcn.config import FOLD
 from fcn.evaluation.scores import ClassCounts, Floats, class_counts
 from fcn.runs.atomic_files import sha256_of
@@ -54,9 +61,9 @@ class EvaluationRecord:
         return resample_class_iou(self.counts)
 
 
-def most_common_split(groups: Sequence[RunGroup]) -> str:
+def most_common_split(records: Sequence[RunRecord]) -> str:
     """Return the split on which most finished runs were evaluated, at a tie the one that validated them."""
-    finished = [run for group in groups for run in group.finished]
+    finished = [run for run in records if run.finished]
     counts = Counter(split for run in finished for split in _evaluated_splits(run))
     own = {run.validation_split for run in finished}
     return max(sorted({*counts, *own}), key=lambda split: (counts[split], split in own), default="")
@@ -64,8 +71,27 @@ def most_common_split(groups: Sequence[RunGroup]) -> str:
 
 def _evaluated_splits(run: RunRecord) -> list[str]:
     if run.is_evaluation:
-        return [run.validation_split]
-    return [path.parent.name for path in run.path.glob(f"{runs.EVALUATION}/*/{runs.CONFUSIONS}")]
+        return [run.config[EVALUATED_SPLIT]]
+    return [folder.name for folder in run.path.glob(f"{runs.EVALUATION}/*") if _is_evaluation_of_run(folder)]
+
+
+def _is_evaluated(run: RunRecord, split: str) -> bool:
+    folder = _folder(run, split)
+    return (folder / runs.CONFUSIONS).is_file() if run.is_evaluation else _is_evaluation_of_run(folder)
+
+
+def _is_evaluation_of_run(folder: Path) -> bool:
+    """Return whether a folder in a run directory holds an evaluation of that run alone on the split of its name.
+
+    `output=<run>/evaluation/flip` may have written any other. A damaged one is reported when it is read.
+    """
+    if not (folder / runs.CONFUSIONS).is_file():
+        return False
+    try:
+        summary = json.loads((folder / runs.SCORES).read_text(encoding="utf-8"))
+        return bool(summary["split"] == folder.name) and isinstance(summary["checkpoint"], str)
+    except (OSError, ValueError, LookupError, TypeError):
+        return True
 
 
 def load_evaluations(group: RunGroup, split: str) -> list[EvaluationRecord]:
@@ -76,7 +102,7 @@ def load_evaluations(group: RunGroup, split: str) -> list[EvaluationRecord]:
     """
     if not group.finished:
         raise ComparisonError("not finished")
-    evaluated = [run for run in group.finished if (_folder(run, split) / runs.CONFUSIONS).is_file()]
+    evaluated = [run for run in group.finished if _is_evaluated(run, split)]
     if not evaluated:
         raise ComparisonError(NOT_EVALUATED)
     return [_read_evaluation(run, split) for run in evaluated]

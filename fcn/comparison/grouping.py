@@ -100,10 +100,15 @@ def group_runs(runs: Sequence[RunRecord], *, metric: str, ignore: Iterable[str] 
         values = {key: _setting(group[0], key) for key in keys}
         label = " ".join(f"{names[key]}={format_setting(value)}" for key, value in values.items())
         path = group[0].path if len(group) == 1 else group[0].path.parent  # label of the only group
-        ordered = sorted(group, key=lambda run: (run.config["seed"], run.fold or (), str(run.path)))
+        ordered = sorted(group, key=lambda run: (seed_order(run.config["seed"]), run.fold or (), str(run.path)))
         groups.append(RunGroup(0, values, ordered, label or str(path)))
     groups.sort(key=lambda group: _rank(group, metric))
     return [replace(group, number=number) for number, group in enumerate(groups, start=1)]
+
+
+def seed_order(seed: Any) -> tuple[str, ...]:
+    """Return the place of a seed, or of the text `0,1` of an evaluation of several runs, among others."""
+    return tuple(part.rjust(20) for part in str(seed).split(","))  # as numbers: 9 before 10
 
 
 def _name_of_run(run: RunRecord) -> str:
@@ -130,6 +135,11 @@ def varied_keys(runs: Sequence[RunRecord], *, ignore: Iterable[str] = ()) -> lis
     configs = [{key: _setting(run, key) for key in run.config} for run in runs]
     keys = [key for key in differing_keys(configs) if key not in ignored]
     return [key for key in keys if not _concerns_execution(key)] or keys
+
+
+def is_bookkeeping(key: str) -> bool:
+    """Return whether a key has no effect on scores: runs that differ in it and in other keys can be in one row."""
+    return key in IGNORED_KEYS or _concerns_execution(key)
 
 
 def _concerns_execution(key: str) -> bool:

@@ -30,8 +30,13 @@ def collect_remarks(comparison: RunComparison) -> list[str]:
             f"mIoU \N{MINUS SIGN} row {comparison.baseline.number}: difference of mean IoU, {sources}, with a "
             f"bootstrap interval. {INTERVAL_MEANING}"
         )
+    others = [
+        f"left out: {count} evaluation{'s' * (count > 1)} on {split}, not {comparison.split}; use --split {split} for "
+        "a comparison of those"
+        for split, count in comparison.other_splits.items()
+    ]
     unreadable = [f"{path} is left out: {problem}" for path, problem in comparison.unreadable.items()]
-    return [*lines, *missing_intervals(comparison), *unreadable]
+    return [*lines, *missing_intervals(comparison), *others, *unreadable]
 
 
 def _varied(comparison: RunComparison) -> str:
@@ -43,7 +48,10 @@ def _varied(comparison: RunComparison) -> str:
 
 
 def _incomplete_folds(comparison: RunComparison) -> list[str]:
-    """Return the rows that lack a finished run of some folds."""
+    """Return the rows whose scores are those of folds, and that lack a finished run of some folds."""
+    if comparison.of_evaluations and comparison.split != FOLD:
+        return []
+    verb = "evaluated" if comparison.of_evaluations else "finished"
     rows: dict[str, list[str]] = defaultdict(list)
     for group in comparison.groups:
         folds: dict[int, set[Fold]] = defaultdict(set)
@@ -54,7 +62,7 @@ def _incomplete_folds(comparison: RunComparison) -> list[str]:
         if present := " and ".join(f"{_listed(some)} (seed {seed})" for seed, some in partial.items()):
             rows[present].append(str(group.number))
     return [
-        f"row{'s' * (len(numbers) > 1)} {', '.join(numbers)}: finished on {present} alone, so the scores are not those "
+        f"row{'s' * (len(numbers) > 1)} {', '.join(numbers)}: {verb} on {present} alone, so the scores are not those "
         "of all images"
         for present, numbers in rows.items()
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from fcn.comparison.evaluated_runs import read_evaluations
 from fcn.comparison.evaluation_differences import ScoreDifference, score_differences
 from fcn.comparison.evaluation_records import most_common_split
 from fcn.comparison.grouping import RunGroup, differing_keys, format_setting, group_runs, identity_text, short_names
-from fcn.comparison.run_records import BEST, SPEED, ComparisonError, RunRecord, read_evaluations, read_runs
+from fcn.comparison.run_records import BEST, EVALUATED_SPLIT, SPEED, ComparisonError, RunRecord, read_runs
 from fcn.config import nearest
 from fcn.evaluation.scores import Floats
 
@@ -32,6 +34,7 @@ class RunComparison:
         unreadable: directories that could not be read as runs, with the reasons.
         baseline: row with which the others are compared.
         split: split of the compared evaluations.
+        other_splits: number of evaluations by split that are left out; only where evaluations are the rows.
         differences: difference of every group to the baseline on `split`.
     """
 
@@ -42,6 +45,7 @@ class RunComparison:
     unreadable: Mapping[Path, str]
     baseline: RunGroup
     split: str
+    other_splits: Mapping[str, int]
     differences: Sequence[ScoreDifference]
 
     @property
@@ -72,13 +76,17 @@ def compare_runs(
         evaluations: compare evaluations in place of runs: those of a run with other settings are other rows.
         metric: final metric by which the rows are sorted.
         baseline: row number or run directory of the baseline; None: the first row.
-        split: split of the evaluations to compare; None: the one on which most runs were evaluated.
+        split: split of the evaluations to compare; None: the one on which most runs were evaluated. Evaluations in
+            place of runs on other splits are left out.
         ignore: keys that must not separate groups, in full or by their short names in the table.
 
     Raises:
-        ComparisonError: if there is no run, or metric, baseline or an ignored key is unknown.
+        ComparisonError: if there is no run, or metric, baseline, split of evaluations or an ignored key is unknown.
     """
     runs, unreadable = read_evaluations(folders) if evaluations else read_runs(folders)
+    split, other_splits = split or most_common_split(runs), Counter[str]()
+    if evaluations:
+        runs, other_splits = _select_split(runs, split)
     known = dict.fromkeys(name for run in runs for name in run.metrics)
     if known.keys() - {BEST, SPEED} and metric not in known:  # without any validation, only states are compared
         raise ComparisonError(f"metric (={metric}) must be one of the runs'{nearest(metric, list(known))}; "
@@ -87,8 +95,18 @@ def compare_runs(
     groups = group_runs(runs, metric=metric, ignore=[_full_key(name, names) for name in ignore])
     keys = {key: names[key] for key in groups[0].values}
     base = find_row(groups, baseline) if baseline else groups[0]
-    split = split or most_common_split(groups)
-    return RunComparison(folders, metric, keys, groups, unreadable, base, split, score_differences(groups, base, split))
+    differences = score_differences(groups, base, split)
+    return RunComparison(folders, metric, keys, groups, unreadable, base, split, other_splits, differences)
+
+
+def _select_split(evaluations: Sequence[RunRecord], split: str) -> tuple[list[RunRecord], Counter[str]]:
+    """Return the evaluations on a split, and the number of the others by their split."""
+    counts = Counter(one.config[EVALUATED_SPLIT] for one in evaluations)
+    if not counts.pop(split, 0):
+        raise ComparisonError(
+            f"split (={split}) must be one of the evaluations'{nearest(split, counts)}; known: {', '.join(counts)}"
+        )
+    return [one for one in evaluations if one.config[EVALUATED_SPLIT] == split], counts
 
 
 def find_row(groups: Sequence[RunGroup], name: str) -> RunGroup:
@@ -161,6 +179,8 @@ def _format_settings(group: RunGroup, key: str) -> str:
 
 def _final_ious(first: RunGroup, second: RunGroup) -> tuple[Sequence[str], Floats, str]:
     """Return classes, IoUs [2, C] and their source from the last validations, if these used the same images."""
+    if any(run.is_evaluation for run in (*first.runs, *second.runs)):
+        return [], np.empty((2, 0)), "no common evaluation"
     names = list(dict.fromkeys(name for run in first.finished for name in run.metrics if name.startswith(CLASS_IOU)))
     ious = np.array([[group.statistic(name).mean for name in names] for group in (first, second)])
     images = [{identity_text(list(validation_keys(run).items())) for run in row.finished} for row in (first, second)]

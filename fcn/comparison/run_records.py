@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,7 +41,7 @@ class RunRecord:
     Attributes:
         path: the directory.
         config: config.yaml by dotted key; a missing key has its default. An evaluation has in addition its settings,
-            such as `evaluation.flip`; that of several runs has the keys that are equal in all of them.
+            such as `evaluation.flip`; that of several runs has the text `fcn16s,fcn8s` for a key that differs.
         state: status in summary.json; `Status.unfinished` without that file.
         metrics: final metrics of summary.json, `BEST` and `SPEED`, or scores of the evaluation; NaN for an undefined
             one.
@@ -61,15 +60,15 @@ class RunRecord:
 
     @property
     def fold(self) -> Fold | None:
-        """The fold that validated the run; None without folds."""
-        number: int | None = self.config.get("data.fold")
-        return None if number is None else (number, self.config["data.folds"], self.config["data.split_seed"])
+        """The fold that validated the run; None without folds, and for the evaluation of runs of several folds."""
+        number, count, seed = (self.config.get(f"data.{key}") for key in ("fold", "folds", "split_seed"))
+        if isinstance(number, int) and isinstance(count, int) and isinstance(seed, int):
+            return number, count, seed
+        return None
 
     @property
     def validation_split(self) -> str:
-        """Name of the split that validated the run, or on which it was evaluated."""
-        if self.is_evaluation:
-            return str(self.config[EVALUATED_SPLIT])
+        """Name of the split that validated the run."""
         return FOLD if self.fold else str(self.config["data.val_split"])
 
 
@@ -88,25 +87,27 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[RunRecord], dict[Path, str]
         ComparisonError: if a folder is missing, or none of them holds a readable run.
     """
     remedy = f"hold a run directory, with a {runs.CONFIG}; use outputs/<name>"
-    return _read_all(find_runs(folders), _read_run, folders, what="run", rule=remedy)
+    return read_all(find_runs(folders), read_run, folders, what="run", rule=remedy)
 
 
-def read_evaluations(folders: Sequence[Path]) -> tuple[list[RunRecord], dict[Path, str]]:
-    """Read every evaluation at or below the folders, as `read_runs` does with runs.
-
-    The runs of an evaluation must still be where they were; one inside a run directory belongs to that run.
-
-    Raises:
-        ComparisonError: if a folder is missing, or none of them holds a readable evaluation.
-    """
-    paths = _find(folders, runs.SCORES)
-    rule = f"hold an evaluation, with an {runs.SCORES}; evaluate the runs with scripts/evaluate.py"
-    return _read_all(paths, _read_evaluation, folders, what="evaluation", rule=rule)
-
-
-def _read_all(
+def read_all(
     paths: Sequence[Path], read: Callable[[Path], RunRecord], folders: Sequence[Path], *, what: str, rule: str
 ) -> tuple[list[RunRecord], dict[Path, str]]:
+    """Read the directories that are below the folders.
+
+    Args:
+        paths: the directories.
+        read: function that reads one.
+        folders: the folders, for the error message.
+        what: name of what a directory holds.
+        rule: what the folders must hold, and the remedy.
+
+    Returns:
+        The records, and the reason for every directory that cannot be read.
+
+    Raises:
+        ComparisonError: if none can be read.
+    """
     records: list[RunRecord] = []
     unreadable: dict[Path, str] = {}
     for path in paths:
@@ -127,11 +128,15 @@ def find_runs(folders: Sequence[Path]) -> list[Path]:
     Raises:
         ComparisonError: if a folder is missing.
     """
-    return _find(folders, runs.CONFIG)
+    return find_directories(folders, runs.CONFIG)
 
 
-def _find(folders: Sequence[Path], file: str) -> list[Path]:
-    """Return the directories at or below the folders that hold a file; none is below another one."""
+def find_directories(folders: Sequence[Path], file: str) -> list[Path]:
+    """Return the directories at or below the folders that hold a file, each once; no run is below another one.
+
+    Raises:
+        ComparisonError: if a folder is missing.
+    """
     for folder in folders:
         if not folder.is_dir():
             raise ComparisonError(f"folder (={folder}) must be an existing directory; use outputs/<name>")
@@ -148,8 +153,9 @@ def _find_below(folder: Path, file: str, visited: set[str]) -> Iterator[Path]:
             continue
         visited.add(real)
         if file in files:
-            subfolders.clear()  # neither runs nor evaluations are nested
             yield Path(place)
+            if file == runs.CONFIG:
+                subfolders.clear()  # runs are not nested, evaluations may be
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))  # .hydra has a config.yaml too
 
 
@@ -162,7 +168,8 @@ def _defaults() -> dict[str, Any]:
     return {key: value for key, value in flatten(to_container(Config())).items() if key != "name"}
 
 
-def _read_run(path: Path) -> RunRecord:
+def read_run(path: Path) -> RunRecord:
+    """Read a run directory."""
     # Not validated against the schema: runs of other versions can be compared too.
     loaded = OmegaConf.load(path / runs.CONFIG)
     content = OmegaConf.to_container(loaded, resolve=True) if isinstance(loaded, DictConfig) else {}
@@ -177,29 +184,3 @@ def _read_run(path: Path) -> RunRecord:
     metrics: dict[str, Any] = {**summary["metrics"], SPEED: summary.get(SPEED), BEST: best}
     numbers = {name: math.nan if value is None else float(value) for name, value in metrics.items()}
     return RunRecord(path, config, Status(summary["status"]), numbers)
-
-
-def _read_evaluation(path: Path) -> RunRecord:
-    summary = json.loads((path / runs.SCORES).read_text(encoding="utf-8"))
-    checkpoint, settings, run = summary["checkpoint"], dict(summary["settings"]), path.parent.parent
-    if isinstance(checkpoint, str) and path.parent.name == runs.EVALUATION and (run / runs.CONFIG).is_file():
-        members = [run]
-    else:
-        members = [Path(each).parent.parent for each in ([checkpoint] if isinstance(checkpoint, str) else checkpoint)]
-    config = _common_settings([_read_run(member).config for member in members])
-    if settings["inference"] != "tiled":
-        del settings["tile_size"]  # has no effect
-    settings |= {"split": summary["split"], "members": len(members)}
-    config |= {f"evaluation.{key}": value for key, value in settings.items() if key not in ROUNDING_ONLY}
-    scores = {f"val/{name}": value for name, value in summary["scores"].items()}
-    scores |= {f"val/iou/{name}": value for name, value in summary["iou"].items()}
-    metrics = {name: math.nan if value is None else float(value) for name, value in scores.items()}
-    return RunRecord(path, config, Status.finished, metrics, is_evaluation=True)
-
-
-def _common_settings(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the keys that are equal in all configurations, and the seed, which names that of each if they differ."""
-    first, *others = configs
-    common = {key: value for key, value in first.items() if all(other.get(key, ...) == value for other in others)}
-    seeds = [config["seed"] for config in configs]
-    return {**common, "seed": first["seed"] if len(set(seeds)) == 1 else ",".join(map(str, seeds))}

@@ -34,6 +34,16 @@ def test_default_prints_the_table_and_writes_no_files(folder, compare):
     assert [path.name for path in folder.iterdir()] == ["runs"]
 
 
+def test_evaluations_of_other_splits_are_left_out_with_a_remark(folder, compare):
+    make_evaluation(folder / "runs/0", random_confusions(7, seed=9), split="train")
+    status, out, err = compare("--evaluations", "runs", "--output", "out")
+    assert (status, err) == (0, "")
+    remark = "left out: 1 evaluation on train, not val; use --split train for a comparison of those"
+    assert remark in out
+    assert remark in (folder / "out/comparison.md").read_text()
+    assert len(list(csv.DictReader((folder / "out/comparison.csv").open()))) == 3
+
+
 def test_output_folder(folder, compare):
     status, out, err = compare("runs", "--between", 1, "runs/0", "--output", "new/out")
     assert (status, err) == (0, "")
@@ -56,6 +66,10 @@ def test_output_folder(folder, compare):
         (["runs", "--between", "1", "x"], "row (=x) must"),
         (["runs", "--ignore", "lr", "inti"], "ignore (=inti) must be a key of the runs; did you mean init?"),
         (["runs", "--panels", "-1"], "--panels (=-1) must"),
+        (
+            ["--evaluations", "runs", "--split", "vol"],
+            "split (=vol) must be one of the evaluations'; did you mean val?",
+        ),
     ],
 )
 def test_invalid_input_is_a_one_line_error(folder, compare, arguments, message):

@@ -1,5 +1,6 @@
 """Rows of runs on different folds: one score over the images of all folds, paired intervals, and what is missing."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -132,6 +133,40 @@ def test_folds_evaluated_on_one_split_are_averaged_like_seeds(tmp_path):
         np.mean([mean_iou(class_counts(confusions[lr, fold]).total().iou()) for fold in range(3)]) for lr in (0.1, 0.2)
     ]
     assert difference.value == pytest.approx(means[0] - means[1])
+
+
+def test_only_folders_of_splits_are_evaluations_of_a_run(tmp_path):
+    matrices = {}
+    for lr in (0.1, 0.2):
+        path = make_run(tmp_path / str(lr), lr=lr, mean_iou=lr)
+        matrices[lr] = random_confusions(4, seed=int(10 * lr))
+        make_evaluation(path, matrices[lr])
+        for name in ("flip", "scales"):
+            make_evaluation(path, random_confusions(4, seed=9), folder=path / "evaluation" / name, flip=True)
+    (tmp_path / "0.1/evaluation/val/confusions.npz").unlink()
+    comparison = compare_runs([tmp_path])
+    assert comparison.split == "val"
+    assert comparison.differences[1].problem == "not evaluated"
+    assert compare_runs([tmp_path], split="flip").differences[0].problem == "row 1: not evaluated"
+    make_evaluation(tmp_path / "0.1", matrices[0.1])
+    assert compare_runs([tmp_path]).differences[1].source == "best checkpoints on 4 images of val"
+
+
+def test_ensemble_in_a_run_directory_is_no_evaluation_of_the_run(tmp_path):
+    for lr in (0.1, 0.2):
+        path = make_run(tmp_path / str(lr), lr=lr, mean_iou=lr)
+        make_evaluation(path, random_confusions(4, seed=int(10 * lr)))
+    checkpoint = tmp_path / "0.1" / runs.BEST
+    checkpoint.parent.mkdir()
+    checkpoint.write_bytes(b"weights")
+    sha256 = hashlib.sha256(b"weights").hexdigest()
+    make_evaluation(
+        tmp_path / "0.1",
+        random_confusions(4, seed=5),
+        checkpoint=[str(tmp_path / "0.2" / runs.BEST), str(checkpoint)],
+        sha256=["other", sha256],
+    )
+    assert compare_runs([tmp_path]).differences[1].problem == "not evaluated"
 
 
 def test_folds_with_other_settings_are_not_joined(sweep):

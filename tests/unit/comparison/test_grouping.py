@@ -104,6 +104,12 @@ def test_ignored_keys_do_not_separate_rows():
     assert len(group.runs) == 3
 
 
+def test_seeds_of_several_runs_are_sorted_among_single_ones():
+    runs = [run(seed=seed) for seed in ("2,10", 10, "2,9", 2, 9)]
+    (group,) = group_runs(runs, metric=METRIC)
+    assert [one.config["seed"] for one in group.runs] == [2, "2,9", "2,10", 9, 10]
+
+
 def test_missing_key_separates_rows():
     groups = group_runs([run(0.1), run(0.2, model__border="zero")], metric=METRIC)
     assert [group.label for group in groups] == ["border=zero", "border=\N{EN DASH}"]
