@@ -150,7 +150,7 @@ def _first_run(text: str) -> str:
     if not text.startswith("["):
         return text
     with contextlib.suppress(HydraException, UserError):  # reported later
-        chosen = chosen_runs(parse_overrides([f"run={text}"])[0].value())
+        chosen = chosen_runs(parse_overrides([f"run={text}"])[0].value(), report=lambda line: None)
         return str(chosen[0] if isinstance(chosen, list) else chosen)
     return ""
 

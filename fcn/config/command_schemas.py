@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 else:
     RunNames = Any  # OmegaConf has no type for text or a list of text
 
-RUNS = "a list averages the class probabilities of its runs, and a folder in it stands for all runs in it"
+RUNS = "a list averages the class probabilities of its runs, and a folder in it stands for all finished runs in it"
 """Meaning of a list as the value of `run`."""
 
 

@@ -12,7 +12,6 @@ from omegaconf import OmegaConf
 
 from fcn import runs
 from fcn.config import (
-    FOLD,
     ConfigError,
     DataConfig,
     EvaluateConfig,
@@ -24,6 +23,7 @@ from fcn.config import (
 from fcn.config.overrides import values_by_key
 from fcn.data.datasets import GPU_BATCH_SIZE, WholeImages
 from fcn.evaluation.evaluator import Evaluation, evaluate, evaluation_images
+from fcn.evaluation.trained_images import Trained, check_divisions, check_fold
 from fcn.inference.predictor import Predictor, load
 from fcn.models.device import device_name
 from fcn.runs.atomic_files import sha256_of
@@ -107,7 +107,8 @@ def plan_evaluation(config: EvaluateConfig, overrides: Sequence[str]) -> Evaluat
         overrides: overrides of the command; they decide which keys of `config.data` replace those of the run.
 
     Raises:
-        ConfigError: if the classes differ, or the output is not a writable folder, or missing for several runs.
+        ConfigError: if the classes differ, a network was trained on the images, or the output is not a writable folder,
+            or missing for several runs.
         CheckpointError: if a run has no checkpoint that loads.
         DataError: if the dataset or the split is missing.
     """
@@ -121,26 +122,24 @@ def plan_evaluation(config: EvaluateConfig, overrides: Sequence[str]) -> Evaluat
     predictor = load(paths, settings)
     data = merge_data(predictor.network.config.data, config.data, overrides)
     check_data(data)
+    _check_validation_split(data, config.split, overrides)
     split = config.split or data.validation_split
-    for path, network in zip(paths, predictor.networks, strict=True):
-        _check_fold(path, network.config.data, data, split)
+    trained = [Trained(path, network.config.data) for path, network in zip(paths, predictor.networks, strict=True)]
+    check_divisions(trained, data, split)
     output = Path(config.output or default_output(Path(str(config.run)), split))
     _check_folder(output)
     images = evaluation_images(data, split, classes=predictor.classes)
+    check_fold(trained, data, split, images)
     return EvaluationPlan(config, checkpoints, data, split, output, predictor, images)
 
 
-def _check_fold(checkpoint: Path, run: DataConfig, data: DataConfig, split: str) -> None:
-    """Check that evaluated images of a fold, or of all other folds, were those of the run."""
-    if data.fold is None or split not in (FOLD, data.train_split):
-        return
-    for key in ("fold", "folds", "split_seed"):
-        value, own = getattr(data, key), getattr(run, key)
-        if value != own:
-            raise ConfigError(
-                f"data.{key} (={value}) must be that of {checkpoint} (={'null' if own is None else own}), which was "
-                f"trained on other images of data.train_split; use that, or split={data.val_split}"
-            )
+def _check_validation_split(data: DataConfig, split: str | None, overrides: Sequence[str]) -> None:
+    """Check that `data.val_split` is not overridden if a fold is evaluated in its place."""
+    if data.fold is not None and split is None and "data.val_split" in values_by_key(overrides):
+        raise ConfigError(
+            f"data.val_split (={data.val_split}) has no effect with data.fold (={data.fold}), whose images are "
+            f"evaluated; use split={data.val_split}"
+        )
 
 
 def merge_data(run: DataConfig, composed: DataConfig, overrides: Sequence[str]) -> DataConfig:

@@ -47,6 +47,16 @@ def test_evaluation_on_another_fold_is_refused(run, monkeypatch, capsys, overrid
     )
 
 
+def test_fold_of_a_changed_list_is_not_evaluated(run, monkeypatch, capsys):
+    """Of 9 images, fold 1 of 3 has other images than of 16, on which the network was trained."""
+    status, _, err = evaluate(monkeypatch, capsys, f"run={run}", "data.limit=9")
+    assert status == 1
+    assert error_message(err) == (
+        f"split (=fold) must be the 5 images that validated {run / 'checkpoints/best.ckpt'}, but has 3 images that are "
+        "not the same, because the images of train have changed; restore them and data.limit, or use split=val"
+    )
+
+
 def test_prepare_voc_reads_whole_splits(monkeypatch, capsys):
     status, _, err = type_in(monkeypatch, capsys, "data.fold=0", script=load_command("prepare_voc"))
     assert (status, error_message(err)) == (1, "data.fold (=0) must be null, because whole splits are read; omit it")

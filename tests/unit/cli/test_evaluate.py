@@ -23,7 +23,7 @@ from fcn.inference.predictor import load
 from fcn.models.network import SegmentationNetwork
 from tests import commands
 from tests.commands import SHARED, load_command
-from tests.voc_tree import make_voc_tree
+from tests.voc_tree import VOC, make_voc_tree, write_list
 
 CLASSES = ["ground", "cat", "dog"]
 VAL = {"a": (20, 31), "b": (31, 20), "c": (20, 31)}
@@ -235,27 +235,109 @@ def test_list_of_one_run_is_the_run(folder, evaluate):
     assert written_scores(results)["run"] == "run"
 
 
-def test_folder_in_a_list_stands_for_its_runs(folder, second, evaluate):
-    for name in ("run", "second"):
+def test_folder_in_a_list_stands_for_its_finished_runs(folder, second, evaluate):
+    for name, status in (("run", "finished"), ("second", "finished"), ("third", "pruned"), ("fourth", None)):
         runs.create(folder / "sweep" / name, Config())
-        shutil.copytree(folder / name / "checkpoints", folder / "sweep" / name / "checkpoints")
-    assert evaluate("run=[sweep]", "output=both", *FAST)[0] == 0
+        shutil.copytree(folder / ("run" if name == "run" else "second") / "checkpoints", f"sweep/{name}/checkpoints")
+        if status:
+            runs.write_summary(folder / "sweep" / name, {"metrics": {}, "status": status})
+    status, _, err = evaluate("run=[sweep]", "output=both", *FAST)
+    assert (status, err) == (0, "left out: sweep/fourth is unfinished\nleft out: sweep/third is pruned\n")
     assert written_scores(folder / "both")["run"] == ["sweep/run", "sweep/second"]
+    assert evaluate("run=[sweep/run,sweep/third]", "output=named", *FAST)[0] == 0
+    for name in ("run", "second"):
+        shutil.rmtree(folder / "sweep" / name)
+    status, _, err = evaluate("run=[sweep]", "output=none")
+    assert status == 1
+    assert err.splitlines()[-1] == (
+        "error: run (=sweep) must have a finished run, but has 2 unfinished ones; name the runs: run=[<run>,<run>]"
+    )
+
+
+def test_copy_of_a_run_does_not_change_the_average(folder, evaluate):
+    shutil.copytree(folder / "run", folder / "copy")
+    assert evaluate("run=run", "output=alone", *FAST)[0] == 0
+    assert evaluate("run=[run,copy]", "output=both", *FAST)[0] == 0
+    np.testing.assert_array_equal(written_confusions(folder / "both"), written_confusions(folder / "alone"))
+
+
+@pytest.mark.parametrize(
+    ("members", "repeated"),
+    [
+        ("run,second,run", "run"),
+        ("sweep,sweep/0", "sweep/0"),
+        ("second,second/../second/", "second/../second"),
+        ("run,run/checkpoints/last.ckpt", "run/checkpoints/last.ckpt"),
+        ("second,link", "link"),
+    ],
+)
+def test_run_named_twice_is_refused(folder, second, evaluate, members, repeated):
+    runs.create(folder / "sweep/0", Config())
+    shutil.copytree(second / "checkpoints", folder / "sweep/0/checkpoints")
+    runs.write_summary(folder / "sweep/0", {"metrics": {}, "status": "finished"})
+    (folder / "link").symlink_to(second)
+    status, out, err = evaluate(f"run=[{members}]", "output=both")
+    assert (status, out) == (1, "")
+    assert err == (
+        f"error: run (=[{members}]) must name each run once, because all count equally, but {repeated} is there twice; "
+        "leave it out once\n"
+    )
+
+
+def save_with_data(folder: Path, run: str, data: DataConfig) -> None:
+    """Save the network of `run` as another run with another dataset."""
+    content = torch.load(folder / "run" / runs.LAST)
+    data = configuration.to_container(data)
+    (folder / run / "checkpoints").mkdir(parents=True)
+    torch.save({**content, "config": {**content["config"], "data": data}}, folder / run / runs.LAST)
 
 
 def test_fold_is_not_evaluated_by_runs_that_were_trained_on_it(folder, evaluate):
-    content = torch.load(folder / "run" / runs.LAST)
+    write_list(folder / "root" / VOC, "train", *VAL)
     for fold in (0, 1):
-        data = {**content["config"]["data"], "fold": fold, "folds": 2, "train_split": "val"}
-        (folder / f"fold{fold}" / "checkpoints").mkdir(parents=True)
-        torch.save({**content, "config": {**content["config"], "data": data}}, folder / f"fold{fold}" / runs.LAST)
+        save_with_data(folder, f"fold{fold}", VocData(root="root", classes=CLASSES, fold=fold, folds=2))
     status, _, err = evaluate("run=[fold0,fold1]", "output=both", *FAST)
     assert status == 1
     assert err == (
         f"error: data.fold (=0) must be that of fold1/{runs.LAST} (=1), which was trained on other images of "
-        "data.train_split; use that, or split=val\n"
+        "data.train_split; use split=val\n"
     )
-    assert evaluate("run=[fold0,fold1]", "output=both", "split=train", *FAST)[0] == 0
+    assert evaluate("run=[fold0,fold1]", "output=both", "split=val", *FAST)[0] == 0
+
+
+def test_overridden_validation_split_of_a_fold_is_refused(folder, evaluate):
+    write_list(folder / "root" / VOC, "train", *VAL)
+    save_with_data(folder, "fold0", VocData(root="root", classes=CLASSES, fold=0, folds=2))
+    for overrides in (["data.val_split=train"], ["data=voc", "data.fold=0", "data.folds=2", "data.val_split=train"]):
+        status, _, err = evaluate("run=fold0", *overrides)
+        assert (status, err) == (
+            1,
+            "error: data.val_split (=train) has no effect with data.fold (=0), whose images are evaluated; use "
+            "split=train\n",
+        )
+    assert evaluate("run=fold0", "data.val_split=train", "data.fold=null", "data.folds=5", *FAST)[0] == 0
+    assert evaluate("run=fold0", "data.val_split=train", "split=val", *FAST)[0] == 0
+
+
+def test_random_division_is_not_evaluated_by_runs_with_another_one(folder, evaluate):
+    tree = (folder / "root" / VOC).rename(folder / "set")
+    for old, new in (("JPEGImages", "images"), ("SegmentationClass", "masks")):
+        (tree / old).rename(tree / new)
+    for path in (tree / "ImageSets/Segmentation").iterdir():
+        path.unlink()
+    for seed in (2, 3):
+        data = option("data", "folders", root="set", classes=CLASSES, val_fraction=0.5, split_seed=seed)
+        save_with_data(folder, f"seed{seed}", data)
+    error = f"error: data.split_seed (=2) must be that of seed3/{runs.LAST} (=3), which was trained on other images of "
+    assert evaluate("run=[seed2,seed3]", "output=both")[::2] == (
+        1,
+        f"{error}data.train_split; use split=<a list of other images>\n",
+    )
+    assert evaluate("run=seed3", "data.split_seed=2")[::2] == (
+        1,
+        f"{error}data.train_split; use that, or split=<a list of other images>\n",
+    )
+    assert evaluate("run=seed2", *FAST)[0] == 0
 
 
 @pytest.mark.parametrize(
