@@ -93,6 +93,11 @@ def _data(config: PrepareConfig) -> DataConfig:
     check_data(data)
     if data.fold is not None:
         raise ConfigError(f"data.fold (={data.fold}) must be null, because whole splits are read; omit it")
+    if (short_side := data.augmentation.short_side) is not None:
+        raise ConfigError(
+            f"data.augmentation.short_side (={short_side}) must be null, because the proposed keys are for images of "
+            "native size; omit it"
+        )
     return data
 
 
@@ -126,13 +131,13 @@ def _locate(config: PrepareConfig, data: DataConfig, console: Console) -> Path:
 
 
 def _with_read_splits(data: DataConfig, splits: Sequence[str]) -> DataConfig:
-    """Return the dataset with splits that are read: the first and the last other one if its own ones are not."""
-    others = [split for split in splits if split not in (data.train_split, data.val_split)]
-    if data.train_split not in splits and others:
-        data = replace(data, train_split=others.pop(0))
-    if data.val_split not in splits and others:
-        data = replace(data, val_split=others.pop())
-    return data
+    """Return the dataset with splits that are read: the first and the last one if neither of its own ones is.
+
+    If one of its own is read, nothing says what another one is for: beside `val`, it may be a test set.
+    """
+    if len(set(splits)) < 2 or not {data.train_split, data.val_split}.isdisjoint(splits):
+        return data
+    return replace(data, train_split=splits[0], val_split=next(s for s in reversed(splits) if s != splits[0]))
 
 
 def _read(
@@ -178,18 +183,19 @@ def _compare_splits(readings: Mapping[str, SplitReading], data: DataConfig, cont
 
     if data.val_split not in readings:
         return
-    val = readings[data.val_split]
-    for split, train in readings.items():
+    val_reading = readings[data.val_split]
+    for split, split_reading in readings.items():
         if split == data.val_split:
             continue
         splits = (split, data.val_split)
-        if split != data.train_split and _is_part(train, val):
+        if split != data.train_split and _is_part(split_reading, val_reading):
             continue
-        content["in_both"][split] = both = _in_both_splits(train, val)
-        if both:
-            content["warnings"].append(both_lists(both, splits))
-        if train.pairs and val.pairs:
-            sets = [(combine_facts(each.facts, len(data.classes)), each.pairs) for each in (train, val)]
+        content["in_both"][split] = shared_images = _shared_images(split_reading, val_reading)
+        if shared_images:
+            content["warnings"].append(both_lists(shared_images, splits))
+        if split_reading.pairs and val_reading.pairs:
+            pair_of_readings = (split_reading, val_reading)
+            sets = [(combine_facts(each.facts, len(data.classes)), each.pairs) for each in pair_of_readings]
             content["warnings"] += other_palettes(sets, splits, reader_of(data))
 
 
@@ -199,16 +205,16 @@ def _is_part(one: SplitReading, other: SplitReading) -> bool:
     return first <= second or second <= first
 
 
-def _in_both_splits(train: SplitReading, val: SplitReading) -> list[str]:
-    """Return the images that two splits have in common, by name or pixels."""
-    names = {pair.name: pair.name for pair in val.pairs}
-    contents = dict(zip(val.digests, (pair.name for pair in val.pairs), strict=True))
-    both = []
-    for pair, digest in zip(train.pairs, train.digests, strict=True):
-        other = names.get(pair.name) or contents.get(digest)
-        if other is not None:
-            both.append(pair.name if other == pair.name else f"{pair.name} (as {other})")
-    return both
+def _shared_images(split_reading: SplitReading, val_reading: SplitReading) -> list[str]:
+    """Return the images that a split shares with the validation split, by name or pixels."""
+    names = {pair.name: pair.name for pair in val_reading.pairs}
+    contents = dict(zip(val_reading.digests, (pair.name for pair in val_reading.pairs), strict=True))
+    shared_images = []
+    for pair, digest in zip(split_reading.pairs, split_reading.digests, strict=True):
+        val_name = names.get(pair.name) or contents.get(digest)
+        if val_name is not None:
+            shared_images.append(pair.name if val_name == pair.name else f"{pair.name} (as {val_name})")
+    return shared_images
 
 
 def _table(split: str, content: dict[str, Any]) -> Table:

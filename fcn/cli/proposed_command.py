@@ -63,7 +63,15 @@ def _obstacle(readings: Mapping[str, SplitReading], content: Mapping[str, Any], 
     if data.protocol is Protocol.d2l:
         return "data.protocol=d2l belongs to experiment=d2l, which sets all keys"
     if not {data.train_split, data.val_split} <= readings.keys():
-        return f"splits (={list(readings)}) must name a training and a validation split"
+        return (
+            f"splits (={list(readings)}) must name a training and a validation split; set data.train_split "
+            f"(={data.train_split}) and data.val_split (={data.val_split}) to two of them"
+        )
+    if data.train_split == data.val_split:
+        return f"data.train_split and data.val_split (={data.val_split}) must differ"
+    num_shared = len(content["in_both"][data.train_split])
+    if num_shared >= min(content["splits"][name]["images"] for name in (data.train_split, data.val_split)):
+        return f"one of {data.train_split} and {data.val_split} contains the other: {num_shared} images are in both"
     if content["splits"][data.train_split]["region_side"] is None:
         return f"all pixels of {data.train_split} are background or void"
     return None
@@ -111,11 +119,11 @@ def print_proposal(console: Console, content: Mapping[str, Any]) -> None:
 def _facts(content: Mapping[str, Any]) -> dict[str, str]:
     proposal = content["proposal"]
     names = (proposal["train_split"], proposal["val_split"])
-    train, val = (content["splits"][name] for name in names)
-    height, width, side, crops = train["height"], train["width"], train["region_side"], proposal["crops"]
-    both = len(content["in_both"].get(names[0], ()))
+    statistics, num_val = content["splits"][names[0]], content["splits"][names[1]]["images"]
+    height, width, side = statistics["height"], statistics["width"], statistics["region_side"]
+    crops, num_shared = proposal["crops"], len(content["in_both"][names[0]])
     return {
-        "images": f"{train['images']:,} of {names[0]}, {val['images']:,} of {names[1]}, {both:,} in both",
+        "images": f"{statistics['images']:,} of {names[0]}, {num_val:,} of {names[1]}, {num_shared:,} in both",
         "sizes": f"{height['median']:.0f}x{width['median']:.0f} pixels in the median, heights {height['minimum']} to "
         f"{height['maximum']}, widths {width['minimum']} to {width['maximum']}",
         "regions": f"{side['median']:.0f}x{side['median']:.0f} pixels in the median, a quarter below "

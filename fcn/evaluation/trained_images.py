@@ -91,9 +91,9 @@ def check_fold(networks: Sequence[Trained], data: DataConfig, split: str, images
     for network in networks if split == FOLD else ():
         validated = data_state(network.checkpoint).get("fingerprint", {}).get("val")
         if validated not in (None, fingerprint(images.pairs, reader_of(network.data).identity)):
-            count = validated["images"]
+            images_then = validated["images"]
             raise ConfigError(
-                f"split (={FOLD}) must be the {count} images that validated {network.checkpoint}, "
-                f"but has {len(images)} images that are not the same, because the images of {data.train_split} have changed; "
+                f"split (={FOLD}) must be the {images_then} images that validated {network.checkpoint}, but has "
+                f"{len(images)} images that are not the same, because the images of {data.train_split} have changed; "
                 f"restore them and data.limit, or use split={data.val_split}"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import torch
 
 from fcn.models.device import device_name
 
-CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-"""Files with the memory limit of a container, in the two versions of cgroups; without a limit, they hold no number."""
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUPS = Path("/proc/self/cgroup")
+"""File with a line `<number>:<controllers>:<path>` for each cgroup of this process."""
 
 BYTES = 4  # of a number in fp32
 COPIES_OF_WEIGHTS = 4  # the weight, its gradient, and two moments of the optimiser
@@ -26,7 +28,7 @@ class Footprint:
     Attributes:
         per_pixel: bytes for each pixel of a crop that the backbone saves for the backward pass.
         heads: number of outputs with a loss: 2 with an auxiliary head.
-        parameters: number of parameters, without the head.
+        parameters: number of parameters with those of the heads, for 21 classes.
     """
 
     per_pixel: int
@@ -60,8 +62,28 @@ def this_machine() -> Machine:
     if torch.cuda.is_available():
         device = torch.device("cuda", 0)
         return Machine(device_name(device), torch.cuda.device_count(), torch.cuda.mem_get_info(device)[0])
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for path in CGROUP_LIMITS:
-        with contextlib.suppress(OSError, ValueError):
-            limits.append(int(path.read_text()))
-    return Machine(device_name(torch.device("cpu")), 0, min(limits))
+    main_memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Machine(device_name(torch.device("cpu")), 0, min([main_memory, *_cgroup_limits()]))
+
+
+def _cgroup_limits() -> Iterator[int]:
+    """Yield the memory limits of the cgroups of this process, such as those of a container or of a job of SLURM.
+
+    Every cgroup above that of the process limits it too. A container may see only its own, as the root.
+    """
+    for file in _limit_files():
+        with contextlib.suppress(OSError, ValueError):  # without a limit, the file is missing or holds no number
+            yield int(file.read_text())
+
+
+def _limit_files() -> Iterator[Path]:
+    """Yield the files that may hold a memory limit, in the two versions of cgroups."""
+    files = {"": (CGROUPS, "memory.max"), "memory": (CGROUPS / "memory", "memory.limit_in_bytes")}
+    yield from (root / name for root, name in files.values())
+    with contextlib.suppress(OSError):
+        for line in OWN_CGROUPS.read_text().splitlines():
+            _, controllers, path = line.split(":", maxsplit=2)
+            for controller in files.keys() & controllers.split(","):
+                root, name = files[controller]
+                parts = [part for part in path.split("/") if part not in ("", "..")]  # .. is outside the container
+                yield from (root.joinpath(*parts[:count], name) for count in range(1, len(parts) + 1))

@@ -65,7 +65,6 @@ class Recipe:
     cat_max_ratio: float = 1
 
 
-LITE0 = Footprint(1672, 3_100_000)
 RECIPES = {
     "cpu": Recipe(
         overrides={
@@ -74,7 +73,7 @@ RECIPES = {
             "name={data}": "folder of the run in outputs",
         },
         stride_key="model=fcn{}s",
-        footprints=dict.fromkeys(STRIDES, LITE0),
+        footprints={8: Footprint(1672, 3_100_000), 16: Footprint(1672, 3_430_000), 32: Footprint(1672, 4_770_000)},
         batch_size=8,
         largest_crop=256,
         num_crops=21_000,
@@ -91,8 +90,8 @@ RECIPES = {
         stride_key="backbone.output_stride={}",
         footprints={
             8: Footprint(4365, 49_700_000, heads=2),
-            16: Footprint(2193, 49_700_000, heads=2),
-            32: Footprint(1893, 49_700_000, heads=2),
+            16: Footprint(2193, 50_400_000, heads=2),
+            32: Footprint(1893, 51_800_000, heads=2),
         },
         batch_size=16,
         largest_crop=512,
@@ -103,7 +102,7 @@ RECIPES = {
     "shapes": Recipe(
         overrides={},
         stride_key="model=fcn{}s",
-        footprints=dict.fromkeys(STRIDES, Footprint(450, 11_300_000)),
+        footprints={8: Footprint(450, 11_300_000), 16: Footprint(450, 11_700_000), 32: Footprint(450, 13_000_000)},
         batch_size=16,
         largest_crop=256,
         num_crops=20_000,
@@ -165,7 +164,7 @@ def propose(
         *(Suggestion(override.format(**names), reason) for override, reason in recipe.overrides.items()),
         model,
         _crop(step, recipe, train),
-        *_batch(step, recipe, machine),
+        *_batch(step, recipe, machine, train["images"]),
         *_length(recipe, train["images"], num_val),
         _class_weights(train["classes"]),
         _single_class_crops(crops["single_class_share"], recipe),
@@ -242,8 +241,12 @@ def _crop(step: Step, recipe: Recipe, train: Mapping[str, Any]) -> Suggestion:
     return Suggestion("data.crop_size=[{},{}]".format(*step.crop_size), reason)
 
 
-def _batch(step: Step, recipe: Recipe, machine: Machine) -> list[Suggestion]:
-    images = f"at most {recipe.batch_size}, and at least {STEPS_PER_EPOCH} steps per epoch"
+def _batch(step: Step, recipe: Recipe, machine: Machine, num_images: int) -> list[Suggestion]:
+    least = f"at least {STEPS_PER_EPOCH} steps per epoch"
+    if num_images < SMALLEST_BATCH * STEPS_PER_EPOCH:
+        smallest = min(SMALLEST_BATCH, num_images)
+        least = f"at least {smallest}; {num_images} images are too few for {STEPS_PER_EPOCH} steps per epoch"
+    images = f"at most {recipe.batch_size}, and {least}"
     kind = "of the GPU" if machine.num_gpus else "of the main memory"
     share = f"{MEMORY_SHARE[machine.num_gpus > 0]:.0%} {kind}"
     memory = f"a step takes about {step.needed / GIB:.2g} GiB, and may take {step.available / GIB:.3g} ({share})"

@@ -237,12 +237,23 @@ def test_proposed_command_repeats_the_keys_of_the_dataset(tmp_path, monkeypatch,
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["splits=[train]"], "splits (=['train']) must name a training and a validation split"),
+        (
+            ["splits=[train]"],
+            "splits (=['train']) must name a training and a validation split; set data.train_split (=train) and "
+            "data.val_split (=val) to two of them",
+        ),
+        (["splits=[val,test]"], "splits (=['val', 'test']) must name a training and a validation split; "),
+        (["splits=[train,test]"], "splits (=['train', 'test']) must name a training and a validation split; "),
+        (["splits=[test,test]"], "splits (=['test']) must name a training and a validation split; "),
+        (["splits=[test,both]"], "one of test and both contains the other: 1 images are in both"),
+        (["data.val_split=both"], "one of train and both contains the other: 2 images are in both"),
+        (["data.val_split=train"], "data.train_split and data.val_split (=train) must differ"),
         (["data.protocol=d2l"], "data.protocol=d2l belongs to experiment=d2l"),
         (["data.label_map={0: 0, 1: 0, 2: 0, 255: 0}"], "all pixels of train are background or void"),
     ],
 )
 def test_no_run_is_proposed_without_what_it_needs(root, tmp_path, run, arguments, reason):
+    make_voc_tree(root, MASKS, {"test": "c", "both": "abc"})
     status, output, _ = run(root, *arguments, f"json={tmp_path}/out.json")
     assert status == 0
     assert output.splitlines()[-1].startswith(f"no run is proposed: {reason}")
@@ -271,6 +282,10 @@ def test_images_in_both_splits_are_counted(tmp_path, run):
     [
         (["data.root=other"], "root and data.root must not both be set"),
         (["data.classes=[ground,bird]"], "classes and data.classes must not both be set"),
+        (
+            ["data.augmentation.short_side=512"],
+            "data.augmentation.short_side (=512) must be null, because the proposed",
+        ),
         (["data=folders", "download=true"], "download (=true) must be false with data=folders"),
         (["data=folders", "sbd=true"], "sbd (=true) must be false with data=folders"),
     ],

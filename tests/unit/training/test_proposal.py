@@ -76,6 +76,27 @@ def test_small_sets_have_small_batches(images, batch):
     assert overrides(statistics(images=images))["batch_size"] == batch
 
 
+@pytest.mark.parametrize(
+    ("images", "reason"),
+    [
+        (1, "at most 8, and at least 1; 1 images are too few for 10 steps per epoch; "),
+        (12, "at most 8, and at least 2; 12 images are too few for 10 steps per epoch; "),
+        (19, "at most 8, and at least 2; 19 images are too few for 10 steps per epoch; "),
+        (20, "at most 8, and at least 10 steps per epoch; "),
+    ],
+)
+def test_reason_of_the_batch_names_the_smallest_one(images, reason):
+    (line,) = [each.reason for each in proposal(statistics(images)).suggestions if "batch_size" in each.text]
+    assert line.startswith(reason)
+
+
+@given(images=st.integers(1, 300), num_gpus=st.integers(0, 3))
+def test_epoch_has_as_many_steps_as_the_reason_says(images, num_gpus):
+    suggestions = proposal(statistics(images), replace(GPU, num_gpus=num_gpus)).suggestions
+    ((text, reason),) = [(each.text, each.reason) for each in suggestions if "batch_size" in each.text]
+    assert ("at least 10 steps" in reason) == (images // int(text.partition("=")[2]) >= 10)
+
+
 def test_batch_and_then_crop_shrink_until_they_fit():
     """8 crops of 256x256 take 8 * 256 * 256 * (1672 + 16 * 3) bytes, and 3.1 M weights 16 bytes each."""
     crop = 256 * 256 * (1672 + 48)
