@@ -66,12 +66,13 @@ class FCN(nn.Module):
         for features, score, upscore, scale in skips:
             assert isinstance(upscore, Upsampling)
             scores = _fuse(upscore(scores), score(features if scale == 1 else features * scale), first=upscore.first)
-        logits = _crop(self.upscore(scores), like=images)
+        logits: Tensor = self.upscore(scores, images.shape[-2:])
         if self.auxiliary is None or not self.training:
             return logits
-        return logits, _crop(self.auxiliary(maps[1]), like=images)
+        score, upscore = self.auxiliary
+        return logits, upscore(score(maps[1]), images.shape[-2:])
 
-    def _auxiliary_head(self, source: tuple[Grid, int], config: FcnConfig, num_classes: int) -> nn.Module:
+    def _auxiliary_head(self, source: tuple[Grid, int], config: FcnConfig, num_classes: int) -> nn.Sequential:
         """Return the head of an FCN-32s on another feature map, given its grid and its channels."""
         grid, channels = source
         score = config.build_auxiliary_score_layers(channels, num_classes)
@@ -105,10 +106,6 @@ def _square_grid(grid: Grid) -> Grid:
     if grid.offset is None:
         return Grid(grid.stride, corner)
     return Grid(grid.stride, grid.offset + corner) if grid.offset.is_integer() else grid
-
-
-def _crop(logits: Tensor, *, like: Tensor) -> Tensor:
-    return logits[..., : like.shape[-2], : like.shape[-1]]
 
 
 def _fuse(upsampled: Tensor, skip: Tensor, *, first: int) -> Tensor:

@@ -72,7 +72,8 @@ class SubpixelFunction(torch.autograd.Function):
         rows, columns = geometry.blocks()
         factor = geometry.factor
         missing = (0, columns * factor - geometry.width, 0, rows * factor - geometry.height)
-        blocks = F.pad(gradient, missing).view(size, channels, rows, factor, columns, factor)
+        padded = F.pad(gradient, missing) if any(missing) else gradient.contiguous()
+        blocks = padded.view(size, channels, rows, factor, columns, factor)
         cells_gradient, kernel_gradient = torch.zeros_like(cells), torch.zeros_like(kernel)
         for down, across in geometry.pairs():
             part = blocks[:, :, :, down[0], :, across[0]].permute(0, 2, 4, 1, 3, 5).reshape(size * rows * columns, -1)
@@ -118,7 +119,9 @@ def _neighbourhoods(scores: Tensor, geometry: Geometry) -> Tensor:
 def _scatter(cells: Tensor, shape: torch.Size) -> Tensor:
     """Return the transpose of `_neighbourhoods`: the sum over all neighbourhoods that contain a cell."""
     size, channels, height, width = shape
-    padded = cells.new_zeros(size, cells.shape[1] + 1, cells.shape[2] + 1, channels)
+    # The output may be cut off before the last cells, whose gradient is zero.
+    sides = (max(cells.shape[1], height) + 1, max(cells.shape[2], width) + 1)
+    padded = cells.new_zeros(size, *sides, channels)
     for number, part in enumerate(torch.split(cells, channels, dim=3)):
         i, j = divmod(number, 2)
         padded[:, i : i + cells.shape[1], j : j + cells.shape[2]] += part

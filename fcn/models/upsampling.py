@@ -101,7 +101,7 @@ class Upsampling(nn.ConvTranspose2d):
                 nn.init.xavier_uniform_(self.weight)
         self.requires_grad_(config.upsample_trainable)
 
-    def forward(self, scores: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, scores: Tensor, limit: torch.Size | None = None) -> Tensor:  # type: ignore[override]
         """Return the scores on the target grid, from its cell `first` on.
 
         `algorithm` affects the result by rounding only: `transposed` is torch's transposed convolution, `subpixel` a
@@ -109,16 +109,18 @@ class Upsampling(nn.ConvTranspose2d):
 
         Args:
             scores: float [N, channels, H, W].
+            limit: largest height and width of the output, which is cut off at the bottom and on the right.
 
         Returns:
             float [N, channels, h, w]: h = factor * H and w = factor * W, or slightly different sizes if the source is
-            padded beyond the image, as for VGG.
+            padded beyond the image, as for VGG; at most `limit`.
         """
         if self._margin:
             scores = F.pad(scores, (1, 1, 1, 1), mode="replicate")
         if self.chosen(scores.device) is Algorithm.transposed:
-            return super().forward(scores)
-        return self._subpixel(scores)
+            scores = super().forward(scores)
+            return scores if limit is None else scores[..., : limit[0], : limit[1]]
+        return self._subpixel(scores, limit)
 
     def chosen(self, device: torch.device) -> Algorithm:
         """Return the algorithm used on a device. On a GPU, `fcn.training.compute` sets `algorithm` by measurement."""
@@ -127,9 +129,11 @@ class Upsampling(nn.ConvTranspose2d):
         is_subpixel_faster = device.type == "cpu" and self.stride[0] >= LARGE_FACTOR
         return Algorithm.subpixel if is_subpixel_faster else Algorithm.transposed
 
-    def _subpixel(self, scores: Tensor) -> Tensor:
+    def _subpixel(self, scores: Tensor, limit: torch.Size | None) -> Tensor:
         (factor, _), kernel_size, padding = self.stride, self.kernel_size[0], int(self.padding[0])
         added = kernel_size - 2 * padding + int(self.output_padding[0])
         height, width = ((side - 1) * factor + added for side in scores.shape[2:])
+        if limit is not None:  # what is cut off is not computed
+            height, width = min(height, limit[0]), min(width, limit[1])
         assert self.bias is not None
         return subpixel(scores, self.weight, self.bias, Geometry(factor, padding, height, width))

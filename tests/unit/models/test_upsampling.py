@@ -182,18 +182,23 @@ GEOMETRIES = [
 
 @pytest.mark.parametrize(("source", "target"), GEOMETRIES)
 @pytest.mark.parametrize("border", list(Border))
-def test_subpixel_equals_transposed_convolution(source: Grid, target: Grid, border: Border) -> None:
-    """Outputs and gradients in float64 differ only by the order of summation."""
+@pytest.mark.parametrize("limit", [None, (5, 9), (500, 7)], ids=str)
+def test_subpixel_equals_transposed_convolution(
+    source: Grid, target: Grid, border: Border, limit: tuple[int, int] | None
+) -> None:
+    """Outputs and gradients in float64 differ only by the order of summation, also if the output is cut off."""
     torch.manual_seed(0)
     layer = upsampling(3, source, target, border=border, init=Init.xavier).double()
     results = []
     for layer.algorithm in (Algorithm.transposed, Algorithm.subpixel):
         scores = torch.linspace(-1, 1, 2 * 3 * 4 * 5, dtype=torch.float64).view(2, 3, 4, 5).cos().requires_grad_()
-        logits = layer(scores)
+        logits = layer(scores, limit and torch.Size(limit))
         weighted = (logits * torch.arange(logits.numel()).view(logits.shape).sin()).sum()
         results.append([logits, *torch.autograd.grad(weighted, [scores, *layer.parameters()])])
     for result, expected in zip(*results, strict=True):
         torch.testing.assert_close(result, expected, rtol=1e-12, atol=1e-12)
+    height, width = limit or (None, None)
+    torch.testing.assert_close(results[0][0], layer(scores)[..., :height, :width], rtol=1e-12, atol=1e-12)
 
 
 def test_subpixel_computes_in_autocast_precision() -> None:
