@@ -48,7 +48,7 @@ BASELINES = [
         pytest.param((*network, "batch_size=2", "data.shapes.num_train=4"), marks=mark)
         for mark, network in (
             (pytest.mark.exhaustive, ("model=smp", "model.name=segformer", "backbone.name=mit_b0")),
-            (pytest.mark.slow, ("model=smp", "model.name=deeplabv3plus", "backbone.name=tu-resnet18")),
+            (pytest.mark.exhaustive, ("model=smp", "model.name=deeplabv3plus", "backbone.name=tu-resnet18")),
             (pytest.mark.slow, ("model=torchvision", "model.name=deeplabv3_mobilenet_v3_large")),
             (pytest.mark.exhaustive, ("model=torchvision", "model.name=deeplabv3_resnet101")),
         )

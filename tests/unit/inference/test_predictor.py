@@ -300,6 +300,7 @@ print(sorted({"pytorch_lightning", "lightning", "fcn.training.task"} & set(sys.m
 """
 
 
+@pytest.mark.slow
 def test_prediction_evaluation_and_export_import_no_lightning(shapes_root, tmp_path):
     data = ShapesData(classes=list(shapes.CLASSES))
     config = Config(name="x", data=data, backbone=option("backbone", "squeezenet1_0"))
