@@ -8,6 +8,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from fcn.comparison.run_records import RunRecord
@@ -99,11 +100,17 @@ def group_runs(runs: Sequence[RunRecord], *, metric: str, ignore: Iterable[str] 
     for group in members.values():
         values = {key: _setting(group[0], key) for key in keys}
         label = " ".join(f"{names[key]}={format_setting(value)}" for key, value in values.items())
-        path = group[0].path if len(group) == 1 else group[0].path.parent  # label of the only group
+        path = group[0].path if len(group) == 1 else _common_folder(group)  # label of the only group
         ordered = sorted(group, key=lambda run: (seed_order(run.config["seed"]), run.fold or (), str(run.path)))
         groups.append(RunGroup(0, values, ordered, label or str(path)))
     groups.sort(key=lambda group: _rank(group, metric))
     return [replace(group, number=number) for number, group in enumerate(groups, start=1)]
+
+
+def _common_folder(group: Sequence[RunRecord]) -> Path:
+    """Return the folder that holds all runs of a group; that of the first one if some paths are relative."""
+    first, *others = (run.path for run in group)
+    return next((path for path in first.parents if all(path in one.parents for one in others)), first.parent)
 
 
 def seed_order(seed: Any) -> tuple[str, ...]:

@@ -31,12 +31,16 @@ def table_rows(table: Table) -> list[tuple[str, ...]]:
     return list(zip(*(column.cells for column in table), strict=True))
 
 
-def metric_columns(metric: str) -> dict[str, str]:
-    """Return the headings of the metric columns by name in `RunRecord.metrics`; the sorting metric comes first."""
+def metric_columns(comparison: RunComparison) -> dict[str, str]:
+    """Return the headings of the metric columns by name in `RunRecord.metrics`; the sorting metric comes first.
+
+    The scores of evaluations, such as val/mean_iou, have the heading of the evaluated split.
+    """
+    metric, split = comparison.metric, comparison.split if comparison.of_evaluations else "val"
     headings = {
-        METRIC: "val mIoU",
+        METRIC: f"{split} mIoU",
         BEST: "best mIoU",
-        "val/pixel_accuracy": "val acc",
+        "val/pixel_accuracy": f"{split} acc",
         "train/loss": "train loss",
         SPEED: "images/s",
     }
@@ -54,7 +58,7 @@ def main_table(comparison: RunComparison) -> Table:
     if not comparison.keys:
         columns.append(Column("run", [group.label for group in groups]))
     counts = [group.statistic(comparison.metric).count for group in groups]
-    for metric, name in metric_columns(comparison.metric).items():
+    for metric, name in metric_columns(comparison).items():
         if comparison.of_evaluations and not any(group.statistic(metric).count for group in groups):
             continue  # such as the loss, which an evaluation does not have
         known = [1] * len(groups) if metric == comparison.metric else counts  # listed once per row
@@ -86,15 +90,16 @@ def class_table(contrast: RowContrast) -> Table:
 
 
 def runs_table(comparison: RunComparison) -> Table:
-    """Return a row per run: its group, seed, fold, state, best mean IoU and directory."""
+    """Return a row per run: its group, seed, fold, state, mean IoU (the best of a run) and directory."""
     pairs = [(group, run) for group in comparison.groups for run in group.runs]
     folds = [str(run.fold[0]) if run.fold else DASH for _, run in pairs]
+    score, heading = (METRIC, f"{comparison.split} mIoU") if comparison.of_evaluations else (BEST, "best mIoU")
     return [
         Column("#", [str(group.number) for group, _ in pairs], numeric=True),
         Column("seed", [str(run.config["seed"]) for _, run in pairs], numeric=True),
         *([Column("fold", folds, numeric=True)] if set(folds) != {DASH} else []),
         Column("state", [run.state for _, run in pairs]),
-        Column("best mIoU", [format_score(run.metrics.get(BEST, math.nan)) for _, run in pairs], numeric=True),
+        Column(heading, [format_score(run.metrics.get(score, math.nan)) for _, run in pairs], numeric=True),
         Column("directory", [str(run.path) for _, run in pairs]),
     ]
 

@@ -48,7 +48,8 @@ class _FittedTable:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         full = main_table(self.comparison)
         heads = [column.head for column in full]
-        columns = ("images/s", "train loss", "val acc", "best mIoU", difference_heading(self.comparison))
+        accuracy = metric_columns(self.comparison)["val/pixel_accuracy"]
+        columns = ("images/s", "train loss", accuracy, "best mIoU", difference_heading(self.comparison))
         optional = [head for head in columns if head in heads]
         settings = Column("settings", [group.label for group in self.comparison.groups])
         merged = [full[0], settings, *full[1 + max(1, len(self.comparison.keys)) :]]
@@ -103,7 +104,7 @@ def escape_markdown(text: str) -> str:
 
 def to_csv(comparison: RunComparison) -> str:
     """Return a line per group with all digits; an undefined number is an empty cell."""
-    names = metric_columns(comparison.metric)
+    names = metric_columns(comparison)
     heads = ["row", *comparison.keys]
     heads += [f"{name}{end}" for name in names for end in ("", " sd", " n")]
     heads += ["difference", "difference low", "difference high", "finished", "runs", "state", "folders"]

@@ -12,7 +12,7 @@ from fcn.comparison.output_files import write_comparison
 from fcn.comparison.remarks import collect_remarks
 from fcn.comparison.run_comparison import compare_runs, contrast_rows
 from fcn.comparison.run_records import ComparisonError
-from fcn.comparison.tables import main_table, table_rows
+from fcn.comparison.tables import main_table, runs_table, table_rows
 from fcn.evaluation.scores import class_counts, mean_iou
 from tests.comparisons import make_evaluation, make_run, random_confusions
 
@@ -70,6 +70,15 @@ def test_table_has_no_columns_of_runs(tmp_path, matrices):
     assert heads[:4] == ["#", "evaluation.flip", "members", "val mIoU"]
     assert not {"best mIoU", "train loss", "images/s"} & set(heads)
     assert len(table_rows(table)) == 3
+
+
+def test_evaluations_are_listed_with_their_scores(tmp_path, matrices):
+    table = runs_table(compare_runs([tmp_path], evaluations=True))
+    columns = {column.head: column.cells for column in table}
+    assert "best mIoU" not in columns
+    scores = dict(zip(columns["directory"], columns["val mIoU"], strict=True))
+    assert scores[str(tmp_path / "both")] == f"{score(matrices['ensemble']):.3f}"
+    assert len(scores) == 5
 
 
 def test_files_have_no_curves(tmp_path, matrices):
@@ -242,6 +251,7 @@ def test_evaluations_of_one_split_are_compared(tmp_path, splits, split, chosen, 
     difference = comparison.differences[1]
     assert difference.value == pytest.approx(scores[worse] - max(scores.values()))
     assert difference.source == f"best checkpoints on {len(splits[worse, chosen])} images of {chosen}"
+    assert {f"{chosen} mIoU"} == {column.head for column in main_table(comparison) if column.head.endswith(" mIoU")}
     remark = f"left out: 2 evaluations on {other}, not {chosen}; use --split {other} for a comparison of those"
     assert remark in collect_remarks(comparison)
 

@@ -104,6 +104,14 @@ def test_ignored_keys_do_not_separate_rows():
     assert len(group.runs) == 3
 
 
+@pytest.mark.parametrize(
+    ("paths", "label"), [(("a/0", "a/1"), "a"), (("a/0/x", "a/1/x"), "a"), (("a/0", "/b/1"), "a"), (("a/0",), "a/0")]
+)
+def test_label_of_the_only_row_is_the_folder_of_its_runs(paths, label):
+    (group,) = group_runs([run(path=path) for path in paths], metric=METRIC)
+    assert group.label == label
+
+
 def test_seeds_of_several_runs_are_sorted_among_single_ones():
     runs = [run(seed=seed) for seed in ("2,10", 10, "2,9", 2, 9)]
     (group,) = group_runs(runs, metric=METRIC)
