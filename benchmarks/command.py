@@ -33,7 +33,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fcn.cli.argparse_entry import Parser, exceptions_as_error_lines
+from fcn.cli.argparse_entry import Parser, exceptions_as_error_lines, use_no_cursor_in_notebooks
 
 if TYPE_CHECKING:  # imports that --help does not need
     from benchmarks.results import Breakdown, Result
@@ -79,6 +79,7 @@ def benchmark_parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
+    use_no_cursor_in_notebooks()
     with exceptions_as_error_lines():
         run_benchmarks(benchmark_parser().parse_args())
 

@@ -24,7 +24,6 @@ def exceptions_as_error_lines(explain: Callable[[Exception], str] = errors.expla
     Args:
         explain: returns the line for an exception.
     """
-    _use_no_cursor_in_notebooks()
     try:
         yield
     except KeyboardInterrupt:
@@ -35,10 +34,11 @@ def exceptions_as_error_lines(explain: Callable[[Exception], str] = errors.expla
         raise SystemExit(f"error: {explain(error)}") from None
 
 
-def _use_no_cursor_in_notebooks() -> None:
+def use_no_cursor_in_notebooks() -> None:
     """Let rich print lines instead of bars that move the cursor, if this command was run by `!` in a notebook cell.
 
-    The cell gives the command a terminal, but its output displays every state of a bar below the other.
+    The cell gives the command a terminal, but its output displays every state of a bar below the other. The variable of
+    the environment that is set also applies to processes that the command starts.
     """
     if "JPY_PARENT_PID" in os.environ:  # jupyter_client sets it for kernels, which pass it on
         os.environ.setdefault("TTY_COMPATIBLE", "0")

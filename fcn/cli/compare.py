@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fcn.cli.argparse_entry import Parser, exceptions_as_error_lines
+from fcn.cli.argparse_entry import Parser, exceptions_as_error_lines, use_no_cursor_in_notebooks
 from fcn.comparison.output_files import write_comparison
 from fcn.comparison.run_comparison import METRIC, compare_runs, contrast_rows, default_contrast, find_row
 from fcn.comparison.run_records import ComparisonError
@@ -49,6 +49,7 @@ def compare_parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
+    use_no_cursor_in_notebooks()
     with exceptions_as_error_lines():
         run_comparison(compare_parser().parse_args())
 

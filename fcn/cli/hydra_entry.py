@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fcn import errors
 from fcn.cli import completion, hydra_hooks
-from fcn.cli.argparse_entry import exceptions_as_error_lines
+from fcn.cli.argparse_entry import exceptions_as_error_lines, use_no_cursor_in_notebooks
 from fcn.cli.help_text import compose_job, help_text
 from fcn.config import Config, flatten, validate
 from fcn.config.components import load_components
@@ -84,6 +84,7 @@ def run_command(
     if sys.argv[1:2] in (["-sc"], ["--shell-completion"]) and sys.argv[2:] and sys.argv[2].endswith("=bash"):
         print(completion.answer(sys.argv[2], config_name=config_name, schema=schema))
         return
+    use_no_cursor_in_notebooks()
     arguments, sys.argv[1:] = hydra_hooks.parse_arguments(sys.argv[1:])
     _composes_only[:] = [bool(arguments.help or arguments.cfg or arguments.info)]
     guarded = _guarded(task, schema)

@@ -241,6 +241,10 @@ class ScheduleConfig(NamedComponent):
             total_steps: steps of the whole run.
         """
 
+    def longer_warmup(self, total_steps: int) -> str | None:
+        """Return the override of a longer warm-up, as a remedy for divergence; None if there is none."""
+        return None
+
 
 @dataclass(kw_only=True)
 class TransformConfig(Component):

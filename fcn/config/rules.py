@@ -138,6 +138,12 @@ def _check_augmentation(config: Config) -> None:
             f"data.augmentation.rotation (={config.data.augmentation.rotation}) must be 0 with data.protocol=d2l, "
             "which trains void as background, because the corners of a rotated crop are void; use data.protocol=voc"
         )
+    if config.data.protocol is Protocol.d2l and config.data.augmentation.short_side is not None:
+        raise ConfigError(
+            f"data.augmentation.short_side (={config.data.augmentation.short_side}) must be null with "
+            "data.protocol=d2l, which drops images by their native size and trains void as background, because the "
+            "padding of a scaled image is void; use data.protocol=voc"
+        )
 
 
 def _check_range(key: str, value: Any, *, low: float | None, high: float | None, remedy: str | None) -> None:

@@ -106,10 +106,9 @@ class ProgressLines(pl.Callback):
 
 
 class NotebookProgress(ProgressLines):
-    """Progress bar in a notebook: a line of text that is updated in place.
+    """Progress bar in a notebook: a line of text that is updated in place and saved with the notebook.
 
-    It is no widget, which would need another package and would not be saved with the notebook. Lightning's bar would be
-    a widget.
+    Lightning's bar is a widget, which is not saved and requires another package.
     """
 
     def __init__(self, config: Config) -> None:

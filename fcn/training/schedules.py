@@ -33,14 +33,27 @@ class WarmupSchedule(ScheduleConfig):
         if self.warmup_steps is not None and self.warmup_share != DEFAULT_SHARE:
             raise ConfigError(
                 f"schedule.warmup_share (={self.warmup_share:g}) must be {DEFAULT_SHARE} with schedule.warmup_steps "
-                f"(={self.warmup_steps}), which replaces it; use schedule.warmup_steps=null"
+                f"(={self.warmup_steps}), which replaces it; use schedule.warmup_share={DEFAULT_SHARE}, or "
+                "schedule.warmup_steps=null"
             )
 
     def factor(self, step: int, total_steps: int) -> float:
-        warmup = int(self.warmup_share * total_steps) if self.warmup_steps is None else self.warmup_steps
+        warmup = self._length(total_steps)
         if step < warmup:
             return (step + 1) / warmup
         return self.factor_at(min(1.0, (step - warmup) / (total_steps - warmup)))
+
+    def _length(self, total_steps: int) -> int:
+        return int(self.warmup_share * total_steps) if self.warmup_steps is None else self.warmup_steps
+
+    def longer_warmup(self, total_steps: int) -> str | None:
+        """Return the override of a warm-up of twice the length: at least 100 steps or a tenth, at most half the run."""
+        if self.warmup_steps is None and self.warmup_share != DEFAULT_SHARE:
+            share = min(0.5, max(DEFAULT_SHARE, 2 * self.warmup_share))
+            return f"schedule.warmup_share={share:g}" if share > self.warmup_share else None
+        current = self._length(total_steps)
+        steps = min(max(100, 2 * current), total_steps // 2)
+        return f"schedule.warmup_steps={steps}" if steps > current else None
 
     @abstractmethod
     def factor_at(self, t: float) -> float:

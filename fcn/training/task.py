@@ -291,10 +291,12 @@ class SegmentationTask(pl.LightningModule):
     def _diverged(self, problem: str, *, step: int | None = None) -> NoReturn:
         """Raise for a step in progress, counted from 1 as in the log, or for the last step made."""
         step = self.global_step if step is None else step
-        epoch = (step - 1) // self.trainer.datamodule.steps_per_epoch + 1  # type: ignore[attr-defined]
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        epoch = (step - 1) // data.steps_per_epoch + 1
+        warmup = self.config.schedule.longer_warmup(data.total_steps)
         raise TrainingDiverged(
             f"{problem} at step {step} (epoch {epoch}, lr {self.learning_rate():.3g}); "
-            f"try lr={self.config.lr / 10:g}, or a warm-up such as schedule.warmup_steps=100"
+            f"try lr={self.config.lr / 10:g}{f', or a longer warm-up such as {warmup}' if warmup else ''}"
         )
 
 

@@ -124,6 +124,14 @@ def test_key_of_another_option_is_refused(message, overrides):
             r"backbone.lr_multiplier \(=0.1\) must be 1 with backbone.trainable=false",
             {"backbone.trainable": False, "backbone.lr_multiplier": 0.1},
         ),
+        (
+            r"data.augmentation.rotation \(=5.0\) must be 0 with data.protocol=d2l",
+            {"data.protocol": "d2l", "data.augmentation.rotation": 5.0},
+        ),
+        (
+            r"data.augmentation.short_side \(=96\) must be null with data.protocol=d2l, .*; use data.protocol=voc$",
+            {"data.protocol": "d2l", "data.augmentation.short_side": 96},
+        ),
         ("unknown key model.int", {"model.int": "xavier"}),
     ],
 )

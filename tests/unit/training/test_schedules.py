@@ -59,9 +59,37 @@ def test_warmup_share_of_the_run():
 
 def test_warmup_share_beside_warmup_steps_is_refused():
     with pytest.raises(
-        ConfigError, match=r"schedule.warmup_share \(=0.2\) must be 0.1 with schedule.warmup_steps \(=5\)"
+        ConfigError,
+        match=r"schedule.warmup_share \(=0.2\) must be 0.1 with schedule.warmup_steps \(=5\), which replaces it; use "
+        r"schedule.warmup_share=0.1, or schedule.warmup_steps=null$",
     ):
         compose("schedule.warmup_steps=5", "schedule.warmup_share=0.2")
+
+
+@pytest.mark.parametrize(
+    ("keys", "total_steps", "remedy"),
+    [
+        (("experiment=fcn_dinov2",), 40_000, "schedule.warmup_share=0.1"),
+        (("experiment=fcn_dinov2", "schedule.warmup_share=0.2"), 40_000, "schedule.warmup_share=0.4"),
+        (("experiment=fcn_dinov2", "schedule.warmup_share=0.5"), 40_000, None),
+        (("schedule=cosine",), 500, "schedule.warmup_steps=100"),
+        (("schedule=cosine",), 2000, "schedule.warmup_steps=400"),
+        (("schedule=poly", "schedule.warmup_share=0"), 2000, "schedule.warmup_share=0.1"),
+        (("schedule=constant",), 2000, "schedule.warmup_steps=100"),
+        (("schedule=constant",), 7, "schedule.warmup_steps=3"),
+        (("schedule=constant",), 1, None),
+        (("schedule=step", "schedule.warmup_steps=60"), 100, None),
+        (("schedule=onecycle",), 2000, None),
+    ],
+)
+def test_longer_warmup_composes_with_the_keys_of_the_run(keys, total_steps, remedy):
+    config = compose(*keys).schedule
+    assert config.longer_warmup(total_steps) == remedy
+    if remedy:
+        longer = compose(*keys, remedy).schedule
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])
+        build_schedule(optimizer, longer, total_steps=total_steps)
+        assert longer.factor(0, total_steps) < config.factor(0, total_steps)
 
 
 @given(
