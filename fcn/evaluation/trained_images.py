@@ -33,7 +33,7 @@ class Trained:
 
 
 def check_divisions(networks: Sequence[Trained], data: DataConfig, split: str) -> None:
-    """Check that every network was trained on the same part of the divided images, and on none of another split.
+    """Check that all networks were trained on the split or none, and if it is divided, on the same part of it.
 
     Args:
         networks: the networks to evaluate.
@@ -43,12 +43,13 @@ def check_divisions(networks: Sequence[Trained], data: DataConfig, split: str) -
     Raises:
         ConfigError: naming the key, and the first network that was trained on other images.
     """
+    trained_on = [network.checkpoint for network in networks if network.data.train_split == split]
+    if 0 < len(trained_on) < len(networks):
+        raise ConfigError(
+            f"split (={split}) must be data.train_split of all runs or of none, but {trained_on[0]} was trained on its "
+            "images; use split=<a list of other images>"
+        )
     for network in networks:
-        if split == network.data.train_split != data.train_split:
-            raise ConfigError(
-                f"split (={split}) must not be data.train_split of {network.checkpoint}, which was trained on its "
-                "images; use split=<a list of other images>"
-            )
         for key in _dividing_keys(data, split):
             if getattr(data, key) != getattr(network.data, key, None):
                 raise ConfigError(_other_division(key, network, data, is_alone=len(networks) == 1))
