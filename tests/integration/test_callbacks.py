@@ -138,6 +138,7 @@ def test_threshold_ends_the_run(train):
     assert runs.read_summary(run)["stopped_early"] == reached
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "stopping", [("callbacks.early_stopping.patience=1",), ("callbacks.early_stopping.stopping_threshold=0.01",)]
 )
@@ -218,6 +219,7 @@ def test_callback_from_outside_is_resumed_and_logs_scalars(counting, module_comm
     assert [(point.step, point.value) for point in events.Scalars("mine/count")] == [(n, n) for n in range(1, 13)]
 
 
+@pytest.mark.slow
 def test_exception_of_a_callback_from_outside_names_its_place(counting, module_command):
     done = counting("callbacks=[counter]", "callbacks.counter.fails_at=3", "name=failing")
     run = module_command.run_of("failing")
@@ -293,6 +295,7 @@ def test_anomaly_names_the_operation_and_logs_where_it_was_called(module_command
     assert "lambda model, inputs, logits: Broken.apply(logits)" in (run / "train.log").read_text()
 
 
+@pytest.mark.slow
 def test_profiler_records_three_training_steps(train):
     run = train("run", "trainer.profiler=pytorch", "data.shapes.num_train=24", "epochs=1")
     trace = json.loads((run / "profile/operations.pt.trace.json").read_text())
@@ -310,6 +313,7 @@ def test_profiler_of_the_hooks_writes_its_report(train, name):
     assert "[Strategy]SingleDeviceStrategy.training_step" in report.read_text()
 
 
+@pytest.mark.slow
 def test_run_whose_time_is_over_is_resumed_bit_for_bit(train, monkeypatch, capsys):
     uninterrupted = train("uninterrupted", "epochs=1")
     clock = SimpleNamespace(monotonic=functools.partial(next, itertools.count()))  # a second at every call

@@ -80,6 +80,7 @@ def test_overfit_learns_the_synthetic_dataset(debug):
     assert "overfit  learned: " in out
 
 
+@pytest.mark.slow
 def test_profile_writes_a_trace_and_logs_the_most_expensive_operations(debug):
     run, out = debug("profile", "batch_size=4")
     trace = json.loads((run / "profile" / "operations.pt.trace.json").read_text())

@@ -49,6 +49,7 @@ def test_without_loggers_the_run_is_the_same(module_command):
     assert ours == theirs
 
 
+@pytest.mark.slow
 def test_table_has_the_points_of_tensorboard(module_command):
     run = module_command.train("logger=[csv,tensorboard]", name="table")
     assert table_points(run) == event_points(run)

@@ -198,6 +198,7 @@ def test_proposed_command_trains_in_the_layout_of_voc(folder, monkeypatch, capsy
     assert "1 epochs of 1 steps, 2 images per step" in out
 
 
+@pytest.mark.slow
 def test_proposed_command_trains_on_folders(folder, monkeypatch, capsys):
     """Masks are inverted grey values in a folder of another name; a third of the images validates."""
     for number in range(5, 12):
@@ -219,6 +220,7 @@ def test_proposed_command_trains_on_folders(folder, monkeypatch, capsys):
     assert f"folders: {num_train} training and {num_val} validation images, 3 classes, crops of " in out
 
 
+@pytest.mark.slow
 def test_proposed_command_trains_on_the_synthetic_dataset(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     keys = ("data=shapes", "data.shapes.num_train=20", "data.shapes.num_val=4")

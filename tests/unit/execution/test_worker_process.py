@@ -23,7 +23,7 @@ def execute(run_dir, **environment):
     return subprocess.run(line, capture_output=True, text=True, cwd=ROOT, env={**os.environ, **environment})
 
 
-@pytest.mark.parametrize("environment", [{}, RANK], ids=["one process", "rank"])
+@pytest.mark.parametrize("environment", [{}, pytest.param(RANK, marks=pytest.mark.slow)], ids=["one process", "rank"])
 def test_worker_trains_without_importing_hydra(environment, shapes_root, tmp_path):
     small = ("backbone=squeezenet1_0", "data.crop_size=[32,32]", "epochs=1", "trainer=cpu", "trainer.sample_images=0")
     runs.create(tmp_path / "run", fcn.compose(*TINY, f"data.root={shapes_root}", *small))
@@ -33,7 +33,7 @@ def test_worker_trains_without_importing_hydra(environment, shapes_root, tmp_pat
     assert runs.read_summary(tmp_path / "run")["status"] == "finished"
 
 
-@pytest.mark.parametrize("environment", [{}, RANK], ids=["one process", "rank"])
+@pytest.mark.parametrize("environment", [{}, pytest.param(RANK, marks=pytest.mark.slow)], ids=["one process", "rank"])
 def test_worker_explains_a_missing_run_without_importing_hydra(environment, tmp_path):
     done = execute(tmp_path / "nothing", **environment)
     assert done.returncode == 1
