@@ -125,8 +125,8 @@ def test_average_and_early_stopping_of_two_processes_equal_those_of_one(command)
 @pytest.mark.parametrize(
     ("number", "status", "callbacks"),
     [
-        pytest.param(signal.SIGTERM, 143, (), marks=pytest.mark.exhaustive),
-        pytest.param(signal.SIGTERM, 143, STOPPED_EARLY, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 143, (), marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 143, STOPPED_EARLY, marks=pytest.mark.exhaustive),
         pytest.param(signal.SIGKILL, -9, STOPPED_EARLY, marks=pytest.mark.exhaustive),
     ],
 )

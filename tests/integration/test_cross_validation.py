@@ -62,7 +62,7 @@ def test_prepare_voc_reads_whole_splits(monkeypatch, capsys):
     assert (status, error_message(err)) == (1, "data.fold (=0) must be null, because whole splits are read; omit it")
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_folds_are_swept_repeated_and_searched(command):
     keys = (*TINY, f"data.root={command.data}", "data.folds=3", "epochs=1", "batch_size=4", "trainer=cpu")
     done = command("-m", *keys, "data.fold=0,1,2", "name=folds")

@@ -56,7 +56,7 @@ def test_table_has_the_points_of_tensorboard(module_command):
     assert set(table_points(run).values()) == {1}
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_killed_run_continues_in_all_loggers(command, home):
     from mlflow import MlflowClient  # takes seconds to import
 

@@ -157,7 +157,7 @@ def test_notebook_with_a_tiny_run(notebook, command):
     assert_identical(folder / "outputs" / "xavier", command.train("model.init=xavier", name="xavier"))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.realdata
 def test_notebook_on_genuine_voc_images(notebook, voc_sample, tmp_path):
     """The preset that the second cell names, on a few images and without ImageNet weights."""
@@ -239,7 +239,7 @@ metrics = fcn.train(runs.load_config(interrupted), interrupted)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_training_in_the_kernel_of_a_notebook(command, tmp_path):
     overrides = [*TINY, f"data.root={command.data}", "trainer=cpu"]
     words = " ".join(f"'{override}'" for override in overrides)

@@ -114,7 +114,7 @@ def test_installed_commands_show_their_help(run):
         assert len(run(command, "--help")) > 200
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_installed_commands_work_outside_a_checkout(run, tmp_path):
     """A sweep uses the launcher that Hydra finds in hydra_plugins, and executes its job in another process."""
     run("fcn-train", "-m", "lr=0.1", *TINY, "epochs=1", "trainer=cpu", "name=outside", "data.root=data")

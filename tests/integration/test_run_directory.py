@@ -156,7 +156,7 @@ def test_images_are_logged_at_every_validation(tiny, events):
         assert min(sheet.size) > 200
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_long_run_draws_ten_pictures(tmp_path, shapes_root):
     overrides = ("epochs=null", "steps=12", "trainer.val_every_steps=1", "trainer.sample_images=1")
     run = train_in_process(tmp_path / "run", shapes_root, *overrides)
