@@ -24,7 +24,7 @@ COMMANDS = {
         "Config",
         [
             "python train.py model.init=xavier lr=0.01",
-            "backbone: convnext_tiny, mobilenet_v3_large, resnet101,",
+            "backbone: convnext_tiny, efficientnet_lite0, mobilenet_v3_large, resnet101,",
             "model: conv_head, fcn16s, fcn32s, fcn8s, linear_head, smp, torchvision",
             "experiment: d2l, fcn16s_vgg16,",
             "--cfg job shows the composed configuration",
