@@ -42,6 +42,15 @@ def module_command(tmp_path_factory, shapes_root) -> Command:
 
 
 @pytest.fixture
+def lite0_weights() -> Path:
+    """State dict of timm's tf_efficientnet_lite0 with genuine ImageNet weights next to the checkout."""
+    path = SHARED / "weights" / "tf_efficientnet_lite0-imagenet.pth"
+    if not path.is_file():
+        pytest.skip("needs the genuine weights next to the checkout")
+    return path
+
+
+@pytest.fixture
 def voc_sample() -> Path:
     """Root of the 240 genuine VOC images next to the checkout."""
     root = SHARED / "voc-sample"

@@ -119,7 +119,7 @@ def _neighbourhoods(scores: Tensor, geometry: Geometry) -> Tensor:
 def _scatter(cells: Tensor, shape: torch.Size) -> Tensor:
     """Return the transpose of `_neighbourhoods`: the sum over all neighbourhoods that contain a cell."""
     size, channels, height, width = shape
-    # The output may be cut off before the last cells, whose gradient is zero.
+    # The output may end before the last cells, whose gradient is zero.
     sides = (max(cells.shape[1], height) + 1, max(cells.shape[2], width) + 1)
     padded = cells.new_zeros(size, *sides, channels)
     for number, part in enumerate(torch.split(cells, channels, dim=3)):

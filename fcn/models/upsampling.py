@@ -109,7 +109,7 @@ class Upsampling(nn.ConvTranspose2d):
 
         Args:
             scores: float [N, channels, H, W].
-            limit: largest height and width of the output, which is cut off at the bottom and on the right.
+            limit: largest height and width of the output, which is truncated at the bottom and on the right.
 
         Returns:
             float [N, channels, h, w]: h = factor * H and w = factor * W, or slightly different sizes if the source is
@@ -133,7 +133,7 @@ class Upsampling(nn.ConvTranspose2d):
         (factor, _), kernel_size, padding = self.stride, self.kernel_size[0], int(self.padding[0])
         added = kernel_size - 2 * padding + int(self.output_padding[0])
         height, width = ((side - 1) * factor + added for side in scores.shape[2:])
-        if limit is not None:  # what is cut off is not computed
+        if limit is not None:  # truncated rows and columns are not computed
             height, width = min(height, limit[0]), min(width, limit[1])
         assert self.bias is not None
         return subpixel(scores, self.weight, self.bias, Geometry(factor, padding, height, width))

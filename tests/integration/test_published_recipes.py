@@ -10,7 +10,7 @@ import torch
 
 import fcn
 from fcn import runs
-from tests.commands import SHARED, load_command, only_entry, type_in
+from tests.commands import load_command, only_entry, type_in
 from tests.voc_tree import make_voc_tree
 
 # Small images, crops and numbers; everything else is the recipe.
@@ -85,15 +85,11 @@ def test_preset_trains_from_published_weights_and_is_evaluated(folder, monkeypat
     assert mask.shape == (41, 30)
 
 
-LITE0 = SHARED / "weights" / "tf_efficientnet_lite0-imagenet.pth"
-
-
 @pytest.mark.slow
 @pytest.mark.realdata
-@pytest.mark.skipif(not LITE0.is_file(), reason="the genuine weights are not next to the checkout")
-def test_d2l_preset_trains_another_backbone_from_a_file(voc_sample, monkeypatch, capsys, tmp_path):
+def test_d2l_preset_trains_another_backbone_from_a_file(voc_sample, lite0_weights, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
-    backbone = ("backbone=timm", "backbone.name=tf_efficientnet_lite0", f"backbone.weights={LITE0}")
+    backbone = ("backbone=timm", "backbone.name=tf_efficientnet_lite0", f"backbone.weights={lite0_weights}")
     small = ("data.crop_size=[64,64]", "data.limit=8", "batch_size=4", "epochs=1", "trainer=cpu", "data.num_workers=0")
     data = (f"data.root={voc_sample}", "data.cache_dir=cache")  # keeps the sample unchanged
     status, out, err = type_in(monkeypatch, capsys, "experiment=d2l", *backbone, *data, *small)

@@ -4,20 +4,17 @@ import json
 
 import pytest
 
-from tests.commands import SHARED, type_in
-
-WEIGHTS = SHARED / "weights" / "tf_efficientnet_lite0-imagenet.pth"
+from tests.commands import type_in
 
 
 @pytest.mark.slow
 @pytest.mark.realdata
-@pytest.mark.skipif(not WEIGHTS.is_file(), reason="the genuine weights are not next to the checkout")
-def test_voc_small_preset_trains(voc_sample, monkeypatch, capsys, tmp_path):
+def test_voc_small_preset_trains(voc_sample, lite0_weights, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     own = (
         f"data.root={voc_sample}",
         "data.cache_dir=cache",  # keeps the sample unchanged
-        f"backbone.weights={WEIGHTS}",
+        f"backbone.weights={lite0_weights}",
         "epochs=1",
         "data.crop_size=[64,64]",
         "trainer=cpu",

@@ -17,11 +17,7 @@ from fcn.models.cell_positions import measure_offsets
 from fcn.models.timm_architectures import find_architecture, output_strides, unused_parameters
 from fcn.models.timm_backbones import TimmBackbone, build_timm_backbone, configured_architecture
 from fcn.models.weights import WeightsError
-from tests.commands import SHARED
 from tests.unit.models.timm_cases import build_fcn
-
-EFFICIENTNET_WEIGHTS = SHARED / "weights" / "tf_efficientnet_lite0-imagenet.pth"
-genuine_weights = pytest.mark.skipif(not EFFICIENTNET_WEIGHTS.exists(), reason="needs the EfficientNet weights")
 
 TINY = (
     "test_efficientnet",
@@ -307,11 +303,10 @@ def test_file_of_the_authors_of_dinov2_is_loaded(tmp_path: Path) -> None:
 
 
 @pytest.mark.realdata
-@genuine_weights
-def test_genuine_weights_give_the_features_of_timm() -> None:
-    backbone = build_timm_backbone("tf_efficientnet_lite0", weights=str(EFFICIENTNET_WEIGHTS)).eval()
+def test_genuine_weights_give_the_features_of_timm(lite0_weights: Path) -> None:
+    backbone = build_timm_backbone("tf_efficientnet_lite0", weights=str(lite0_weights)).eval()
     assert (backbone.mean, backbone.channels) == ((0.5, 0.5, 0.5), (40, 112, 320))
-    reference = timm.create_model("tf_efficientnet_lite0", checkpoint_path=EFFICIENTNET_WEIGHTS).eval()
+    reference = timm.create_model("tf_efficientnet_lite0", checkpoint_path=lite0_weights).eval()
     images = torch.randn(1, 3, 97, 129)
     _, expected = reference.forward_intermediates(images, indices=[2, 3, 4])
     for features, reference_features in zip(backbone(images), expected, strict=True):
@@ -319,10 +314,9 @@ def test_genuine_weights_give_the_features_of_timm() -> None:
 
 
 @pytest.mark.realdata
-@genuine_weights
-def test_genuine_weights_of_another_architecture_are_rejected() -> None:
+def test_genuine_weights_of_another_architecture_are_rejected(lite0_weights: Path) -> None:
     with pytest.raises(WeightsError, match="must fit timm's tf_efficientnet_lite1, but it lacks"):
-        build_timm_backbone("tf_efficientnet_lite1", weights=str(EFFICIENTNET_WEIGHTS))
+        build_timm_backbone("tf_efficientnet_lite1", weights=str(lite0_weights))
 
 
 # --- published weights ---
