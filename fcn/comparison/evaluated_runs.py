@@ -41,7 +41,7 @@ def read_evaluations(folders: Sequence[Path]) -> tuple[list[RunRecord], dict[Pat
     """
     paths = find_directories(folders, runs.SCORES)
     rule = f"hold an evaluation, with an {runs.SCORES}; evaluate the runs with scripts/evaluate.py"
-    return read_all(paths, _read_evaluation, folders, what="evaluation", rule=rule)
+    return read_all(paths, _read_evaluation, folders, what="an evaluation", rule=rule)
 
 
 def _read_evaluation(path: Path) -> RunRecord:

@@ -86,8 +86,8 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[RunRecord], dict[Path, str]
     Raises:
         ComparisonError: if a folder is missing, or none of them holds a readable run.
     """
-    remedy = f"hold a run directory, with a {runs.CONFIG}; use outputs/<name>"
-    return read_all(find_runs(folders), read_run, folders, what="run", rule=remedy)
+    rule = f"hold a run directory, with a {runs.CONFIG}; use outputs/<name>"
+    return read_all(find_runs(folders), read_run, folders, what="a run", rule=rule)
 
 
 def read_all(
@@ -99,7 +99,7 @@ def read_all(
         paths: the directories.
         read: function that reads one.
         folders: the folders, for the error message.
-        what: name of what a directory holds.
+        what: name of what a directory holds, with its article.
         rule: what the folders must hold, and the remedy.
 
     Returns:
@@ -118,7 +118,7 @@ def read_all(
     if records:
         return records, unreadable
     for path, problem in unreadable.items():
-        raise ComparisonError(f"{path} cannot be read as {'an' if what[0] in 'aeiou' else 'a'} {what}: {problem}")
+        raise ComparisonError(f"{path} cannot be read as {what}: {problem}")
     raise ComparisonError(f"folders (={', '.join(map(str, folders))}) must {rule}")
 
 

@@ -69,6 +69,7 @@ def spy(monkeypatch):
     return watched
 
 
+@pytest.mark.slow
 def test_callbacks_monitor_the_scalars_of_the_summary(train, spy):
     run = train("run", "callbacks=[model_summary]", "data.protocol=d2l")
     rows = runs.read_metrics(run)
@@ -131,6 +132,7 @@ def test_early_stopping_counts_validations(train):
     assert [bool(row["val/mean_iou"]) for row in runs.read_metrics(run)] == [False, True, False, True]
 
 
+@pytest.mark.slow
 def test_threshold_ends_the_run(train):
     run = train("run", "callbacks=[early_stopping]", "callbacks.early_stopping.stopping_threshold=0.01", "epochs=3")
     (row,) = runs.read_metrics(run)
@@ -245,6 +247,7 @@ def test_callback_whose_state_is_no_plain_data_is_refused_before_the_first_step(
     assert not list(module_command.run_of("locked").glob("checkpoints/*"))
 
 
+@pytest.mark.slow
 def test_resumed_run_is_not_changed_if_the_state_of_a_callback_is_refused(counting, module_command):
     assert counting("callbacks=[counter]", "epochs=1", "name=plain").returncode == 0
     run = module_command.run_of("plain")
@@ -282,6 +285,7 @@ class BreakingConfig(CallbackConfig):
 """
 
 
+@pytest.mark.slow
 def test_anomaly_names_the_operation_and_logs_where_it_was_called(module_command):
     (module_command.folder / "breaking.py").write_text(BROKEN)
     overrides = ("callbacks=[breaking]", "trainer.detect_anomaly=true", "name=anomaly")

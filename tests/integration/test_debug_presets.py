@@ -40,7 +40,9 @@ def test_fast_is_one_epoch_with_everything_on(debug):
 
 
 @pytest.mark.parametrize("experiment", sorted(path.stem for path in (CONF / "experiment").glob("*.yaml")))
-@pytest.mark.parametrize("preset", ["fast", "overfit", "profile", "anomaly"])
+@pytest.mark.parametrize(
+    "preset", ["overfit", *(pytest.param(name, marks=pytest.mark.slow) for name in ("fast", "profile", "anomaly"))]
+)
 def test_presets_compose_with_every_experiment(preset, experiment):
     config = compose(f"debug={preset}", f"experiment={experiment}")
     if preset == "fast":

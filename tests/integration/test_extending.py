@@ -137,6 +137,7 @@ class Second(First):
 """
 
 
+@pytest.mark.slow
 def test_options_of_a_list_group_are_composed_with_their_keys(tmp_path):
     (tmp_path / "mine.py").write_text(CALLBACKS)
 

@@ -25,6 +25,7 @@ def run_of(folder: Path, name: str) -> Path:
     return only_entry(folder / "outputs" / name)
 
 
+@pytest.mark.slow
 def test_torchvision_network_trains_and_predicts(folder, shapes_root, monkeypatch, capsys):
     network = ("model=torchvision", "model.name=lraspp_mobilenet_v3_large")
     small = ("epochs=1", "data.crop_size=[32,32]", f"data.root={shapes_root}")

@@ -51,6 +51,7 @@ def test_rerun_is_bit_identical(folder, monkeypatch, capsys):
     assert (again / "checkpoints" / "last.ckpt").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_rerun_of_steps_with_clipping_and_frozen_backbone(folder, shapes_root, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     run = folder / "outputs" / "another" / "run"

@@ -12,7 +12,11 @@ from fcn.models.network import SegmentationNetwork
 from fcn.training import memory
 from fcn.training.proposal import RECIPES, Recipe
 
-NETWORKS = [(name, stride) for name, recipe in RECIPES.items() for stride in recipe.footprints]
+NETWORKS = [
+    pytest.param(name, stride, marks=[] if stride == 8 else pytest.mark.slow)
+    for name, recipe in RECIPES.items()
+    for stride in recipe.footprints
+]
 NUM_CLASSES = {8: 21, 16: 60, 32: 2}
 """Numbers of classes, one for each stride."""
 

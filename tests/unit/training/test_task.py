@@ -97,7 +97,9 @@ def test_frozen_batch_norm_keeps_weights_and_statistics(shapes_root):
 CLIP = ("optim=sgd", "optim.momentum=0", "optim.weight_decay=0", "lr=1", "schedule=constant", "epochs=1")
 
 
-@pytest.mark.parametrize(("parts", "limit"), [(1, 0.5), (2, 0.5), (2, 1000.0)])
+@pytest.mark.parametrize(
+    ("parts", "limit"), [(2, 0.5), *(pytest.param(*case, marks=pytest.mark.slow) for case in [(1, 0.5), (2, 1000.0)])]
+)
 def test_step_takes_the_clipped_gradient_and_reports_the_norm_before(shapes_root, tmp_path, parts, limit):
     """The reference clips the gradient of a run without clipping with torch's function."""
     one_step = (*CLIP, "batch_size=16", f"trainer.accumulate={parts}")
@@ -133,7 +135,7 @@ class Norms(pl.Callback):
         self.after.append(gradient_norm(pl_module).item())
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgd", "lion"])
+@pytest.mark.parametrize("name", ["sgd", *(pytest.param(name, marks=pytest.mark.slow) for name in ("adamw", "lion"))])
 def test_gradient_of_fp16_is_unscaled_before_it_is_recorded_and_clipped(shapes_root, name):
     """Fused optimisers, such as the first two, unscale the gradient only within their step."""
     own = [override for override in STEP if not override.startswith("optim=")]
@@ -267,6 +269,7 @@ def test_several_processes_need_a_run_directory(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_finished_run_is_extended_by_steps(shapes_root, tmp_path):
     """The new rounds begin where the last one, which was shorter, has ended."""
     steps = ("epochs=null", "batch_size=4", "trainer.val_every_steps=2", "steps=3")
