@@ -9,48 +9,23 @@ step may exceed the limit.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
 from benchmarks.results import Goal, Result, Spread
 from benchmarks.settings import Settings, Variant
 from benchmarks.training_loops import BareLoop
 from benchmarks.training_run import OURS, MeasuredRun
-
-
-@dataclass(frozen=True)
-class Peak:
-    """Dense peaks of a GPU from its data sheet: operations per second in bfloat16 and in TF32, bytes per second."""
-
-    bf16: float
-    tf32: float
-    bandwidth: float
-
-
-# Keys are parts of CUDA's device name; the first match is used.
-PEAKS = {
-    "H200": Peak(989e12, 494e12, 4.8e12),
-    "H100 NVL": Peak(835e12, 417e12, 3.9e12),
-    "H100 PCIe": Peak(756e12, 378e12, 2.0e12),
-    "H100": Peak(989e12, 494e12, 3.35e12),
-    "A100 80GB PCIe": Peak(312e12, 156e12, 1.935e12),
-    "A100-SXM4-80GB": Peak(312e12, 156e12, 2.039e12),
-    "A100": Peak(312e12, 156e12, 1.555e12),
-}
+from fcn.config.choices import Precision
+from fcn.training.throughput import count_operations, peak_of
 
 ALLOCATIONS = (torch.ops.aten.empty, torch.ops.aten.new_empty, torch.ops.aten.empty_like, torch.ops.aten.empty_strided)
 """Operators that write nothing."""
-
-
-def peak_of(device_name: str) -> Peak | None:
-    """Return the peaks of a GPU, or None if it is not in the table."""
-    return next((peak for part, peak in PEAKS.items() if part in device_name), None)
 
 
 class KernelCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -68,9 +43,7 @@ class KernelCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         if not func.is_view and func._overloadpacket not in ALLOCATIONS:
-            formula = flop_registry.get(func._overloadpacket)
-            operations = formula(*args, **kwargs, out_val=out) if formula else 0
-            self.costs.append((operations, num_bytes((args, kwargs, out))))
+            self.costs.append((count_operations(func, args, kwargs, out), num_bytes((args, kwargs, out))))
         return out
 
     @property
@@ -119,7 +92,7 @@ def _rate(settings: Settings, variant: Variant) -> list[Result]:
     peak = peak_of(device_name)
     if peak is None:
         return [replace(rate, note=f"{note}; the peaks of {device_name} are unknown")]
-    limit = counter.min_seconds(peak.tf32 if variant.precision == "fp32" else peak.bf16, peak.bandwidth)
+    limit = counter.min_seconds(peak.rate(Precision(variant.precision)), peak.bandwidth)
     reached = Result.of(
         f"share of the limit of uncompiled kernels, {variant}",
         "operations and bytes of our kernels at the peaks of the data sheet",

@@ -8,6 +8,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fcn import runs
 from fcn.models.model_options import FcnConfig
 
+MEASURED = {"images_per_second", "data_wait", "tflops", "mfu", "memory_mib"}
+
 
 def assert_identical(run: Path, other: Path) -> None:
     """Fail unless weights, optimiser, metrics.csv, summary and step curves of two runs are equal to the last bit."""
@@ -41,7 +43,7 @@ def scalar_columns(run: Path) -> list[dict[str, str]]:
     rows = runs.read_metrics(run)
     upsampling = {"upsampling/drift/upscore"} if isinstance(runs.load_config(run).model, FcnConfig) else set()
     assert {"gradient_norm", *upsampling} <= set(rows[0])
-    return [{key: row[key] for key in row if key not in ("images_per_second", "memory_mib")} for row in rows]
+    return [{key: row[key] for key in row if key not in MEASURED} for row in rows]
 
 
 def step_curves(run: Path) -> dict[str, list[tuple[int, float]]]:

@@ -28,7 +28,7 @@ ALLOWED = ("name", "data.root", "trainer")
 ORIGIN = ("git_commit", "git_diff_sha256", "data", "versions", "world_size", "device", "hardware")
 """Keys of summary.json that describe code, data and machine."""
 
-CLOCK = re.compile(r"(?!val/iou/).*(per_second|seconds|memory)").match
+CLOCK = re.compile(r"(?!val/iou/).*(per_second|seconds|memory)|(data_wait|tflops|mfu)$").match
 """Whether a scalar measures time or memory; val/iou/ is followed by the name of a class, which may be any."""
 
 Pair = list[Any]  # value of the run, value of its copy

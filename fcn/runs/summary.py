@@ -71,6 +71,11 @@ class Summary(Execution, total=False):
         best: `epoch` (from 0), `step`, `val/mean_iou` and `checkpoint` of the best validation; empty before the first.
         stopped_early: why a finished run ended before its last step; only if it did.
         images_per_second: training images of all processes per second, without validation.
+        data_wait: share of the training time in which process 0 waits for a batch, from 0 to 1.
+        tflops: 10^12 floating-point operations per second of all processes in the convolutions and matrix products of
+            forward and backward pass; only if the operations of the network could be counted.
+        mfu: model FLOPs utilisation: `tflops` relative to the peak of the GPUs; only on GPUs with a known peak.
+        memory_mib: peak memory of process 0 in MiB, see `fcn.training.monitors.peak_memory_mib`.
         seconds: wall-clock time of all executions.
         overrides: overrides as given on the command line.
         history: earlier executions, oldest first.
@@ -81,6 +86,10 @@ class Summary(Execution, total=False):
     best: dict[str, Any]
     stopped_early: str
     images_per_second: float
+    data_wait: float
+    tflops: float
+    mfu: float
+    memory_mib: float
     seconds: float
     overrides: list[str]
     history: list[Execution]

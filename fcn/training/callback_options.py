@@ -26,7 +26,7 @@ def scalar_names(config: Config) -> list[str]:
         *("train/loss", "train/pixel_accuracy", "val/loss", *(f"val/{score}" for score in SCORES)),
         *(f"val/iou/{name}" for name in config.data.classes),
         *(d2l if config.data.protocol is Protocol.d2l else ()),
-        *("best/mean_iou", "lr", "gradient_norm", "images_per_second", "memory_mib"),
+        *("best/mean_iou", "lr", "gradient_norm", "images_per_second", "data_wait", "memory_mib"),
     ]
 
 

@@ -21,8 +21,9 @@ from fcn.runs.resume import confirm_start
 from fcn.runs.summary import Execution, Summary
 from fcn.training.epoch_pictures import SAMPLES_TAG, draw_epoch_pictures, pictures_are_due
 from fcn.training.loggers.guarded import build_loggers
-from fcn.training.monitors import gradient_norm, peak_memory_mib, upsampling_drift
+from fcn.training.monitors import gradient_norm, upsampling_drift
 from fcn.training.task import SegmentationTask
+from fcn.training.throughput import Speed
 from fcn.visualization.learning_curves import draw_learning_curves
 from fcn.visualization.png_files import save_png
 
@@ -45,6 +46,7 @@ class Recording(pl.Callback):
         is_best: whether the last epoch is the best one so far.
         loggers: loggers of the run, which are also those of the trainer.
         stop_reason: why the run ended before its last step, for example by early stopping; empty if it did not.
+        speed: times of the training steps.
     """
 
     def __init__(self, run_dir: Path, config: Config) -> None:
@@ -57,8 +59,8 @@ class Recording(pl.Callback):
         # Metrics and best of the last checkpoint: a resumed run computes later ones again.
         self._saved: tuple[dict[str, float], dict[str, Any]] = ({}, {})
         self._previous_seconds = 0.0
-        self._images = self._train_seconds = 0.0
-        self._started = self._step_started = time.monotonic()
+        self.speed = Speed()
+        self._started = time.monotonic()
         self._point = (0.0, 0.0)  # images and training seconds at the last point of the step curves
         self._gradient_norm: Tensor | None = None
         self._rows: list[Mapping[str, Any]] = []
@@ -81,18 +83,12 @@ class Recording(pl.Callback):
         """Wall-clock time of the run, over all its executions."""
         return self._previous_seconds + time.monotonic() - self._started
 
-    @property
-    def images_per_second(self) -> float:
-        """Training images of all ranks per second, including waiting for data, without validation."""
-        return self._images / self._train_seconds if self._train_seconds else 0.0
-
     def state_dict(self) -> dict[str, Any]:
         return {
             "best": self.best,
             "metrics": self.metrics,
             "seconds": self.seconds,
-            "images": self._images,
-            "train_seconds": self._train_seconds,
+            **self.speed.state_dict(),
             "history": [*self._history, self._execution],
         }
 
@@ -100,8 +96,13 @@ class Recording(pl.Callback):
         self.best, self.metrics = state_dict["best"], state_dict["metrics"]
         self._saved = dict(self.metrics), self.best
         self._previous_seconds = state_dict["seconds"]
-        self._images, self._train_seconds = self._point = state_dict["images"], state_dict["train_seconds"]
+        self.speed.load_state_dict(state_dict)
+        self._point = self.speed.images, self.speed.seconds
         self._history = state_dict["history"]
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.speed.prepare(_task(pl_module).network, trainer)  # before the network is compiled
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
@@ -115,10 +116,13 @@ class Recording(pl.Callback):
             for logger in self.loggers:
                 logger.start(trainer)
             self._is_recording = True
-        self._step_started = time.monotonic()
+        self.speed.start()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._step_started = time.monotonic()
+        self.speed.start()
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        self.speed.batch_arrived()
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
@@ -128,10 +132,7 @@ class Recording(pl.Callback):
             self._gradient_norm = gradient_norm(pl_module)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
-        self._images += self.config.batch_size
-        now = time.monotonic()
-        self._train_seconds += now - self._step_started
-        self._step_started = now
+        self.speed.step_done(self.config.batch_size)
         if self._is_recording and self._has_point(trainer.global_step):
             self._log(self._step_scalars(trainer, _task(pl_module)), trainer.global_step)
 
@@ -208,7 +209,7 @@ class Recording(pl.Callback):
         """Write summary.json with the current values."""
         summary: Summary = {
             **self._results(status),
-            "images_per_second": round(self.images_per_second, 2),
+            **self.speed.summary(),
             "seconds": round(self.seconds, 2),
             "device": device_name(trainer.strategy.root_device),
             "world_size": trainer.world_size,
@@ -234,8 +235,8 @@ class Recording(pl.Callback):
 
     def _step_scalars(self, trainer: pl.Trainer, task: SegmentationTask) -> dict[str, float]:
         images, seconds = self._point
-        self._point = self._images, self._train_seconds
-        speed = (self._images - images) / max(self._train_seconds - seconds, 1e-9)
+        self._point = self.speed.images, self.speed.seconds
+        speed = (self.speed.images - images) / max(self.speed.seconds - seconds, 1e-9)
         values = {"train/loss_step": task.last_loss, "images_per_second_step": speed}
         return values if trainer.is_last_batch else values | self._optimizer_scalars(task)
 
@@ -256,8 +257,7 @@ class Recording(pl.Callback):
             **({"best/mean_iou": self.best["val/mean_iou"]} if self.best else {}),
             **self._optimizer_scalars(task),
             **upsampling_drift(task.network.evaluated_model),
-            "images_per_second": self.images_per_second,
-            "memory_mib": peak_memory_mib(trainer.strategy.root_device),
+            **self.speed.scalars(),
         }
 
     def _record_scalars(self, trainer: pl.Trainer, values: Mapping[str, float]) -> None:

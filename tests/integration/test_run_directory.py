@@ -46,10 +46,13 @@ def test_run_header_names_network_and_data_and_how_to_switch_to_voc(tiny):
     assert "built-in synthetic dataset. For Pascal VOC: python train.py experiment=d2l" in head
 
 
-def test_last_line_has_final_metrics(tiny):
+def test_last_lines_have_speed_and_final_metrics(tiny):
     run, done = tiny
     metrics = json.loads((run / "summary.json").read_text())["metrics"]
-    last = done.stdout.splitlines()[-1]
+    speed, last = done.stdout.splitlines()[-2:]
+    assert re.fullmatch(
+        r"speed    \d+\.\d images/s, \d+ % of the time waiting for data, [\d.e-]+ TFLOP/s, peak memory \d+ MiB", speed
+    )
     assert re.fullmatch(
         r"loss \d+\.\d{3}, train acc \d\.\d{3}, val acc \d\.\d{3}, val mIoU \d\.\d{3}, "
         r"\d+\.\d images/s on 1 x CPU .* \(\d+ cores\)",
@@ -95,6 +98,9 @@ def test_summary_has_results_and_provenance(tiny):
     assert summary["best"]["val/mean_iou"] >= summary["metrics"]["val/mean_iou"]
     assert summary["world_size"] == 1
     assert summary["images_per_second"] > 0
+    assert 0 <= summary["data_wait"] < 1
+    assert 0 < summary["tflops"] < 10
+    assert 100 < summary["memory_mib"] < 100_000
     assert "model.init=xavier" in summary["overrides"]
     assert summary["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert summary["git_dirty"] == (tiny[0] / "code.diff").exists()
@@ -121,7 +127,15 @@ def test_metrics_csv_tensorboard_and_summary_agree(tiny, events):
 def test_tensorboard_has_diagnostics(tiny, events):
     tags = set(events.Tags()["scalars"])
     assert {f"val/iou/{name}" for name in CLASSES} <= tags
-    assert {"lr", "gradient_norm", "upsampling/drift/upscore", "best/mean_iou", "images_per_second"} <= tags
+    assert {
+        "lr",
+        "gradient_norm",
+        "upsampling/drift/upscore",
+        "best/mean_iou",
+        "images_per_second",
+        "data_wait",
+        "tflops",
+    } <= tags
     assert 100 < events.Scalars("memory_mib")[-1].value < 100_000
     best = json.loads((tiny[0] / "summary.json").read_text())["best"]
     assert events.Scalars("best/mean_iou")[-1].value == pytest.approx(best["val/mean_iou"], rel=1e-6)

@@ -46,6 +46,7 @@ LAYOUT = {
     "upsampling": {"drift from bilinear": ["upsampling/drift/"]},
     "speed and memory": {
         "images per second": ["images_per_second$", "images_per_second_step$"],
+        "waiting for data, TFLOP/s and share of the peak": ["data_wait$", "tflops$", "mfu$"],
         "peak memory, MiB": ["memory_mib$"],
     },
 }

@@ -1,11 +1,11 @@
-"""Counted operations and bytes, and the peaks of GPUs."""
+"""Counted operations and bytes, and the limit of a kernel."""
 
 import pytest
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.roofline import KernelCounter, count_kernels, peak_of
+from benchmarks.roofline import KernelCounter, count_kernels
 
 
 def test_operations_equal_flop_counter_mode():
@@ -33,14 +33,6 @@ def test_every_kernel_is_limited_by_arithmetic_or_memory():
     counter = KernelCounter()
     counter.costs = [(100, 4), (2, 40)]  # bound by arithmetic, by memory
     assert counter.min_seconds(peak_rate=10, bandwidth=2) == pytest.approx(100 / 10 + 40 / 2)
-
-
-def test_peak_is_found_by_device_name():
-    assert peak_of("NVIDIA H200").bandwidth == 4.8e12
-    assert peak_of("NVIDIA H100 80GB HBM3").bandwidth == 3.35e12
-    assert peak_of("NVIDIA H100 PCIe").bf16 == 756e12
-    assert peak_of("NVIDIA A100-SXM4-40GB").bandwidth == 1.555e12
-    assert peak_of("NVIDIA GeForce GTX 1080") is None
 
 
 @pytest.mark.gpu
