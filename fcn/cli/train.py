@@ -5,6 +5,7 @@ Only this command composes. A process that executes a run receives only the path
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shlex
@@ -30,7 +31,7 @@ from fcn.execution.device_slots import build_slots, count_processes
 from fcn.execution.job_names import job_names
 from fcn.execution.jobs import Job
 from fcn.runs import rerun
-from fcn.runs.resume import apply_overrides, unchanged_unless_started
+from fcn.runs.resume import apply_overrides, find_unfinished, replace_configuration, unchanged_unless_started
 from fcn.runs.run_lookup import find_run
 from fcn.runs.run_names import MULTIRUN
 
@@ -65,6 +66,13 @@ def launch(config: Config) -> dict[str, float] | float:
         with unchanged_unless_started(run_dir):
             apply_overrides(run_dir, config, overrides)
             return processes.execute(run_dir)
+    if config.autoresume and (unfinished := find_unfinished(run_dir, config)):
+        with contextlib.suppress(OSError):
+            run_dir.rmdir()  # Hydra has created it for a new run
+        print(f"autoresume {unfinished}, the newest unfinished run with this configuration", file=sys.stderr)
+        with unchanged_unless_started(unfinished):
+            replace_configuration(unfinished, config)
+            return processes.execute(unfinished)
     config, overrides = _repeated(config, overrides)
     count_processes(config)
     return processes.execute(runs.create(run_dir, config, overrides=overrides, is_time=_is_time(settings)))
@@ -143,6 +151,11 @@ def _check_is_job(config: Config) -> None:
         raise ConfigError("resume=... cannot be combined with -m; resume=<folder of a sweep> resumes all of its jobs")
     if not config.execute:
         raise ConfigError("execute=false cannot be combined with -m; choose a launcher with hydra/launcher=...")
+    if config.autoresume:
+        raise ConfigError(
+            "autoresume (=true) cannot be combined with -m; a sweep goes on if its command is repeated with the same "
+            "hydra.sweep.dir=..."
+        )
 
 
 def _check_nothing_changes(resume: str, overrides: Sequence[str]) -> None:

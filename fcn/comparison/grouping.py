@@ -16,7 +16,7 @@ from fcn.comparison.run_records import RunRecord
 DASH = "\N{EN DASH}"
 
 IGNORED_KEYS = frozenset(
-    {"seed", "name", "resume", "rerun", "data.download", "trainer.log_every", "trainer.sample_images"}
+    {"seed", "name", "resume", "autoresume", "rerun", "data.download", "trainer.log_every", "trainer.sample_images"}
 )
 """Keys that never separate groups of runs."""
 EACH_FOLD = "each"

@@ -99,6 +99,9 @@ class Config:
         "run or sweep directory to resume with its own configuration, a folder above it, its checkpoint, or latest; "
         "some keys of a run may change, see allow",
     )
+    autoresume: bool = setting(
+        False, "resume the newest unfinished run of outputs/<name> with the same configuration, if there is one"
+    )
     allow: list[str] = setting([], "keys that may change on resume; the result is then no longer bit-identical")
     rerun: str | None = setting(
         None, "finished run, or latest, to repeat in a new run directory and compare bit for bit"

@@ -62,8 +62,8 @@ def prepare_copy(composed: Config, overrides: Sequence[str]) -> tuple[Config, li
                 f"rerun (={run}) uses the configuration of the run; remove {override}: only {', '.join(ALLOWED)} "
                 "can be changed"
             )
-    copy = replace(merge_overrides(config, composed, changes), rerun=str(run), resume=None)
-    return copy, [*without_keys(runs.load_overrides(run), "rerun"), *overrides]
+    copy = replace(merge_overrides(config, composed, changes), rerun=str(run), resume=None, autoresume=False)
+    return copy, [*without_keys(runs.load_overrides(run), "rerun", "autoresume"), *overrides]
 
 
 def _check_repeatable(run: Path, config: Config) -> None:

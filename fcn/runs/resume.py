@@ -16,7 +16,7 @@ from fcn.config import Config, ConfigError, flatten, to_container
 from fcn.config.components import LIST_GROUPS
 from fcn.config.messages import PRESET_GROUPS
 from fcn.config.overrides import choose_length, split_override, without_keys
-from fcn.config.resumable_keys import changed_keys, check_resumable
+from fcn.config.resumable_keys import Changes, changed_keys, check_resumable
 
 BACKUP = ".before_resume.json"
 """File with the texts of `CHANGEABLE` as they were before a run is resumed; deleted when training starts."""
@@ -95,7 +95,7 @@ def apply_overrides(run_dir: Path, composed: Config, overrides: Sequence[str]) -
         if split_override(override)[0].partition(".")[0] in (*PRESET_GROUPS, "hydra"):
             raise ConfigError(f"resume (={run_dir}) uses the configuration of the run; remove {override}")
     after = merge_overrides(replace(before, allow=[]), composed, overrides)
-    changed = changed_keys(*(flatten(to_container(each)) for each in (before, after)))
+    changed = _changes(before, after)
     check_resumable(changed, allowed=after.allow, run=str(run_dir))
     # Earlier permissions remain valid: the next execution may start from a checkpoint written before the change.
     after.allow = list(dict.fromkeys([*before.allow, *after.allow]))
@@ -104,6 +104,33 @@ def apply_overrides(run_dir: Path, composed: Config, overrides: Sequence[str]) -
         runs.set_status(run_dir, runs.Status.interrupted)
     if to_container(after) != to_container(before):
         runs.change(run_dir, after, overrides=without_keys(overrides, "allow"))
+
+
+def find_unfinished(run_dir: Path, config: Config) -> Path | None:
+    """Return the newest run with the results of `config` that has not finished: `run_dir`, or one beside it.
+
+    The configurations are equal except for keys without effect on the results.
+    """
+    found: dict[int, Path] = {}
+    for file in (run_dir / runs.CONFIG, *run_dir.parent.glob(f"*/{runs.CONFIG}")):
+        with contextlib.suppress(ConfigError, FileNotFoundError):  # runs of other versions
+            before = runs.load_config(file.parent)
+            is_same = before.rerun is None and not _changes(before, config)
+            if is_same and runs.read_status(file.parent) not in (runs.Status.finished, runs.Status.pruned):
+                found[file.stat().st_mtime_ns] = file.parent
+    return found[max(found)] if found else None
+
+
+def replace_configuration(run_dir: Path, config: Config) -> None:
+    """Give a run the configuration of a command, which has the same results; see `find_unfinished`."""
+    before = runs.load_config(run_dir)
+    config = replace(config, allow=before.allow)
+    if to_container(config) != to_container(before):
+        runs.change(run_dir, config, overrides=[])
+
+
+def _changes(before: Config, after: Config) -> Changes:
+    return changed_keys(*(flatten(to_container(each)) for each in (before, after)))
 
 
 def _check_continues(run_dir: Path, before: Config, after: Config, changed: Iterable[str]) -> None:

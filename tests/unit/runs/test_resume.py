@@ -1,6 +1,9 @@
 """Changes of the configuration by `resume=<run> KEY=VALUE`; tests/integration/test_exactness.py resumes runs."""
 
 import json
+import os
+import time
+from pathlib import Path
 
 import pytest
 
@@ -130,3 +133,63 @@ def test_list_of_options_keeps_the_keys_of_those_that_the_run_has(given, decay):
 
 def files(run):
     return {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name not in (runs.LOCK, LOCK)}
+
+
+@pytest.fixture
+def executed(tmp_path, monkeypatch):
+    """Paths of the runs that commands execute, in order."""
+    monkeypatch.chdir(tmp_path)
+    executed = []
+
+    def execute(run_dir):
+        executed.append(run_dir)
+        confirm_start(run_dir)
+
+    monkeypatch.setattr("fcn.execution.processes.execute", execute)
+    return executed
+
+
+def create_run(name, *overrides, status="interrupted"):
+    path = Path("outputs/shapes", name)
+    runs.create(path, compose(*overrides))
+    runs.write_summary(path, {"status": status, "metrics": {}})
+    order = time.time_ns() - 10**12 + int(name) * 10**9  # newer than runs with lower numbers
+    os.utime(path / "config.yaml", ns=(order, order))
+    return path
+
+
+def test_autoresume_continues_the_newest_unfinished_run_of_the_configuration(executed, monkeypatch, capsys):
+    create_run("1", "lr=0.01")
+    expected = create_run("2", "lr=0.01", "data.num_workers=2", "allow=[epochs]", status="failed")
+    create_run("3", "lr=0.01", status="finished")
+    create_run("4", "lr=0.01", "seed=1")
+    create_run("5", "lr=0.01", "model=fcn8s")
+    create_run("6", "lr=0.01", "rerun=outputs/shapes/3")
+    broken = create_run("7", "lr=0.01")
+    (broken / "config.yaml").write_text("no configuration")
+    before = sorted(Path("outputs/shapes").iterdir())
+    status, _, err = type_in(monkeypatch, capsys, "lr=0.01", "autoresume=true", "data.num_workers=3")
+    assert status == 0
+    assert executed == [expected]
+    assert err == f"autoresume {expected}, the newest unfinished run with this configuration\n"
+    assert sorted(Path("outputs/shapes").iterdir()) == before
+    config = runs.load_config(expected)
+    assert (config.data.num_workers, config.allow, config.autoresume) == (3, ["epochs"], True)
+
+
+def test_autoresume_starts_a_run_if_there_is_none_to_continue(executed, monkeypatch, capsys):
+    finished = create_run("1", status="finished")
+    assert type_in(monkeypatch, capsys, "autoresume=true")[::2] == (0, "")
+    (run,) = executed
+    assert run.parent == finished.parent
+    assert run != finished
+    assert runs.load_config(run).autoresume
+
+
+@pytest.mark.parametrize("other", ["rerun=outputs/shapes/1", "execute=false", "-m"])
+def test_autoresume_is_only_for_a_single_new_run(executed, monkeypatch, capsys, other):
+    create_run("1")
+    status, _, err = type_in(monkeypatch, capsys, "autoresume=true", other)
+    assert status == 1
+    assert "autoresume (=true) cannot be combined with" in err
+    assert not executed
