@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +19,8 @@ from fcn.config import Config, ConfigError
 from fcn.config.choices import Algorithm, Precision
 from fcn.models.network import memory_layout
 from fcn.models.upsampling import Upsampling
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
 REPETITIONS = 12
 """Timed runs of each algorithm; the first are slow, which does not affect the median."""
@@ -66,6 +70,19 @@ def check_batch_norm(network: nn.Module, crops: Tensor, config: Config, *, parts
     finally:
         for name, buffer in network.named_buffers():
             buffer.copy_(statistics_before[name])
+
+
+def keep_freed_memory() -> None:
+    """Keep the memory of freed tensors in this process, if its allocator is that of glibc (Linux).
+
+    By default, glibc asks the system for the memory of every large tensor, and returns it when the tensor is freed.
+    The system then clears each page again, in every step. The environment variables of glibc have precedence.
+    """
+    names = [name for name in os.environ if name.startswith("MALLOC_") or name == "GLIBC_TUNABLES"]
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None and not names:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def compile_network(network: nn.Module) -> None:

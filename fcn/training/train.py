@@ -26,6 +26,7 @@ from fcn.runs import Status, provenance
 from fcn.runs.checkpoints import CheckpointError, network_weights, prepare_last_checkpoint
 from fcn.runs.resume import confirm_start
 from fcn.training.checkpointing import AtomicCheckpointIO, Checkpointing, EpochCheckpoint
+from fcn.training.compute import keep_freed_memory
 from fcn.training.console import logging_to
 from fcn.training.profiling import OperationProfiler, build_profiler
 from fcn.training.recording import Recording, headline
@@ -144,6 +145,8 @@ def _fit(config: Config, run_dir: Path, checkpointing: Checkpointing) -> dict[st
     # Checkpoints are saved after the other callbacks, so that they contain their state after the step.
     callbacks, profiler = [*first, *chosen, checkpointing, *last], build_profiler(config.trainer.profiler, run_dir)
     trainer = build_trainer(config, callbacks=callbacks, loggers=recording.loggers, profiler=profiler)
+    if trainer.strategy.root_device.type == "cpu":
+        keep_freed_memory()
     status = Status.failed
     try:
         checkpoint = prepare_last_checkpoint(run_dir)
