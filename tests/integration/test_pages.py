@@ -96,14 +96,14 @@ def test_training_command_composes(line, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "scripts").glob("[!_]*.py")))
 def test_script_accepts_the_arguments_on_the_pages(name):
-    """Two scripts have an argument parser, the others use Hydra. Other tests run them."""
+    """Some scripts have an argument parser, the others use Hydra. Other tests run them."""
     script = load_command(name)
     lines = lines_of(TEXTS.values(), program=f"scripts/{name}.py")
     assert lines
     for line in lines:
         words = shlex.split(line)[2:]
         if parser := getattr(script, f"{name}_parser", None):
-            arguments = parser().parse_args(words)
+            arguments = parser().parse_intermixed_args(words)
             assert name != "benchmark" or set(arguments.what) <= set(script.NAMES), line
         else:
             check(words, config_name=name, schema=getattr(script, f"{name.partition('_')[0].capitalize()}Config"))
