@@ -131,7 +131,8 @@ def workers_of(run: Path) -> list[int]:
 
 def load_command(name: str) -> ModuleType:
     """Return the module of the command scripts/<name>.py."""
-    return importlib.import_module("benchmarks.command" if name == "benchmark" else f"fcn.cli.{name}")
+    outside = {"benchmark": "benchmarks.command", "compare_losses": "scripts.compare_losses"}
+    return importlib.import_module(outside.get(name, f"fcn.cli.{name}"))
 
 
 def type_in(monkeypatch, capsys, *arguments: str, script: ModuleType = train_command) -> tuple[int, str, str]:
