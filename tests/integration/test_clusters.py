@@ -26,7 +26,7 @@ def test_every_command_of_the_page_is_tested():
         "python -m fcn.worker outputs/<name>/<time>",
         'sbatch --nodes=2 --gpus-per-node=8 --time=8:00:00 scripts/slurm.sh "$run"',
     }
-    assert len(TRAINING) == 7
+    assert len(TRAINING) == 8
     assert len(TORCHRUN) == 2
 
 
