@@ -58,7 +58,7 @@ def compare_losses(tree, *arguments):
     return subprocess.run(script, cwd=tree, capture_output=True, text=True, timeout=200)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a git checkout")
 def test_changed_code_is_found(tmp_path, shapes_root):
     """In a clone, so that neither this checkout nor its list of worktrees changes."""

@@ -251,7 +251,7 @@ def test_memory_error_on_one_image_suggests_tiles():
     assert_message("memory, on one image", f"error: {errors.describe_failure(memory_error, tiles)}")
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_error_in_a_loader_process_ends_the_command(command):
     """multiprocessing ends and joins the other loader processes."""
     tree, data = shapes_as_voc(command.folder / "voc")
