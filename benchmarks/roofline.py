@@ -16,16 +16,21 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.results import Goal, Result, Spread
 from benchmarks.settings import Settings, Variant
 from benchmarks.training_loops import BareLoop
 from benchmarks.training_run import OURS, MeasuredRun
 from fcn.config.choices import Precision
-from fcn.training.throughput import count_operations, peak_of
+from fcn.training.throughput import CORRECTED, peak_of
 
 ALLOCATIONS = (torch.ops.aten.empty, torch.ops.aten.new_empty, torch.ops.aten.empty_like, torch.ops.aten.empty_strided)
 """Operators that write nothing."""
+
+
+FORMULAS = FlopCounterMode(display=False, custom_mapping=CORRECTED).flop_registry
+"""Functions that return the operations of a call of an operator."""
 
 
 class KernelCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -43,7 +48,9 @@ class KernelCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         if not func.is_view and func._overloadpacket not in ALLOCATIONS:
-            self.costs.append((count_operations(func, args, kwargs, out), num_bytes((args, kwargs, out))))
+            formula = FORMULAS.get(func._overloadpacket)
+            operations = formula(*args, **kwargs, out_val=out) if formula else 0
+            self.costs.append((operations, num_bytes((args, kwargs, out))))
         return out
 
     @property

@@ -18,6 +18,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from fcn.runs.rerun import differing_tensors
+
 TREE = Path(__file__).resolve().parents[1]
 LOSS = "train/loss_step"
 
@@ -27,11 +29,11 @@ class Trained:
     """Result of the run of one version.
 
     Attributes:
-        losses: loss of every step, by its number from 1, with all digits.
+        losses: loss of every step.
         weights: state dict after the last step.
     """
 
-    losses: Mapping[int, float]
+    losses: Sequence[float]
     weights: Mapping[str, torch.Tensor]
 
 
@@ -48,7 +50,7 @@ def train(tree: Path, overrides: Sequence[str], *, steps: int, folder: Path) -> 
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         raise SystemExit(f"error: the run in {tree} failed: {lines[-1].removeprefix('error: ')}")
     with open(folder / "scalars.csv", newline="", encoding="utf-8") as file:
-        losses = {int(row["step"]): float(row["value"]) for row in csv.DictReader(file) if row["name"] == LOSS}
+        losses = [float(row["value"]) for row in csv.DictReader(file) if row["name"] == LOSS]
     checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=True)
     return Trained(losses, checkpoint["state_dict"])
 
@@ -68,41 +70,24 @@ def first_differing_digit(value: float, other: float) -> int | None:
     return max(1, next(place for place, (one, two) in enumerate(digits) if one != two))
 
 
-def differing_weights(base: Trained, now: Trained) -> list[str]:
-    """Return the names of the tensors that are not equal to the last bit, or that only one version has."""
-    names = {**base.weights, **now.weights}
-    return [
-        name
-        for name in names
-        if name not in base.weights or name not in now.weights or not _equal(base.weights[name], now.weights[name])
-    ]
-
-
-def _equal(one: torch.Tensor, two: torch.Tensor) -> bool:
-    return one.shape == two.shape and one.dtype == two.dtype and bool(torch.equal(one, two))
-
-
 def loss_table(base: Trained, now: Trained, *, name: str) -> Table:
     """Return one row per step: both losses, and their first differing digit."""
     table = Table("step", f"loss of {name}", "loss of the working tree", "first differing digit")
-    for step in sorted({*base.losses, *now.losses}):
-        pair = base.losses.get(step, float("nan")), now.losses.get(step, float("nan"))
-        place = first_differing_digit(*pair)
-        table.add_row(str(step), *(f"{value:.16g}" for value in pair), "" if place is None else str(place))
+    for step, pair in enumerate(zip(base.losses, now.losses, strict=True), start=1):
+        table.add_row(str(step), *(f"{value:.17g}" for value in pair), str(first_differing_digit(*pair) or ""))
     return table
 
 
 def summary(base: Trained, now: Trained) -> tuple[str, bool]:
     """Return one line on the result, and whether losses and weights are equal to the last bit."""
-    steps = [s for s in sorted({*base.losses, *now.losses}) if base.losses.get(s) != now.losses.get(s)]
-    names = differing_weights(base, now)
-    if not steps and not names:
+    pairs = enumerate(zip(base.losses, now.losses, strict=True), start=1)
+    first = next((step for step, pair in pairs if first_differing_digit(*pair)), None)
+    names = differing_tensors(base.weights, now.weights)
+    if first is None and not names:
         return f"equal: the losses of {len(base.losses)} steps and {len(base.weights)} tensors, to the last bit", True
-    at = f"the losses differ from step {steps[0]} on" if steps else "the losses are equal"
-    tensors = (
-        f"{len(names)} of {len(base.weights)} tensors differ, such as {names[0]}" if names else "the weights are equal"
-    )
-    return f"different: {at}; {tensors}", False
+    losses = "the losses are equal" if first is None else f"the losses differ from step {first} on"
+    tensors = f"differing tensors: {len(names)}, first {names[0]}" if names else "the weights are equal"
+    return f"different: {losses}; {tensors}", False
 
 
 def compare_losses_parser() -> argparse.ArgumentParser:

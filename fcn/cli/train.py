@@ -66,13 +66,16 @@ def launch(config: Config) -> dict[str, float] | float:
         with unchanged_unless_started(run_dir):
             apply_overrides(run_dir, config, overrides)
             return processes.execute(run_dir)
-    if config.autoresume and (unfinished := find_unfinished(run_dir, config)):
-        with contextlib.suppress(OSError):
-            run_dir.rmdir()  # Hydra has created it for a new run
-        print(f"autoresume {unfinished}, the newest unfinished run with this configuration", file=sys.stderr)
-        with unchanged_unless_started(unfinished):
-            replace_configuration(unfinished, config)
-            return processes.execute(unfinished)
+    if config.autoresume:
+        if config.rerun is not None:
+            raise ConfigError("autoresume (=true) cannot be combined with rerun=...; leave one out")
+        if unfinished := find_unfinished(run_dir, config):
+            with contextlib.suppress(OSError):
+                run_dir.rmdir()  # Hydra has created it for a new run
+            print(f"autoresume {unfinished}, the newest unfinished run with this configuration", file=sys.stderr)
+            with unchanged_unless_started(unfinished):
+                replace_configuration(unfinished, config)
+                return processes.execute(unfinished)
     config, overrides = _repeated(config, overrides)
     count_processes(config)
     return processes.execute(runs.create(run_dir, config, overrides=overrides, is_time=_is_time(settings)))
@@ -134,8 +137,8 @@ def _is_time(settings: Any) -> bool:
 def _create_only(run_dir: Path, config: Config, overrides: Sequence[str]) -> dict[str, float]:
     """Create a run directory for another machine, and print only its path on standard output, for scripts."""
     overrides = without_keys(overrides, "execute")
-    if config.resume is not None or config.rerun is not None:
-        raise ConfigError("execute=false cannot be combined with resume=... or rerun=...; leave one out")
+    if config.resume is not None or config.rerun is not None or config.autoresume:
+        raise ConfigError("execute=false cannot be combined with resume, rerun or autoresume; leave one out")
     config = dataclasses.replace(config, execute=True)
     run_dir = runs.create(run_dir, config, overrides=overrides, is_time=_is_time(HydraConfig.get()))
     print(run_dir)

@@ -227,8 +227,6 @@ def _check_names(config: Config) -> None:
         raise ConfigError(f"name (={name!r}) must be a folder below outputs/, such as name=my_runs")
     if "" in (config.resume, config.rerun):
         raise ConfigError("resume and rerun must be run directories, not ''; check for an empty shell variable")
-    if config.autoresume and not (config.rerun is None and config.execute):
-        raise ConfigError("autoresume (=true) cannot be combined with rerun or execute=false; leave it out")
 
 
 def _check_frozen_backbone(config: Config) -> None:

@@ -62,8 +62,8 @@ def prepare_copy(composed: Config, overrides: Sequence[str]) -> tuple[Config, li
                 f"rerun (={run}) uses the configuration of the run; remove {override}: only {', '.join(ALLOWED)} "
                 "can be changed"
             )
-    copy = replace(merge_overrides(config, composed, changes), rerun=str(run), resume=None, autoresume=False)
-    return copy, [*without_keys(runs.load_overrides(run), "rerun", "autoresume"), *overrides]
+    copy = replace(merge_overrides(config, composed, changes), rerun=str(run), resume=None)
+    return copy, [*without_keys(runs.load_overrides(run), "rerun"), *overrides]
 
 
 def _check_repeatable(run: Path, config: Config) -> None:
@@ -111,10 +111,7 @@ def compare_with_copy(run: Path, copy: Path) -> dict[str, Any]:
 
     ours, theirs = (read_checkpoint(path / runs.LAST) for path in (run, copy))
     summaries = [runs.read_summary(path) for path in (run, copy)]
-    names = {**ours["state_dict"], **theirs["state_dict"]}
-    weights = [
-        name for name in names if not _is_bit_identical(ours["state_dict"].get(name), theirs["state_dict"].get(name))
-    ]
+    weights = differing_tensors(ours["state_dict"], theirs["state_dict"])
     scores = [{name: value for name, value in each["metrics"].items() if not CLOCK(name)} for each in summaries]
     both = {name: [each.get(name) for each in scores] for name in {**scores[0], **scores[1]}}
     metrics = {name: pair for name, pair in both.items() if pair[0] != pair[1]}
@@ -129,11 +126,17 @@ def compare_with_copy(run: Path, copy: Path) -> dict[str, Any]:
     return {
         "run": str(run),
         "same": not metrics and not weights,
-        "weights": {"compared": len(names), "differing": weights},
+        "weights": {"compared": len(ours["state_dict"].keys() | theirs["state_dict"].keys()), "differing": weights},
         "metrics": {"compared": len(both), "differing": metrics},
         "first": _first_difference(runs.read_metrics(run), runs.read_metrics(copy)),
         "causes": causes,
     }
+
+
+def differing_tensors(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of the tensors that are not bit-identical, or that only one state dict has."""
+    names = {**ours, **theirs}
+    return [name for name in names if not _is_bit_identical(ours.get(name), theirs.get(name))]
 
 
 def _is_bit_identical(ours: Tensor | None, theirs: Tensor | None) -> bool:

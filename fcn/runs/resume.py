@@ -111,14 +111,14 @@ def find_unfinished(run_dir: Path, config: Config) -> Path | None:
 
     The configurations are equal except for keys without effect on the results.
     """
-    unfinished: dict[int, Path] = {}
+    unfinished = []
     for file in (run_dir / runs.CONFIG, *run_dir.parent.glob(f"*/{runs.CONFIG}")):
         with contextlib.suppress(ConfigError, FileNotFoundError):  # runs of other versions
             before = runs.load_config(file.parent)
             is_same = before.rerun is None and not _changes(before, config)
             if is_same and runs.read_status(file.parent) not in (runs.Status.finished, runs.Status.pruned):
-                unfinished[file.stat().st_mtime_ns] = file.parent
-    return unfinished[max(unfinished)] if unfinished else None
+                unfinished.append((file.stat().st_mtime_ns, file.parent))
+    return max(unfinished)[1] if unfinished else None
 
 
 def replace_configuration(run_dir: Path, config: Config) -> None:

@@ -164,8 +164,8 @@ def _fit(config: Config, run_dir: Path, checkpointing: Checkpointing) -> dict[st
     if recording.stop_reason:
         log.info("stopped  early, after step %d: %s", trainer.global_step, recording.stop_reason)
     devices = f"{trainer.world_size} x {device_name(trainer.strategy.root_device)}"
-    log.info("speed    %s", recording.speed.describe())
-    log.info("%s, %.1f images/s on %s", headline(recording.metrics), recording.speed.images_per_second, devices)
+    log.info("%s", headline(recording.metrics))
+    log.info("%s", recording.speed.describe(devices))
     return recording.metrics
 
 

@@ -181,16 +181,10 @@ def test_original_must_exist_for_the_report(write, tmp_path):
 
 
 def test_copy_has_the_configuration_of_its_run(write):
-    config = Config(
-        name="mine", lr=0.25, autoresume=True, trainer=TrainerConfig(precision=Precision.bf16, sample_images=2)
-    )
+    config = Config(name="mine", lr=0.25, trainer=TrainerConfig(precision=Precision.bf16, sample_images=2))
     run = write("run", config=config)
     copy, overrides = prepare_copy(Config(rerun=str(run), name="shapes"), [f"rerun={run}"])
-    assert configuration.to_container(copy) == {
-        **configuration.to_container(config),
-        "rerun": str(run),
-        "autoresume": False,
-    }
+    assert configuration.to_container(copy) == {**configuration.to_container(config), "rerun": str(run)}
     assert overrides == ["lr=0.001", f"rerun={run}"]
 
 

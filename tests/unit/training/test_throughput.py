@@ -20,7 +20,7 @@ def build(*overrides):
 
 
 def macs_of_forward(network):
-    """Multiplications of all convolutions of a forward pass and whether their input needs a gradient, by hooks."""
+    """Multiplications of all convolutions of a forward pass, and whether their input and weight need gradients."""
     counted = []
 
     def note(layer, inputs, output):
@@ -49,14 +49,10 @@ def macs_of_forward(network):
     ids=["fcn32s", "grouped convolutions", "frozen backbone", "frozen kernels", "auxiliary head"],
 )
 def test_operations_equal_a_count_by_hooks(overrides):
-    network = build("trainer.upsampling=transposed", *overrides)
-    # Two operations for a multiplication and its addition; the gradients of input and weight cost as much as the
-    # forward pass each. The hooks see a batch of two images.
-    expected = (
-        sum(2 * macs * (1 + needs_input + needs_weight) for macs, needs_input, needs_weight in macs_of_forward(network))
-        / 2
-    )
-    assert count_training_operations(network) == expected
+    network = build(*overrides)
+    # Two operations for a multiplication and its addition, and as many for the gradients of input and weight.
+    operations = [2 * macs * (1 + of_input + of_weight) for macs, of_input, of_weight in macs_of_forward(network)]
+    assert count_training_operations(network) == sum(operations) / 2  # the hooks see a batch of two images
 
 
 def test_counting_changes_neither_the_network_nor_the_random_state():
@@ -123,7 +119,7 @@ def test_arithmetic_rate_is_operations_of_an_image_times_images_per_second(clock
     assert scalars["tflops"] == pytest.approx(2 * count_training_operations(network) / 1e12)
     assert "mfu" not in scalars  # the peak of a processor is not known
     rate, memory = f"{scalars['tflops']:.3g} TFLOP/s", f"peak memory {scalars['memory_mib']:.0f} MiB"
-    assert speed.describe() == f"2.0 images/s, 50 % of the time waiting for data, {rate}, {memory}"
+    assert speed.describe("2 x CPU") == f"2.0 images/s on 2 x CPU, 50 % of the time waiting for data, {rate}, {memory}"
 
 
 @pytest.mark.parametrize(("precision", "peak"), [("fp32", 494e12), ("bf16", 989e12), ("auto", 989e12)])
@@ -137,7 +133,7 @@ def test_utilisation_is_relative_to_the_peak_of_all_gpus(clock, monkeypatch, pre
     step(speed, clock, waiting=0, computing=1, images=1_000_000)
     rate = 1_000_000 * count_training_operations(network)
     assert speed.scalars()["mfu"] == pytest.approx(rate / (2 * peak))
-    assert f"TFLOP/s ({100 * rate / (2 * peak):.0f} % of the peak), peak memory 3 MiB" in speed.describe()
+    assert f"TFLOP/s ({100 * rate / (2 * peak):.0f} % of the peak), peak memory 3 MiB" in speed.describe("GPU")
 
 
 def test_network_that_needs_values_has_no_arithmetic_rate(clock, caplog):
@@ -153,7 +149,7 @@ def test_network_that_needs_values_has_no_arithmetic_rate(clock, caplog):
     assert "TFLOP/s unknown" in caplog.text
     step(speed, clock, waiting=0, computing=1)
     assert set(speed.scalars()) == {"images_per_second", "data_wait", "memory_mib"}
-    assert "TFLOP/s" not in speed.describe()
+    assert "TFLOP/s" not in speed.describe("GPU")
 
 
 def test_peak_is_found_by_device_name():
