@@ -174,9 +174,10 @@ def _run_directory(resume: str | None, rerun_of: str | None, name: str, _root_: 
     return resume or str(Path("outputs", name, f"{datetime.now():%Y-%m-%d_%H-%M-%S}"))
 
 
-def _new_folder(folder: str) -> str:
+def _sweep_directory(name: str, study: str | None) -> str:
     """Create the folder of a sweep, which no other command can then take, and return its name."""
-    return folder if hydra_entry.composes_only() else str(runs.create_folder(Path(folder)))
+    folder = Path("outputs", name, f"{study + '_' if study else ''}{datetime.now():%Y-%m-%d_%H-%M-%S}")
+    return str(folder if hydra_entry.composes_only() else runs.create_folder(folder))
 
 
 def main() -> None:
@@ -192,4 +193,4 @@ def _options_of_resumed_run(values: Mapping[str, str]) -> list[str]:
 # At import, because the processes of other launchers import this module before Hydra creates their directory.
 OmegaConf.register_new_resolver("run_directory", _run_directory, replace=True)
 # With a cache in the configuration, because Hydra resolves the name several times, also in the processes of jobs.
-OmegaConf.register_new_resolver("new_folder", _new_folder, replace=True, use_cache=True)
+OmegaConf.register_new_resolver("sweep_directory", _sweep_directory, replace=True, use_cache=True)

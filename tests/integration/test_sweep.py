@@ -214,6 +214,7 @@ def test_study_skips_finished_jobs_and_ends_with_a_comparison(extend):
     table = (folder / "comparison.md").read_text()
     assert all(f"{score:.3f}" in table and f"{score:.3f}" in out for score in scores)
     assert {path.name for path in folder.glob("comparison.*")} == {"comparison.md", "comparison.csv", "comparison.png"}
+    assert list(folder.parent.iterdir()) == [folder]
 
 
 def test_invalid_job_is_an_error_before_any_job_is_executed(monkeypatch, capsys, tmp_path):
