@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
+
+import torch
 
 from benchmarks.results import Goal, Result
 from benchmarks.settings import Settings, Variant
 from benchmarks.timing import seconds_per_call
-from benchmarks.training_loops import BareLoop, D2LLoop, random_batch
+from benchmarks.training_loops import BareLoop, D2LProcess
 from benchmarks.training_run import OURS, MeasuredRun
 
-D2L = "d2l's loop, fp32, NCHW, batch in memory"
+D2L = "d2l's loop in a process of its own, fp32, NCHW, batch in memory"
 BARE = "the same network in a bare loop, batch on the device"
 
 
@@ -21,12 +24,13 @@ def measure_step(settings: Settings) -> list[Result]:
 
 def _compare_loops(settings: Settings, variant: Variant) -> list[Result]:
     run, name = MeasuredRun(settings, variant, "step"), f"step, {variant}"
-    bare, d2l = BareLoop(run.config), D2LLoop(len(run.config.data.classes), device=settings.device)
-    batch = d2l.prepare(random_batch(run.config))
-    ms = run.milliseconds(
-        d2l=lambda: seconds_per_call(lambda: d2l.step(batch), calls=settings.steps),
-        bare=lambda: seconds_per_call(bare.step, calls=settings.steps),
-    )
+    bare = BareLoop(run.config)
+    d2l = D2LProcess(run.config, device=settings.device, num_threads=torch.get_num_threads())
+    with contextlib.closing(d2l):
+        ms = run.milliseconds(
+            d2l=lambda: d2l.seconds_per_step(settings.steps),
+            bare=lambda: seconds_per_call(bare.step, calls=settings.steps),
+        )
     fast = low = None
     if settings.goals_apply:
         in_fp32 = str(bare.trainer.precision) == "32-true"
