@@ -25,6 +25,7 @@ from fcn.comparison.tables import (
     settings_table,
     table_rows,
 )
+from fcn.runs import Status
 
 
 def to_terminal(comparison: RunComparison, contrast: RowContrast | None = None) -> RenderableType:
@@ -41,7 +42,7 @@ def to_terminal(comparison: RunComparison, contrast: RowContrast | None = None) 
 
 @dataclass(frozen=True)
 class _FittedTable:
-    """The main table; in a narrow terminal, all keys share a column, then metric columns are left out."""
+    """The main table; in a narrow terminal, all keys share a column, then other columns are left out."""
 
     comparison: RunComparison
 
@@ -49,7 +50,9 @@ class _FittedTable:
         full = main_table(self.comparison)
         heads = [column.head for column in full]
         accuracy = metric_columns(self.comparison)["val/pixel_accuracy"]
-        columns = ("images/s", "train loss", accuracy, "best mIoU", difference_heading(self.comparison))
+        is_finished = all(run.state is Status.finished for group in self.comparison.groups for run in group.runs)
+        state = ["state"] if is_finished else []
+        columns = ("images/s", "train loss", accuracy, "best mIoU", *state, difference_heading(self.comparison))
         optional = [head for head in columns if head in heads]
         settings = Column("settings", [group.label for group in self.comparison.groups])
         merged = [full[0], settings, *full[1 + max(1, len(self.comparison.keys)) :]]

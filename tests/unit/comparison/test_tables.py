@@ -101,6 +101,14 @@ def test_narrow_terminals_omit_columns_and_never_break_numbers(folder, width):
     assert ("columns omitted to fit the terminal: images/s" in text) == (width < 200)
 
 
+def test_narrow_terminals_keep_the_intervals_of_finished_runs(tmp_path):
+    for number, lr in enumerate((0.1, 0.2)):
+        make_evaluation(make_run(tmp_path / f"{number}", lr=lr), random_confusions(4, seed=number))
+    narrow = printed(to_terminal(compare_runs([tmp_path])), 50)
+    assert "mIoU \N{MINUS SIGN} row 1 [95 %]" in narrow.split("columns omitted")[0]
+    assert "state" in narrow.split("columns omitted")[1]
+
+
 def test_narrow_terminals_merge_the_columns_of_keys(tmp_path):
     for number, lr in enumerate((0.1, 0.2)):
         keys = {"model__init_from": f"{'x' * 40}{number}", "data__root": f"{'y' * 40}{number}"}
