@@ -78,7 +78,9 @@ def test_training_command_of_the_readme(line, folder, monkeypatch, capsys):
     small = [option for option in SMALL if not option.startswith(absent)]
     status, out, err = type_in(monkeypatch, capsys, *arguments, *small)
     assert status == 0, err
-    assert "val mIoU" in out.splitlines()[-1]
+    *_, scores, speed = out.splitlines()
+    assert "val mIoU" in scores
+    assert " images/s on " in speed
     statuses = [json.loads(path.read_text())["status"] for path in folder.rglob("outputs/**/summary.json")]
     assert statuses == ["finished"]
 
