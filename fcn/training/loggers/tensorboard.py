@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,9 @@ class EventFiles(Logger):
         # TensorBoard shows the first recorded end of a run: a failure is forgotten when the run is resumed.
         for path in run_dir.glob(f"events.*{UNFINISHED}"):
             path.unlink()
+        # TensorBoard reads the files in the order of their names, which begin with the second of their creation.
+        while next(run_dir.glob(f"{EVENTS}.{int(time.time())}.*"), None):
+            time.sleep(0.1)
         self._file = run_dir / EVENTS
         with named_in_errors(self._file):
             self._writer = SummaryWriter(str(run_dir), purge_step=step + 1, flush_secs=10)

@@ -39,6 +39,15 @@ def written(run, *executions):
     return events
 
 
+def test_executions_of_one_second_are_read_in_their_order(tmp_path):
+    # Within a second, the names would differ by a counter only, which is sorted as text: 10 before 9.
+    events = written(tmp_path, (0, [4.0, 3.0], "interrupted"), (1, [2.0], "interrupted"), (2, [1.0], "finished"))
+    points = [(point.step, point.tensor_proto.float_val[0]) for point in events.Tensors("train/loss")]
+    assert points == [(1, 4.0), (2, 2.0), (3, 1.0)]
+    seconds = [path.name.split(".")[3] for path in sorted(tmp_path.glob("events.*"))]
+    assert len(set(seconds)) == 3
+
+
 def status_of(events):
     """Return the name of the status in HPARAMS."""
     try:
