@@ -52,6 +52,8 @@ def launch(config: Config) -> dict[str, float] | float:
         config, overrides = _repeated(config, overrides)
         cluster_jobs.execute_until_finished(sweeps.make_job(run_dir, config, overrides))
         return runs.best_score(run_dir)
+    if config.trainer.dry_run_processes is not None:
+        return _measure_only(config)
     if not config.execute:
         return _create_only(run_dir, config, overrides)
     if config.resume is not None:
@@ -149,6 +151,19 @@ def _create_only(run_dir: Path, config: Config, overrides: Sequence[str]) -> dic
     return {}
 
 
+def _measure_only(config: Config) -> dict[str, float]:
+    """Print what each of `trainer.dry_run_processes` processes would do and need."""
+    if config.resume is not None or config.rerun is not None or config.autoresume or not config.execute:
+        raise ConfigError(
+            f"trainer.dry_run_processes (={config.trainer.dry_run_processes}) cannot be combined with resume, rerun, "
+            "autoresume or execute=false; leave one out"
+        )
+    from fcn.training.dry_run import dry_run
+
+    dry_run(config)
+    return {}
+
+
 def _check_is_job(config: Config) -> None:
     if config.resume is not None:
         raise ConfigError("resume=... cannot be combined with -m; resume=<folder of a sweep> resumes all of its jobs")
@@ -168,7 +183,12 @@ def _check_nothing_changes(resume: str, overrides: Sequence[str]) -> None:
 
 
 def _run_directory(resume: str | None, rerun_of: str | None, name: str, _root_: DictConfig) -> str:
-    """Return Hydra's output directory: the run that is resumed, or a new directory named by the time."""
+    """Return Hydra's output directory: the run that is resumed, or a new directory named by the time.
+
+    A dry run has none, so that Hydra creates no directory.
+    """
+    if not resume and OmegaConf.select(_root_, "trainer.dry_run_processes") is not None:
+        return "."
     if rerun_of and "name" not in values_by_key(_root_.hydra.overrides.task):
         name = runs.load_config(Path(rerun_of)).name
     return resume or str(Path("outputs", name, f"{datetime.now():%Y-%m-%d_%H-%M-%S}"))

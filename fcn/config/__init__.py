@@ -37,7 +37,7 @@ from fcn.config.option_bases import (
     ScheduleConfig,
     TransformConfig,
 )
-from fcn.config.rules import check_batch_size, check_data, check_inference, flatten
+from fcn.config.rules import check_batch_size, check_data, check_inference, check_trains, flatten
 from fcn.config.schema import Config, TrainerConfig
 from fcn.config.schema_keys import schema_fields, section_of
 from fcn.config.written_text import texts_as_written
@@ -68,6 +68,7 @@ __all__ = [
     "check_batch_size",
     "check_data",
     "check_inference",
+    "check_trains",
     "component",
     "component_origins",
     "flatten",

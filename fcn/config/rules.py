@@ -122,7 +122,7 @@ def check_run(config: Config, *, is_saved: bool = False) -> None:
     for option, chosen in chosen_components(config).items():
         if not (is_saved and option.partition("=")[0] in LIST_GROUPS):
             chosen.check(config)
-    check_batch_size(config, config.trainer.devices or 1)
+    check_batch_size(config, config.trainer.dry_run_processes or config.trainer.devices or 1)
     if config.trainer.precision is Precision.fp16 and config.trainer.accelerator is Accelerator.cpu:
         raise ConfigError("trainer.precision (=fp16) must run on a GPU; use bf16 or fp32 on the CPU")
 
@@ -279,6 +279,19 @@ def check_batch_size(config: Config, processes: int) -> None:
             f"batch_size (={config.batch_size}) must be at least {smallest} per process and part for {name}, because "
             f"its image pooling uses batch norm; use batch_size={smallest * processes * parts}, or "
             "model.freeze_batchnorm=true"
+        )
+
+
+def check_trains(config: Config) -> None:
+    """Check that a configuration is not that of a dry run, for which train.py creates no run directory.
+
+    Raises:
+        ConfigError: if it is.
+    """
+    if config.trainer.dry_run_processes is not None:
+        raise ConfigError(
+            f"trainer.dry_run_processes (={config.trainer.dry_run_processes}) must be null except in a single "
+            "train.py command, because it trains nothing; leave it out"
         )
 
 

@@ -34,6 +34,12 @@ class TrainerConfig:
         low=1,
         remedy="to choose GPUs, set the environment variable CUDA_VISIBLE_DEVICES=0,1",
     )
+    dry_run_processes: int | None = setting(
+        None,
+        "number of processes of a dry run, in place of trainer.devices: train nothing, but make two steps of one of "
+        "them on one device, and print what each process would do, send and need; null: train",
+        low=2,
+    )
     precision: Precision = setting(
         Precision.auto,
         "precision of the forward and backward pass (weights are always fp32); auto: bf16 on GPUs that support it, "

@@ -214,11 +214,16 @@ class VOCDataModule(pl.LightningDataModule):
         moved: Sample = super().transfer_batch_to_device(batch, device, dataloader_idx)
         return moved
 
+    def val_batches(self, rank: int) -> list[list[int]]:
+        """Return the validation batches of a process, as indices of their images."""
+        assert self.trainer is not None
+        batch_size = self.config.trainer.val_batch_size or (GPU_BATCH_SIZE if self._on_gpu() else 1)
+        return self.val_images.batches(batch_size)[rank :: self.trainer.world_size]
+
     def val_dataloader(self) -> list[DataLoader[Sample]]:
         trainer = self.trainer
         assert trainer is not None
-        batch_size = self.config.trainer.val_batch_size or (GPU_BATCH_SIZE if self._on_gpu() else 1)
-        share = self.val_images.batches(batch_size)[trainer.global_rank :: trainer.world_size]
+        share = self.val_batches(trainer.global_rank)
         # Lightning would skip the validation in a rank without a batch, and the other ranks would wait for its scores.
         loaders = [DataLoader(self.val_images, batch_sampler=share or [[]], **self._loader_options())]
         if self.config.data.protocol is Protocol.d2l:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from fcn.config import Config, ConfigError, check_batch_size
+from fcn.config import Config, ConfigError, check_batch_size, check_trains
 from fcn.config.choices import Accelerator
 
 
@@ -17,8 +17,10 @@ def count_processes(config: Config, *, num_gpus: int | None = None) -> int:
         num_gpus: GPUs available to the run; None: those that torch sees in this process.
 
     Raises:
-        ConfigError: if there are too few GPUs, or the batch cannot be divided evenly.
+        ConfigError: if there are too few GPUs, the batch cannot be divided evenly, or the configuration is that of a
+            dry run.
     """
+    check_trains(config)
     num_processes = config.trainer.devices or 1
     if config.trainer.accelerator is not Accelerator.cpu:
         available = count_gpus() if num_gpus is None else num_gpus

@@ -62,6 +62,7 @@ def train(config: Config, run_dir: Path | None = None) -> dict[str, float]:
         SystemExit: with 128 + signal, after one of `runs.STOP_SIGNALS`; the run can be resumed from a checkpoint.
     """
     config = configuration.validate_run(configuration.to_container(config))  # checks values, resolves references
+    configuration.check_trains(config)
     if run_dir is None:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise ConfigError(

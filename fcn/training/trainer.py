@@ -52,11 +52,20 @@ def build_trainer(
     callbacks: list[pl.Callback],
     loggers: Sequence[Logger] = (),
     profiler: Profiler | None = None,
+    max_steps: int | None = None,
 ) -> pl.Trainer:
     """Return the trainer of this process.
 
     The environment variables LOCAL_WORLD_SIZE and WORLD_SIZE, set by torchrun, give the number of processes on this
     machine and on all machines.
+
+    Args:
+        config: configuration of the run.
+        callbacks: callbacks besides those for progress and for the validation after the last epoch.
+        loggers: loggers of Lightning.
+        profiler: profiler of Lightning.
+        max_steps: number of steps after which training ends without a validation, and without showing its progress;
+            None: the steps of the run.
 
     Raises:
         ConfigError: if the configuration does not fit the number of processes or needs a GPU that is not available.
@@ -68,7 +77,7 @@ def build_trainer(
     sync_batchnorm = config.trainer.sync_batchnorm and world > 1
     if not on_gpu:
         _check_runs_without_gpu(config, sync_batchnorm=sync_batchnorm)
-    progress = _build_progress(config)
+    progress = [_build_progress(config)] if max_steps is None else []
     return pl.Trainer(
         accelerator="gpu" if on_gpu else "cpu",
         devices=local,
@@ -79,8 +88,10 @@ def build_trainer(
         deterministic=on_gpu and config.deterministic,
         sync_batchnorm=sync_batchnorm,
         max_epochs=-1,  # the data module sets it, because it knows the number of steps
+        max_steps=-1 if max_steps is None else max_steps,
+        limit_val_batches=None if max_steps is None else 0,
         check_val_every_n_epoch=config.trainer.val_every,
-        callbacks=[LastEpochValidation(), *callbacks, progress],
+        callbacks=[LastEpochValidation(), *callbacks, *progress],
         # The environment is explicit: in a SLURM job Lightning would use SLURM's variables and requeue by itself.
         plugins=[AtomicCheckpointIO(), TorchElasticEnvironment() if world > 1 else LightningEnvironment()],
         profiler=profiler,
@@ -88,7 +99,7 @@ def build_trainer(
         logger=list(loggers),
         log_every_n_steps=config.trainer.log_every,  # of values that callbacks log themselves
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
-        enable_progress_bar=isinstance(progress, ProgressBar),
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in progress),
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # the samplers of the data module distribute the images
