@@ -18,7 +18,8 @@ from fcn.training.task import SegmentationTask
 from fcn.training.trainer import build_trainer
 from tests.commands import TINY
 
-OVERRIDES = (*TINY, "epochs=1", "trainer=ddp_cpu", "data.augmentation.scale=[0.4,1.0]", "trainer.accumulate=2")
+# Four steps, because DDP reports the buckets of a step in the following one.
+OVERRIDES = (*TINY, "trainer=ddp_cpu", "data.augmentation.scale=[0.4,1.0]", "trainer.accumulate=2")
 
 
 class RealSteps(pl.Callback):
@@ -35,13 +36,18 @@ class RealSteps(pl.Callback):
 
 
 class DrySteps(dry_run.MeasuredStep):
-    """Record the batches of a dry run."""
+    """Record the batches of a dry run, and the sizes of the buckets of its last step."""
 
     batches: ClassVar[list] = []
+    buckets: ClassVar[list] = []
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         self.batches.append({name: tensor.clone() for name, tensor in batch.items()})
+
+    def on_train_batch_end(self, *args):
+        super().on_train_batch_end(*args)
+        DrySteps.buckets = self.bucket_bytes
 
 
 def real_steps(data: str) -> dict:
@@ -60,7 +66,7 @@ def dry_steps(data: str, rank: int) -> dict:
     """Return the images of a dry run of one rank, and its table."""
     dry_run.MeasuredStep, DrySteps.batches = DrySteps, []
     table = dry_run.dry_run(compose(*OVERRIDES, f"data.root={data}", "trainer.dry_run_processes=2"), rank=rank)
-    return {"batches": DrySteps.batches, "table": table}
+    return {"batches": DrySteps.batches, "buckets": DrySteps.buckets, "table": table}
 
 
 if __name__ == "__main__":
