@@ -27,10 +27,12 @@ class RunsLauncher(Launcher):
 
     Args:
         slots: number of concurrent jobs; None: as many as the GPUs suffice for, or one on the CPU.
+        slots_per_gpu: number of concurrent jobs for which a GPU suffices; without effect on the CPU.
     """
 
-    def __init__(self, *, slots: int | None = None) -> None:
+    def __init__(self, *, slots: int | None = None, slots_per_gpu: int = 1) -> None:
         self.slots = slots
+        self.slots_per_gpu = slots_per_gpu
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context = hydra_context
@@ -41,7 +43,14 @@ class RunsLauncher(Launcher):
         HydraConfig.instance().set_config(self.config)
         composed = [self._compose(overrides) for overrides in job_overrides]
         folder = Path(self.config.hydra.sweep.dir)
-        jobs = train.launch_sweep(composed, job_overrides, folder, first=initial_job_idx, num_slots=self.slots)
+        jobs = train.launch_sweep(
+            composed,
+            job_overrides,
+            folder,
+            first=initial_job_idx,
+            num_slots=self.slots,
+            slots_per_gpu=self.slots_per_gpu,
+        )
         return [
             _job_return(job, config, sweeps.sweep_failure(jobs)) for job, config in zip(jobs, composed, strict=True)
         ]
@@ -95,5 +104,8 @@ def _job_directory(number: int, overrides: Sequence[str], folder: str) -> str:
 # Registered here: processes of other launchers import this module before they create the directory.
 OmegaConf.register_new_resolver("job_directory", _job_directory, replace=True)
 ConfigStore.instance().store(
-    group="hydra/launcher", name="runs", node={"_target_": f"{__name__}.RunsLauncher", "slots": None}, provider="fcn"
+    group="hydra/launcher",
+    name="runs",
+    node={"_target_": f"{__name__}.RunsLauncher", "slots": None, "slots_per_gpu": 1},
+    provider="fcn",
 )

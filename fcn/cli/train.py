@@ -59,7 +59,9 @@ def launch(config: Config) -> dict[str, float] | float:
     if config.resume is not None:
         if sweeps.is_sweep(config.resume):
             _check_nothing_changes(config.resume, overrides)
-            return sweeps.resume_sweep(run_dir, num_slots=settings.launcher.get("slots"))
+            launcher = settings.launcher
+            slots_per_gpu = launcher.get("slots_per_gpu", 1)
+            return sweeps.resume_sweep(run_dir, num_slots=launcher.get("slots"), slots_per_gpu=slots_per_gpu)
         if (run_dir / MULTIRUN).is_file():
             raise ConfigError(
                 f"resume (={config.resume}) must be a run or a sweep of hydra/launcher=runs; to resume the sweep of "
@@ -90,6 +92,7 @@ def launch_sweep(
     *,
     first: int,
     num_slots: int | None,
+    slots_per_gpu: int,
 ) -> list[Job]:
     """Create a run directory in `folder` for every composed configuration, and execute them side by side.
 
@@ -101,6 +104,7 @@ def launch_sweep(
         folder: folder of the sweep.
         first: number of the first job.
         num_slots: number of jobs executed at a time; None: as many as the GPUs allow, one on the CPU.
+        slots_per_gpu: number of jobs that share a GPU.
 
     Returns:
         The jobs with their final states.
@@ -117,7 +121,7 @@ def launch_sweep(
         for config in configs:
             _check_is_job(config)
         prepared = [_repeated(*job) for job in zip(configs, overrides, strict=True)]
-        slots = build_slots([config for config, _ in prepared], number=num_slots)
+        slots = build_slots([config for config, _ in prepared], number=num_slots, per_gpu=slots_per_gpu)
         with sweeps.sweep_lock(folder):
             sweep = sweeps.Sweep.load(folder)
             names = job_names(overrides, first=first)

@@ -41,26 +41,29 @@ def count_gpus() -> int:
     return torch.cuda.device_count()
 
 
-def build_slots(configs: Sequence[Config], *, number: int | None = None) -> list[dict[str, str]]:
+def build_slots(configs: Sequence[Config], *, number: int | None = None, per_gpu: int = 1) -> list[dict[str, str]]:
     """Return the environment variables of the slots in which these runs are executed concurrently.
 
-    Each slot has GPUs of its own; if there are more slots than GPUs, several slots share one. On the CPU the slots
-    share the cores.
+    The slots fill the GPUs in turn. Each slot has GPUs of its own, or shares each of them with `per_gpu` - 1 others;
+    more slots than that share the GPUs evenly. On the CPU the slots share the cores.
 
     Args:
         configs: configurations of the runs; the run with the most processes determines the size of a slot.
         number: number of slots; None: as many as the GPUs suffice for, or one on the CPU.
+        per_gpu: number of slots for which a GPU suffices; without effect on the CPU.
 
     Raises:
-        ConfigError: if the number is invalid, or a run cannot be executed in such a slot.
+        ConfigError: if a number is invalid, or a run cannot be executed in such a slot.
     """
-    if number is not None and (type(number) is not int or number < 1):
-        raise ConfigError(f"slots (={number}) must be a whole number of at least 1; omit it to use all GPUs")
+    if number is not None:
+        _check_number("slots", number, remedy="omit it to use all GPUs")
+    _check_number("slots_per_gpu", per_gpu, remedy="omit it for one job per GPU")
     uses_gpus = any(config.trainer.accelerator is not Accelerator.cpu for config in configs)
     gpus = _visible_gpus() if uses_gpus else []
-    gpus_per_slot = max(1, len(gpus) // (number or 1))  # if a run uses all GPUs
+    places = len(gpus) * per_gpu
+    gpus_per_slot = max(1, min(len(gpus), places // (number or 1)))  # if a run uses all GPUs
     devices = max((config.trainer.devices or gpus_per_slot for config in configs), default=1)
-    number = number or max(1, len(gpus) // devices)
+    number = number or max(1, places // devices)
     for config in configs:
         count_processes(config, num_gpus=min(devices, len(gpus)))
     if gpus:
@@ -70,6 +73,11 @@ def build_slots(configs: Sequence[Config], *, number: int | None = None) -> list
     if number > 1 and "OMP_NUM_THREADS" not in os.environ:
         return [{"OMP_NUM_THREADS": threads_per_process(number * devices)}] * number
     return [{}] * number
+
+
+def _check_number(key: str, number: int, *, remedy: str) -> None:
+    if type(number) is not int or number < 1:
+        raise ConfigError(f"{key} (={number}) must be a whole number of at least 1; {remedy}")
 
 
 def threads_per_process(num_processes: int) -> str:

@@ -35,6 +35,7 @@ class TuneConfig(Config):
     )
     trials: int = setting(30, "total number of trials: finished, pruned and failed", low=1)
     slots: int | None = setting(None, "concurrent trials; null: as many as the GPUs suffice for, one on the CPU", low=1)
+    slots_per_gpu: int = setting(1, "concurrent trials for which a GPU suffices; without effect on the CPU", low=1)
     pruner: PrunerName = setting(PrunerName.median, "rule that stops trials early: median, hyperband, none")
     storage: str | None = setting(None, "Optuna URL of the study's database; null: study.db in the search's folder")
 
@@ -95,7 +96,7 @@ def plan_search(
         raise ConfigError(f"search={option} must have an entry whose key is not overridden; omit one override")
     base = compose(fixed)
     configs = check_composition(space, lambda varied: compose([*fixed, *varied]))
-    slots = build_slots([base, *configs], number=config.slots)
+    slots = build_slots([base, *configs], number=config.slots, per_gpu=config.slots_per_gpu)
     plan = SearchPlan(
         folder=Path("outputs", base.name, f"tune-{option}"),
         space=space,

@@ -151,7 +151,7 @@ def is_sweep(folder: str | Path) -> bool:
     return (Path(folder) / SWEEP).is_file()
 
 
-def resume_sweep(folder: Path, *, num_slots: int | None = None) -> dict[str, float]:
+def resume_sweep(folder: Path, *, num_slots: int | None = None, slots_per_gpu: int = 1) -> dict[str, float]:
     """Execute the unfinished jobs of a sweep, and return the score of every job by its name.
 
     Raises:
@@ -161,7 +161,7 @@ def resume_sweep(folder: Path, *, num_slots: int | None = None) -> dict[str, flo
     with sweep_lock(folder):
         sweep = Sweep.load(folder)
         unfinished = [runs.load_config(job.run_dir) for job in sweep.jobs if job.state is not Status.finished]
-        sweep.execute(sweep.jobs, build_slots(unfinished, number=num_slots))
+        sweep.execute(sweep.jobs, build_slots(unfinished, number=num_slots, per_gpu=slots_per_gpu))
     if error := sweep_failure(sweep.jobs):
         raise error
     return {job.run_dir.name: runs.best_score(job.run_dir) for job in sweep.jobs}

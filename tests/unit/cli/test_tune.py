@@ -6,6 +6,7 @@ import optuna
 import pytest
 
 from fcn import runs
+from fcn.execution import device_slots
 from fcn.execution.search_space import Entry
 from tests.commands import TINY, load_command, type_in, wait_for
 
@@ -63,6 +64,13 @@ def test_overridden_keys_are_fixed(planned):
     assert plan.trials == 2
     assert plan.fixed == ["trainer=cpu", "lr=0.5"]
     assert list(plan.space) == ["model.init", "optim.head_lr_multiplier", "schedule"]
+
+
+def test_trials_share_gpus(planned, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(device_slots, "count_gpus", lambda: 2)
+    _, slots = planned("trainer.accelerator=gpu", "trainer.devices=1", "slots_per_gpu=2")
+    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in slots] == ["0", "1", "0", "1"]
 
 
 def test_entries_of_any_key_can_be_overridden(planned):

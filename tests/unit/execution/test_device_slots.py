@@ -38,6 +38,28 @@ def test_slots_have_gpus_of_their_own(monkeypatch, gpus, visible, trainer, numbe
     assert build_slots([config(*trainer)], number=number) == expected
 
 
+@pytest.mark.parametrize(
+    ("gpus", "trainer", "number", "per_gpu", "slots"),
+    [
+        (1, ("auto",), None, 3, ["0", "0", "0"]),
+        (2, ("gpu", 1), None, 2, ["0", "1", "0", "1"]),  # two jobs get a GPU each
+        (4, ("gpu", 2), None, 2, ["0,1", "2,3", "0,1", "2,3"]),
+        (3, ("gpu", 2), None, 2, ["0,1", "2,0", "1,2"]),  # every GPU has two jobs
+        (2, ("auto",), None, 2, ["0,1", "0,1"]),
+        (4, ("auto",), 4, 2, ["0,1", "2,3", "0,1", "2,3"]),
+        (4, ("auto",), 2, 4, ["0,1,2,3", "0,1,2,3"]),  # a job has a GPU once
+        (4, ("gpu", 1), 3, 2, ["0", "1", "2"]),
+        (0, ("auto",), None, 2, [{}]),
+        (8, ("cpu",), None, 2, [{}]),
+    ],
+)
+def test_several_slots_per_gpu_fill_the_gpus_evenly(monkeypatch, gpus, trainer, number, per_gpu, slots):
+    monkeypatch.setattr(device_slots, "count_gpus", lambda: gpus)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    expected = [{"CUDA_VISIBLE_DEVICES": slot} if isinstance(slot, str) else slot for slot in slots]
+    assert build_slots([config(*trainer)], number=number, per_gpu=per_gpu) == expected
+
+
 @pytest.mark.parametrize(("devices", "threads"), [(1, "4"), (2, "2")])
 def test_slots_on_the_cpu_share_its_cores(monkeypatch, devices, threads):
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
@@ -51,6 +73,8 @@ def test_slots_on_the_cpu_share_its_cores(monkeypatch, devices, threads):
 def test_invalid_number_of_slots(number):
     with pytest.raises(ConfigError, match=rf"slots \(={number}\) must be a whole number of at least 1"):
         build_slots([config("cpu")], number=number)
+    with pytest.raises(ConfigError, match=rf"slots_per_gpu \(={number}\) must be a whole number of at least 1"):
+        build_slots([config("cpu")], per_gpu=number)
 
 
 def test_runs_that_fit_into_no_slot_are_refused(monkeypatch):

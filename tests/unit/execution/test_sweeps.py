@@ -10,10 +10,12 @@ from omegaconf import OmegaConf
 
 from fcn import runs
 from fcn.config import Config, ConfigError
+from fcn.execution import device_slots
 from fcn.execution.jobs import Job
 from fcn.execution.sweeps import SWEEP, Sweep, SweepFailed, resume_sweep, sweep_failure, sweep_lock
 from fcn.runs import Status
 from hydra_plugins import fcn_launcher
+from tests.commands import type_in
 
 
 def finish(run_dir, best=0.5):
@@ -88,6 +90,21 @@ def test_finished_jobs_are_not_executed_again(sweep, tmp_path, capsys):
     assert resume_sweep(tmp_path) == {"0_lr-0.1": 0.25, "1_lr-0.2": 0.75}
     assert f"sweep    {tmp_path}: 2 jobs, 2 of them finished already, one at a time" in capsys.readouterr().out
     assert not list(tmp_path.rglob(runs.CONSOLE))
+
+
+def test_jobs_share_gpus(monkeypatch, capsys, tmp_path):
+    """The keys of the launcher reach the slots, of a new sweep and of a resumed one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(device_slots, "count_gpus", lambda: 2)
+    used = []
+    monkeypatch.setattr(Sweep, "execute", lambda sweep, jobs, slots: used.append(slots))
+    per_gpu = "hydra.launcher.slots_per_gpu=2"
+    type_in(monkeypatch, capsys, "-m", "trainer=gpu", "lr=0.1,0.2", "hydra.sweep.dir=sweep", per_gpu)
+    type_in(monkeypatch, capsys, "resume=sweep", per_gpu)
+    type_in(monkeypatch, capsys, "resume=sweep", per_gpu, "hydra.launcher.slots=1")
+    shared = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in ("0", "1", "0", "1")]
+    assert used == [shared, shared, shared[:1]]
 
 
 def test_sweeper_gets_the_score_or_the_failure(sweep):
