@@ -194,6 +194,11 @@ def message_line(message: str) -> str:
     return lines[0] if lines else ""
 
 
+def without_credentials(text: str) -> str:
+    """Return a text with *** in place of user and password of its URLs."""
+    return re.sub(r"://\S*@", "://***@", text)
+
+
 def describe_storage_error(error: OSError) -> str:
     """Describe an error of the file system by file, reason and remedy."""
     number = error.errno or 0

@@ -90,7 +90,7 @@ def run_command(
     guarded = _guarded(task, schema)
 
     def explain(error: Exception) -> str:
-        return explain_composition(error, schema) or errors.explain(error)
+        return errors.without_credentials(explain_composition(error, schema) or errors.explain(error))
 
     with (
         exceptions_as_error_lines(explain),
@@ -164,7 +164,7 @@ def _guarded(task: Callable[[Schema], Any], schema: type[Schema]) -> Callable[[D
                 raise  # Hydra continues with the other jobs of a sweep, and raises it at the end
             values = flatten(OmegaConf.to_container(composed, enum_to_str=True))  # type: ignore[arg-type]
             # Hydra would print another line before it raises the exception of a task.
-            raise SystemExit(f"error: {errors.explain(error, values)}") from None
+            raise SystemExit(f"error: {errors.without_credentials(errors.explain(error, values))}") from None
 
     return guarded
 
