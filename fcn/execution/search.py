@@ -7,7 +7,6 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import optuna
@@ -19,13 +18,12 @@ from fcn.config import Config, ConfigError
 from fcn.execution import sweeps
 from fcn.execution.job_names import job_names
 from fcn.execution.jobs import Job, run_jobs
+from fcn.execution.search_locks import is_abandoned, owns_trial, search_lock, trial_lock
 from fcn.execution.search_plan import SearchPlan
 from fcn.execution.search_space import suggest_values
 from fcn.execution.study_storage import REASON, RUN, continue_trial, list_trials, open_study
 from fcn.execution.sweep_table import SweepTable
 from fcn.runs import Status
-
-OWNER_LOCK = ".driver"
 
 
 @dataclass
@@ -34,7 +32,7 @@ class _OwnedTrial:
 
     Attributes:
         trial: trial of the study.
-        owner: context that holds the lock of the run directory until it is closed.
+        owner: context that holds `trial_lock` until it is closed.
         config: configuration of the run.
         last_row: last row of metrics.csv, from 1, whose score has been reported to the study.
         modified: time at which metrics.csv was modified before it was last read, in ns.
@@ -53,8 +51,8 @@ class _OwnedTrial:
 class Search:
     """The share of one process in a search; several processes may work on it at once or one after the other.
 
-    A process that executes a trial holds the OWNER_LOCK of its run directory. A trial that is RUNNING in the study and
-    whose lock is free belongs to a process that has ended, and this process resumes it.
+    A process that executes a trial holds the `trial_lock` of its run directory. A trial that is RUNNING in the study
+    and whose process has ended is resumed by this process.
 
     Attributes:
         plan: plan of the search.
@@ -99,7 +97,7 @@ class Search:
                 configuration is invalid.
         """
         while True:
-            with runs.locked(self.plan.folder):  # held while this process chooses a trial
+            with search_lock(self.plan):
                 abandoned = next(filter(self._is_abandoned, list_trials(self.study, TrialState.RUNNING)), None)
                 if abandoned is None and len(list_trials(self.study)) >= self.plan.trials:
                     return
@@ -116,20 +114,14 @@ class Search:
             return
         self._report_scores(job, owned)
         if job.state is not Status.running:
-            with runs.locked(self.plan.folder):  # otherwise another process could consider the trial abandoned
+            with search_lock(self.plan):  # otherwise another process could consider the trial abandoned
                 self._report_end(job, owned)
 
     def _is_abandoned(self, trial: FrozenTrial) -> bool:
         name = trial.user_attrs.get(RUN)
         if name is None:
             return True  # its process ended before it could create the run directory
-        if any(job.run_dir.name == name for job in self._owned):
-            return False
-        try:
-            with _own(self.plan.folder / name):
-                return True
-        except ConfigError:
-            return False
+        return all(job.run_dir.name != name for job in self._owned) and is_abandoned(self.plan.folder / name)
 
     def _next_trial(self, abandoned: FrozenTrial | None = None) -> Trial:
         """Return an abandoned trial or a new one. Its number seeds the sampler: stops do not change suggestions."""
@@ -158,7 +150,7 @@ class Search:
         sweeps.make_job(job.run_dir, config, overrides, remedy="use another name=...")
         self.jobs.append(job)
         owner = contextlib.ExitStack()
-        owner.enter_context(_own(job.run_dir))
+        owner.enter_context(trial_lock(job.run_dir))
         reported = list_trials(self.study)[trial.number].intermediate_values
         self._owned[job] = owned = _OwnedTrial(trial, owner, config, last_row=max(reported, default=0))
         if runs.read_status(job.run_dir) is Status.finished:
@@ -173,6 +165,9 @@ class Search:
         if modified == owned.modified:
             return
         owned.modified = modified
+        if not owns_trial(job.run_dir):  # another process has resumed it
+            job.kill()
+            return
         rows = runs.read_metrics(job.run_dir)
         for number, row in enumerate(rows, start=1):
             score = float(row.get("val/mean_iou") or math.nan)
@@ -186,7 +181,16 @@ class Search:
                 job.stop()
 
     def _report_end(self, job: Job, owned: _OwnedTrial) -> None:
-        """Report how a job has ended and release its lock. The trial of an interrupted job stays RUNNING."""
+        """Report how a job has ended, unless another process has resumed its trial, and release its lock."""
+        if owns_trial(job.run_dir):
+            self._tell(job, owned)
+        else:
+            job.state = Status.interrupted
+        owned.owner.close()
+        del self._owned[job]
+
+    def _tell(self, job: Job, owned: _OwnedTrial) -> None:
+        """Report how a job has ended. The trial of an interrupted job stays RUNNING."""
         score = runs.best_score(job.run_dir)
         if job.state is Status.finished and math.isnan(score):
             job.state, job.reason = Status.failed, "the run has no validation mean IoU"
@@ -197,14 +201,7 @@ class Search:
         elif owned.pruned:
             job.state = Status.pruned
             self.study.tell(owned.trial, state=TrialState.PRUNED)
-        owned.owner.close()
-        del self._owned[job]
 
     def _report_failure(self, trial: Trial, reason: str) -> None:
         trial.set_user_attr(REASON, reason)
         self.study.tell(trial, state=TrialState.FAIL)
-
-
-def _own(run_dir: Path) -> contextlib.AbstractContextManager[None]:
-    run_dir.mkdir(parents=True, exist_ok=True)
-    return runs.locked(run_dir, name=OWNER_LOCK, patience=0)

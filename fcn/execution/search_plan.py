@@ -37,9 +37,14 @@ class TuneConfig(Config):
     slots: int | None = setting(None, "concurrent trials; null: as many as the GPUs suffice for, one on the CPU", low=1)
     slots_per_gpu: int = setting(1, "concurrent trials for which a GPU suffices; without effect on the CPU", low=1)
     pruner: PrunerName = setting(PrunerName.median, "rule that stops trials early: median, hyperband, none")
-    storage: str | None = setting(None, "Optuna URL of the study's database; null: study.db in the search's folder")
+    storage: str | None = setting(
+        None,
+        "null: study.db in the search's folder, for one machine; journal: a file there for several machines that share "
+        "the folder; or the URL of a database that Optuna can open",
+    )
 
 
+JOURNAL = "journal"
 SEARCH_KEYS = {entry.name for entry in fields(TuneConfig)} - {entry.name for entry in fields(Config)}
 
 
@@ -55,7 +60,8 @@ class SearchPlan:
         compose: function from overrides to the configuration of a run.
         trials: total number of trials: finished, pruned and failed.
         pruner: rule that stops trials early.
-        storage: Optuna URL of a database; None: study.db in the folder.
+        storage: `JOURNAL` for a file in the folder that several machines share, or the URL of a database; None:
+            study.db in the folder.
     """
 
     folder: Path

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import uuid
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Literal
 
 import optuna
 import sqlalchemy
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
-from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from fcn import runs
 from fcn.config import Config, ConfigError, flatten, to_container
-from fcn.execution.search_plan import PrunerName, SearchPlan
+from fcn.errors import RunFailure, message_line, without_credentials
+from fcn.execution.search_locks import search_lock
+from fcn.execution.search_plan import JOURNAL, PrunerName, SearchPlan
 
 STUDY = "study.db"
+STUDY_JOURNAL = "study.journal"
 FOLDER_ID = ".search-id"
 """File that identifies the folder of a search in a shared database."""
 RUN = "run"
@@ -32,12 +39,10 @@ def open_study(plan: SearchPlan) -> tuple[optuna.Study, BaseStorage]:
         ConfigError: if the folder contains a different search, or the storage cannot be opened.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    database = str(plan.folder / STUDY)  # the URL is quoted, since a folder may have any name
-    url = plan.storage or sqlalchemy.URL.create("sqlite", database=database).render_as_string()
     plan.folder.mkdir(parents=True, exist_ok=True)
-    with runs.locked(plan.folder):
+    with search_lock(plan):
         try:
-            storage = optuna.storages.get_storage(url)
+            storage = _build_storage(plan)
             study = optuna.create_study(
                 storage=storage,
                 study_name=f"{plan.config.name}/{plan.folder.name}",
@@ -46,11 +51,47 @@ def open_study(plan: SearchPlan) -> tuple[optuna.Study, BaseStorage]:
                 load_if_exists=True,
             )
         except Exception as error:  # of SQLAlchemy, of the database's driver, of Optuna
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise ConfigError(f"storage (={url}) must be a database that Optuna can open: {reason}") from error
+            raise ConfigError(
+                f"{_describe(plan)} must be null, journal, or the URL of a database that Optuna can open: "
+                f"{_reason(error)}"
+            ) from error
         _check_folder(plan, study)
         _check_settings(plan, study)
     return study, storage
+
+
+def _build_storage(plan: SearchPlan) -> BaseStorage:
+    if plan.storage == JOURNAL:
+        path = str(plan.folder / STUDY_JOURNAL)
+        return JournalStorage(JournalFileBackend(path, JournalFileOpenLock(path)))
+    database = str(plan.folder / STUDY)  # the URL is quoted, since a folder may have any name
+    url = plan.storage or sqlalchemy.URL.create("sqlite", database=database).render_as_string()
+    if "@" in (sqlalchemy.make_url(url).host or ""):  # otherwise messages would contain the end of the password
+        raise ValueError("write @ in the password as %40")
+    if url.startswith("sqlite"):
+        return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})  # s to wait for another process
+    return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})  # servers close connections that are idle for hours
+
+
+@contextlib.contextmanager
+def explaining_storage_failures(plan: SearchPlan) -> Iterator[None]:
+    """Raise RunFailure in place of an error of the storage."""
+    try:
+        yield
+    except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
+        raise RunFailure(f"{_describe(plan)} failed: {_reason(error)}; the same command resumes the search") from error
+
+
+def _reason(error: Exception) -> str:
+    """Return the message of the database's driver, if it is the cause of an error of SQLAlchemy or Optuna."""
+    return message_line(str(error.__cause__ or error)) or type(error).__name__
+
+
+def _describe(plan: SearchPlan) -> str:
+    """Return key and value for a message; the options of a URL may contain a password, like the part before @."""
+    if plan.storage is None:
+        return f"storage (={plan.folder / STUDY})"
+    return f"storage (={re.sub('[?].*', '?***', without_credentials(plan.storage))})"
 
 
 def continue_trial(study: optuna.Study, storage: BaseStorage, number: int) -> Trial:
@@ -88,17 +129,23 @@ def _count_rows(config: Config) -> int | Literal["auto"]:
 
 
 def _check_folder(plan: SearchPlan, study: optuna.Study) -> None:
-    """Check that the study belongs to this folder: a shared database may have a search of this name elsewhere."""
+    """Check that study and folder belong together.
+
+    A shared database may have a search of this name in another folder, and the folder a search in another storage.
+    """
     path = plan.folder / FOLDER_ID
     if not path.exists():
         runs.write_text(path, uuid.uuid4().hex)
     identifier = path.read_text(encoding="utf-8")
     if "folder" not in study.user_attrs:
+        if next(plan.folder.glob(f"*/{runs.CONFIG}"), None):
+            raise ConfigError(
+                f"{plan.folder} contains a search with another storage=...; use that one, or another name=..."
+            )
         study.set_user_attr("folder", identifier)
     elif study.user_attrs["folder"] != identifier:
         raise ConfigError(
-            f"storage (={plan.storage}) contains a search of this name in another folder; use another name=... or "
-            "storage=..."
+            f"{_describe(plan)} contains a search of this name in another folder; use another name=... or storage=..."
         )
 
 

@@ -44,15 +44,39 @@ def locked(folder: Path, *, patience: float | None = None, name: str = LOCK) -> 
             time.sleep(0.1)
         with named_in_errors(folder / name):
             os.ftruncate(file.fileno(), 0)
-            os.write(file.fileno(), f"process {os.getpid()} on {os.uname().nodename}".encode())
+            os.write(file.fileno(), this_process().encode())
         yield
+
+
+def is_locked(folder: Path, *, name: str = LOCK) -> bool | None:
+    """Return whether a process holds the lock of a folder; None if the file system has no locks."""
+    with open(folder / name, "a", encoding="utf-8") as file:  # closing it releases the lock
+        try:
+            return not _try_flock(file.fileno())
+        except OSError:
+            return None
+
+
+def this_process() -> str:
+    """Return the text with which the lock file of a folder names this process."""
+    return f"process {os.getpid()}{machine_suffix()}"
+
+
+def machine_suffix() -> str:
+    """Return the end of `this_process`, which names this machine."""
+    return f" on {os.uname().nodename}"
 
 
 def _try_lock(descriptor: int) -> bool:
     try:
+        return _try_flock(descriptor)
+    except OSError:
+        return True  # the file system has no locks
+
+
+def _try_flock(descriptor: int) -> bool:
+    try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:
-        pass  # the file system has no locks
     return True

@@ -28,6 +28,10 @@ def run(monkeypatch, capsys, tmp_path):
         (["+search.foo={choices:[1]}", "search=init"], "search.foo (=1): unknown key foo"),
         (["search.lr={choices: [1], low: 0}"], "search.lr must be either choices or a range"),
         (["resume=x"], "resume (=x) must be omitted; the same command resumes a search"),
+        (
+            ["storage=mysql://user:s3c,ret@host/db"],
+            "storage (=mysql://***@host/db) must be one value; text that contains",
+        ),
         (["search=init", "lr=1", "optim.head_lr_multiplier=1", "model/init=xavier"], "search=init must have an entry"),
     ],
 )

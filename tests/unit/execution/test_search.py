@@ -16,11 +16,13 @@ from fcn import runs
 from fcn.config import Config, ConfigError, TrainerConfig, option
 from fcn.config.choices import Init
 from fcn.config.overrides import values_by_key
+from fcn.errors import RunFailure
 from fcn.execution.jobs import Job
 from fcn.execution.search import Search
-from fcn.execution.search_plan import PrunerName, SearchPlan
+from fcn.execution.search_locks import OWNER_LOCK
+from fcn.execution.search_plan import JOURNAL, PrunerName, SearchPlan
 from fcn.execution.search_space import parse_space
-from fcn.execution.study_storage import list_trials
+from fcn.execution.study_storage import explaining_storage_failures, list_trials
 from fcn.runs import Status
 
 SPACE = {"lr": {"low": 1e-4, "high": 1e-1, "log": True}, "model.init": {"choices": ["bilinear", "xavier"]}}
@@ -52,6 +54,15 @@ def folder(tmp_path, database) -> Path:
     (tmp_path / "search").mkdir()
     shutil.copy(database, tmp_path / "search")
     return tmp_path / "search"
+
+
+@pytest.fixture(params=[None, JOURNAL, "url"])
+def storage(request, folder, database, tmp_path) -> str | None:
+    """Every kind of storage."""
+    if request.param != "url":
+        return request.param
+    shutil.copy(database, tmp_path / "shared.db")
+    return f"sqlite:///{tmp_path}/shared.db"
 
 
 def write(job: Job, *scores: float, status: str = "interrupted") -> None:
@@ -111,8 +122,8 @@ def test_trial_of_steps_is_not_pruned_after_its_last_validation(folder):
     assert not search._owned[job].pruned
 
 
-def _killed_amid_two_trials(folder: Path) -> None:
-    search = Search.open(plan(folder))
+def _killed_amid_two_trials(folder: Path, storage: str | None) -> None:
+    search = Search.open(plan(folder, storage=storage))
     first, _ = next_jobs(search, 2)
     write(first, 0.1, 0.2)
     search.update(first)
@@ -120,14 +131,14 @@ def _killed_amid_two_trials(folder: Path) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_after_sigkill_every_trial_is_resumed_in_its_directory_and_reported_once(folder):
-    process = multiprocessing.get_context("fork").Process(target=_killed_amid_two_trials, args=(folder,))
+def test_after_sigkill_every_trial_is_resumed_in_its_directory_and_reported_once(folder, storage):
+    process = multiprocessing.get_context("fork").Process(target=_killed_amid_two_trials, args=(folder, storage))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
     before = {path.name for path in folder.iterdir() if path.is_dir()}
     assert len(before) == 2
-    search = Search.open(plan(folder))
+    search = Search.open(plan(folder, storage=storage))
     assert states(search) == [TrialState.RUNNING] * 3
     jobs = list(search.next_jobs(search.update))
     assert numbers(jobs) == [0, 1, 2, 3]
@@ -140,9 +151,9 @@ def test_after_sigkill_every_trial_is_resumed_in_its_directory_and_reported_once
     assert list(search.next_jobs(search.update)) == []
 
 
-def test_two_processes_share_the_trials(folder):
+def test_two_processes_share_the_trials(folder, storage):
     """Locks belong to open files, so two searches of one process behave like those of two processes."""
-    one, other = Search.open(plan(folder)), Search.open(plan(folder))
+    one, other = (Search.open(plan(folder, storage=storage)) for _ in range(2))
     mine, theirs = one.next_jobs(one.update), other.next_jobs(other.update)
     jobs = [next(mine), next(theirs), next(mine)]
     finish(one, jobs[0], 0.1)
@@ -174,6 +185,23 @@ def test_stopped_trial_stays_running_and_is_resumed(folder):
     assert again.run_dir == job.run_dir
 
 
+def test_trial_that_another_machine_has_resumed_is_stopped_and_not_reported(folder, running):
+    """After a pause of this machine that was longer than the time after which its trials count as abandoned."""
+    search = Search.open(plan(folder, storage=JOURNAL))
+    job = running(next_jobs(search, 1)[0])
+    (job.run_dir / OWNER_LOCK).write_text("process 1 on another-machine")
+    write(job, 0.5, status="finished")
+    search.update(job)
+    assert job._process.wait(10) == -signal.SIGKILL
+    (job.run_dir / runs.CONSOLE).touch()
+    assert job.poll()
+    search.update(job)
+    (trial,) = search.study.trials
+    assert (trial.state, trial.intermediate_values, job.state) == (TrialState.RUNNING, {}, Status.interrupted)
+    second, third = next_jobs(search, 2)
+    assert numbers([second, third]) == [1, 2]
+
+
 def add_finished(search: Search, *scores: float) -> None:
     """Add finished trials with these scores in the first epoch and equal scores afterwards."""
     distributions = {
@@ -187,20 +215,31 @@ def add_finished(search: Search, *scores: float) -> None:
         )
 
 
-def test_suggested_values_do_not_depend_on_stops(folder, tmp_path):
+def test_suggested_values_depend_neither_on_stops_nor_on_the_storage(folder, tmp_path):
     """Tests the last of the ten random trials of Optuna's sampler, and two trials that depend on earlier scores."""
-    other = tmp_path / "stopped" / folder.name
-    shutil.copytree(folder, other)
     suggestions = []
-    for once, place in ((True, folder), (False, other)):
-        search = Search.open(plan(place, trials=12))
+    for once, storage, place in ((True, None, "one"), (False, None, "stopped"), (False, JOURNAL, "journal")):
+        shutil.copytree(folder, tmp_path / place / folder.name)
+        facts = plan(tmp_path / place / folder.name, trials=12, storage=storage)
+        search = Search.open(facts)
         add_finished(search, *(0.1 * number for number in range(1, 10)))
         for score in (0.5, 0.7, 0.3):
-            search = search if once else Search.open(plan(place, trials=12))
+            search = search if once else Search.open(facts)
             finish(search, next_jobs(search, 1)[0], score)
         suggestions.append([trial.params for trial in search.study.trials[-3:]])
-    assert suggestions[0] == suggestions[1]
+    assert suggestions[0] == suggestions[1] == suggestions[2]
     assert len({params["lr"] for params in suggestions[0]}) == 3
+
+
+def test_processes_suggest_different_values_at_the_same_time(folder):
+    """No process knows a score of the others' trials; half of the trials are random, and half by Optuna's sampler."""
+    searches = [Search.open(plan(folder, trials=30, storage=JOURNAL)) for _ in range(8)]
+    for number, search in enumerate(searches):
+        if number == 4:
+            add_finished(search, *(0.05 * score for score in range(1, 13)))
+        next_jobs(search, 1)
+    values = [trial.params["lr"] for trial in list_trials(searches[0].study, TrialState.RUNNING)]
+    assert len(set(values)) == len(values) == 8
 
 
 @pytest.fixture
@@ -244,6 +283,16 @@ def test_trial_below_the_median_is_pruned(folder, running):
     trial = search.study.trials[5]
     assert (job.state, trial.state, trial.value) == (Status.pruned, TrialState.PRUNED, 0.8)
     assert list(search.next_jobs(search.update)) == []
+
+
+def test_trial_is_compared_with_those_of_other_processes(folder, storage, running):
+    mine = Search.open(plan(folder, trials=6, storage=storage))
+    job = running(next_jobs(mine, 1)[0])
+    other = Search.open(plan(folder, trials=6, storage=storage))
+    add_finished(other, 0.1, 0.2, 0.3, 0.4, 0.5)
+    write(job, 0.29)
+    mine.update(job)
+    assert job._process.wait(10) == -signal.SIGTERM
 
 
 @pytest.mark.parametrize(
@@ -325,8 +374,50 @@ def test_folder_of_another_search_is_refused(folder):
         Search.open(plan(folder, space=parse_space({"lr": SPACE["lr"]})))
 
 
+@pytest.mark.parametrize(("first", "second"), [(None, JOURNAL), (JOURNAL, None)])
+def test_folder_of_a_search_with_another_storage_is_refused(folder, first, second):
+    """Otherwise two studies would execute the same run directories."""
+    Search.open(plan(folder, storage=first))
+    search = Search.open(plan(folder, storage=second))  # no trial has been started: a mistake can be corrected
+    next_jobs(search, 1)
+    Search.open(plan(folder, storage=second))
+    with pytest.raises(ConfigError, match=r"search contains a search with another storage=...; use that one"):
+        Search.open(plan(folder, storage=f"sqlite:///{folder.parent}/other.db"))
+
+
+def test_search_of_another_folder_is_refused(folder, tmp_path):
+    storage = f"sqlite:///{tmp_path}/shared.db?timeout=5"
+    Search.open(plan(folder, storage=storage))
+    with pytest.raises(ConfigError, match=r"storage \(=sqlite:.*shared.db\?\*\*\*\) contains a search of this name in"):
+        Search.open(plan(tmp_path / "other" / folder.name, storage=storage))
+
+
+@pytest.mark.parametrize(
+    "storage",
+    [
+        "postgresql+none://user:s3cret@host/study",
+        "sqlite:////none/study.db?uri=true&key=s3cret",
+        "mysql+none://user:begin@s3cret@host/study?ssl_key=s3cret",
+        "mysql://user:begin@s3cret/end@host",
+    ],
+)
+def test_messages_contain_no_password(folder, storage):
+    with pytest.raises(ConfigError, match=r"storage \(=\w+[+:]") as caught:
+        Search.open(plan(folder, storage=storage))
+    assert "s3cret" not in str(caught.value)
+    assert "***" in str(caught.value)
+
+
+def test_failure_of_the_storage_is_explained(folder):
+    search = Search.open(plan(folder))
+    (folder / "study.db").write_bytes(b"x" * 4096)
+    message = r"study.db\) failed: .*file is not a database; the same command resumes the search"
+    with pytest.raises(RunFailure, match=message), explaining_storage_failures(search.plan):
+        search.study.ask()
+
+
 def test_invalid_storage(folder):
-    with pytest.raises(ConfigError, match=r"storage \(=foo://x\) must be a database that Optuna can open: Can't load"):
+    with pytest.raises(ConfigError, match=r"storage \(=foo://x\) must be null, journal, or .* open: Can't load"):
         Search.open(plan(folder, storage="foo://x"))
 
 
