@@ -55,7 +55,8 @@ def _execute(plan: SearchPlan, slots: list[dict[str, str]]) -> None:
         print("stopped: the same command resumes the search")
         raise SystemExit(128 + number)
     if num_running:
-        print(f"running  {num_running} trials in other processes; if these are killed, the same command resumes them")
+        trials = f"{num_running} trial{'s' * (num_running != 1)}"
+        print(f"running  {trials} in other processes; if these are killed, the same command resumes their trials")
     check_search_succeeded(search.study)
 
 

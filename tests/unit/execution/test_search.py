@@ -13,6 +13,7 @@ import pytest
 from optuna.trial import TrialState
 
 from fcn import runs
+from fcn.cli import tune
 from fcn.config import Config, ConfigError, TrainerConfig, option
 from fcn.config.choices import Init
 from fcn.config.overrides import values_by_key
@@ -162,6 +163,17 @@ def test_two_processes_share_the_trials(folder, storage):
     assert next(mine, None) is None
     assert next(theirs, None) is None
     assert len({trial.params["lr"] for trial in one.study.trials}) == 4
+
+
+def test_command_that_ends_first_mentions_the_trials_of_other_processes(folder, capsys):
+    other = Search.open(plan(folder, trials=1))
+    (job,) = next_jobs(other, 1)
+    tune._execute(plan(folder, trials=1), [{}])
+    *_, line = capsys.readouterr().out.splitlines()
+    assert line == "running  1 trial in other processes; if these are killed, the same command resumes their trials"
+    finish(other, job, 0.5)
+    tune._execute(plan(folder, trials=1), [{}])
+    assert "in other processes" not in capsys.readouterr().out
 
 
 def test_finished_run_of_an_abandoned_trial_is_reported_and_not_executed(folder):
