@@ -84,7 +84,9 @@ STORAGE_REMEDIES = {
 }
 
 OUT_OF_MEMORY = re.compile(
-    r"out of memory|can't allocate memory|cannot allocate memory|not enough memory|ALLOC_FAILED|bad_alloc", re.I
+    r"out of memory|can't allocate memory|cannot allocate memory|not enough memory|ALLOC_FAILED|bad_alloc"
+    r"|could not (create|execute) a primitive$",  # by oneDNN, which gives no reason; the usual one is memory
+    re.I,
 )
 ON_GPU = re.compile(r"\b(CUDA|CUBLAS|CUDNN|HIP)")
 LOST_CONNECTION = re.compile(
@@ -162,11 +164,7 @@ def describe_failure(error: BaseException, values: Mapping[str, Any]) -> str | N
         return _describe_loader(match[1], match[2] or "", values)
     if isinstance(error, RuntimeError) and SHARED_MEMORY.search(text):
         return _describe_loader("", "Bus error", values)
-    if (
-        isinstance(error, MemoryError)
-        or getattr(error, "errno", None) == errno.ENOMEM
-        or (isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(text))
-    ):
+    if is_out_of_memory(error):
         return _describe_memory(text, values)
     if type(error).__module__.startswith("submitit."):  # for example sbatch with an unknown partition
         return f"submitit could not execute the job: {message_line(text)}"
@@ -175,6 +173,15 @@ def describe_failure(error: BaseException, values: Mapping[str, Any]) -> str | N
     if isinstance(error, RuntimeError) and NO_RESPONSE.search(text):
         return "another rank did not respond in time; check its machine, or raise trainer.timeout_minutes"
     return describe_storage_error(error) if isinstance(error, OSError) and error.errno and error.filename else None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception of Python, the system, torch or a library says that memory was not available."""
+    return (
+        isinstance(error, MemoryError)
+        or getattr(error, "errno", None) == errno.ENOMEM
+        or (isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error)) is not None)
+    )
 
 
 def exception_chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -233,11 +240,17 @@ def _describe_memory(text: str, values: Mapping[str, Any]) -> str:
         number, unit = requested.groups()
         amount = f"{float(number) / 2**30:.2f} GiB" if unit == "bytes" else f"{number} {unit}"
         size = f" (tried to allocate {amount})"
-    return f"out of {memory}{size}: {_memory_remedies(values, on_gpu=bool(ON_GPU.search(text)))}"
+    return f"out of {memory}{size}: {_memory_remedies(values, on_gpu=bool(ON_GPU.search(text)), is_raised=True)}"
 
 
-def _memory_remedies(values: Mapping[str, Any], *, on_gpu: bool = False) -> str:
-    """List the changes that need less memory, with the present values."""
+def _memory_remedies(values: Mapping[str, Any], *, on_gpu: bool = False, is_raised: bool = False) -> str:
+    """List the changes that need less memory, with the present values.
+
+    Args:
+        values: values of the command's keys by dotted name.
+        on_gpu: whether it is the memory of a GPU.
+        is_raised: whether an exception was raised, which `trainer.accumulate=auto` can catch, and no process killed.
+    """
 
     def present(key: str) -> str:
         return f"{key} (={'null' if values[key] is None else values[key]})"
@@ -246,12 +259,16 @@ def _memory_remedies(values: Mapping[str, Any], *, on_gpu: bool = False) -> str:
     if "trainer.accumulate" in values:
         if not on_gpu and values["data.num_workers"]:
             remedies.append(f"lower {present('data.num_workers')}")
-        remedies.append(f"raise {present('trainer.accumulate')}")
+        is_automatic = values["trainer.accumulate"] == "auto"
+        if not (is_automatic and is_raised):
+            verb = "use auto for" if is_raised else "use a number for" if is_automatic else "raise"
+            remedies.append(f"{verb} {present('trainer.accumulate')}")
         if (values["trainer.val_batch_size"] or (8 if on_gpu else 1)) > 1:  # the defaults; see fcn.data.datasets
             remedies.append(f"lower {present('trainer.val_batch_size')}")
         if values["trainer.precision"] == "fp32":
             remedies.append(f"use bf16 for {present('trainer.precision')}")
-        remedies.append(f"in a new run lower {present('batch_size')} or {present('data.crop_size')}")
+        sizes = ["data.crop_size"] if is_automatic else ["batch_size", "data.crop_size"]
+        remedies.append(f"in a new run lower {' or '.join(map(present, sizes))}")
     if "inference" in values:
         remedies.append(f"lower {present('tile_size')}" if values["inference"] == "tiled" else "use inference=tiled")
         remedies += [

@@ -17,6 +17,7 @@ from typing import Any
 from fcn.cli.help_text import groups_of
 from fcn.config import schema_fields
 from fcn.config.composition import CONF, group_options
+from fcn.config.schema import AUTO
 
 # Bash also breaks COMP_WORDS at "=" and ":", so a reply begins after the last of them. For commands of other projects
 # the function returns nothing, and bash completes file names. The fcn-... commands exist if the package is installed.
@@ -85,6 +86,8 @@ def _values(entry: dataclasses.Field[Any] | None, start: str) -> list[str]:
         return [str(member) for member in type(entry.default)]
     if isinstance(entry.default, bool):
         return ["false", "true"]
+    if entry.type == "IntOrAuto":
+        return [AUTO]
     # The type is text in modules that postpone annotations.
     return _paths(start) if re.search(r"\bstr\b", str(entry.type)) and "list" not in str(entry.type) else []
 

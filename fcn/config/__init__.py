@@ -37,9 +37,10 @@ from fcn.config.option_bases import (
     ScheduleConfig,
     TransformConfig,
 )
-from fcn.config.rules import check_batch_size, check_data, check_inference, check_trains, flatten
+from fcn.config.rules import check_data, check_inference, flatten
 from fcn.config.schema import Config, TrainerConfig
 from fcn.config.schema_keys import schema_fields, section_of
+from fcn.config.trainer_rules import check_batch_size, check_trains
 from fcn.config.written_text import texts_as_written
 from fcn.errors import ConfigError, nearest
 

@@ -19,7 +19,7 @@ from omegaconf.errors import (
 from fcn import errors
 from fcn.config.components import LIST_GROUPS, options
 from fcn.config.overrides import split_override
-from fcn.config.schema import Config
+from fcn.config.schema import AUTO, Config
 from fcn.config.schema_keys import schema_fields
 from fcn.errors import nearest
 
@@ -213,6 +213,7 @@ def _wrong_value(key: str, problem: str, schema: type) -> str:
 def _type_name(annotation: str, *, element: bool) -> str:
     """Name a type of the schema in words; the type of a list's elements if `element`."""
     words = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "text"}
+    words["IntOrAuto"] = f"{words['int']} or {AUTO}"
     outer, _, inner = annotation.removesuffix(" | None").rstrip("]").partition("[")
     if outer == "dict":
         return f"a map, {{key: value}}, of {words[inner.partition(', ')[0]]} to {words[inner.partition(', ')[2]]}"

@@ -54,7 +54,10 @@ GROUPS = (
     "trainer", "experiment", "study", "debug",
 )  # fmt: skip
 
-TYPES = {"bool": "true or false", "int": "integer", "float": "number", "str": "text", "Any": "text or list of numbers"}
+TYPES = {
+    "bool": "true or false", "int": "integer", "IntOrAuto": "`auto` or integer", "float": "number", "str": "text",
+    "Any": "text or list of numbers",
+}  # fmt: skip
 PLURALS = {"int": "integers", "float": "numbers", "str": "text values"}
 
 

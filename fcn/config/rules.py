@@ -10,13 +10,14 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from fcn.config.choices import Accelerator, Precision, Protocol
+from fcn.config.choices import Protocol
 from fcn.config.command_schemas import InferenceConfig
 from fcn.config.components import LIST_GROUPS, Component, NamedComponent, chosen_components, option_class, option_name
 from fcn.config.messages import unknown_key
 from fcn.config.option_bases import FOLD, IGNORE_INDEX, DataConfig
 from fcn.config.schema import Config
 from fcn.config.schema_keys import schema_fields, section_of
+from fcn.config.trainer_rules import check_trainer
 from fcn.errors import ConfigError
 
 
@@ -122,9 +123,7 @@ def check_run(config: Config, *, is_saved: bool = False) -> None:
     for option, chosen in chosen_components(config).items():
         if not (is_saved and option.partition("=")[0] in LIST_GROUPS):
             chosen.check(config)
-    check_batch_size(config, config.trainer.dry_run_processes or config.trainer.devices or 1)
-    if config.trainer.precision is Precision.fp16 and config.trainer.accelerator is Accelerator.cpu:
-        raise ConfigError("trainer.precision (=fp16) must run on a GPU; use bf16 or fp32 on the CPU")
+    check_trainer(config)
 
 
 def _check_augmentation(config: Config) -> None:
@@ -252,46 +251,6 @@ def _check_length(config: Config) -> None:
         raise ConfigError(
             f"trainer.val_every (={val_every}) must be 1 with steps (={steps}); use trainer.val_every=1 and "
             "trainer.val_every_steps=..."
-        )
-
-
-def check_batch_size(config: Config, processes: int) -> None:
-    """Check that `processes` can share a batch; their number is known only when a run starts.
-
-    Raises:
-        ConfigError: if they cannot.
-    """
-    if config.batch_size % processes:
-        raise ConfigError(
-            f"batch_size (={config.batch_size}) must be divisible by the number of processes (={processes}), which "
-            f"share its images; use batch_size={max(1, config.batch_size // processes) * processes}"
-        )
-    parts = config.trainer.accumulate
-    if config.batch_size // processes % parts:
-        raise ConfigError(
-            f"trainer.accumulate (={parts}) must divide the {config.batch_size // processes} images of a process "
-            f"into equal parts; use a divisor, or batch_size={processes * parts}"
-        )
-    smallest_parts = {part.name: part.smallest_part for part in (config.model, config.backbone)}
-    name, smallest = max(smallest_parts.items(), key=lambda item: item[1])
-    if config.batch_size < smallest * processes * parts and not config.model.freeze_batchnorm:
-        raise ConfigError(
-            f"batch_size (={config.batch_size}) must be at least {smallest} per process and part for {name}, because "
-            f"its image pooling uses batch norm; use batch_size={smallest * processes * parts}, or "
-            "model.freeze_batchnorm=true"
-        )
-
-
-def check_trains(config: Config) -> None:
-    """Check that a configuration is not that of a dry run, for which train.py creates no run directory.
-
-    Raises:
-        ConfigError: if it is.
-    """
-    if config.trainer.dry_run_processes is not None:
-        raise ConfigError(
-            f"trainer.dry_run_processes (={config.trainer.dry_run_processes}) must be null except in a single "
-            "train.py command, because it trains nothing; leave it out"
         )
 
 

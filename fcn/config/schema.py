@@ -22,6 +22,10 @@ from fcn.config.option_bases import (
     TransformConfig,
 )
 
+AUTO = "auto"
+IntOrAuto = int | str
+"""A whole number, or `AUTO`. OmegaConf reads no enumeration that is one of several types from text."""
+
 
 @dataclass(kw_only=True, slots=True)
 class TrainerConfig:
@@ -50,8 +54,11 @@ class TrainerConfig:
         "algorithm of the transposed convolutions; transposed: PyTorch's own; subpixel: convolution and pixel "
         "shuffle; auto: subpixel for factors of at least 8 on a CPU, the faster algorithm on a GPU",
     )
-    accumulate: int = setting(
-        1, "number of micro-batches per step and process (gradient accumulation); larger values save memory", low=1
+    accumulate: IntOrAuto = setting(
+        1,
+        "number of micro-batches per step and process (gradient accumulation); larger values save memory; auto: as "
+        "many as the memory requires, found by a trial before the first two steps",
+        low=1,
     )
     sync_batchnorm: bool = setting(False, "synchronise batch norm across all processes, on GPUs only")
     val_every: int = setting(1, "number of epochs between validations; the last epoch is always validated", low=1)
@@ -82,6 +89,11 @@ class TrainerConfig:
         30, "seconds between two progress lines within an epoch, where output is no terminal; null: none", low=0
     )
     sample_images: int = setting(6, "number of validation images whose prediction is drawn at each validation", low=0)
+
+    @property
+    def first_parts(self) -> int:
+        """Number of micro-batches with which a run starts; `AUTO` starts with 1."""
+        return 1 if isinstance(self.accumulate, str) else self.accumulate
 
 
 @dataclass(kw_only=True, slots=True)

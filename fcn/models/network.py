@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -48,7 +49,7 @@ class SegmentationNetwork(nn.Module):
         if config.model.freeze_batchnorm:
             for norm in self._batch_norms():
                 norm.requires_grad_(False)
-        self._frozen = [] if config.backbone.trainable else _backbone_modules(model, set(model.head_parameters()))
+        self._frozen = [] if config.backbone.trainable else self.backbone_modules()
         for module in self._frozen:
             module.requires_grad_(False)
         self._evaluated: tuple[nn.Module, ...] = ()  # in a tuple, so that it is no submodule, which would be trained
@@ -114,6 +115,11 @@ class SegmentationNetwork(nn.Module):
                 norm.eval()
         return self
 
+    def backbone_modules(self) -> list[nn.Module]:
+        """Return the largest modules that have parameters, but none of the head."""
+        head: Any = self.model.head_parameters
+        return _backbone_modules(self.model, set(head()))
+
     def _batch_norms(self) -> list[Any]:
         return [module for module in self.model.modules() if isinstance(module, _BatchNorm)]
 
@@ -122,8 +128,19 @@ def _without_pretrained_weights(config: Config) -> Config:
     return replace(config, backbone=config.backbone.untrained(), model=config.model.untrained())
 
 
+@contextlib.contextmanager
+def evaluation_mode(network: nn.Module) -> Iterator[None]:
+    """Set evaluation mode, and restore the mode of every module: frozen batch norm was in evaluation mode before."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
 def _backbone_modules(module: nn.Module, head: Set[nn.Parameter]) -> list[nn.Module]:
-    """Return the largest modules that have parameters, but none of the head."""
     parameters = set(module.parameters())
     if parameters and not parameters & head:
         return [module]

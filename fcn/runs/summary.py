@@ -77,6 +77,7 @@ class Summary(Execution, total=False):
         mfu: model FLOPs utilisation: `tflops` relative to the peak of the GPUs; only on GPUs with a known peak.
         memory_mib: peak memory of process 0 in MiB, see `fcn.training.monitors.peak_memory_mib`.
         seconds: wall-clock time of all executions.
+        accumulate: number of micro-batches per step and process of the last execution.
         overrides: overrides as given on the command line.
         history: earlier executions, oldest first.
     """
@@ -91,6 +92,7 @@ class Summary(Execution, total=False):
     mfu: float
     memory_mib: float
     seconds: float
+    accumulate: int
     overrides: list[str]
     history: list[Execution]
 

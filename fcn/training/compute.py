@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import shutil
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from fcn.config import Config, ConfigError
 from fcn.config.choices import Algorithm, Precision
-from fcn.models.network import memory_layout
+from fcn.models.network import evaluation_mode, memory_layout
 from fcn.models.upsampling import Upsampling
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
@@ -54,9 +55,8 @@ def check_batch_norm(network: nn.Module, crops: Tensor, config: Config, *, parts
     """
     if len(crops) > 1:
         return
-    statistics_before = {name: buffer.clone() for name, buffer in network.named_buffers()}
     try:
-        with torch.no_grad():
+        with torch.no_grad(), buffers_kept(network):
             network(crops)
     except ValueError as error:
         if "Expected more than 1 value per channel" not in str(error):
@@ -67,9 +67,17 @@ def check_batch_norm(network: nn.Module, crops: Tensor, config: Config, *, parts
             f"per process and part has a single cell with data.crop_size (=[{size}]); use batch_size={2 * parts}, a "
             "larger data.crop_size, or model.freeze_batchnorm=true"
         ) from None
+
+
+@contextlib.contextmanager
+def buffers_kept(network: nn.Module) -> Iterator[None]:
+    """Restore all buffers at the end, such as the statistics of batch norm, also after an exception."""
+    before = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    try:
+        yield
     finally:
         for name, buffer in network.named_buffers():
-            buffer.copy_(statistics_before[name])
+            buffer.copy_(before[name])
 
 
 def keep_freed_memory() -> None:
@@ -145,12 +153,8 @@ def _inputs_of(network: nn.Module, images: Tensor, layers: list[Upsampling]) -> 
         inputs[layer] = arguments[0].detach()
 
     hooks = [layer.register_forward_pre_hook(keep) for layer in layers]
-    modes = {module: module.training for module in network.modules()}  # frozen batch norm is in evaluation mode
-    network.eval()
-    with torch.no_grad():
+    with torch.no_grad(), evaluation_mode(network):
         network.forward(images)
-    for module, mode in modes.items():
-        module.training = mode
     for hook in hooks:
         hook.remove()
     return inputs
@@ -191,6 +195,6 @@ def describe(config: Config, network: nn.Module, device: torch.device) -> str:
         parts.append("compiled")
     if on_gpu:
         parts.append("deterministic algorithms" if config.deterministic else "cuDNN tuned")
-    if config.trainer.accumulate > 1:
+    if config.trainer.first_parts > 1:
         parts.append(f"each step in {config.trainer.accumulate} parts")
     return ", ".join(parts)

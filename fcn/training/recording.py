@@ -213,6 +213,7 @@ class Recording(pl.Callback):
             "seconds": round(self.seconds, 2),
             "device": device_name(trainer.strategy.root_device),
             "world_size": trainer.world_size,
+            **({"accumulate": _task(trainer.lightning_module).parts.number} if self._is_recording else {}),
             "overrides": runs.load_overrides(self.run_dir),
             **self._execution,
             "history": self._history,

@@ -20,30 +20,24 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from fcn import config as configuration
-from fcn.config import IGNORE_INDEX, Config, ConfigError
+from fcn.config import Config, ConfigError
 from fcn.config.choices import Protocol
 from fcn.config.older_versions import upgrade
 from fcn.config.resumable_keys import changed_keys, check_resumable
-from fcn.errors import UserError
 from fcn.evaluation.metrics import predicted_classes
 from fcn.models.network import SegmentationNetwork
 from fcn.runs.checkpoints import AVERAGED, TRAINED, not_finite
 from fcn.training.class_counts import count_training_pixels
 from fcn.training.compute import check_batch_norm, choose_upsampling, compile_network
+from fcn.training.divergence import TrainingDiverged
 from fcn.training.epoch_metrics import EpochMetrics
 from fcn.training.losses.base import Loss
+from fcn.training.losses.pixels import void_as_background
 from fcn.training.optim import apply_settings, build_optimizer, unscale_gradients
 from fcn.training.schedules import build_schedule
+from fcn.training.step_parts import StepParts
 
 log = logging.getLogger(__name__)
-
-
-class TrainingDiverged(UserError):
-    """The loss or a weight became NaN or infinite.
-
-    On a CPU this is raised before the optimiser steps. On a GPU the loss is read every `trainer.log_every` steps only,
-    because reading it waits for the device. Before a checkpoint is saved, the loss and all weights are checked.
-    """
 
 
 class SegmentationTask(pl.LightningModule):
@@ -56,6 +50,7 @@ class SegmentationTask(pl.LightningModule):
         network: the model with its normalisation and memory layout.
         loss: the loss that training minimises; set when training starts.
         metrics: counts of an epoch.
+        parts: number of parts of a step.
         last_loss: loss of the last step at which it was read, over all processes: every step on a CPU, every
             `trainer.log_every` steps on a GPU.
     """
@@ -68,6 +63,7 @@ class SegmentationTask(pl.LightningModule):
         self.network = SegmentationNetwork(config, pretrained=pretrained)
         self._is_d2l = config.data.protocol is Protocol.d2l
         self.metrics = EpochMetrics(config.data.classes, is_d2l=self._is_d2l)
+        self.parts = StepParts(config)
         self.loss: Loss
         self._auxiliary_weight = getattr(config.model, "auxiliary_weight", 0.0)
         self._loss_state: dict[str, Any] = {}
@@ -96,7 +92,7 @@ class SegmentationTask(pl.LightningModule):
         self.loss = replace(self.config.loss, **self._loss_state).build(lambda: count_training_pixels(self.trainer))
         self._validation_loss = self.loss.for_validation()
         self._reads_every_loss = self.device.type == "cpu"
-        num_parts = self.trainer.world_size * self.config.trainer.accumulate
+        num_parts = self.trainer.world_size * self.parts.number
         crops = torch.zeros(self.config.batch_size // num_parts, 3, *self.config.data.crop_size, device=self.device)
         with self.trainer.strategy.precision_plugin.forward_context():
             check_batch_norm(self.network, crops, self.config, parts=num_parts)
@@ -122,24 +118,18 @@ class SegmentationTask(pl.LightningModule):
         torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Take one optimiser step on the share of this process, in `trainer.accumulate` parts of equal size."""
-        images, mask = batch["image"], batch["mask"]
+        """Take one optimiser step on the share of this process, in parts of equal size."""
+        mask = batch["mask"]
         target = void_as_background(mask) if self._is_d2l else mask
-        num_parts = self.config.trainer.accumulate
         count = self.loss.count(target)
         divisor = self._sum_over_processes(count.clone()) if self.loss.averages else count
         optimizer, schedule = self.optimizers(), self.lr_schedulers()
         assert isinstance(optimizer, LightningOptimizer)
         assert isinstance(schedule, LambdaLR)
         optimizer.zero_grad()
-        sums = torch.zeros((), device=self.device)
-        parts = zip(*(tensor.tensor_split(num_parts) for tensor in (images, mask, target)), strict=True)
-        for number, part in enumerate(parts, 1):
-            numerator, minimized = self._measure(*part)
-            sums = sums + numerator.detach()
-            # DDP averages gradients over processes; the step needs their sum, over the global count.
-            loss = self.loss.step_loss(minimized, divisor) * self.trainer.world_size
-            self._backward(loss, reduce=number == num_parts)
+        share = batch["image"], mask, target
+        self.parts.find(lambda: self._add_gradients(*share, divisor=divisor, is_trial=True), self)
+        sums = self._add_gradients(*share, divisor=divisor)
         self._last_sums = sums, count
         if self._reads_every_loss or (self.global_step + 1) % self.config.trainer.log_every == 0:
             self._read_loss()
@@ -151,6 +141,21 @@ class SegmentationTask(pl.LightningModule):
         # Callbacks are called before, so that the recorded norm is the one before clipping.
         if (limit := self.config.optim.clip_norm) is not None:
             nn.utils.clip_grad_norm_(self.parameters(), limit)
+
+    def _add_gradients(self, *share: Tensor, divisor: Tensor, is_trial: bool = False) -> Tensor:
+        """Add the gradients of a step, part by part, and return the numerator of its loss.
+
+        `share` is images, mask and target of this process, `divisor` the count of the loss in the whole step. A trial
+        takes the memory of a step, without communication between processes and hooks of callbacks.
+        """
+        sums = torch.zeros((), device=self.device)
+        for number, part in enumerate(self.parts.split(*share), 1):
+            numerator, minimized = self._measure(*part)
+            sums = sums + numerator.detach()
+            # DDP averages gradients over processes; the step needs their sum, over the global count.
+            loss = self.loss.step_loss(minimized, divisor) * self.trainer.world_size
+            self._backward(loss, reduce=number == self.parts.number and not is_trial, is_trial=is_trial)
+        return sums
 
     def _measure(self, images: Tensor, mask: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Update the training metrics with a part of a batch.
@@ -170,14 +175,14 @@ class SegmentationTask(pl.LightningModule):
             minimized = minimized + self._auxiliary_weight * self.loss.numerator(other, target)
         return numerator, minimized
 
-    def _backward(self, loss: Tensor, *, reduce: bool) -> None:
+    def _backward(self, loss: Tensor, *, reduce: bool, is_trial: bool) -> None:
         """Add the gradient of `loss`; if `reduce`, also average the accumulated gradients over the processes."""
         strategy = self.trainer.strategy
         is_local = not reduce and isinstance(strategy, ParallelStrategy)
         reduction = strategy.block_backward_sync() if is_local else contextlib.nullcontext()  # type: ignore[attr-defined]
         # Lightning calls training_step under autocast, which backward passes must not run under.
         with reduction, torch.autocast(self.device.type, enabled=False):
-            self.manual_backward(loss)
+            torch.autograd.backward(loss) if is_trial else self.manual_backward(loss)
 
     def on_validation_start(self) -> None:
         # cuDNN would benchmark its algorithms for every image size.
@@ -222,6 +227,7 @@ class SegmentationTask(pl.LightningModule):
         checkpoint["config"] = configuration.to_container(self.config)
         checkpoint["components"] = configuration.component_origins(self.config)
         checkpoint["loss"] = self.loss.state()
+        checkpoint["accumulate"] = self.parts.number
         checkpoint["normalization"] = self.network.normalization
         # In the middle of an epoch, the counts of every process so far belong to the checkpoint.
         own = self.metrics.state()
@@ -248,6 +254,7 @@ class SegmentationTask(pl.LightningModule):
         if TRAINED in checkpoint:
             checkpoint[AVERAGED], checkpoint["state_dict"] = checkpoint["state_dict"], checkpoint[TRAINED]
         self._check_changes(checkpoint["config"], num_processes=len(checkpoint["metrics"]))
+        self.parts.resume(checkpoint, processes=self.trainer.world_size)
         if checkpoint["config"].get("loss") == configuration.to_container(self.config)["loss"]:
             self._loss_state = checkpoint.get("loss", {})
         self.network.set_normalization(checkpoint.get("normalization", {}))
@@ -298,8 +305,3 @@ class SegmentationTask(pl.LightningModule):
             f"{problem} at step {step} (epoch {epoch}, lr {self.learning_rate():.3g}); "
             f"try lr={self.config.lr / 10:g}{f', or a longer warm-up such as {warmup}' if warmup else ''}"
         )
-
-
-def void_as_background(mask: Tensor) -> Tensor:
-    """Return the mask as the d2l chapter reads it: its loader maps every unknown colour, such as void, to class 0."""
-    return torch.where(mask == IGNORE_INDEX, torch.zeros_like(mask), mask)

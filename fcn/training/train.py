@@ -19,6 +19,7 @@ from fcn.config import Config, ConfigError
 from fcn.config.choices import ProfilerName
 from fcn.config.component_origins import origin_of_file
 from fcn.config.overrides import for_shell
+from fcn.config.schema import AUTO
 from fcn.data.module import VOCDataModule
 from fcn.models.device import device_name
 from fcn.models.weights import copy_fitting
@@ -28,10 +29,11 @@ from fcn.runs.resume import confirm_start
 from fcn.training.checkpointing import AtomicCheckpointIO, Checkpointing, EpochCheckpoint
 from fcn.training.compute import keep_freed_memory
 from fcn.training.console import logging_to
+from fcn.training.divergence import TrainingDiverged
 from fcn.training.profiling import OperationProfiler, build_profiler
 from fcn.training.recording import Recording, headline
 from fcn.training.run_header import RunHeader
-from fcn.training.task import SegmentationTask, TrainingDiverged
+from fcn.training.task import SegmentationTask
 from fcn.training.trainer import build_trainer, stop_reason
 from fcn.training.watchdog import Watchdog
 
@@ -146,7 +148,7 @@ def _fit(config: Config, run_dir: Path, checkpointing: Checkpointing) -> dict[st
     # Checkpoints are saved after the other callbacks, so that they contain their state after the step.
     callbacks, profiler = [*first, *chosen, checkpointing, *last], build_profiler(config.trainer.profiler, run_dir)
     trainer = build_trainer(config, callbacks=callbacks, loggers=recording.loggers, profiler=profiler)
-    if trainer.strategy.root_device.type == "cpu":
+    if trainer.strategy.root_device.type == "cpu" and config.trainer.accumulate != AUTO:  # see `StepParts.find`
         keep_freed_memory()
     status = Status.failed
     try:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 
@@ -149,3 +150,51 @@ def test_resume_is_exact_with_two_processes(command, number, status, callbacks):
     resumed = command(f"resume={run}")
     assert resumed.returncode == 0, resumed.stderr
     assert_identical(run, alone)
+
+
+LIMITED = """
+import os
+import torch
+from fcn.models.network import SegmentationNetwork
+
+all_logits = SegmentationNetwork.all_logits
+
+def out_of_memory(gradient):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB.")
+
+def limited(network, images):
+    logits = all_logits(network, images)
+    if os.environ.get("RANK") == "1" and logits[0].requires_grad and len(images) > 2:
+        logits[0].register_hook(out_of_memory)
+    return logits
+
+SegmentationNetwork.all_logits = limited
+"""
+"""A module of components, which every process imports: rank 1 has memory for two images."""
+
+
+@pytest.mark.slow
+def test_memory_of_one_rank_determines_the_parts_of_both(command):
+    (command.folder / "limited.py").write_text(LIMITED)
+    options = (*TINY, f"data.root={command.data}", "trainer=ddp_cpu", "backbone=resnet18", "callbacks=[ema]")
+    for name, accumulate in (("auto", "auto"), ("two", "2")):
+        arguments = (*options, f"trainer.accumulate={accumulate}", f"name={name}")
+        done = command(*arguments, FCN_COMPONENTS="limited")
+        assert done.returncode == 0, done.stderr
+        assert ("1 x 4 images per process of a step do not fit" in done.stdout) is (name == "auto")
+    assert runs.read_summary(command.run_of("auto"))["accumulate"] == 2
+    assert_identical(command.run_of("auto"), command.run_of("two"))
+
+
+@pytest.mark.slow
+def test_part_that_fits_no_rank_ends_the_run_in_one_line(command):
+    (command.folder / "limited.py").write_text(LIMITED.replace("> 2", "> 0"))
+    options = ("trainer=ddp_cpu", "trainer.accumulate=auto", "name=none")
+    done = command(*TINY, f"data.root={command.data}", *options, FCN_COMPONENTS="limited")
+    assert done.returncode == 1
+    # Either rank may be named; only rank 1 knows the size.
+    assert re.match(
+        r"rank \d failed: out of (GPU )?memory.*: .*in a new run lower data.crop_size",
+        error_message(done.stderr),
+    )
+    assert not workers_of(command.run_of("none"))

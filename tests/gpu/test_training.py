@@ -81,6 +81,27 @@ def test_deterministic_runs_are_bit_identical(train):
         assert torch.equal(weight, other[name]), name
 
 
+LARGE = ("deterministic=true", "data.crop_size=[320,320]", "batch_size=16", "model.auxiliary_weight=0.4")
+
+
+def test_step_that_does_not_fit_is_taken_in_parts(train):
+    """The memory is limited to 0.7 of the peak of an undivided step."""
+    torch.cuda.reset_peak_memory_stats()
+    train("whole", *LARGE)
+    peak = torch.cuda.max_memory_allocated()
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(0.7 * peak / torch.cuda.get_device_properties(0).total_memory)
+    try:
+        auto = train("auto", *LARGE, "trainer.accumulate=auto")
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    number = runs.read_summary(auto)["accumulate"]
+    assert number > 1
+    expected = weights(train("number", *LARGE, f"trainer.accumulate={number}"))
+    for name, weight in weights(auto).items():
+        assert torch.equal(weight, expected[name]), name
+
+
 def test_run_header_names_precision_and_layout(train):
     log = (train("run") / "train.log").read_text()
     precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"

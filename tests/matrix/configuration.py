@@ -123,6 +123,8 @@ CONFLICTS = [
     overrides("trainer.precision=fp16", "trainer=cpu"),
     overrides("trainer=ddp_cpu", "batch_size=3"),
     overrides("trainer.accumulate=3"),
+    overrides("trainer.accumulate=two"),
+    overrides("trainer=ddp_cpu", "trainer.accumulate=auto", "trainer.sync_batchnorm=true"),
     overrides("trainer=gpu", "trainer.devices=16"),
     overrides("trainer.devices=[0,1]"),
     overrides("trainer.devices=auto"),

@@ -72,11 +72,26 @@ def test_out_of_memory_names_the_keys_to_change(allocate, message):
     assert line.startswith(message)
     for key in ("trainer.accumulate (=1)", "batch_size (=16)", f"data.crop_size (={VALUES['data.crop_size']})"):
         assert key in line
+    assert "use auto for trainer.accumulate (=1)" in line
     assert ("trainer.val_batch_size (=null)" in line) is ("GPU" in message)  # null is 8 on a GPU, and 1 on the CPU
     tiled = {"inference": "tiled", "tile_size": [320, 480]}
     assert errors.describe_failure(caught.value, tiled).endswith("lower tile_size (=[320, 480])")
     assert errors.describe_failure(caught.value, {**tiled, "inference": "whole"}).endswith("use inference=tiled")
     assert "stop other programs" in errors.describe_failure(caught.value, {})
+
+
+def test_failure_of_onednn_is_one_of_the_memory():
+    """Under a limit of the memory, a convolution on a CPU fails with this message."""
+    line = errors.describe_failure(RuntimeError("could not create a primitive"), VALUES)
+    assert line.startswith("out of memory: use auto for trainer.accumulate (=1), ")
+    other = RuntimeError("could not create a primitive descriptor for a convolution forward propagation primitive")
+    assert errors.describe_failure(other, VALUES) is None
+
+
+def test_smaller_parts_are_no_remedy_if_none_fits():
+    values = {**VALUES, "trainer.accumulate": "auto"}
+    line = errors.describe_failure(MemoryError(), values)
+    assert line == f"out of memory: in a new run lower data.crop_size (={VALUES['data.crop_size']})"
 
 
 @pytest.mark.parametrize(
@@ -108,6 +123,8 @@ def test_signal_is_explained_with_a_remedy():
     values = {**VALUES, "data.num_workers": 2, "trainer.precision": "fp32"}
     remedies = "lower data.num_workers (=2), raise trainer.accumulate (=1), use bf16 for trainer.precision (=fp32)"
     assert remedies in errors.describe_signal(signal.SIGKILL, values)
+    automatic = errors.describe_signal(signal.SIGKILL, {**values, "trainer.accumulate": "auto"})
+    assert "use a number for trainer.accumulate (=auto)" in automatic
     assert "docker run --shm-size" in errors.describe_signal(signal.SIGBUS, VALUES)
     assert errors.describe_signal(signal.SIGSEGV, VALUES).startswith("was killed by SIGSEGV, ")
 

@@ -40,3 +40,8 @@ def num_pixels(target: Tensor) -> Tensor:
 def class_masks(target: Tensor, num_classes: int) -> Tensor:
     """Return which pixels belong to each class, bool [N, C, H, W]; void belongs to none."""
     return target.unsqueeze(1) == torch.arange(num_classes, device=target.device).view(-1, 1, 1)
+
+
+def void_as_background(mask: Tensor) -> Tensor:
+    """Return the mask as the d2l chapter reads it: its loader maps every unknown colour, such as void, to class 0."""
+    return torch.where(mask == IGNORE_INDEX, torch.zeros_like(mask), mask)

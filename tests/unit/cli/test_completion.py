@@ -32,6 +32,7 @@ def complete(line: str, monkeypatch, *, config_name: str = "config", schema: typ
         ("+experiment=d", ["+experiment=d2l"]),
         ("~exp", ["~experiment="]),
         ("hydra/launcher=slurm_", ["hydra/launcher=slurm_local"]),
+        ("trainer.accumulate=", ["trainer.accumulate=auto"]),
         ("lr=", [""]),  # a number
         ("no_such_key=", [""]),
         ("--cfg", [""]),

@@ -34,6 +34,7 @@ def values(entry: dataclasses.Field) -> st.SearchStrategy:
     }
     if annotation == "Any":  # loss.class_weights
         return st.sampled_from([None, "median_frequency"])
+    kinds["IntOrAuto"] = st.one_of(st.just("auto"), kinds["int"])
     if inner not in kinds:
         choice = next(each for each in Choice.__subclasses__() if each.__name__ == inner)
         kinds[inner] = st.sampled_from([str(member.value) for member in choice])

@@ -97,6 +97,12 @@ def test_key_of_another_option_is_refused(message, overrides):
             r"trainer.accumulate \(=4\) must divide the 6 images of a process .* batch_size=8",
             {"batch_size": 12, "trainer.devices": 2, "trainer.accumulate": 4},
         ),
+        (r"trainer.accumulate \(=two\) must be a whole number or auto; use", {"trainer.accumulate": "two"}),
+        (r"trainer.accumulate \(=1.5\) must be a whole number or auto \(", {"trainer.accumulate": 1.5}),
+        (
+            r"trainer.accumulate \(=auto\) must be a number with trainer.sync_batchnorm=true and several processes",
+            {"trainer.accumulate": "auto", "trainer.sync_batchnorm": True, "trainer.devices": 2},
+        ),
         ("name", {"name": "../elsewhere"}),
         ("name", {"name": "/elsewhere"}),
         ("name", {"name": ""}),

@@ -12,7 +12,8 @@ from fcn.config.composition import compose
 from fcn.data.module import VOCDataModule
 from fcn.data.sampling import Rounds
 from fcn.training.console import ProgressBar, logging_to
-from fcn.training.task import SegmentationTask, TrainingDiverged
+from fcn.training.divergence import TrainingDiverged
+from fcn.training.task import SegmentationTask
 from fcn.training.trainer import build_trainer
 from tests.commands import TINY, train_in_process
 
