@@ -267,6 +267,8 @@ def _memory_remedies(values: Mapping[str, Any], *, on_gpu: bool = False, is_rais
             remedies.append(f"lower {present('trainer.val_batch_size')}")
         if values["trainer.precision"] == "fp32":
             remedies.append(f"use bf16 for {present('trainer.precision')}")
+        if is_automatic and not values["trainer.activation_checkpointing"]:
+            remedies.append("use trainer.activation_checkpointing=true")
         sizes = ["data.crop_size"] if is_automatic else ["batch_size", "data.crop_size"]
         remedies.append(f"in a new run lower {' or '.join(map(present, sizes))}")
     if "inference" in values:

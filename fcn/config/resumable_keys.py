@@ -16,7 +16,8 @@ NEUTRAL = (
     "name", "execute", "resume", "autoresume", "rerun", "allow", "data.root", "data.extra_roots", "data.download",
     "data.num_workers", "data.cache", "data.cache_dir", "trainer.log_every", "trainer.sample_images",
     "trainer.checkpoint_steps", "trainer.checkpoint_minutes", "trainer.timeout_minutes", "trainer.devices",
-    "trainer.max_minutes", "trainer.log_seconds", "trainer.profiler", "trainer.detect_anomaly", "logger",
+    "trainer.max_minutes", "trainer.log_seconds", "trainer.profiler", "trainer.detect_anomaly",
+    "trainer.activation_checkpointing", "logger",
 )  # fmt: skip
 """Keys and groups without effect on the result. The number of processes has one, but its actual value is compared."""
 

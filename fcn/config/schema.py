@@ -60,6 +60,11 @@ class TrainerConfig:
         "many as the memory requires, found by a trial before the first two steps",
         low=1,
     )
+    activation_checkpointing: bool = setting(
+        False,
+        "compute the blocks of the backbone again in the backward pass instead of storing their activations; this "
+        "saves memory, takes more time, and does not change the result",
+    )
     sync_batchnorm: bool = setting(False, "synchronise batch norm across all processes, on GPUs only")
     val_every: int = setting(1, "number of epochs between validations; the last epoch is always validated", low=1)
     val_every_steps: int | None = setting(None, "the same in steps, for a run of steps=...; null: an epoch", low=1)

@@ -22,6 +22,21 @@ def check_trainer(config: Config) -> None:
     check_batch_size(config, trainer.dry_run_processes or trainer.devices or 1)
     if trainer.precision is Precision.fp16 and trainer.accelerator is Accelerator.cpu:
         raise ConfigError("trainer.precision (=fp16) must run on a GPU; use bf16 or fp32 on the CPU")
+    if trainer.activation_checkpointing:
+        _check_activation_checkpointing(config)
+
+
+def _check_activation_checkpointing(config: Config) -> None:
+    if config.compile:
+        raise ConfigError(
+            "trainer.activation_checkpointing (=true) must be false with compile=true, which chooses by itself what it "
+            "computes again; leave one out"
+        )
+    if not config.backbone.trainable:
+        raise ConfigError(
+            "trainer.activation_checkpointing (=true) has no effect with backbone.trainable=false, whose activations "
+            "are not stored; leave it out"
+        )
 
 
 def check_batch_size(config: Config, processes: int) -> None:

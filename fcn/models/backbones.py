@@ -158,6 +158,7 @@ class Backbone(nn.Module):
         self._multiple = spec.multiple
         self._outputs = spec.outputs
         self._steps = tuple(_steps(self.layers, outputs=spec.outputs))
+        self._chains: dict[str, nn.Module] = {}  # in a dict, so that they are no submodules
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return the feature maps, from fine to coarse.
@@ -174,11 +175,24 @@ class Backbone(nn.Module):
         if self._multiple > 1:
             height, width = (_missing(side, self._multiple) for side in images.shape[-2:])
             features = F.pad(images, (0, width, 0, height))
-        for step in self._steps:
-            features = self.layers.get_submodule(step)(features)
+        for step in self._chains or self._steps:
+            features = (self._chains.get(step) or self.layers.get_submodule(step))(features)
             if step in self._outputs:
                 maps.append(features)
         return maps
+
+    def chain_layers(self) -> list[nn.Module]:
+        """Join the layers from one feature map or pooling to the next, and return the modules, which `forward` calls.
+
+        VGG consists of single layers, which do not belong to a block.
+        """
+        chains: list[list[str]] = [[]]
+        for step in self._steps:
+            chains[-1].append(step)
+            if step in self._outputs or isinstance(self.layers.get_submodule(step), nn.MaxPool2d):
+                chains.append([])
+        self._chains = {steps[-1]: nn.Sequential(*map(self.layers.get_submodule, steps)) for steps in chains if steps}
+        return list(self._chains.values())
 
     def dilate(self, output_stride: int) -> None:
         """Replace striding beyond `output_stride` by dilation, which makes the maps finer and keeps the weights.

@@ -197,4 +197,6 @@ def describe(config: Config, network: nn.Module, device: torch.device) -> str:
         parts.append("deterministic algorithms" if config.deterministic else "cuDNN tuned")
     if config.trainer.first_parts > 1:
         parts.append(f"each step in {config.trainer.accumulate} parts")
+    if config.trainer.activation_checkpointing:
+        parts.append("activation checkpointing")
     return ", ".join(parts)

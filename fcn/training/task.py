@@ -25,6 +25,7 @@ from fcn.config.choices import Protocol
 from fcn.config.older_versions import upgrade
 from fcn.config.resumable_keys import changed_keys, check_resumable
 from fcn.evaluation.metrics import predicted_classes
+from fcn.models.activation_checkpointing import checkpoint_activations
 from fcn.models.network import SegmentationNetwork
 from fcn.runs.checkpoints import AVERAGED, TRAINED, not_finite
 from fcn.training.class_counts import count_training_pixels
@@ -97,6 +98,8 @@ class SegmentationTask(pl.LightningModule):
         with self.trainer.strategy.precision_plugin.forward_context():
             check_batch_norm(self.network, crops, self.config, parts=num_parts)
             choose_upsampling(self.network.model, crops.contiguous(memory_format=self.network.layout), self.config)
+        if self.config.trainer.activation_checkpointing:
+            checkpoint_activations(self.network, crops[:1])
         if self.config.compile:
             compile_network(self.network.model)
 

@@ -152,6 +152,15 @@ def test_resume_is_exact_with_two_processes(command, number, status, callbacks):
     assert_identical(run, alone)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("accumulate", ["1", "2"])
+def test_activation_checkpointing_with_two_processes_changes_no_bit(command, accumulate):
+    options = ("trainer=ddp_cpu", "backbone=resnet18", f"trainer.accumulate={accumulate}")
+    plain = command.train(*options, name="plain")
+    saving = command.train(*options, "trainer.activation_checkpointing=true", name="saving")
+    assert_identical(saving, plain)
+
+
 LIMITED = """
 import os
 import torch
@@ -194,7 +203,7 @@ def test_part_that_fits_no_rank_ends_the_run_in_one_line(command):
     assert done.returncode == 1
     # Either rank may be named; only rank 1 knows the size.
     assert re.match(
-        r"rank \d failed: out of (GPU )?memory.*: .*in a new run lower data.crop_size",
+        r"rank \d failed: out of (GPU )?memory.*: .*use trainer.activation_checkpointing=true",
         error_message(done.stderr),
     )
     assert not workers_of(command.run_of("none"))

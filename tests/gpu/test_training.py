@@ -102,6 +102,17 @@ def test_step_that_does_not_fit_is_taken_in_parts(train):
         assert torch.equal(weight, expected[name]), name
 
 
+def test_activation_checkpointing_saves_memory_and_changes_no_bit(train):
+    states, peaks = [], []
+    for value in ("false", "true"):
+        torch.cuda.reset_peak_memory_stats()
+        states.append(weights(train(value, *LARGE, f"trainer.activation_checkpointing={value}")))
+        peaks.append(torch.cuda.max_memory_allocated())
+    assert peaks[1] < 0.8 * peaks[0]
+    for name, weight in states[0].items():
+        assert torch.equal(states[1][name], weight), name
+
+
 def test_run_header_names_precision_and_layout(train):
     log = (train("run") / "train.log").read_text()
     precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"

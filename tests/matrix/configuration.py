@@ -125,6 +125,8 @@ CONFLICTS = [
     overrides("trainer.accumulate=3"),
     overrides("trainer.accumulate=two"),
     overrides("trainer=ddp_cpu", "trainer.accumulate=auto", "trainer.sync_batchnorm=true"),
+    overrides("trainer.activation_checkpointing=true", "compile=true"),
+    overrides("trainer.activation_checkpointing=true", "backbone.trainable=false"),
     overrides("trainer=gpu", "trainer.devices=16"),
     overrides("trainer.devices=[0,1]"),
     overrides("trainer.devices=auto"),

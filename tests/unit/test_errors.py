@@ -91,7 +91,10 @@ def test_failure_of_onednn_is_one_of_the_memory():
 def test_smaller_parts_are_no_remedy_if_none_fits():
     values = {**VALUES, "trainer.accumulate": "auto"}
     line = errors.describe_failure(MemoryError(), values)
-    assert line == f"out of memory: in a new run lower data.crop_size (={VALUES['data.crop_size']})"
+    remedies = "use trainer.activation_checkpointing=true, in a new run lower data.crop_size"
+    assert line == f"out of memory: {remedies} (={VALUES['data.crop_size']})"
+    saved = errors.describe_failure(MemoryError(), {**values, "trainer.activation_checkpointing": True})
+    assert saved == f"out of memory: in a new run lower data.crop_size (={VALUES['data.crop_size']})"
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,14 @@ def test_key_of_another_option_is_refused(message, overrides):
             r"trainer.accumulate \(=auto\) must be a number with trainer.sync_batchnorm=true and several processes",
             {"trainer.accumulate": "auto", "trainer.sync_batchnorm": True, "trainer.devices": 2},
         ),
+        (
+            r"trainer.activation_checkpointing \(=true\) must be false with compile=true",
+            {"trainer.activation_checkpointing": True, "compile": True},
+        ),
+        (
+            r"trainer.activation_checkpointing \(=true\) has no effect with backbone.trainable=false",
+            {"trainer.activation_checkpointing": True, "backbone.trainable": False},
+        ),
         ("name", {"name": "../elsewhere"}),
         ("name", {"name": "/elsewhere"}),
         ("name", {"name": ""}),

@@ -112,6 +112,12 @@ def test_configured_algorithm_is_used_and_described(config):
     assert line.endswith(", fused sgd, transposed upsampling, compiled, each step in 2 parts")
 
 
+def test_settings_that_save_memory_are_described(config):
+    chosen = compose("trainer=cpu", "trainer.activation_checkpointing=true", "trainer.accumulate=auto")
+    line = describe(chosen, SegmentationTask(config).network.model, torch.device("cpu"))
+    assert line.endswith(" upsampling, activation checkpointing")  # the number of parts is logged when it is known
+
+
 def test_compiling_without_compiler_is_rejected(config, monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)

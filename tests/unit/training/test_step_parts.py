@@ -130,7 +130,7 @@ def test_smallest_part_that_does_not_fit_is_one_line(train, passes, options, siz
     assert [size for number, size in enumerate(passes.sizes) if size not in passes.sizes[:number]] == sizes
     (line,) = str(failure.value).splitlines()
     assert line.startswith("out of GPU memory (tried to allocate 2.50 GiB): lower trainer.val_batch_size (=null), ")
-    assert "in a new run lower data.crop_size" in line
+    assert "use trainer.activation_checkpointing=true, in a new run lower data.crop_size" in line
 
 
 def test_other_errors_of_a_trial_are_not_caught(train, monkeypatch):

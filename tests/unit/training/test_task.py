@@ -19,6 +19,7 @@ from fcn.training.monitors import gradient_norm
 from fcn.training.task import SegmentationTask
 from fcn.training.trainer import build_trainer
 from tests.commands import TINY
+from tests.identical_runs import assert_identical
 
 # SqueezeNet has no batch norm, whose statistics would be those of a part.
 STEP = (*TINY, "trainer=cpu", "epochs=1", "backbone=squeezenet1_0", "data.augmentation.scale=[0.4,1.0]", "optim=sgd")
@@ -92,6 +93,17 @@ def test_frozen_batch_norm_keeps_weights_and_statistics(shapes_root):
         assert not norm.training
         for key, value in norm.state_dict().items():
             assert torch.equal(value, before[name][key]), (name, key)
+
+
+def test_activation_checkpointing_changes_no_bit_of_a_run(shapes_root, tmp_path):
+    """Batch norm, an average of the weights, and several forward passes in a step."""
+    options = ("backbone=resnet18", "model.auxiliary_weight=0.4", "callbacks=[ema]", "trainer.accumulate=2")
+    for is_checkpointed in ("false", "true"):
+        key = f"trainer.activation_checkpointing={is_checkpointed}"
+        fcn.train(compose(*TINY, "trainer=cpu", f"data.root={shapes_root}", *options, key), tmp_path / is_checkpointed)
+    assert_identical(tmp_path / "true", tmp_path / "false")
+    log = (tmp_path / "true" / runs.LOG).read_text()
+    assert "upsampling, each step in 2 parts, activation checkpointing" in log
 
 
 CLIP = ("optim=sgd", "optim.momentum=0", "optim.weight_decay=0", "lr=1", "schedule=constant", "epochs=1")
