@@ -19,6 +19,12 @@ def check_trainer(config: Config) -> None:
             f"trainer.accumulate (={trainer.accumulate}) must be a whole number or {AUTO}; use "
             f"trainer.accumulate={AUTO}"
         )
+    if trainer.dry_run_processes is not None and trainer.accumulate == AUTO:
+        raise ConfigError(
+            f"trainer.accumulate (={AUTO}) must be a number with trainer.dry_run_processes "
+            f"(={trainer.dry_run_processes}), because the other processes, which would have to agree on it, do not "
+            "exist; use trainer.accumulate=1"
+        )
     check_batch_size(config, trainer.dry_run_processes or trainer.devices or 1)
     if trainer.precision is Precision.fp16 and trainer.accelerator is Accelerator.cpu:
         raise ConfigError("trainer.precision (=fp16) must run on a GPU; use bf16 or fp32 on the CPU")

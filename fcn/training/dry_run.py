@@ -189,7 +189,7 @@ class MeasuredStep(pl.Callback):
         ring = 2 * (processes - 1) * gradients // processes
         return {
             "processes": str(processes),
-            "batch": f"{config.batch_size} images: {share} per process, {share // config.trainer.accumulate} per part",
+            "batch": f"{config.batch_size} images: {share} per process, {share // config.trainer.first_parts} per part",
             "steps": f"{data.steps_per_epoch} per epoch, {data.total_steps} in total",
             "learning rate": f"{self.learning_rate:.3g} at step 1, {config.lr:g} at its peak",
             "images": self.crops,

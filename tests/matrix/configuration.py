@@ -135,6 +135,7 @@ CONFLICTS = [
     overrides("trainer.dry_run_processes=3"),
     overrides("trainer.dry_run_processes=4"),
     overrides("trainer.dry_run_processes=4", "execute=false"),
+    overrides("trainer.dry_run_processes=4", "trainer.accumulate=auto"),
     overrides("-m", "trainer.dry_run_processes=4"),
     overrides("resume=run", "trainer.dry_run_processes=4"),
     overrides("model=torchvision", "backbone.name=resnet18"),
