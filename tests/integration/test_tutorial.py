@@ -78,8 +78,9 @@ def write_pets(root: Path) -> None:
 
 
 def filled_in(line: str) -> str:
-    """Replace placeholders by the newest run and the folder of VOC, and the name of the dataset by the tiny one."""
+    """Replace placeholders by the newest run and the folder of VOC, the dataset by the tiny one, two seeds by one."""
     line = line.replace("<folder that holds VOCdevkit>", "data").replace("v1-400-80-seed0", "v1-16-5-seed0")
+    line = line.replace("seed=0,1", "seed=0")
     for name in re.findall(r"outputs/(\w+)/<time>", line):
         newest = max(path.name for path in Path("outputs", name).iterdir())
         line = line.replace(f"outputs/{name}/<time>", f"outputs/{name}/{newest}")
@@ -93,7 +94,7 @@ def test_own_data_tutorial(folder, monkeypatch, capsys):
     run_commands(lines, monkeypatch, capsys)
     assert (folder / "masks" / "cat.png").is_file()
     assert len([*(folder / "outputs" / "pets").rglob("export/model.pt2")]) == 1
-    assert len([*(folder / "outputs" / "pets").rglob("evaluation/val/evaluation.json")]) == 4
+    assert len([*(folder / "outputs" / "pets").rglob("evaluation/val/evaluation.json")]) == 2
 
 
 def run_commands(lines: list[str], monkeypatch, capsys) -> None:
