@@ -82,8 +82,7 @@ class Predictor:
 
     def predict(self, image: Image.Image | NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the class of every pixel, uint8 [H, W]; see `logits`."""
-        mask: NDArray[np.uint8] = self.logits(image).argmax(dim=0).to(torch.uint8).numpy()
-        return mask
+        return to_mask(self.logits(image))
 
     @torch.inference_mode()
     def batch_logits(self, images: Tensor) -> Tensor:
@@ -136,6 +135,12 @@ def to_pixels(image: Image.Image | NDArray[np.uint8]) -> NDArray[np.uint8]:
         given = f"shape {list(pixels.shape)}, {pixels.dtype}"
         raise ValueError(f"image ({given}) must be uint8 [H, W, 3] in RGB, 0 to 255; convert it, or give a PIL image")
     return pixels
+
+
+def to_mask(logits: Tensor) -> NDArray[np.uint8]:
+    """Return the class of highest score at every pixel, uint8 [H, W], the first of equal scores; logits [C, H, W]."""
+    mask: NDArray[np.uint8] = logits.max(dim=0).indices.byte().numpy()  # `argmax` takes twice the time on a CPU
+    return mask
 
 
 def _resize(images: Tensor, scale: float) -> Tensor:

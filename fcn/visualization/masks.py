@@ -33,10 +33,13 @@ def overlay(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uin
     """
     padded = np.pad(mask, 1, mode="edge")
     neighbours = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
-    opacity = np.where(np.any([mask != neighbour for neighbour in neighbours], axis=0), 1.0, 0.5)
-    opacity[(mask == 0) | (mask == IGNORE_INDEX)] = 0
-    blended = image + opacity[..., None] * (colorize(mask).astype(np.float64) - image)
-    return np.rint(blended).astype(np.uint8)
+    outline = np.any([mask != neighbour for neighbour in neighbours], axis=0)
+    objects = (mask != 0) & (mask != IGNORE_INDEX)
+    inside = objects & ~outline
+    blended = image.copy()
+    blended[objects] = colorize(mask[objects])
+    blended[inside] = np.rint((image[inside] + blended[inside].astype(np.float32)) / 2)
+    return blended
 
 
 def error_map(image: NDArray[np.uint8], target: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> NDArray[np.uint8]:

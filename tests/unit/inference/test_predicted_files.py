@@ -188,5 +188,5 @@ def test_number_of_images_read_ahead_is_limited(monkeypatch):
     images = sources(*(f"{number}.jpg" for number in range(30)))
     results = write_predictions(RedThreshold(), images, OutputFolder(Path("out"), overlay=False))
     for num_predicted, _ in enumerate(results, 1):
-        assert len(read) <= num_predicted + 3 * THREADS
+        assert len(read) <= num_predicted + 2 * (THREADS + predicted_files.WRITERS) + 2
     assert sorted(read) == sorted(source.path for source in images)

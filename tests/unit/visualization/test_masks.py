@@ -24,6 +24,13 @@ def test_overlay_blends_classes_and_keeps_background_and_void():
     np.testing.assert_array_equal(across, blended.swapaxes(0, 1))
 
 
+def test_half_values_are_rounded_to_even():
+    image = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 256, 3).repeat(3, axis=0)
+    blended = overlay(image, np.full((3, 256), 15, np.uint8))
+    expected = [[round((value + channel) / 2) for channel in KNOWN_COLORS[15]] for value in range(256)]
+    np.testing.assert_array_equal(blended[1], expected)
+
+
 def test_error_map_shows_wrong_pixels_void_and_the_pale_image():
     white, black, green = (255, 255, 255), (0, 0, 0), (0, 255, 0)
     image = np.array([[black, black, white, white, white, green, white]], np.uint8)
