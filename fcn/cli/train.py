@@ -162,9 +162,12 @@ def _measure_only(config: Config) -> dict[str, float]:
             f"trainer.dry_run_processes (={config.trainer.dry_run_processes}) cannot be combined with resume, rerun, "
             "autoresume or execute=false; leave one out"
         )
-    from fcn.training.dry_run import dry_run
+    from fcn.training.dry_run import dry_run, try_batch_sizes
 
-    dry_run(config)
+    if config.trainer.dry_run_batch_sizes:
+        try_batch_sizes(config)
+    else:
+        dry_run(config)
     return {}
 
 

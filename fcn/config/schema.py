@@ -42,7 +42,13 @@ class TrainerConfig:
         None,
         "number of processes of a dry run, in place of trainer.devices: train nothing, but make two steps of one of "
         "them on one device, and print what each process would do, send and need; null: train",
-        low=2,
+        low=1,
+    )
+    dry_run_batch_sizes: list[int] = setting(
+        [],
+        "values of batch_size for a dry run, which tries them in ascending order until one does not fit into the "
+        "memory, and prints memory and speed of each; empty: only batch_size",
+        low=1,
     )
     precision: Precision = setting(
         Precision.auto,

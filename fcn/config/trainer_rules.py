@@ -19,7 +19,12 @@ def check_trainer(config: Config) -> None:
             f"trainer.accumulate (={trainer.accumulate}) must be a whole number or {AUTO}; use "
             f"trainer.accumulate={AUTO}"
         )
-    if trainer.dry_run_processes is not None and trainer.accumulate == AUTO:
+    if trainer.dry_run_batch_sizes and trainer.dry_run_processes is None:
+        sizes = ",".join(map(str, trainer.dry_run_batch_sizes))
+        raise ConfigError(
+            f"trainer.dry_run_batch_sizes (=[{sizes}]) must be empty without a dry run; set trainer.dry_run_processes=1"
+        )
+    if (trainer.dry_run_processes or 1) > 1 and trainer.accumulate == AUTO:
         raise ConfigError(
             f"trainer.accumulate (={AUTO}) must be a number with trainer.dry_run_processes "
             f"(={trainer.dry_run_processes}), because the other processes, which would have to agree on it, do not "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import time
@@ -16,15 +17,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
 from torch.testing._internal.distributed.fake_pg import FakeStore  # there is no public name (torch 2.9 to 2.15)
 
-from fcn.config import Config, ConfigError
+from fcn.config import Config, ConfigError, check_batch_size
 from fcn.config.choices import Accelerator
 from fcn.data.module import VOCDataModule
+from fcn.errors import is_out_of_memory
 from fcn.models.device import device_name, has_gpu
 from fcn.training.callback_options import EmaConfig
 from fcn.training.compute import keep_freed_memory
 from fcn.training.console import logging_to
+from fcn.training.memory import this_machine
 from fcn.training.monitors import peak_memory_mib
 from fcn.training.task import SegmentationTask
 from fcn.training.train import build_task
@@ -51,11 +55,81 @@ def dry_run(config: Config, *, rank: int = 0) -> dict[str, str]:
     Raises:
         ConfigError, DataError, WeightsError, TrainingDiverged: as `fcn.training.train.train`.
     """
+    with logging_to(Path(os.devnull)):
+        step = measure_step(config, rank=rank)
+        log.info("%s: step %d of rank %d on %s", _title(config), STEPS, rank, step.device)
+        for name, value in step.table.items():
+            log.info("%-18s %s", name, value)
+    return step.table
+
+
+def try_batch_sizes(config: Config) -> list[tuple[int, MeasuredStep]]:
+    """Make a dry run with each of `trainer.dry_run_batch_sizes`, in ascending order, and print a line for each.
+
+    The first batch size whose step does not fit into the memory is the last. On a CPU, where the system would end the
+    process, it is not tried if its memory, extrapolated from the two sizes before, would exceed that of the machine.
+
+    Returns:
+        Batch sizes that fit, with their measurements.
+
+    Raises:
+        ConfigError, DataError, WeightsError, TrainingDiverged: as `fcn.training.train.train`.
+    """
+    processes = config.trainer.dry_run_processes
+    assert processes is not None
+    configs = [replace(config, batch_size=size) for size in sorted(set(config.trainer.dry_run_batch_sizes))]
+    for each in configs:
+        check_batch_size(each, processes)
+    fitting: list[tuple[int, MeasuredStep]] = []
+    with logging_to(Path(os.devnull)):
+        for each in configs:
+            memory = this_machine().memory / 2**20
+            if (expected := _expected_memory(fitting, each.batch_size)) > memory and not has_gpu(Accelerator.auto):
+                log.info("%5d images  not tried: about %.0f of %.0f MiB per process", each.batch_size, expected, memory)
+                break
+            try:
+                step = measure_step(each)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                log.info("%5d images  out of memory", each.batch_size)
+                break
+            if not fitting:
+                log.info("%s: step %d of rank 0 on %s", _title(config), STEPS, step.device)
+            fitting.append((each.batch_size, step))
+            rate = each.batch_size / processes / step.seconds
+            log.info(
+                "%5d images  peak memory %.0f MiB and %.1f images/s per process", each.batch_size, step.memory, rate
+            )
+        largest = f"batch_size={fitting[-1][0]}" if fitting else "none"
+        log.info("largest that fits: %s", largest)
+    return fitting
+
+
+def _title(config: Config) -> str:
+    processes = config.trainer.dry_run_processes
+    return f"dry run of {processes} process{'es' * (processes != 1)}"
+
+
+def _expected_memory(fitting: list[tuple[int, MeasuredStep]], size: int) -> float:
+    """Return the peak memory in MiB on a line through the last two measurements; 0 if there are fewer."""
+    if len(fitting) < 2:
+        return 0.0
+    (first, one), (second, other) = fitting[-2:]
+    return other.memory + (other.memory - one.memory) * (size - second) / (second - first)
+
+
+def measure_step(config: Config, *, rank: int = 0) -> MeasuredStep:
+    """Make the steps of a dry run, and return the measurements of the last one; see `dry_run`."""
     processes = config.trainer.dry_run_processes
     assert processes is not None
     if config.epochs == 0:
         raise ConfigError(f"epochs (=0) must be at least 1 with trainer.dry_run_processes (={processes}); use epochs=1")
-    with logging_to(Path(os.devnull)), one_of(processes, rank=rank):
+    gc.collect()  # networks of other batch sizes
+    if has_gpu(Accelerator.auto):
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    with one_of(processes, rank=rank):
         pl.seed_everything(config.seed, verbose=False)
         step = MeasuredStep(config)
         averages = [
@@ -68,12 +142,8 @@ def dry_run(config: Config, *, rank: int = 0) -> dict[str, str]:
             keep_freed_memory()
         VOCDataModule(executed).prepare_data()
         trainer.fit(build_task(executed), datamodule=PreparedData(executed))
-        device = device_name(trainer.strategy.root_device)
-        log.info("dry run of %d processes: step %d of rank %d on %s", processes, trainer.global_step, rank, device)
-        table = step.table(trainer)
-        for name, value in table.items():
-            log.info("%-18s %s", name, value)
-        return table
+        step.finish(trainer)
+    return step
 
 
 @contextlib.contextmanager
@@ -113,12 +183,21 @@ class PreparedData(VOCDataModule):
 
 
 class MeasuredStep(pl.Callback):
-    """Measures every step, and keeps the measurements of the last one."""
+    """Measures every step, and keeps the measurements of the last one.
+
+    Attributes:
+        seconds: duration of the step.
+        memory: peak memory of the process in MiB, of a GPU or of the main memory.
+        device: name of the device.
+        table: cells of the printed table by the names of its rows.
+    """
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self.learning_rate = 0.0  # of the first step
-        self.seconds = 0.0
+        self.seconds = self.memory = 0.0
+        self.device = ""
+        self.table: dict[str, str] = {}
         self.crops = self.logits = ""  # dtype and shape
         self.bucket_bytes: list[int] = []
         self.norm_layers = self.gathered_bytes = self.reduced_bytes = 0  # of synchronised batch norm
@@ -128,7 +207,8 @@ class MeasuredStep(pl.Callback):
         assert isinstance(pl_module, SegmentationTask)
         self.learning_rate = pl_module.learning_rate()
         model: Any = trainer.strategy.model
-        model.register_comm_hook(None, lambda state, bucket: self._reduce(bucket))
+        if isinstance(model, DistributedDataParallel):
+            model.register_comm_hook(None, lambda state, bucket: self._reduce(bucket))
         network = pl_module.network.model
         network.register_forward_hook(self._see_logits)
         for module in network.modules() if self.config.trainer.sync_batchnorm else ():
@@ -170,8 +250,10 @@ class MeasuredStep(pl.Callback):
         self.gathered_bytes += 4 * (2 * module.num_features + 1)
         self.reduced_bytes += 4 * 2 * module.num_features * arguments[0].requires_grad
 
-    def table(self, trainer: pl.Trainer) -> dict[str, str]:
-        """Return the measurements, and the shares of the processes."""
+    def finish(self, trainer: pl.Trainer) -> None:
+        """Write the table, after the last step."""
+        self.device = device_name(trainer.strategy.root_device)
+        self.memory = peak_memory_mib(trainer.strategy.root_device)
         config, processes = self.config, trainer.world_size
         data: VOCDataModule = trainer.datamodule  # type: ignore[attr-defined]
         share = config.batch_size // processes
@@ -187,7 +269,7 @@ class MeasuredStep(pl.Callback):
             norms = f"{self.norm_layers} calls per step: {self.gathered_bytes:,} bytes sent to each other process, "
             norms += f"{self.reduced_bytes:,} bytes summed"
         ring = 2 * (processes - 1) * gradients // processes
-        return {
+        self.table = {
             "processes": str(processes),
             "batch": f"{config.batch_size} images: {share} per process, {share // config.trainer.first_parts} per part",
             "steps": f"{data.steps_per_epoch} per epoch, {data.total_steps} in total",
@@ -201,7 +283,7 @@ class MeasuredStep(pl.Callback):
             "ring all-reduce": f"{ring:,} bytes sent by each process per step",
             "sync batch norm": norms,
             "optimiser state": f"{state_bytes:,} bytes per process",
-            "peak memory": f"{peak_memory_mib(trainer.strategy.root_device):.0f} MiB per process",
+            "peak memory": f"{self.memory:.0f} MiB per process",
             "seconds per step": f"{self.seconds:.3g} on this device, without waiting for data and other processes",
         }
 

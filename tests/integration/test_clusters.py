@@ -12,16 +12,17 @@ from torch.distributed.run import get_args_parser
 
 from fcn import runs
 from hydra_plugins import fcn_launcher
-from tests.commands import ROOT, TINY, type_in
+from tests.commands import ROOT, TINY, load_command, type_in
 
 PAGE = (ROOT / "docs" / "clusters.md").read_text()
 LINES = re.findall(r"^    (\S.*)$", PAGE, re.M)
 TRAINING = [line for line in LINES if "train.py" in line]
 TORCHRUN = [line for line in LINES if line.startswith("torchrun ")]
+SEARCH = next(line for line in LINES if "tune.py" in line)
 
 
 def test_every_command_of_the_page_is_tested():
-    others = set(LINES) - set(TRAINING) - set(TORCHRUN)
+    others = set(LINES) - {*TRAINING, *TORCHRUN, SEARCH}
     assert others == {
         "python -m fcn.worker outputs/<name>/<time>",
         'sbatch --nodes=2 --gpus-per-node=8 --time=8:00:00 scripts/slurm.sh "$run"',
@@ -39,6 +40,16 @@ def test_training_commands_of_the_page_compose(line, monkeypatch, capsys, tmp_pa
     assert status == 0, err
     for key, value in (word.split("=") for word in arguments if word.startswith("hydra.launcher.")):
         assert str(OmegaConf.select(OmegaConf.create(out), key)) == value
+
+
+def test_search_of_the_page_composes(monkeypatch, capsys, tmp_path):
+    pytest.importorskip("optuna")
+    monkeypatch.chdir(tmp_path)
+    options = SEARCH.partition("tune.py ")[2].split()
+    status, out, err = type_in(monkeypatch, capsys, *options, "--cfg", "job", script=load_command("tune"))
+    assert status == 0, err
+    composed = OmegaConf.create(out)
+    assert (composed.trials, composed.storage, composed.trainer.accelerator) == (100, "journal", "gpu")
 
 
 @pytest.mark.parametrize("line", TORCHRUN)

@@ -3,11 +3,14 @@
 import re
 
 import pytest
+import torch
 
 import fcn
 from fcn.config.composition import compose
 from fcn.models.network import SegmentationNetwork
-from fcn.training.dry_run import dry_run
+from fcn.training import dry_run as dry_runs
+from fcn.training.dry_run import dry_run, try_batch_sizes
+from fcn.training.memory import Machine
 from tests.commands import TINY, type_in
 
 SMALL = (*TINY, "data.crop_size=[32,32]", "trainer.accumulate=2")
@@ -78,6 +81,62 @@ def test_frozen_backbone_has_no_gradients(shapes_root):
     assert table["sync batch norm"] == (
         f"2 calls per step: {2 * 4 * (2 * 512 + 1):,} bytes sent to each other process, 0 bytes summed"
     )
+
+
+def batch_sizes(shapes_root, *sizes: int):
+    """Return the configuration of a dry run of one process with these batch sizes."""
+    return compose(
+        *SMALL, f"data.root={shapes_root}", "trainer.accumulate=1", "backbone=squeezenet1_0",
+        "trainer.dry_run_processes=1", f"trainer.dry_run_batch_sizes=[{','.join(map(str, sizes))}]",
+    )  # fmt: skip
+
+
+def test_batch_sizes_are_tried_in_ascending_order(shapes_root, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    options = ("trainer.dry_run_processes=1", "trainer.dry_run_batch_sizes=[8,2,4]", f"data.root={shapes_root}")
+    status, out, err = type_in(monkeypatch, capsys, *SMALL, *options, "backbone=squeezenet1_0")
+    assert (status, err) == (0, "")
+    title, *lines, largest = out[out.index("dry run of") :].splitlines()
+    assert title.startswith("dry run of 1 process: step 2 of rank 0 on CPU")
+    rows = [
+        re.fullmatch(r" +(\d+) images  peak memory (\d+) MiB and [\d.]+ images/s per process", row) for row in lines
+    ]
+    assert [int(row[1]) for row in rows] == [2, 4, 8]
+    assert int(rows[0][2]) <= int(rows[1][2]) <= int(rows[2][2])
+    assert largest == "largest that fits: batch_size=8"
+    assert not list(tmp_path.iterdir())
+
+
+def test_images_of_a_dry_run_of_one_process_are_the_whole_batch(shapes_root):
+    ((size, step),) = try_batch_sizes(batch_sizes(shapes_root, 4))
+    assert size == 4
+    assert step.table["images"] == "uint8 [4, 3, 32, 32]"
+    assert step.table["ring all-reduce"] == "0 bytes sent by each process per step"
+
+
+def test_batch_size_that_is_out_of_memory_is_the_last(shapes_root, monkeypatch, capsys):
+    all_logits, tried = SegmentationNetwork.all_logits, []
+
+    def limited(network, images):
+        tried.append(len(images))
+        if len(images) > 4 and torch.is_grad_enabled():
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB.")
+        return all_logits(network, images)
+
+    monkeypatch.setattr(SegmentationNetwork, "all_logits", limited)
+    fitting = try_batch_sizes(batch_sizes(shapes_root, 2, 4, 8, 16))
+    assert [size for size, _ in fitting] == [2, 4]
+    assert set(tried) == {2, 4, 8}
+    assert capsys.readouterr().out.endswith("    8 images  out of memory\nlargest that fits: batch_size=4\n")
+
+
+def test_batch_size_beyond_the_main_memory_is_not_tried(shapes_root, monkeypatch, capsys):
+    peaks = iter([1000.0, 1200.0])
+    monkeypatch.setattr(dry_runs, "peak_memory_mib", lambda device: next(peaks))
+    monkeypatch.setattr(dry_runs, "this_machine", lambda: Machine("CPU", 0, 1500 * 2**20))
+    fitting = try_batch_sizes(batch_sizes(shapes_root, 2, 4, 8))
+    assert [size for size, _ in fitting] == [2, 4]
+    assert "    8 images  not tried: about 1600 of 1500 MiB per process\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
