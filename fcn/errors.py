@@ -240,16 +240,15 @@ def _describe_memory(text: str, values: Mapping[str, Any]) -> str:
         number, unit = requested.groups()
         amount = f"{float(number) / 2**30:.2f} GiB" if unit == "bytes" else f"{number} {unit}"
         size = f" (tried to allocate {amount})"
-    return f"out of {memory}{size}: {_memory_remedies(values, on_gpu=bool(ON_GPU.search(text)), is_raised=True)}"
+    return f"out of {memory}{size}: {_memory_remedies(values, on_gpu=bool(ON_GPU.search(text)))}"
 
 
-def _memory_remedies(values: Mapping[str, Any], *, on_gpu: bool = False, is_raised: bool = False) -> str:
+def _memory_remedies(values: Mapping[str, Any], *, on_gpu: bool = False) -> str:
     """List the changes that need less memory, with the present values.
 
     Args:
         values: values of the command's keys by dotted name.
         on_gpu: whether it is the memory of a GPU.
-        is_raised: whether an exception was raised, which `trainer.accumulate=auto` can catch, and no process killed.
     """
 
     def present(key: str) -> str:
@@ -260,8 +259,9 @@ def _memory_remedies(values: Mapping[str, Any], *, on_gpu: bool = False, is_rais
         if not on_gpu and values["data.num_workers"]:
             remedies.append(f"lower {present('data.num_workers')}")
         is_automatic = values["trainer.accumulate"] == "auto"
-        if not (is_automatic and is_raised):
-            verb = "use auto for" if is_raised else "use a number for" if is_automatic else "raise"
+        if not (is_automatic and on_gpu):
+            # On a CPU, `auto` does not help, because oneDNN does not recover from an allocation that has failed.
+            verb = "use auto for" if on_gpu else "use a number for" if is_automatic else "raise"
             remedies.append(f"{verb} {present('trainer.accumulate')}")
         if (values["trainer.val_batch_size"] or (8 if on_gpu else 1)) > 1:  # the defaults; see fcn.data.datasets
             remedies.append(f"lower {present('trainer.val_batch_size')}")

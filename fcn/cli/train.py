@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from fcn import runs
 from fcn.cli import hydra_entry
 from fcn.cli.hydra_entry import given_overrides, removing_empty_folder, run_command
-from fcn.config import Config, ConfigError, validate_run
+from fcn.config import Config, ConfigError, check_trains, validate_run
 from fcn.config.overrides import choose_length, for_shell, values_by_key, without_keys
 from fcn.config.rules import check_run
 from fcn.execution import cluster_jobs, processes, sweeps
@@ -172,6 +172,7 @@ def _measure_only(config: Config) -> dict[str, float]:
 
 
 def _check_is_job(config: Config) -> None:
+    check_trains(config)
     if config.resume is not None:
         raise ConfigError("resume=... cannot be combined with -m; resume=<folder of a sweep> resumes all of its jobs")
     if not config.execute:

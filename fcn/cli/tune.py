@@ -41,14 +41,14 @@ def _execute(plan: SearchPlan, slots: list[dict[str, str]]) -> None:
     from optuna.trial import TrialState
 
     from fcn.execution.search import Search
-    from fcn.execution.search_locks import search_lock
+    from fcn.execution.search_locks import RESULTS_LOCK, search_lock
     from fcn.execution.search_report import check_search_succeeded, report_search
     from fcn.execution.study_storage import explaining_storage_failures, list_trials
 
     with explaining_storage_failures(plan):
         search = Search.open(plan)
         number = search.run(slots)
-        with search_lock(plan):  # the process that ends last writes the results of all
+        with search_lock(plan, name=RESULTS_LOCK):  # the process that ends last writes the results of all
             report_search(plan, search.study, Console())
         num_running = len(list_trials(search.study, TrialState.RUNNING))
     if number:

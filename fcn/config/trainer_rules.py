@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fcn.config.choices import Accelerator, Precision
 from fcn.config.schema import AUTO, Config
 from fcn.errors import ConfigError
@@ -24,13 +26,13 @@ def check_trainer(config: Config) -> None:
         raise ConfigError(
             f"trainer.dry_run_batch_sizes (=[{sizes}]) must be empty without a dry run; set trainer.dry_run_processes=1"
         )
-    if (trainer.dry_run_processes or 1) > 1 and trainer.accumulate == AUTO:
+    if trainer.dry_run_processes is not None and trainer.accumulate == AUTO:
         raise ConfigError(
             f"trainer.accumulate (={AUTO}) must be a number with trainer.dry_run_processes "
-            f"(={trainer.dry_run_processes}), because the other processes, which would have to agree on it, do not "
-            "exist; use trainer.accumulate=1"
+            f"(={trainer.dry_run_processes}), because a dry run measures steps of one kind; use trainer.accumulate=1"
         )
-    check_batch_size(config, trainer.dry_run_processes or trainer.devices or 1)
+    for batch_size in trainer.dry_run_batch_sizes or [config.batch_size]:
+        check_batch_size(replace(config, batch_size=batch_size), trainer.dry_run_processes or trainer.devices or 1)
     if trainer.precision is Precision.fp16 and trainer.accelerator is Accelerator.cpu:
         raise ConfigError("trainer.precision (=fp16) must run on a GPU; use bf16 or fp32 on the CPU")
     if trainer.activation_checkpointing:

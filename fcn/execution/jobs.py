@@ -74,6 +74,15 @@ class Job:
         """Make the process save a checkpoint after the current step and end."""
         self._send_signal(signal.SIGTERM)
 
+    def wait(self, *, seconds: float = 60) -> None:
+        """Wait for the end of a process that has been stopped, and kill it after a while."""
+        if self._process is not None:
+            try:
+                self._process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                self.kill()
+                self._process.wait()
+
     def kill(self) -> None:
         """End the process at once; the run can be resumed from its last checkpoint."""
         self._killed = True
@@ -139,3 +148,5 @@ def run_jobs(jobs: Iterable[Job], slots: Sequence[Mapping[str, str]], *, watch: 
         finally:
             for job in running.values():  # only after an exception from `jobs` or `watch`
                 job.stop()
+            for job in running.values():
+                job.wait()

@@ -87,7 +87,11 @@ class Search:
                 self.update(job)
                 table.report(job)
 
-            return run_jobs(self.next_jobs(watch), slots, watch=watch)
+            try:
+                return run_jobs(self.next_jobs(watch), slots, watch=watch)
+            finally:
+                for owned in self._owned.values():  # only after an exception; the jobs have ended
+                    owned.owner.close()
 
     def next_jobs(self, watch: Callable[[Job], None]) -> Iterator[Job]:
         """Yield jobs to execute: abandoned trials, then new trials until there are enough.

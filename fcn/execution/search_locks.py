@@ -19,12 +19,13 @@ from fcn import runs
 from fcn.execution.search_plan import SearchPlan
 from fcn.runs.locks import is_locked, machine_suffix, this_process
 
-CHOICE_LOCK = ".choice"
+CHOICE_LOCK, RESULTS_LOCK = ".choice", ".results"
 OWNER_LOCK = ".driver"
-GRACE_SECONDS = 60
-"""Age at which the file of a machine that chooses a trial is ignored; usually a trial is chosen within a second."""
+GRACE_SECONDS = {CHOICE_LOCK: 60, RESULTS_LOCK: 600}
+"""Age at which the file of another machine is ignored; usually a trial is chosen within a second, and results are
+written within a minute."""
 PATIENCE = 300
-"""Seconds to wait for other processes that choose trials; above `GRACE_SECONDS`."""
+"""Seconds to wait for other processes on this machine; above the age for choosing a trial."""
 HEARTBEAT_SECONDS = 15
 STALE_SECONDS = 120
 """Age of the last heartbeat at which a process on another machine has ended. NFS servers keep the locks of a crashed
@@ -32,24 +33,37 @@ machine for about 90 s, and a killed process needs time to end its run."""
 
 
 @contextlib.contextmanager
-def search_lock(plan: SearchPlan) -> Iterator[None]:
-    """Hold the lock of a search, while a trial is chosen or its end is reported, or while results are written.
+def search_lock(plan: SearchPlan, *, name: str = CHOICE_LOCK) -> Iterator[None]:
+    """Hold a lock of a search: while a trial is chosen or its end is reported, or while results are written.
 
     Raises:
-        FolderLocked: if other processes hold it for `PATIENCE`.
+        FolderLocked: if other processes on this machine hold it for `PATIENCE`.
     """
-    with runs.locked(plan.folder, patience=PATIENCE):
+    with runs.locked(plan.folder, patience=PATIENCE, name=runs.LOCK if name == CHOICE_LOCK else f"{name}-lock"):
         if plan.storage is None:
             yield
             return
         # Not JournalFileSymlinkLock: its grace period requires that all machines see the folder under the same path.
-        lock = JournalFileOpenLock(str(plan.folder / CHOICE_LOCK), grace_period=GRACE_SECONDS)
+        lock = JournalFileOpenLock(str(plan.folder / name), grace_period=GRACE_SECONDS[name])
         lock.acquire()
+        path = plan.folder / f"{name}.lock"
+        own = _identity(path)
         try:
             yield
         finally:
-            with contextlib.suppress(RuntimeError):  # another machine has ignored the lock, for example after a pause
-                lock.release()
+            # Otherwise another machine has ignored the lock, for example after a pause, and may hold its own now.
+            if own is not None and _identity(path) == own:
+                with contextlib.suppress(RuntimeError):
+                    lock.release()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what distinguishes a file from a later one of the same name; None if there is no file."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 @contextlib.contextmanager

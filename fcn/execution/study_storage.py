@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
+import traceback
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Literal
+from typing import Any, Literal
 
 import optuna
 import sqlalchemy
@@ -51,6 +53,8 @@ def open_study(plan: SearchPlan) -> tuple[optuna.Study, BaseStorage]:
                 load_if_exists=True,
             )
         except Exception as error:  # of SQLAlchemy, of the database's driver, of Optuna
+            if plan.storage == JOURNAL and _is_raised_by_journal(error):
+                raise ConfigError(_damaged_journal(plan, error)) from error
             raise ConfigError(
                 f"{_describe(plan)} must be null, journal, or the URL of a database that Optuna can open: "
                 f"{_reason(error)}"
@@ -80,6 +84,24 @@ def explaining_storage_failures(plan: SearchPlan) -> Iterator[None]:
         yield
     except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
         raise RunFailure(f"{_describe(plan)} failed: {_reason(error)}; the same command resumes the search") from error
+    except Exception as error:
+        if plan.storage == JOURNAL and _is_raised_by_journal(error):
+            raise RunFailure(_damaged_journal(plan, error)) from error
+        raise
+
+
+def _is_raised_by_journal(error: Exception) -> bool:
+    """Whether Optuna's journal raised an exception, which has no type of its own if a line cannot be read."""
+    modules = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
+    is_of_journal = any(name.startswith("optuna.storages.journal") for name in modules)
+    return is_of_journal and isinstance(error, (ValueError, LookupError, AttributeError))
+
+
+def _damaged_journal(plan: SearchPlan, error: Exception) -> str:
+    return (
+        f"{plan.folder / STUDY_JOURNAL} must contain one JSON object per line: {_reason(error)}; a full disk can cut "
+        "off a line: delete this line, and repeat the command"
+    )
 
 
 def _reason(error: Exception) -> str:
@@ -140,7 +162,8 @@ def _check_folder(plan: SearchPlan, study: optuna.Study) -> None:
     if "folder" not in study.user_attrs:
         if next(plan.folder.glob(f"*/{runs.CONFIG}"), None):
             raise ConfigError(
-                f"{plan.folder} contains a search with another storage=...; use that one, or another name=..."
+                f"{plan.folder} contains a search with another storage=..., or one whose study was deleted; use that "
+                "storage, or another name=..."
             )
         study.set_user_attr("folder", identifier)
     elif study.user_attrs["folder"] != identifier:
@@ -156,8 +179,20 @@ def _check_settings(plan: SearchPlan, study: optuna.Study) -> None:
     stored = study.user_attrs.get("settings")
     if stored is None:
         study.set_user_attr("settings", settings)
-    elif keys := [key for key in {**stored, **settings} if stored.get(key) != settings.get(key)]:
+    elif keys := [key for key in {**stored, **settings} if _stored_value(key, stored, plan) != settings.get(key)]:
         raise ConfigError(
             f"{plan.folder} contains a search with other values of {', '.join(keys[:4])}; use another name=..., or the "
             "same values"
         )
+
+
+def _stored_value(key: str, stored: dict[str, Any], plan: SearchPlan) -> Any:
+    """Return a setting of the study; the default if the key did not exist when the search began."""
+    *sections, name = key.split(".")
+    owner: Any = plan.config
+    for section in sections:
+        owner = getattr(owner, section, None)
+    if key in stored or not dataclasses.is_dataclass(owner):
+        return stored.get(key)
+    (entry,) = (each for each in dataclasses.fields(owner) if each.name == name)
+    return entry.default if entry.default_factory is dataclasses.MISSING else entry.default_factory()

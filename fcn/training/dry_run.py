@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing._internal.distributed.fake_pg import FakeStore  # there is no public name (torch 2.9 to 2.15)
 
-from fcn.config import Config, ConfigError, check_batch_size
+from fcn.config import Config, ConfigError
 from fcn.config.choices import Accelerator
 from fcn.data.module import VOCDataModule
 from fcn.errors import is_out_of_memory
@@ -28,7 +29,7 @@ from fcn.models.device import device_name, has_gpu
 from fcn.training.callback_options import EmaConfig
 from fcn.training.compute import keep_freed_memory
 from fcn.training.console import logging_to
-from fcn.training.memory import this_machine
+from fcn.training.memory import main_memory
 from fcn.training.monitors import peak_memory_mib
 from fcn.training.task import SegmentationTask
 from fcn.training.train import build_task
@@ -56,6 +57,7 @@ def dry_run(config: Config, *, rank: int = 0) -> dict[str, str]:
         ConfigError, DataError, WeightsError, TrainingDiverged: as `fcn.training.train.train`.
     """
     with logging_to(Path(os.devnull)):
+        VOCDataModule(config).prepare_data()
         step = measure_step(config, rank=rank)
         log.info("%s: step %d of rank %d on %s", _title(config), STEPS, rank, step.device)
         for name, value in step.table.items():
@@ -78,13 +80,14 @@ def try_batch_sizes(config: Config) -> list[tuple[int, MeasuredStep]]:
     processes = config.trainer.dry_run_processes
     assert processes is not None
     configs = [replace(config, batch_size=size) for size in sorted(set(config.trainer.dry_run_batch_sizes))]
-    for each in configs:
-        check_batch_size(each, processes)
     fitting: list[tuple[int, MeasuredStep]] = []
     with logging_to(Path(os.devnull)):
+        images = VOCDataModule(configs[-1])
+        images.prepare_data()
+        images.setup("fit")  # raises the errors of the largest before the first measurement
         for each in configs:
-            memory = this_machine().memory / 2**20
-            if (expected := _expected_memory(fitting, each.batch_size)) > memory and not has_gpu(Accelerator.auto):
+            memory = math.inf if has_gpu(config.trainer.accelerator) else main_memory() / 2**20
+            if (expected := _expected_memory(fitting, each.batch_size)) > memory:
                 log.info("%5d images  not tried: about %.0f of %.0f MiB per process", each.batch_size, expected, memory)
                 break
             try:
@@ -102,7 +105,7 @@ def try_batch_sizes(config: Config) -> list[tuple[int, MeasuredStep]]:
                 "%5d images  peak memory %.0f MiB and %.1f images/s per process", each.batch_size, step.memory, rate
             )
         largest = f"batch_size={fitting[-1][0]}" if fitting else "none"
-        log.info("largest that fits: %s", largest)
+        log.info("largest of these that fits: %s", largest)
     return fitting
 
 
@@ -120,7 +123,7 @@ def _expected_memory(fitting: list[tuple[int, MeasuredStep]], size: int) -> floa
 
 
 def measure_step(config: Config, *, rank: int = 0) -> MeasuredStep:
-    """Make the steps of a dry run, and return the measurements of the last one; see `dry_run`."""
+    """Make the steps of a dry run on prepared data, and return the measurements of the last one; see `dry_run`."""
     processes = config.trainer.dry_run_processes
     assert processes is not None
     if config.epochs == 0:
@@ -140,8 +143,12 @@ def measure_step(config: Config, *, rank: int = 0) -> MeasuredStep:
         trainer = build_trainer(executed, callbacks=[*averages, step], max_steps=STEPS)
         if trainer.strategy.root_device.type == "cpu":
             keep_freed_memory()
-        VOCDataModule(executed).prepare_data()
         trainer.fit(build_task(executed), datamodule=PreparedData(executed))
+        if trainer.global_step < STEPS:
+            raise ConfigError(
+                f"a dry run must have {STEPS} steps, but a run with batch_size (={config.batch_size}) has "
+                f"{trainer.global_step}; use steps={STEPS}"
+            )
         step.finish(trainer)
     return step
 
@@ -248,7 +255,8 @@ class MeasuredStep(pl.Callback):
         assert isinstance(module, _BatchNorm)
         self.norm_layers += 1
         self.gathered_bytes += 4 * (2 * module.num_features + 1)
-        self.reduced_bytes += 4 * 2 * module.num_features * arguments[0].requires_grad
+        is_recomputed = torch._C._current_graph_task_id() != -1  # by activation checkpointing, in the backward pass
+        self.reduced_bytes += 4 * 2 * module.num_features * (arguments[0].requires_grad and not is_recomputed)
 
     def finish(self, trainer: pl.Trainer) -> None:
         """Write the table, after the last step."""

@@ -62,8 +62,12 @@ def this_machine() -> Machine:
     if torch.cuda.is_available():
         device = torch.device("cuda", 0)
         return Machine(device_name(device), torch.cuda.device_count(), torch.cuda.mem_get_info(device)[0])
-    main_memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Machine(device_name(torch.device("cpu")), 0, min([main_memory, *_cgroup_limits()]))
+    return Machine(device_name(torch.device("cpu")), 0, main_memory())
+
+
+def main_memory() -> int:
+    """Return the bytes of the main memory, without what a container may not use."""
+    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_cgroup_limits()])
 
 
 def _cgroup_limits() -> Iterator[int]:

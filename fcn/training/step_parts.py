@@ -98,9 +98,11 @@ class StepParts:
             self._config.batch_size // processes // chosen, 3, *self._config.data.crop_size, device=task.device
         )
         try:
-            check_batch_norm(task.network, part, self._config, parts=chosen * processes)
+            with isolate_rng(include_cuda=task.device.type == "cuda"):  # dropout draws numbers
+                check_batch_norm(task.network, part, self._config, parts=chosen * processes)
         except ConfigError:
             return None
+        torch.clear_autocast_cache()  # it contains weights without gradients
         return chosen
 
 

@@ -36,7 +36,7 @@ def overlay(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uin
     outline = np.any([mask != neighbour for neighbour in neighbours], axis=0)
     objects = (mask != 0) & (mask != IGNORE_INDEX)
     inside = objects & ~outline
-    blended = image.copy()
+    blended: NDArray[np.uint8] = image.copy()
     blended[objects] = colorize(mask[objects])
     blended[inside] = np.rint((image[inside] + blended[inside].astype(np.float32)) / 2)
     return blended

@@ -72,7 +72,8 @@ def test_out_of_memory_names_the_keys_to_change(allocate, message):
     assert line.startswith(message)
     for key in ("trainer.accumulate (=1)", "batch_size (=16)", f"data.crop_size (={VALUES['data.crop_size']})"):
         assert key in line
-    assert "use auto for trainer.accumulate (=1)" in line
+    # On a CPU, oneDNN does not recover.
+    assert f"{'use auto for' if 'GPU' in message else 'raise'} trainer.accumulate (=1)" in line
     assert ("trainer.val_batch_size (=null)" in line) is ("GPU" in message)  # null is 8 on a GPU, and 1 on the CPU
     tiled = {"inference": "tiled", "tile_size": [320, 480]}
     assert errors.describe_failure(caught.value, tiled).endswith("lower tile_size (=[320, 480])")
@@ -83,18 +84,24 @@ def test_out_of_memory_names_the_keys_to_change(allocate, message):
 def test_failure_of_onednn_is_one_of_the_memory():
     """Under a limit of the memory, a convolution on a CPU fails with this message."""
     line = errors.describe_failure(RuntimeError("could not create a primitive"), VALUES)
-    assert line.startswith("out of memory: use auto for trainer.accumulate (=1), ")
+    assert line.startswith("out of memory: raise trainer.accumulate (=1), ")
     other = RuntimeError("could not create a primitive descriptor for a convolution forward propagation primitive")
     assert errors.describe_failure(other, VALUES) is None
 
 
 def test_smaller_parts_are_no_remedy_if_none_fits():
     values = {**VALUES, "trainer.accumulate": "auto"}
-    line = errors.describe_failure(MemoryError(), values)
-    remedies = "use trainer.activation_checkpointing=true, in a new run lower data.crop_size"
-    assert line == f"out of memory: {remedies} (={VALUES['data.crop_size']})"
-    saved = errors.describe_failure(MemoryError(), {**values, "trainer.activation_checkpointing": True})
-    assert saved == f"out of memory: in a new run lower data.crop_size (={VALUES['data.crop_size']})"
+    error = torch.OutOfMemoryError("CUDA out of memory.")
+    line = errors.describe_failure(error, values)
+    first, size = (
+        "lower trainer.val_batch_size (=null)",
+        f"in a new run lower data.crop_size (={VALUES['data.crop_size']})",
+    )
+    assert line == f"out of GPU memory: {first}, use trainer.activation_checkpointing=true, {size}"
+    saved = errors.describe_failure(error, {**values, "trainer.activation_checkpointing": True})
+    assert saved == f"out of GPU memory: {first}, {size}"
+    on_cpu = errors.describe_failure(MemoryError(), values)
+    assert on_cpu.startswith("out of memory: use a number for trainer.accumulate (=auto), ")
 
 
 @pytest.mark.parametrize(

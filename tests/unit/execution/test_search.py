@@ -393,7 +393,7 @@ def test_folder_of_a_search_with_another_storage_is_refused(folder, first, secon
     search = Search.open(plan(folder, storage=second))  # no trial has been started: a mistake can be corrected
     next_jobs(search, 1)
     Search.open(plan(folder, storage=second))
-    with pytest.raises(ConfigError, match=r"search contains a search with another storage=...; use that one"):
+    with pytest.raises(ConfigError, match=r"search contains a search with another storage=..., or one"):
         Search.open(plan(folder, storage=f"sqlite:///{folder.parent}/other.db"))
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from fcn import runs
 from fcn.config import Config
+from fcn.execution import search_locks
 from fcn.execution.search_locks import OWNER_LOCK, is_abandoned, owns_trial, search_lock, trial_lock
 from fcn.execution.search_plan import JOURNAL, SearchPlan
 from fcn.runs.locks import FolderLocked
@@ -54,7 +55,7 @@ def test_one_process_at_a_time_chooses_a_trial(tmp_path, no_flock):
 
 
 def test_lock_of_a_killed_machine_is_ignored_after_a_while(tmp_path, monkeypatch):
-    monkeypatch.setattr("fcn.execution.search_locks.GRACE_SECONDS", 3)
+    monkeypatch.setitem(search_locks.GRACE_SECONDS, search_locks.CHOICE_LOCK, 3)
     (tmp_path / ".choice.lock").touch()
     start = time.monotonic()
     with search_lock(plan(tmp_path)):

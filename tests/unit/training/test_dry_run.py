@@ -10,7 +10,6 @@ from fcn.config.composition import compose
 from fcn.models.network import SegmentationNetwork
 from fcn.training import dry_run as dry_runs
 from fcn.training.dry_run import dry_run, try_batch_sizes
-from fcn.training.memory import Machine
 from tests.commands import TINY, type_in
 
 SMALL = (*TINY, "data.crop_size=[32,32]", "trainer.accumulate=2")
@@ -103,7 +102,7 @@ def test_batch_sizes_are_tried_in_ascending_order(shapes_root, tmp_path, monkeyp
     ]
     assert [int(row[1]) for row in rows] == [2, 4, 8]
     assert int(rows[0][2]) <= int(rows[1][2]) <= int(rows[2][2])
-    assert largest == "largest that fits: batch_size=8"
+    assert largest == "largest of these that fits: batch_size=8"
     assert not list(tmp_path.iterdir())
 
 
@@ -127,16 +126,28 @@ def test_batch_size_that_is_out_of_memory_is_the_last(shapes_root, monkeypatch, 
     fitting = try_batch_sizes(batch_sizes(shapes_root, 2, 4, 8, 16))
     assert [size for size, _ in fitting] == [2, 4]
     assert set(tried) == {2, 4, 8}
-    assert capsys.readouterr().out.endswith("    8 images  out of memory\nlargest that fits: batch_size=4\n")
+    assert capsys.readouterr().out.endswith("    8 images  out of memory\nlargest of these that fits: batch_size=4\n")
 
 
 def test_batch_size_beyond_the_main_memory_is_not_tried(shapes_root, monkeypatch, capsys):
     peaks = iter([1000.0, 1200.0])
     monkeypatch.setattr(dry_runs, "peak_memory_mib", lambda device: next(peaks))
-    monkeypatch.setattr(dry_runs, "this_machine", lambda: Machine("CPU", 0, 1500 * 2**20))
+    monkeypatch.setattr(dry_runs, "main_memory", lambda: 1500 * 2**20)
     fitting = try_batch_sizes(batch_sizes(shapes_root, 2, 4, 8))
     assert [size for size, _ in fitting] == [2, 4]
     assert "    8 images  not tried: about 1600 of 1500 MiB per process\n" in capsys.readouterr().out
+
+
+def test_batch_size_above_the_number_of_images_is_refused_before_the_first_step(shapes_root, capsys):
+    with pytest.raises(fcn.errors.UserError, match=r"batch_size \(=32\) must not exceed the 16 images"):
+        try_batch_sizes(batch_sizes(shapes_root, 2, 32))
+    assert "images/s" not in capsys.readouterr().out
+
+
+def test_dry_run_of_one_step_is_refused(shapes_root):
+    config = compose(*SMALL, f"data.root={shapes_root}", "trainer.dry_run_processes=1", "epochs=null", "steps=1")
+    with pytest.raises(fcn.errors.UserError, match=r"must have 2 steps, .* has 1; use steps=2"):
+        dry_run(config)
 
 
 @pytest.mark.parametrize(

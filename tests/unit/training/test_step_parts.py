@@ -72,21 +72,27 @@ def log_of(run) -> str:
 
 
 @pytest.mark.parametrize(
-    "options",
-    [(), ("trainer.precision=bf16", "data.protocol=d2l", "data.shapes.num_val=8", "callbacks=[ema]")],
+    ("limit", "options"),
+    [
+        (2, ()),
+        (1, ()),
+        (2, ("trainer.precision=bf16", "data.protocol=d2l", "data.shapes.num_val=8", "callbacks=[ema]")),
+    ],
     ids=str,
 )
-def test_result_equals_that_of_a_run_with_the_number(train, passes, options):
+def test_result_equals_that_of_a_run_with_the_number(train, passes, limit, options):
     """An attempt fails after it has changed statistics, random numbers, counts and some gradients."""
-    passes.limit = lambda task: 2
+    passes.limit = lambda task: limit
     run = train("auto", AUTO, *HEAD, *options)
-    assert passes.sizes == [8, 4, *[2] * 4, *[2] * 4, *[2] * 8, *[2] * 8]  # trials and steps
-    assert runs.read_summary(run)["accumulate"] == 4
+    number = 8 // limit
+    failed = [size for size in (8, 4, 2) if size > limit]
+    assert passes.sizes == [*failed, *[limit] * number * 6]  # two trials and four steps
+    assert runs.read_summary(run)["accumulate"] == number
     log = log_of(run)
     for line in ("1 x 8 images per process of a step do not fit", "2 x 4 images per process of a step do not fit"):
         assert log.count(line) == 1
-    assert log.count("parts    each step in 4 x 2 images per process (trainer.accumulate=auto)") == 1
-    assert_identical(run, train("four", "trainer.accumulate=4", *HEAD, *options))
+    assert log.count(f"parts    each step in {number} x {limit} images per process (trainer.accumulate=auto)") == 1
+    assert_identical(run, train("number", f"trainer.accumulate={number}", *HEAD, *options))
 
 
 def test_step_that_fits_is_not_divided(train, passes):
