@@ -21,6 +21,7 @@ def cells(out: str) -> dict[str, str]:
     return dict(re.split(r"  +", line, maxsplit=1) for line in lines)
 
 
+@pytest.mark.slow
 def test_command_prints_the_shares_of_64_processes_and_creates_no_run(fresh_command):
     overrides = (*SMALL, "data.shapes.num_train=300", "data.shapes.num_val=70", "batch_size=128", "epochs=3")
     options = ("backbone=squeezenet1_0", "callbacks=[ema]", "lr=0.01", "trainer.dry_run_processes=64")

@@ -214,6 +214,7 @@ fcn.train(fcn.compose(*sys.argv[2:]), Path(sys.argv[1]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.system() != "Linux", reason="needs the limit of Linux on the address space")
 def test_real_limit_of_the_memory(shapes_root, tmp_path, monkeypatch):
     """125 MiB are free; a step takes 290 MiB in one part, 170 MiB in two parts, and 95 MiB in four parts."""

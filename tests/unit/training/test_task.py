@@ -95,6 +95,7 @@ def test_frozen_batch_norm_keeps_weights_and_statistics(shapes_root):
             assert torch.equal(value, before[name][key]), (name, key)
 
 
+@pytest.mark.slow
 def test_activation_checkpointing_changes_no_bit_of_a_run(shapes_root, tmp_path):
     """Batch norm, an average of the weights, and several forward passes in a step."""
     options = ("backbone=resnet18", "model.auxiliary_weight=0.4", "callbacks=[ema]", "trainer.accumulate=2")
