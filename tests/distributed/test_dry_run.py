@@ -44,8 +44,11 @@ def test_each_rank_has_the_images_and_bytes_of_a_real_run(tmp_path: Path, shapes
     "overrides",
     [
         ("batch_size=18",),
-        ("schedule.warmup_steps=100",),
-        ("batch_size=2", "data.crop_size=[16,16]", "data.augmentation.scale=[0.1,0.1]"),
+        pytest.param(("schedule.warmup_steps=100",), marks=pytest.mark.exhaustive),
+        pytest.param(
+            ("batch_size=2", "data.crop_size=[16,16]", "data.augmentation.scale=[0.1,0.1]"),
+            marks=pytest.mark.exhaustive,
+        ),
     ],
 )
 def test_errors_are_those_of_a_real_run(command, overrides):

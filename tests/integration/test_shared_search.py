@@ -72,7 +72,7 @@ def test_two_machines_share_a_search_by_its_folder(fresh_command, tmp_path):
     check_results(folder, optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(path)))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_trials_of_a_killed_command_are_resumed_by_the_other(command, tmp_path):
     """The study is in a database, whose password is in no file and no output."""
     password = uuid.uuid4().hex
