@@ -152,8 +152,8 @@ def test_resume_is_exact_with_two_processes(command, number, status, callbacks):
     assert_identical(run, alone)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("accumulate", [pytest.param("1", marks=pytest.mark.exhaustive), "2"])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("accumulate", ["1", "2"])
 def test_activation_checkpointing_with_two_processes_changes_no_bit(command, accumulate):
     options = ("trainer=ddp_cpu", "backbone=resnet18", f"trainer.accumulate={accumulate}")
     plain = command.train(*options, name="plain")

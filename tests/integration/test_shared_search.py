@@ -55,7 +55,7 @@ fcntl.flock = flock
     return {"PYTHONPATH": f"{folder / name}:{ROOT}"}
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_two_machines_share_a_search_by_its_folder(fresh_command, tmp_path):
     """The file system has no locks of the system, so that only files exclude the other machine."""
     keys = {"script": "scripts/tune.py"}
