@@ -195,7 +195,7 @@ def test_memory_of_one_rank_determines_the_parts_of_both(command):
     assert_identical(command.run_of("auto"), command.run_of("two"))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_part_that_fits_no_rank_ends_the_run_in_one_line(command):
     (command.folder / "limited.py").write_text(LIMITED.replace("> 2", "> 0"))
     options = ("trainer=ddp_cpu", "trainer.accumulate=auto", "name=none")

@@ -72,7 +72,7 @@ def train(folder: Path, line: str) -> Path:
 @pytest.mark.parametrize(
     "line",
     [
-        pytest.param(line, marks=[pytest.mark.exhaustive] if number < 4 else [])
+        pytest.param(line, marks=[pytest.mark.exhaustive] if number < 6 else [])
         for number, line in enumerate(line for line in COMMANDS if line != COMBINED and " -m " not in line)
     ],
 )

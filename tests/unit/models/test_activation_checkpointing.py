@@ -26,7 +26,7 @@ NETWORKS = [
     pytest.param(("backbone=resnet18", "model.freeze_batchnorm=true"), marks=slow),
     pytest.param(("backbone=mobilenet_v3_large", "backbone.output_stride=8"), marks=slow),
     pytest.param(("backbone=squeezenet1_0", "model=conv_head"), marks=slow),
-    pytest.param(("backbone=vgg16_bn",), marks=slow),  # with dropout
+    pytest.param(("backbone=vgg16_bn",), marks=pytest.mark.exhaustive),  # with dropout
     pytest.param((*TIMM, "backbone.name=densenet121"), marks=slow),  # lists of feature maps grow after a block
     pytest.param((*TIMM, "backbone.name=hrnet_w18_small"), marks=slow),
     pytest.param((*TIMM, "backbone.name=swin_tiny_patch4_window7_224"), marks=slow),
