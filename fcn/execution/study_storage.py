@@ -99,8 +99,8 @@ def _is_raised_by_journal(error: Exception) -> bool:
 
 def _damaged_journal(plan: SearchPlan, error: Exception) -> str:
     return (
-        f"{plan.folder / STUDY_JOURNAL} must contain one JSON object per line: {_reason(error)}; a full disk can cut "
-        "off a line: delete this line, and repeat the command"
+        f"{plan.folder / STUDY_JOURNAL} must contain one JSON object per line: {_reason(error)}; a full disk can "
+        "truncate a line: delete this line, and repeat the command"
     )
 
 

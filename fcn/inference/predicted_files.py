@@ -37,7 +37,7 @@ WRITERS = 2
 """Threads that write files; up to five images with their logits wait for them, 16 MB each for an image of VOC."""
 
 FAST = 1
-"""Level of zlib for overlays. A photograph takes a fifth of the time of the default level, and is hardly larger."""
+"""Level of zlib for overlays: photographs take a third of the time of the default level 6, and are 4 % larger."""
 
 
 @dataclass(frozen=True)

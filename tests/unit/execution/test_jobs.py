@@ -4,7 +4,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from dataclasses import dataclass
 
 import pytest
@@ -119,10 +118,7 @@ def test_exception_stops_running_jobs(job):
 
     with pytest.raises(OSError, match="disk full"):
         run_jobs([long], [{}], watch=fail)
-    end = time.monotonic() + 10
-    while not long.poll():
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    assert long.poll()  # its directory can be given to another process
     assert long.state is Status.interrupted
 
 

@@ -386,6 +386,31 @@ def test_folder_of_another_search_is_refused(folder):
         Search.open(plan(folder, space=parse_space({"lr": SPACE["lr"]})))
 
 
+def test_search_from_before_a_key_existed_is_resumed_with_its_default(folder):
+    search = Search.open(plan(folder))
+    stored = {**search.study.user_attrs["settings"]}
+    del stored["trainer.activation_checkpointing"], stored["trainer.dry_run_batch_sizes"]
+    search.study.set_user_attr("settings", stored)
+    Search.open(plan(folder))
+    changed = compose(["batch_size=4"])
+    changed.trainer.activation_checkpointing = True
+    with pytest.raises(ConfigError, match=r"contains a search with other values of trainer.activation_checkpointing;"):
+        Search.open(plan(folder, config=changed))
+
+
+def test_truncated_line_of_a_journal_is_named_with_its_remedy(folder):
+    journaled = plan(folder, storage=JOURNAL)
+    search = Search.open(journaled)
+    next_jobs(search, 1)
+    with open(folder / "study.journal", "ab") as file:
+        file.write(b'{"op_code": 4, "wor\n{}\n')
+    message = r"study.journal must contain one JSON object per line: .*; a full disk can truncate a line: delete"
+    with pytest.raises(RunFailure, match=message), explaining_storage_failures(journaled):
+        list_trials(search.study)
+    with pytest.raises(ConfigError, match=message):
+        Search.open(journaled)
+
+
 @pytest.mark.parametrize(("first", "second"), [(None, JOURNAL), (JOURNAL, None)])
 def test_folder_of_a_search_with_another_storage_is_refused(folder, first, second):
     """Otherwise two studies would execute the same run directories."""

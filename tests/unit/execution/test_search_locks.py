@@ -62,6 +62,16 @@ def test_lock_of_a_killed_machine_is_ignored_after_a_while(tmp_path, monkeypatch
         assert 3 < time.monotonic() - start < 30
 
 
+def test_lock_that_another_machine_has_taken_over_is_not_released(tmp_path):
+    path = tmp_path / ".choice.lock"
+    with search_lock(plan(tmp_path)):
+        path.unlink()  # after a pause of this machine
+        (tmp_path / "other").touch()
+        os.utime(tmp_path / "other", (1, 1))
+        (tmp_path / "other").rename(path)
+    assert path.exists()
+
+
 @pytest.fixture
 def run_dir(tmp_path) -> Path:
     """Run directory of a trial in the folder of a search."""

@@ -66,6 +66,11 @@ def test_traffic_of_synchronised_batch_norm_is_counted_without_a_gpu(shapes_root
         f"40 calls per step: {gathered:,} bytes sent to each other process, {summed:,} bytes summed"
     )
     assert table["optimiser state"] == "0 bytes per process"  # momentum 0
+    # All batch norms are recomputed: they gather twice, and sum once.
+    config.trainer.activation_checkpointing = True
+    assert dry_run(config)["sync batch norm"] == (
+        f"80 calls per step: {2 * gathered:,} bytes sent to each other process, {summed:,} bytes summed"
+    )
 
 
 def test_frozen_backbone_has_no_gradients(shapes_root):
@@ -137,6 +142,12 @@ def test_batch_size_beyond_the_main_memory_is_not_tried(shapes_root, monkeypatch
     fitting = try_batch_sizes(batch_sizes(shapes_root, 2, 4, 8))
     assert [size for size, _ in fitting] == [2, 4]
     assert "    8 images  not tried: about 1600 of 1500 MiB per process\n" in capsys.readouterr().out
+
+
+def test_batch_size_that_is_not_tried_need_not_fit_the_processes():
+    compose("trainer.dry_run_processes=64", "trainer.dry_run_batch_sizes=[64,128]", "batch_size=16")
+    with pytest.raises(fcn.errors.UserError, match=r"batch_size \(=96\) must be divisible"):
+        compose("trainer.dry_run_processes=64", "trainer.dry_run_batch_sizes=[64,96]", "batch_size=16")
 
 
 def test_batch_size_above_the_number_of_images_is_refused_before_the_first_step(shapes_root, capsys):
