@@ -18,7 +18,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fcn.config import Config, ConfigError, validate_run
 from fcn.config.choices import Init, TorchvisionModel
-from fcn.config.components import GROUPS, LIST_GROUPS, load_components, options, run_keys_of
+from fcn.config.components import GROUPS, LIST_GROUPS, Component, load_components, options, run_keys_of
 from fcn.config.messages import explain_composition
 from fcn.config.overrides import choose_length
 from fcn.config.written_text import quote_texts, texts_as_written
@@ -40,6 +40,9 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 CONF = next(folder for folder in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if folder.is_dir())
 """Folder of the YAML files: next to the package in a checkout, inside it in an installed wheel."""
+
+
+_registered: tuple[type, dict[str, dict[str, type[Component]]]] | None = None  # by the last call of `register_schema`
 
 
 def compose(*overrides: str) -> Config:
@@ -66,8 +69,14 @@ def compose(*overrides: str) -> Config:
 def register_schema(schema: type) -> None:
     """Register the schema that conf/*.yaml name in their defaults, the options of the groups, and the resolvers.
 
-    A section of a group has no option in the schema, because an option cannot replace another one.
+    A section of a group has no option in the schema, because an option cannot replace another one. Registering takes
+    0.1 s, so that it is not repeated for the next composition with the same options.
     """
+    global _registered
+    current = schema, {group: options(group) for group in (*GROUPS, *LIST_GROUPS)}
+    if current == _registered:
+        return
+    _registered = current
     store = ConfigStore.instance()
     node = OmegaConf.structured(schema)
     for entry in dataclasses.fields(schema):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from io import BytesIO
 
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -25,11 +26,11 @@ def new_figure(width: float, height: float, *, dpi: int = 100) -> Figure:
 def render_figure(figure: Figure) -> Image.Image:
     """Render a Matplotlib figure as an RGB image."""
     set_fallback_fonts(figure)
-    buffer = BytesIO()
+    canvas = FigureCanvasAgg(figure)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # logged once by `fallback_fonts`
-        figure.savefig(buffer, format="png")
-    return Image.open(buffer).convert("RGB")
+        canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
 def remove_frame(axes: Axes, *sides: str) -> None:

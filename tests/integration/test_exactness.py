@@ -158,9 +158,18 @@ INTERRUPTIONS = {
 }
 
 
+SAME_AS_OTHERS = ("loss=focal", "loss=dice", "loss=lovasz", "averaged weights on a frozen backbone")
+"""Situations that share their code with others, which CI tests."""
+
+
 @pytest.mark.parametrize(
     "situation",
-    [pytest.param(name, marks=[pytest.mark.slow] if number > 2 else []) for number, name in enumerate(INTERRUPTIONS)],
+    [
+        pytest.param(
+            name, marks=[pytest.mark.slow] * (number > 2) + [pytest.mark.exhaustive] * (name in SAME_AS_OTHERS)
+        )
+        for number, name in enumerate(INTERRUPTIONS)
+    ],
 )
 def test_interrupted_run_resumes_bit_for_bit(situation, tmp_path, shapes_root, monkeypatch):
     case = INTERRUPTIONS[situation]

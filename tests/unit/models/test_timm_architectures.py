@@ -17,14 +17,24 @@ OVERFITTED = (
     "pvt_v2_b0", "regnety_002", "resnet18", "deit_tiny_patch16_224",
 )  # fmt: skip
 
+FREQUENT = (
+    "convnext_atto", "cspnext_tiny", "deit_tiny_patch16_224", "densenet121", "dla46x_c", "edgenext_xx_small",
+    "ese_vovnet19b_slim", "eva02_tiny_patch14_224", "fasternet_t0", "hgnetv2_b0", "hrnet_w18_small",
+    "inception_next_atto", "legacy_seresnet18", "mambaout_femto", "mobilenetv3_small_050", "nf_regnet_b0",
+    "poolformer_s12", "pvt_v2_b0", "regnety_002", "resnet18", "starnet_s050", "swin_tiny_patch4_window7_224",
+    "tf_efficientnet_lite0", "vit_small_patch14_dinov2", "xcit_nano_12_p8_224",
+)  # fmt: skip
+"""Examples that CI trains: convolutional, hierarchical and plain transformers, dense, multi-branch and hybrid ones."""
+
 
 def test_examples_are_of_different_modules() -> None:
+    assert set(FREQUENT) < set(EXAMPLES)
     modules = {timm.models.model_entrypoint(name).__module__ for name in EXAMPLES}
     assert len(modules) == len(EXAMPLES) >= 60
 
 
 def test_table_in_documentation_matches_code() -> None:
-    """A sample of the rows; the slow test compares all of them."""
+    """A sample of the rows; the test of all architectures compares all of them."""
     page = (ROOT / "docs" / "networks.md").read_text()
     assert HEADER in page
     rows = re.findall(rf"^\| (?:{'|'.join(EXAMPLES)}) \|.*$", page, re.M)
@@ -34,7 +44,10 @@ def test_table_in_documentation_matches_code() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in FREQUENT else pytest.mark.exhaustive) for name in EXAMPLES],
+)
 def test_architecture_trains_on_images_of_any_size(name: str) -> None:
     page = (ROOT / "docs" / "networks.md").read_text()
     assert row(name) in page.splitlines()
