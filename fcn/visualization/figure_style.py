@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -26,7 +27,7 @@ def new_figure(width: float, height: float, *, dpi: int = 100) -> Figure:
 def render_figure(figure: Figure) -> Image.Image:
     """Render a Matplotlib figure as an RGB image."""
     set_fallback_fonts(figure)
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)  # without type annotations
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # logged once by `fallback_fonts`
         canvas.draw()
