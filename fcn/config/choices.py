@@ -136,6 +136,21 @@ class Precision(Choice):
     fp32 = "fp32"
     bf16 = "bf16"
     fp16 = "fp16"
+    fastest = "fastest"
+
+
+class InferencePrecision(Choice):
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+class Layout(Choice):
+    """Order of the values of images and feature maps in memory."""
+
+    auto = "auto"
+    channels_last = "channels_last"
+    channels_first = "channels_first"
+    fastest = "fastest"
 
 
 class Algorithm(Choice):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from fcn.config.choices import Accelerator, Algorithm, Precision, ProfilerName
+from fcn.config.choices import Accelerator, Algorithm, Layout, Precision, ProfilerName
 from fcn.config.components import default_option, list_of_options, setting
 from fcn.config.option_bases import (
     BackboneConfig,
@@ -53,7 +53,12 @@ class TrainerConfig:
     precision: Precision = setting(
         Precision.auto,
         "precision of the forward and backward pass (weights are always fp32); auto: bf16 on GPUs that support it, "
-        "otherwise fp32",
+        "otherwise fp32; fastest: fp32 or bf16, whichever is faster according to a measurement at the start of the run",
+    )
+    layout: Layout = setting(
+        Layout.auto,
+        "memory layout of images and feature maps; auto: channels_last, but channels_first on CPUs with AVX2 only; "
+        "fastest: the faster one according to a measurement at the start of the run",
     )
     upsampling: Algorithm = setting(
         Algorithm.auto,

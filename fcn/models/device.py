@@ -1,14 +1,18 @@
-"""The device of a process: its choice by the key `accelerator`, and its name."""
+"""The device of a process: its choice by the key `accelerator`, its name, and its memory of freed tensors."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 
 import torch
 
 from fcn.config import ConfigError
 from fcn.config.choices import Accelerator
 from fcn.runs.provenance import processor
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
 
 def has_gpu(accelerator: Accelerator) -> bool:
@@ -36,3 +40,16 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU {processor()} ({os.cpu_count()} cores)"
+
+
+def keep_freed_memory(device: torch.device) -> None:
+    """On a CPU, keep the memory of freed tensors in this process, if its allocator is that of glibc (Linux).
+
+    By default, glibc asks the system for the memory of every large tensor, and returns it when the tensor is freed.
+    The system then clears each page again, in every step. The environment variables of glibc have precedence.
+    """
+    names = [name for name in os.environ if name.startswith("MALLOC_") or name == "GLIBC_TUNABLES"]
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if device.type == "cpu" and mallopt is not None and not names:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

@@ -44,6 +44,8 @@ class Execution(TypedDict, total=False):
         data: fingerprint of the images, see `fcn.data.fingerprint`.
         warnings: lines on what may mislead in the data, as in the header of the run.
         device: name of the GPU or processor.
+        precision: precision of forward and backward pass: fp32, bf16 or fp16.
+        layout: memory layout of images and feature maps: channels_last or channels_first.
         world_size: number of processes.
         components: options from outside the package with their package or module, see
             `fcn.config.components.component_origins`; only if there are any.
@@ -58,6 +60,8 @@ class Execution(TypedDict, total=False):
     data: dict[str, Any]
     warnings: list[str]
     device: str
+    precision: str
+    layout: str
     world_size: int
     components: dict[str, str]
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import shutil
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,11 +15,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from fcn.config import Config, ConfigError
-from fcn.config.choices import Algorithm, Precision
-from fcn.models.network import evaluation_mode, memory_layout
+from fcn.config.choices import Algorithm, Layout, Precision
+from fcn.models.activation_checkpointing import checkpoint_activations
+from fcn.models.network import SegmentationNetwork, evaluation_mode, memory_layout
 from fcn.models.upsampling import Upsampling
-
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
+from fcn.runs.summary import Execution
 
 REPETITIONS = 12
 """Timed runs of each algorithm; the first are slow, which does not affect the median."""
@@ -30,12 +28,37 @@ REPETITIONS = 12
 def chosen_precision(config: Config, *, on_gpu: bool) -> Precision:
     """Return `trainer.precision`; `auto` is bf16 on GPUs that support it natively, and fp32 otherwise.
 
-    On a CPU `auto` is always fp32: few CPUs support bf16, and on the others it is several times slower.
+    On a CPU `auto` is always fp32: few CPUs support bf16, and on the others it is several times slower. Before a
+    measurement, `fastest` is `auto`.
     """
-    if config.trainer.precision is not Precision.auto:
+    if config.trainer.precision not in (Precision.auto, Precision.fastest):
         return config.trainer.precision
     supports_bf16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
     return Precision.bf16 if supports_bf16 else Precision.fp32
+
+
+def chosen_settings(config: Config, device: torch.device) -> Execution:
+    """Return `precision` and `layout` of a run on a device, as in summary.json: neither is `auto`."""
+    layout = Layout.channels_last if memory_layout(config) is torch.channels_last else Layout.channels_first
+    return {"precision": chosen_precision(config, on_gpu=device.type == "cuda").value, "layout": layout.value}
+
+
+def prepare_network(network: SegmentationNetwork, *, parts: int) -> None:
+    """Check batch norm, choose the algorithms of the upsampling, and set up activation checkpointing if configured.
+
+    Args:
+        network: network in training mode, on its device.
+        parts: number of parts of a step over all processes.
+
+    Raises:
+        ConfigError: as `check_batch_norm`, or if activation checkpointing cannot be used with the backbone.
+    """
+    config = network.config
+    crops = torch.zeros(config.batch_size // parts, 3, *config.data.crop_size, device=network.device)
+    check_batch_norm(network, crops, config, parts=parts)
+    choose_upsampling(network.model, crops.contiguous(memory_format=network.layout), config)
+    if config.trainer.activation_checkpointing:
+        checkpoint_activations(network, crops[:1])
 
 
 def check_batch_norm(network: nn.Module, crops: Tensor, config: Config, *, parts: int) -> None:
@@ -78,19 +101,6 @@ def buffers_kept(network: nn.Module) -> Iterator[None]:
     finally:
         for name, buffer in network.named_buffers():
             buffer.copy_(before[name])
-
-
-def keep_freed_memory() -> None:
-    """Keep the memory of freed tensors in this process, if its allocator is that of glibc (Linux).
-
-    By default, glibc asks the system for the memory of every large tensor, and returns it when the tensor is freed.
-    The system then clears each page again, in every step. The environment variables of glibc have precedence.
-    """
-    names = [name for name in os.environ if name.startswith("MALLOC_") or name == "GLIBC_TUNABLES"]
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None and not names:
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def compile_network(network: nn.Module) -> None:
@@ -186,9 +196,9 @@ def describe(config: Config, network: nn.Module, device: torch.device) -> str:
     on_gpu = device.type == "cuda"
     layers = [module for module in network.modules() if isinstance(module, Upsampling)]
     algorithms = dict.fromkeys(layer.chosen(device).value for layer in layers)
-    layout = "last" if memory_layout(config) is torch.channels_last else "first"
+    settings = chosen_settings(config, device)
     optimizer = f"{'fused ' if config.optim.is_fused else ''}{config.optim.name}"
-    parts = [chosen_precision(config, on_gpu=on_gpu).value, f"channels {layout}", optimizer]
+    parts = [settings["precision"], settings["layout"].replace("_", " "), optimizer]
     if algorithms:
         parts.append(f"{' and '.join(algorithms)} upsampling")
     if config.compile:

@@ -25,9 +25,8 @@ from fcn.config import Config, ConfigError
 from fcn.config.choices import Accelerator
 from fcn.data.module import VOCDataModule
 from fcn.errors import is_out_of_memory
-from fcn.models.device import device_name, has_gpu
+from fcn.models.device import device_name, has_gpu, keep_freed_memory
 from fcn.training.callback_options import EmaConfig
-from fcn.training.compute import keep_freed_memory
 from fcn.training.console import logging_to
 from fcn.training.memory import main_memory
 from fcn.training.monitors import peak_memory_mib
@@ -56,6 +55,9 @@ def dry_run(config: Config, *, rank: int = 0) -> dict[str, str]:
     Raises:
         ConfigError, DataError, WeightsError, TrainingDiverged: as `fcn.training.train.train`.
     """
+    if config.epochs == 0:
+        processes = config.trainer.dry_run_processes
+        raise ConfigError(f"epochs (=0) must be at least 1 with trainer.dry_run_processes (={processes}); use epochs=1")
     with logging_to(Path(os.devnull)):
         VOCDataModule(config).prepare_data()
         step = measure_step(config, rank=rank)
@@ -126,8 +128,6 @@ def measure_step(config: Config, *, rank: int = 0) -> MeasuredStep:
     """Make the steps of a dry run on prepared data, and return the measurements of the last one; see `dry_run`."""
     processes = config.trainer.dry_run_processes
     assert processes is not None
-    if config.epochs == 0:
-        raise ConfigError(f"epochs (=0) must be at least 1 with trainer.dry_run_processes (={processes}); use epochs=1")
     gc.collect()  # networks of other batch sizes
     if has_gpu(Accelerator.auto):
         torch.cuda.empty_cache()
@@ -141,8 +141,7 @@ def measure_step(config: Config, *, rank: int = 0) -> MeasuredStep:
         executed = _without_gpu_keys(config)
         # Last, because the average copies the network, which would include the hooks.
         trainer = build_trainer(executed, callbacks=[*averages, step], max_steps=STEPS)
-        if trainer.strategy.root_device.type == "cpu":
-            keep_freed_memory()
+        keep_freed_memory(trainer.strategy.root_device)
         trainer.fit(build_task(executed), datamodule=PreparedData(executed))
         if trainer.global_step < STEPS:
             raise ConfigError(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from PIL import Image
 
 from fcn.data.module import VOCDataModule
 from fcn.evaluation.scores import class_counts
-from fcn.inference.predictor import predict_logits
+from fcn.inference.predictor import predict_logits, to_mask
 from fcn.models.upsampling import bilinear_kernel
 from fcn.training.monitors import upsampling_layers
 from fcn.training.task import SegmentationTask
@@ -52,6 +51,6 @@ def predict_samples(task: SegmentationTask, data: VOCDataModule) -> list[Sample]
     samples = []
     for number in range(count):
         sample = data.val_images[number * len(data.val_images) // count]
-        prediction = predict_logits(task.network, sample["image"]).argmax(dim=0).to(torch.uint8).cpu().numpy()
+        prediction = to_mask(predict_logits(task.network, sample["image"]).cpu())
         samples.append((sample["image"].permute(1, 2, 0).numpy(), sample["mask"].numpy(), prediction))
     return samples

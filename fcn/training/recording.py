@@ -19,6 +19,7 @@ from fcn.models.device import device_name
 from fcn.runs import Status, provenance
 from fcn.runs.resume import confirm_start
 from fcn.runs.summary import Execution, Summary
+from fcn.training.compute import chosen_settings
 from fcn.training.epoch_pictures import SAMPLES_TAG, draw_epoch_pictures, pictures_are_due
 from fcn.training.loggers.guarded import build_loggers
 from fcn.training.monitors import gradient_norm, upsampling_drift
@@ -54,13 +55,11 @@ class Recording(pl.Callback):
         self.config = config
         self.metrics: dict[str, float] = {}
         self.best: dict[str, Any] = {}
-        self.is_best = False
-        self.stop_reason = ""
+        self.is_best, self.stop_reason = False, ""
         # Metrics and best of the last checkpoint: a resumed run computes later ones again.
         self._saved: tuple[dict[str, float], dict[str, Any]] = ({}, {})
-        self._previous_seconds = 0.0
+        self._previous_seconds, self._started = 0.0, time.monotonic()
         self.speed = Speed()
-        self._started = time.monotonic()
         self._point = (0.0, 0.0)  # images and training seconds at the last point of the step curves
         self._gradient_norm: Tensor | None = None
         self._rows: list[Mapping[str, Any]] = []
@@ -106,9 +105,10 @@ class Recording(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
-            self._execution["data"] = trainer.datamodule.fingerprint  # type: ignore[attr-defined]
-            self._execution["warnings"] = trainer.datamodule.warnings  # type: ignore[attr-defined]
-            self._execution["device"] = device_name(trainer.strategy.root_device)
+            data, device = trainer.datamodule, trainer.strategy.root_device  # type: ignore[attr-defined]
+            self._execution["data"], self._execution["warnings"] = data.fingerprint, data.warnings
+            self._execution["device"] = device_name(device)
+            self._execution.update(chosen_settings(_task(pl_module).config, device))
             self._execution["world_size"] = trainer.world_size
             step = trainer.global_step
             # Rows written after the checkpoint from which the run is resumed are computed again.

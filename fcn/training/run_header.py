@@ -32,7 +32,7 @@ class RunHeader(pl.Callback):
         for line in data.warnings:
             log.warning("warning  %s", line)
         devices = f"{trainer.world_size} x {device_name(trainer.strategy.root_device)}"
-        log.info("compute  %s", describe(self.config, pl_module.network.model, pl_module.device))
+        log.info("compute  %s", describe(pl_module.config, pl_module.network.model, pl_module.device))
         log.info("run      %s on %s, seed %d", self.run_dir, devices, self.config.seed)
 
 

@@ -15,7 +15,8 @@ from fcn.config import Config, ConfigError
 from fcn.config.schema import AUTO
 from fcn.config.trainer_rules import smallest_part
 from fcn.errors import is_out_of_memory
-from fcn.training.compute import buffers_kept, check_batch_norm, keep_freed_memory
+from fcn.models.device import keep_freed_memory
+from fcn.training.compute import buffers_kept, check_batch_norm
 
 if TYPE_CHECKING:
     from fcn.training.task import SegmentationTask
@@ -75,8 +76,8 @@ class StepParts:
             self.number, is_new = larger, True
         if is_new:
             log.info("parts    each step in %s (trainer.accumulate=%s)", self._describe(task), AUTO)
-        if self._num_trials == NUM_TRIALS and task.device.type == "cpu":
-            keep_freed_memory()  # not before: other libraries also need what a trial has taken and freed
+        if self._num_trials == NUM_TRIALS:
+            keep_freed_memory(task.device)  # not before: other libraries also need what a trial has taken and freed
 
     def _describe(self, task: SegmentationTask) -> str:
         images = self._config.batch_size // task.trainer.world_size // self.number

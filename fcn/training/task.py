@@ -24,14 +24,13 @@ from fcn.config import Config, ConfigError
 from fcn.config.choices import Protocol
 from fcn.config.older_versions import upgrade
 from fcn.config.resumable_keys import changed_keys, check_resumable
-from fcn.evaluation.metrics import predicted_classes
-from fcn.models.activation_checkpointing import checkpoint_activations
-from fcn.models.network import SegmentationNetwork
+from fcn.models.network import SegmentationNetwork, predicted_classes
 from fcn.runs.checkpoints import AVERAGED, TRAINED, not_finite
 from fcn.training.class_counts import count_training_pixels
-from fcn.training.compute import check_batch_norm, choose_upsampling, compile_network
+from fcn.training.compute import compile_network, prepare_network
 from fcn.training.divergence import TrainingDiverged
 from fcn.training.epoch_metrics import EpochMetrics
+from fcn.training.fastest_settings import choose_fastest_settings, use_saved_settings
 from fcn.training.losses.base import Loss
 from fcn.training.losses.pixels import void_as_background
 from fcn.training.optim import apply_settings, build_optimizer, unscale_gradients
@@ -89,17 +88,16 @@ class SegmentationTask(pl.LightningModule):
         schedule = build_schedule(optimizer, self.config.schedule, total_steps=total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def setup(self, stage: str) -> None:
+        choose_fastest_settings(self)
+
     def on_fit_start(self) -> None:
         self.loss = replace(self.config.loss, **self._loss_state).build(lambda: count_training_pixels(self.trainer))
         self._validation_loss = self.loss.for_validation()
         self._reads_every_loss = self.device.type == "cpu"
         num_parts = self.trainer.world_size * self.parts.number
-        crops = torch.zeros(self.config.batch_size // num_parts, 3, *self.config.data.crop_size, device=self.device)
         with self.trainer.strategy.precision_plugin.forward_context():
-            check_batch_norm(self.network, crops, self.config, parts=num_parts)
-            choose_upsampling(self.network.model, crops.contiguous(memory_format=self.network.layout), self.config)
-        if self.config.trainer.activation_checkpointing:
-            checkpoint_activations(self.network, crops[:1])
+            prepare_network(self.network, parts=num_parts)
         if self.config.compile:
             compile_network(self.network.model)
 
@@ -256,6 +254,7 @@ class SegmentationTask(pl.LightningModule):
             )
         if TRAINED in checkpoint:
             checkpoint[AVERAGED], checkpoint["state_dict"] = checkpoint["state_dict"], checkpoint[TRAINED]
+        use_saved_settings(self, checkpoint["config"])
         self._check_changes(checkpoint["config"], num_processes=len(checkpoint["metrics"]))
         self.parts.resume(checkpoint, processes=self.trainer.world_size)
         if checkpoint["config"].get("loss") == configuration.to_container(self.config)["loss"]:

@@ -21,13 +21,12 @@ from fcn.config.component_origins import origin_of_file
 from fcn.config.overrides import for_shell
 from fcn.config.schema import AUTO
 from fcn.data.module import VOCDataModule
-from fcn.models.device import device_name
+from fcn.models.device import device_name, keep_freed_memory
 from fcn.models.weights import copy_fitting
 from fcn.runs import Status, provenance
 from fcn.runs.checkpoints import CheckpointError, network_weights, prepare_last_checkpoint
 from fcn.runs.resume import confirm_start
 from fcn.training.checkpointing import AtomicCheckpointIO, Checkpointing, EpochCheckpoint
-from fcn.training.compute import keep_freed_memory
 from fcn.training.console import logging_to
 from fcn.training.divergence import TrainingDiverged
 from fcn.training.profiling import OperationProfiler, build_profiler
@@ -148,13 +147,14 @@ def _fit(config: Config, run_dir: Path, checkpointing: Checkpointing) -> dict[st
     # Checkpoints are saved after the other callbacks, so that they contain their state after the step.
     callbacks, profiler = [*first, *chosen, checkpointing, *last], build_profiler(config.trainer.profiler, run_dir)
     trainer = build_trainer(config, callbacks=callbacks, loggers=recording.loggers, profiler=profiler)
-    if trainer.strategy.root_device.type == "cpu" and config.trainer.accumulate != AUTO:  # see `StepParts.find`
-        keep_freed_memory()
+    if config.trainer.accumulate != AUTO:  # see `StepParts.find`
+        keep_freed_memory(trainer.strategy.root_device)
     status = Status.failed
     try:
         checkpoint = prepare_last_checkpoint(run_dir)
         task = SegmentationTask(config, pretrained=False) if checkpoint else build_task(config)
-        trainer.fit(task, datamodule=VOCDataModule(config), ckpt_path=checkpoint, weights_only=True)
+        trainer.ckpt_path = checkpoint  # not an argument of `fit`, so that `choose_fastest_settings` sees it
+        trainer.fit(task, datamodule=VOCDataModule(config), weights_only=True)
         status = Status.finished
         recording.stop_reason = stop_reason(trainer)
     except (SystemExit, KeyboardInterrupt):

@@ -1,0 +1,152 @@
+"""Layout and precision of `fastest`: measured once, without another effect on the result, and kept afterwards."""
+
+import copy
+import multiprocessing
+import os
+import signal
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+import fcn
+from fcn import runs
+from fcn.config.choices import Layout, Precision
+from fcn.config.composition import compose
+from fcn.models.network import SegmentationNetwork
+from fcn.runs.rerun import prepare_copy
+from fcn.training import fastest_settings
+from fcn.training.task import SegmentationTask
+from tests.commands import TINY
+from tests.forked import LIBRARIES
+from tests.identical_runs import assert_identical
+
+FASTEST = ("trainer.layout=fastest", "trainer.precision=fastest")
+SMALL = ("trainer=cpu", "trainer.sample_images=0", "data.crop_size=[48,48]", "backbone=resnet18")
+OPTIONS = [(layout, precision) for layout in ("channels_last", "channels_first") for precision in ("fp32", "bf16")]
+
+
+@pytest.fixture
+def times(monkeypatch):
+    """Function that sets the settings with the shortest measured time."""
+    measure = fastest_settings._seconds
+
+    def set_fastest(layout: str, precision: str) -> None:
+        def seconds(config, network, crops):
+            measured = measure(config, network, crops)  # with all its effects
+            settings = config.trainer.layout.value, config.trainer.precision.value
+            return measured if settings == (layout, precision) else measured + 100
+
+        monkeypatch.setattr(fastest_settings, "_seconds", seconds)
+
+    return set_fastest
+
+
+@pytest.fixture
+def train(shapes_root, tmp_path):
+    """Train a small run in a folder below the test's; its directory."""
+
+    def run(name: str, *overrides: str):
+        fcn.train(compose(*TINY, *SMALL, f"data.root={shapes_root}", *overrides), tmp_path / name)
+        return tmp_path / name
+
+    return run
+
+
+@pytest.mark.parametrize(("layout", "precision"), OPTIONS)
+def test_result_equals_that_of_a_run_with_the_settings(train, times, layout, precision):
+    times(layout, precision)
+    run = train("fastest", *FASTEST)
+    log, summary = (run / runs.LOG).read_text(), runs.read_summary(run)
+    assert f"compute  {precision}, {layout.replace('_', ' ')}, " in log
+    assert log.count("measured fp32, channels_last ") == 1
+    assert (summary["layout"], summary["precision"]) == (layout, precision)
+    assert_identical(run, train("named", f"trainer.layout={layout}", f"trainer.precision={precision}"))
+
+
+def test_measurement_changes_neither_network_nor_random_numbers():
+    config = compose(*SMALL, *FASTEST, "model=conv_head", "model.channels=8")  # batch norm and dropout
+    network = SegmentationNetwork(config)
+    before, random = copy.deepcopy(network.state_dict()), torch.get_rng_state()
+    with torch.random.fork_rng(devices=[]):
+        chosen = fastest_settings.fastest_settings(config, network, torch.rand(4, 3, 48, 48))
+    assert chosen.trainer.layout in (Layout.channels_last, Layout.channels_first)
+    assert chosen.trainer.precision in (Precision.fp32, Precision.bf16)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(parameter.grad is None for parameter in network.parameters())
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize("layout", [Layout.channels_last, Layout.channels_first])
+def test_layout_is_that_of_weights_and_feature_maps(layout):
+    network = SegmentationNetwork(compose(*SMALL))
+    network.configure(compose(*SMALL, f"trainer.layout={layout}"))
+    expected = torch.channels_last if layout is Layout.channels_last else torch.contiguous_format
+    kernels = [module.weight for module in network.modules() if isinstance(module, nn.Conv2d)]
+    assert all(kernel.is_contiguous(memory_format=expected) for kernel in kernels)
+    maps = []
+    network.model.backbone.register_forward_hook(lambda module, arguments, output: maps.append(arguments[0]))
+    network(torch.zeros(2, 3, 64, 64, dtype=torch.uint8))
+    assert maps[0].is_contiguous(memory_format=expected)
+
+
+def test_one_setting_can_be_measured_alone(train, times):
+    times("channels_first", "auto")
+    run = train("layout", "trainer.layout=fastest")
+    assert "measured fp32, channels_last " in (run / runs.LOG).read_text()
+    assert "bf16" not in (run / runs.LOG).read_text()
+    assert_identical(run, train("named", "trainer.layout=channels_first"))
+
+
+def test_resumed_run_and_its_repetition_keep_the_settings(train, times, tmp_path, monkeypatch):
+    def interrupted(task, *args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return training_step(task, *args)
+
+    training_step = SegmentationTask.training_step
+    times("channels_first", "bf16")
+    whole = train("whole", *FASTEST)
+    with monkeypatch.context() as patch:
+        patch.setattr(SegmentationTask, "training_step", interrupted)
+        with pytest.raises(SystemExit):
+            train("resumed", *FASTEST)
+    times("channels_last", "fp32")
+    run = train("resumed", *FASTEST)
+    assert_identical(run, whole)
+    assert (run / runs.LOG).read_text().count("measured ") == 1
+    copied, _ = prepare_copy(compose(f"rerun={whole}"), [])
+    fcn.train(copied, tmp_path / "copy")
+    assert_identical(tmp_path / "copy", whole)
+
+
+def choose_as_rank(rank: int, store: str, queue) -> None:
+    """Measure as one of two processes: each has another fastest setting, and a third one is fastest in total."""
+    times = {
+        ("channels_last", "fp32"): (1, 9),
+        ("channels_last", "bf16"): (9, 1),
+        ("channels_first", "fp32"): (3, 3),
+        ("channels_first", "bf16"): (9, 9),
+    }
+    fastest_settings._seconds = lambda config, *_: times[config.trainer.layout.value, config.trainer.precision.value][
+        rank
+    ]
+    dist.init_process_group("gloo", store=dist.FileStore(store, 2), rank=rank, world_size=2)
+    config = compose(*SMALL, *FASTEST)
+    chosen = fastest_settings.fastest_settings(config, SegmentationNetwork(config), torch.rand(2, 3, 48, 48)).trainer
+    queue.put((chosen.layout.value, chosen.precision.value))
+    dist.destroy_process_group()
+
+
+def test_processes_choose_the_settings_that_are_fastest_in_total(tmp_path):
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(LIBRARIES)
+    queue = context.Queue()
+    ranks = [context.Process(target=choose_as_rank, args=(rank, str(tmp_path / "store"), queue)) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    assert [queue.get(timeout=120) for _ in ranks] == [("channels_first", "fp32")] * 2
+    for process in ranks:
+        process.join()
+        assert process.exitcode == 0
