@@ -137,11 +137,15 @@ class TrainTransform:
             columns = slice(width - columns.stop, width - columns.start)
         if pixels.shape[:2] == self.crop_size:
             return pixels.contiguous() if change.flip else pixels.clone(memory_format=torch.contiguous_format)
-        # Repeating whole rows is faster than filling pixel by pixel, which would dominate the transform.
-        row = torch.tensor(color, dtype=torch.uint8).repeat(self.crop_size[1])
-        padded = row.repeat(self.crop_size[0], 1).view(*self.crop_size, *pixels.shape[2:])
+        padded = _padding(*self.crop_size, color).view(*self.crop_size, *pixels.shape[2:]).clone()
         padded[change.rows.target, columns] = pixels
         return padded
+
+
+@functools.lru_cache(maxsize=16)  # copying is several times as fast as filling
+def _padding(height: int, width: int, color: tuple[int, ...]) -> Tensor:
+    """Return an image of one colour, uint8 [H, W, C]."""
+    return torch.tensor(color, dtype=torch.uint8).expand(height, width, len(color)).contiguous()
 
 
 @dataclass(frozen=True)
