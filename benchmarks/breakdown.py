@@ -19,7 +19,8 @@ from benchmarks.settings import Settings, Variant
 from benchmarks.training_loops import BareLoop
 from benchmarks.training_run import OURS, MeasuredRun
 from fcn.config import Config
-from fcn.evaluation.metrics import SegmentationMetrics, predicted_classes
+from fcn.evaluation.metrics import SegmentationMetrics
+from fcn.models.network import predicted_classes
 
 PHASES = ("data wait", "host to device", "forward", "loss", "backward", "optimiser", "metrics")
 

@@ -65,8 +65,10 @@ def evaluate_run(config: EvaluateConfig) -> None:
     """Evaluate one run with a progress bar, write the files and print the tables."""
     from fcn.evaluation.evaluation_files import write_evaluation
     from fcn.evaluation.evaluation_plan import plan_evaluation
+    from fcn.models.device import keep_freed_memory
 
     plan = plan_evaluation(config, given_overrides())
+    keep_freed_memory(plan.predictor.network.device)
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
         bar = progress.add_task(f"evaluating {plan.split}", total=len(plan.images))
         evaluation = plan.evaluate(advance=lambda num_images: progress.advance(bar, num_images))

@@ -69,6 +69,7 @@ def predict_files(config: PredictConfig) -> int:
     from fcn.inference import predicted_files
     from fcn.inference import predictor as inference
     from fcn.inference.image_files import find_sources
+    from fcn.models.device import keep_freed_memory
     from fcn.runs.checkpoints import find_checkpoint
 
     chosen = chosen_runs(config.run)
@@ -77,6 +78,7 @@ def predict_files(config: PredictConfig) -> int:
     sources = find_sources(config.input or "", folder.root)
     folder.check(sources)
     predictor = inference.load(checkpoints, config)
+    keep_freed_memory(predictor.network.device)
     uses = [_exif_of(config, n.config.data, path) for n, path in zip(predictor.networks, checkpoints, strict=True)]
     upright = _common_exif(uses) is Exif.apply
     if config.voc_submission:

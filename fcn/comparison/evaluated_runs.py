@@ -52,7 +52,8 @@ def _read_evaluation(path: Path) -> RunRecord:
         {**read_run(run).config, "evaluation.checkpoint": checkpoint.stem}
         for run, checkpoint in zip(_evaluated_runs(path, checkpoints), checkpoints, strict=True)
     ]
-    settings = {key: value for key, value in summary["settings"].items() if key not in ROUNDING_ONLY}
+    settings = {"precision": "fp32", **summary["settings"]}  # evaluations of earlier versions lack it
+    settings = {key: value for key, value in settings.items() if key not in ROUNDING_ONLY}
     if settings["inference"] != "tiled":
         del settings["tile_size"]  # has no effect
     config = _joined_settings(configs) | {f"evaluation.{key}": value for key, value in settings.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fcn.config.choices import Accelerator, ExportFormat, ImageType, Inference
+from fcn.config.choices import Accelerator, ExportFormat, ImageType, Inference, InferencePrecision
 from fcn.config.components import no_option, setting
 from fcn.config.option_bases import DataConfig
 
@@ -29,6 +29,10 @@ class InferenceConfig:
     flip: bool = setting(False, "average the class probabilities of the image and its mirror image")
     scales: list[float] = setting(
         [1.0], "scales of the image, relative to native size, over which predictions are averaged", low=0.1, high=10
+    )
+    precision: InferencePrecision = setting(
+        InferencePrecision.fp32,
+        "precision of the network; bf16: faster on GPUs and CPUs that support it, with other classes at some pixels",
     )
     accelerator: Accelerator = setting(Accelerator.auto, "auto: a GPU if available, otherwise the CPU")
 

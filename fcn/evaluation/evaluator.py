@@ -18,9 +18,10 @@ from fcn.data.image_sets import split_images
 from fcn.data.prefetch import read_ahead
 from fcn.data.set_checks import require_labels
 from fcn.evaluation.boundary_metrics import boundary_confusions
-from fcn.evaluation.metrics import confusion_matrix, predicted_classes, segmentation_scores
+from fcn.evaluation.metrics import confusion_matrix, segmentation_scores
 from fcn.evaluation.scores import class_counts
 from fcn.inference.predictor import Predictor
+from fcn.models.network import predicted_classes
 
 
 @dataclass(frozen=True)

@@ -114,15 +114,6 @@ class SegmentationMetrics(Metric):
         return super()._apply(lambda tensor: tensor.to(fn(tensor).device), exclude_state)
 
 
-def predicted_classes(logits: Tensor) -> Tensor:
-    """Return the class of highest score at every pixel, int64 [N, H, W]; the first of equal scores.
-
-    Args:
-        logits: [N, C, H, W].
-    """
-    return logits.max(dim=1).indices  # twice as fast on a CPU as the equivalent `argmax`
-
-
 def confusion_matrix(prediction: Tensor, target: Tensor, *, num_classes: int) -> Tensor:
     """Return the number of non-void pixels per class of target (row) and prediction (column), int64 [C, C].
 

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from fcn import config as configuration
 from fcn.config import ConfigError, InferenceConfig, check_inference
-from fcn.config.choices import Inference
+from fcn.config.choices import Inference, InferencePrecision
 from fcn.data.image_decoding import to_rgb
 from fcn.inference.tiling import tiled_logits
 from fcn.models.device import choose_device
-from fcn.models.network import SegmentationNetwork
+from fcn.models.network import SegmentationNetwork, predicted_classes
 from fcn.runs.checkpoints import CheckpointError, check_finite, find_checkpoint, read_checkpoint
 
 
@@ -113,10 +113,12 @@ class Predictor:
         return (logits.flip(-1) if flip else logits).log_softmax(dim=1)
 
     def _network_logits(self, network: SegmentationNetwork, images: Tensor) -> Tensor:
-        if self.settings.inference is Inference.tiled:
-            return tiled_logits(network, images, self.settings.tile_size, num_classes=len(self.classes))
-        logits: Tensor = network(images)
-        return logits.float()
+        is_bf16 = self.settings.precision is InferencePrecision.bf16
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=is_bf16):
+            if self.settings.inference is Inference.tiled:
+                return tiled_logits(network, images, self.settings.tile_size, num_classes=len(self.classes))
+            logits: Tensor = network(images)
+            return logits.float()
 
 
 def to_pixels(image: Image.Image | NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -139,7 +141,7 @@ def to_pixels(image: Image.Image | NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def to_mask(logits: Tensor) -> NDArray[np.uint8]:
     """Return the class of highest score at every pixel, uint8 [H, W], the first of equal scores; logits [C, H, W]."""
-    mask: NDArray[np.uint8] = logits.max(dim=0).indices.byte().numpy()  # `argmax` takes three times as long on a CPU
+    mask: NDArray[np.uint8] = predicted_classes(logits.unsqueeze(0))[0].numpy()
     return mask
 
 

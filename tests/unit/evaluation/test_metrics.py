@@ -24,10 +24,10 @@ from fcn.evaluation.metrics import (
     SegmentationMetrics,
     _count_in_lanes,
     confusion_matrix,
-    predicted_classes,
     segmentation_scores,
 )
 from fcn.evaluation.scores import class_counts, mean_iou
+from fcn.models.network import predicted_classes
 from fcn.training.losses.cross_entropy import CrossEntropyLoss
 
 NUM_CLASSES = 4

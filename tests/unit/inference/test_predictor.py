@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from fcn import config as configuration
 from fcn.config import Config, ConfigError, InferenceConfig, option
-from fcn.config.choices import Accelerator, Inference
+from fcn.config.choices import Accelerator, Inference, InferencePrecision
 from fcn.data import shapes
 from fcn.data.dataset_options import ShapesData, VocData
 from fcn.inference.predictor import Predictor, load, load_network, predict_logits
@@ -207,6 +207,22 @@ def test_averaged_logits_are_finite_where_probabilities_underflow(network):
     assert logits.isfinite().all()
     assert logits[1] == 0  # logarithm of probability 1
     assert logits[2] < logits[0] < -100  # these probabilities underflow in float32
+
+
+@pytest.mark.parametrize("inference", [Inference.whole, Inference.tiled])
+def test_bf16_is_that_of_autocast(network, inference):
+    image = noise(64, 96)
+    given = {"inference": inference, "tile_size": [64, 96], "accelerator": Accelerator.cpu}
+    logits = Predictor(network, InferenceConfig(precision=InferencePrecision.bf16, **given)).logits(image)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        expected = network(as_batch(image))[0]
+    assert expected.dtype is torch.bfloat16
+    assert logits.dtype is torch.float32
+    assert torch.equal(logits, expected.float())
+    full = Predictor(network, InferenceConfig(**given))
+    with torch.autocast("cpu", torch.bfloat16):  # of the caller
+        assert torch.equal(full.logits(image), Predictor(network).logits(image))
+    assert 0 < (full.logits(image) - logits).abs().max() < 0.1 * logits.abs().max()
 
 
 def test_batch_gives_the_logits_of_its_images(network):
