@@ -9,7 +9,8 @@ overhead    host time of a step outside of the network
 breakdown   phases of a step, from data loading to the log
 roofline    arithmetic of a step, and its share of the limit of a known GPU
 data        images per second and core against torchvision's pipeline; memory of the data
-evaluation  whole images per second against a loop over single images
+evaluation  whole images per second in fp32 and bf16, against a loop over single images
+prediction  predicted images per second, with masks and overlays, against their evaluation
 upsampling  transposed convolution against a convolution and a pixel shuffle
 start       --help, --cfg job, and a training of one step
 ddp         one process against two on a CPU, or against all GPUs
@@ -46,6 +47,7 @@ MODULES = {
     "roofline": "roofline",
     "data": "data_pipeline",
     "evaluation": "evaluation",
+    "prediction": "evaluation",
     "upsampling": "upsampling",
     "start": "startup",
     "ddp": "ddp",

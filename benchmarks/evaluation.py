@@ -1,7 +1,9 @@
-"""Evaluation of whole images: ours, in batches of equal size, against a plain loop over single images."""
+"""Evaluation of whole images against a plain loop over single images, and prediction against evaluation."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,11 +13,15 @@ from torchvision.transforms.v2 import functional as F
 
 from benchmarks.results import Goal, Result
 from benchmarks.settings import Settings, make_tree
-from benchmarks.timing import compare_in_turns, default_torch_settings, seconds_once
-from fcn.config import InferenceConfig
-from fcn.config.choices import Accelerator
+from benchmarks.timing import compare_in_turns, default_torch_settings, seconds_once, separate_process
+from fcn.config import Config, EvaluateConfig, InferenceConfig
+from fcn.config.choices import Accelerator, InferencePrecision
+from fcn.data.datasets import WholeImages
 from fcn.evaluation.evaluator import evaluate, evaluation_images
+from fcn.inference.image_files import Source
+from fcn.inference.predicted_files import OutputFolder, write_predictions
 from fcn.inference.predictor import Predictor
+from fcn.models.device import keep_freed_memory
 from fcn.models.network import IMAGENET_MEAN, IMAGENET_STD
 from fcn.training.train import build_task
 
@@ -23,25 +29,89 @@ REFERENCE = "a plain loop over single images: decode, normalise, network, argmax
 
 
 def measure_evaluation(settings: Settings) -> list[Result]:
-    """Compare `fcn.evaluation` with a plain loop with the same network."""
-    number = 4 if settings.quick else 128 if settings.on_gpu else 16
-    batch_size = 2 if settings.quick else 8
+    """Compare `fcn.evaluation` in fp32 and in bf16 with a plain loop with the same network in fp32."""
+    number = number_of_images(settings)
+    batch_size = 8 if settings.on_gpu and not settings.quick else 1
     tree = make_tree(settings.folder / "evaluation-tree", num_train=number, num_val=number, source=settings.data_root)
     config = settings.config(tree, settings.variants[0])
-    accelerator = Accelerator.gpu if settings.on_gpu else Accelerator.cpu
-    predictor = Predictor(build_task(config).network, InferenceConfig(accelerator=accelerator))
-    images = evaluation_images(config.data, "val", classes=config.data.classes)
+    plain = separate_process(_prepare_plain, config, tree, settings.device, torch.get_num_threads())
+    results = []
+    with plain:
+        for precision in InferencePrecision:
+            predictor, images = prepare_evaluation(settings, config, precision)
+            results.append(
+                compare_in_turns(
+                    settings,
+                    f"whole images per second, {precision}, batches of {batch_size}",
+                    REFERENCE,
+                    "rate speedup",
+                    ours=lambda ours=(predictor, images): (
+                        number
+                        / seconds_once(  # type: ignore[misc]
+                            lambda: evaluate(*ours, batch_size=batch_size)
+                        )
+                    ),
+                    theirs=lambda: number / plain.submit(_measure_plain).result(),
+                    unit="images/s",
+                    goal=Goal(3 if settings.on_gpu else 1.5) if not settings.quick else None,
+                )
+            )
+    return results
+
+
+def measure_prediction(settings: Settings) -> list[Result]:
+    """Compare predicting images, with masks and overlays as files, with their evaluation, as the commands do both."""
+    number = number_of_images(settings)
+    tree = make_tree(settings.folder / "prediction-tree", num_train=number, num_val=number, source=settings.data_root)
+    predictor, images = prepare_evaluation(settings, settings.config(tree, settings.variants[0]))
+    folder, command = OutputFolder(settings.folder / "predictions"), EvaluateConfig()
+    sources = [Source(pair.image, pair.name) for pair in images.pairs]
+    folder.prepare(sources, predictor.classes)
+
+    def evaluated() -> object:
+        batch_size = 8 if settings.on_gpu else 1
+        return evaluate(predictor, images, batch_size=batch_size, widths=command.boundary_widths, worst=command.worst)
+
     result = compare_in_turns(
         settings,
-        f"whole images per second, batches of {batch_size}",
-        REFERENCE,
+        "predicted images per second, with masks and overlays",
+        "evaluation of the same images, with boundary bands",
         "rate speedup",
-        ours=lambda: number / seconds_once(lambda: evaluate(predictor, images, batch_size=batch_size)),
-        theirs=lambda: number / seconds_once(lambda: evaluate_plainly(predictor, tree)),
+        ours=lambda: number / seconds_once(lambda: list(write_predictions(predictor, sources, folder))),
+        theirs=lambda: number / seconds_once(evaluated),
         unit="images/s",
-        goal=Goal(2) if settings.on_gpu and not settings.quick else None,
+        goal=None if settings.quick else Goal(1),
     )
     return [result]
+
+
+def number_of_images(settings: Settings) -> int:
+    return 4 if settings.quick else 128 if settings.on_gpu else 32
+
+
+def prepare_evaluation(
+    settings: Settings, config: Config, precision: InferencePrecision = InferencePrecision.fp32
+) -> tuple[Predictor, WholeImages]:
+    """Return an untrained network and the images of val, with the settings of the process that the commands make."""
+    accelerator = Accelerator.gpu if settings.on_gpu else Accelerator.cpu
+    predictor = Predictor(build_task(config).network, InferenceConfig(accelerator=accelerator, precision=precision))
+    keep_freed_memory(predictor.network.device)
+    return predictor, evaluation_images(config.data, "val", classes=config.data.classes)
+
+
+_evaluate_plainly: Callable[[], object]  # in the process of the reference
+
+
+def _prepare_plain(config: Config, tree: Path, device: str, num_threads: int) -> None:
+    global _evaluate_plainly
+    torch.set_num_threads(num_threads)
+    accelerator = Accelerator.gpu if device == "cuda" else Accelerator.cpu
+    predictor = Predictor(build_task(config).network, InferenceConfig(accelerator=accelerator))
+    _evaluate_plainly = partial(evaluate_plainly, predictor, tree)
+
+
+def _measure_plain() -> float:
+    return seconds_once(_evaluate_plainly)
 
 
 def evaluate_plainly(predictor: Predictor, tree: Path) -> Tensor:

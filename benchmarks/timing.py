@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from typing import Any
 
 import torch
@@ -74,6 +76,16 @@ def compare_in_turns(
         warm_up=warm_up,
     )
     return Result.of(name, reference, ratio, ours=values["ours"], theirs=values["theirs"], **fields)
+
+
+def separate_process(prepare: Callable[..., None], *arguments: Any) -> ProcessPoolExecutor:
+    """Return an executor with one new process, which has none of the settings that our code makes in its process.
+
+    Args:
+        prepare: function of a module, called once in the process.
+        arguments: its arguments.
+    """
+    return ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=prepare, initargs=arguments)
 
 
 @contextlib.contextmanager

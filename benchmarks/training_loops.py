@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from benchmarks.timing import default_torch_settings, seconds_per_call
+from benchmarks.timing import default_torch_settings, seconds_per_call, separate_process
 from fcn.config import Config
 from fcn.training.compute import choose_upsampling, compile_network
 from fcn.training.optim import build_optimizer
@@ -70,30 +69,18 @@ class D2LLoop:
             return loss.sum().item(), float(correct)
 
 
-class D2LProcess:
-    """The loop of d2l in a process of its own, which has none of the settings that our training makes in its process.
+def d2l_process(config: Config, *, device: str, num_threads: int) -> ProcessPoolExecutor:
+    """Return a process in which `measure_d2l` measures the loop of d2l.
 
     Args:
         config: configuration of the compared run.
         device: "cpu" or "cuda".
         num_threads: number of threads on the CPU.
     """
-
-    def __init__(self, config: Config, *, device: str, num_threads: int) -> None:
-        arguments = (config, device, num_threads)
-        spawn = get_context("spawn")
-        self._executor = ProcessPoolExecutor(1, mp_context=spawn, initializer=_prepare_d2l, initargs=arguments)
-
-    def seconds_per_step(self, steps: int) -> float:
-        """Return the mean time of `steps` steps after two warm-up steps."""
-        return self._executor.submit(_measure_d2l, steps).result()
-
-    def close(self) -> None:
-        """End the process."""
-        self._executor.shutdown()
+    return separate_process(_prepare_d2l, config, device, num_threads)
 
 
-_d2l_step: Callable[[], object]  # in the process of `D2LProcess`
+_d2l_step: Callable[[], object]  # in the process of `d2l_process`
 
 
 def _prepare_d2l(config: Config, device: str, num_threads: int) -> None:
@@ -103,7 +90,8 @@ def _prepare_d2l(config: Config, device: str, num_threads: int) -> None:
     _d2l_step = partial(loop.step, loop.prepare(random_batch(config)))
 
 
-def _measure_d2l(steps: int) -> float:
+def measure_d2l(steps: int) -> float:
+    """Return the mean time of `steps` steps in seconds, after two warm-up steps; for the process of `d2l_process`."""
     return seconds_per_call(_d2l_step, calls=steps)
 
 
