@@ -180,6 +180,9 @@ def read_run(path: Path) -> RunRecord:
     if not (path / runs.SUMMARY).is_file():
         return RunRecord(path, config, Status.unfinished, {})
     summary = runs.read_summary(path)
+    for name in ("layout", "precision"):
+        if config[f"trainer.{name}"] == "fastest" and name in summary:  # the setting that was measured
+            config[f"trainer.{name}"] = summary[name]
     best = summary.get("best", {}).get("val/mean_iou")
     metrics: dict[str, Any] = {**summary["metrics"], SPEED: summary.get(SPEED), BEST: best}
     numbers = {name: math.nan if value is None else float(value) for name, value in metrics.items()}

@@ -42,7 +42,7 @@ CONF = next(folder for folder in (_PACKAGE / "conf", _PACKAGE.parent / "conf") i
 """Folder of the YAML files: next to the package in a checkout, inside it in an installed wheel."""
 
 
-_registered: tuple[type, dict[str, dict[str, type[Component]]]] | None = None  # by the last call of `register_schema`
+_registered: tuple[type, dict[str, dict[str, type[Component]]]] | None = None  # arguments of the last registration
 
 
 def compose(*overrides: str) -> Config:
@@ -73,10 +73,10 @@ def register_schema(schema: type) -> None:
     0.1 s, so that it is not repeated for the next composition with the same options.
     """
     global _registered
+    OmegaConf.register_new_resolver("backbone_of", _backbone_of, replace=True)
     current = schema, {group: options(group) for group in (*GROUPS, *LIST_GROUPS)}
     if current == _registered:
         return
-    _registered = current
     store = ConfigStore.instance()
     node = OmegaConf.structured(schema)
     for entry in dataclasses.fields(schema):
@@ -95,7 +95,7 @@ def register_schema(schema: type) -> None:
             store.store(group=group, name=name, node=values, package="_global_", provider="fcn")
     for init in Init:
         store.store(group="model/init", name=init.value, node={"init": init.value}, package="model", provider="fcn")
-    OmegaConf.register_new_resolver("backbone_of", _backbone_of, replace=True)
+    _registered = current
 
 
 def _with_open_maps(section: DictConfig) -> DictConfig:

@@ -6,7 +6,9 @@ files of conf/ list differences from these defaults.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from fcn.config.choices import Accelerator, Algorithm, Layout, Precision, ProfilerName
 from fcn.config.components import default_option, list_of_options, setting
@@ -110,6 +112,15 @@ class TrainerConfig:
     def first_parts(self) -> int:
         """Number of micro-batches with which a run starts; `AUTO` starts with 1."""
         return 1 if isinstance(self.accumulate, str) else self.accumulate
+
+    def with_measured(self, summary: Mapping[str, Any]) -> TrainerConfig:
+        """Return the group with the settings in a summary.json in place of `fastest`; an untrained run has none."""
+        measured: dict[str, Any] = {}
+        if self.layout is Layout.fastest and "layout" in summary:
+            measured["layout"] = Layout(summary["layout"])
+        if self.precision is Precision.fastest and "precision" in summary:
+            measured["precision"] = Precision(summary["precision"])
+        return replace(self, **measured)
 
 
 @dataclass(kw_only=True, slots=True)

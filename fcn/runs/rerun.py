@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, Any
 from fcn import config as configuration
 from fcn import runs
 from fcn.config import Config, ConfigError
-from fcn.config.choices import Layout, Precision
 from fcn.config.overrides import for_shell, split_override, without_keys
 from fcn.config.resumable_keys import changed_keys
-from fcn.config.schema import TrainerConfig
 from fcn.errors import UserError
 from fcn.runs.resume import merge_overrides
 
@@ -64,19 +62,9 @@ def prepare_copy(composed: Config, overrides: Sequence[str]) -> tuple[Config, li
                 f"rerun (={run}) uses the configuration of the run; remove {override}: only {', '.join(ALLOWED)} "
                 "can be changed"
             )
-    config = replace(config, trainer=_measured_settings(config, run))
+    config = replace(config, trainer=config.trainer.with_measured(runs.read_summary(run)))
     copy = replace(merge_overrides(config, composed, changes), rerun=str(run), resume=None)
     return copy, [*without_keys(runs.load_overrides(run), "rerun"), *overrides]
-
-
-def _measured_settings(config: Config, run: Path) -> TrainerConfig:
-    """Return the group `trainer` of a run, with the settings that the run has measured in place of `fastest`."""
-    summary, trainer = runs.read_summary(run), config.trainer
-    if trainer.layout is Layout.fastest:
-        trainer = replace(trainer, layout=Layout(summary["layout"]))
-    if trainer.precision is Precision.fastest:
-        trainer = replace(trainer, precision=Precision(summary["precision"]))
-    return trainer
 
 
 def _check_repeatable(run: Path, config: Config) -> None:

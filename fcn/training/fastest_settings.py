@@ -6,10 +6,12 @@ run gives bit-identical results although the measured times differ.
 
 from __future__ import annotations
 
+import gc
 import itertools
 import logging
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,7 @@ from torch import Tensor
 
 from fcn.config import Config
 from fcn.config.choices import Layout, Precision
+from fcn.errors import is_out_of_memory
 from fcn.models.network import SegmentationNetwork
 from fcn.training.compute import buffers_kept, chosen_precision, chosen_settings
 from fcn.training.losses.pixels import log_probabilities
@@ -31,27 +34,38 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CPU_CROPS = 2
-"""Crops of a measurement on a CPU, whose time is proportional to their number."""
+MIN_CROPS = 2
+"""Smallest number of crops of a measurement; batch norm may refuse a single one.
+
+It is the number on a CPU, where the time is proportional to it, and on a GPU whose memory is too small for more.
+"""
 
 ROUNDS = 3
-"""Timed passes of each candidate, of which the fastest counts; an earlier one compiles kernels and allocates."""
+"""Timed passes of each candidate, of which the minimum is used; one pass that is not timed precedes them."""
 
 
 def choose_fastest_settings(task: SegmentationTask) -> None:
     """Measure the settings of a new run that are `fastest`, and use the fastest; a collective operation.
 
-    Called before DDP and the optimiser get the weights, whose memory layout must not change later.
+    Called before DDP and the optimiser get the weights, whose memory layout must not change later. A run is new unless
+    `trainer.ckpt_path` is set.
+
+    Raises:
+        RuntimeError: that memory is not available, if none of the settings fits into the memory.
     """
     config, trainer = task.config, task.trainer
     if trainer.ckpt_path is None and (
         config.trainer.layout is Layout.fastest or config.trainer.precision is Precision.fastest
     ):
         device = trainer.strategy.root_device
-        size = config.batch_size // (trainer.world_size * task.parts.number)
-        with torch.enable_grad(), isolate_rng(include_cuda=device.type == "cuda"):
-            crops = torch.rand(size, 3, *config.data.crop_size, device=device)
+        is_on_gpu = device.type == "cuda"
+        size = config.batch_size // (trainer.world_size * task.parts.number) if is_on_gpu else MIN_CROPS
+        with torch.enable_grad(), isolate_rng(include_cuda=is_on_gpu):
+            crops = torch.rand(max(size, MIN_CROPS), 3, *config.data.crop_size, device=device)
             _use(task, fastest_settings(config, task.network.train().to(device), crops))
+        if is_on_gpu:  # the reported peak is that of the steps
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(device)
 
 
 def use_saved_settings(task: SegmentationTask, saved: Mapping[str, Any]) -> None:
@@ -62,6 +76,7 @@ def use_saved_settings(task: SegmentationTask, saved: Mapping[str, Any]) -> None
     if settings.precision is Precision.fastest:
         settings = replace(settings, precision=Precision(saved["trainer"]["precision"]))
     if settings is not task.config.trainer:
+        log.info("settings of the checkpoint are kept: %s, %s", settings.precision.value, settings.layout.value)
         _use(task, replace(task.config, trainer=settings))
 
 
@@ -79,16 +94,18 @@ def _use(task: SegmentationTask, config: Config) -> None:
 def fastest_settings(config: Config, network: SegmentationNetwork, crops: Tensor) -> Config:
     """Return the configuration with the fastest settings in place of `fastest`.
 
-    All processes choose the same settings, by the sum of their times. The weights and the statistics of batch norm do
-    not change.
+    All processes choose the same settings, by the sum of their times. A setting that does not fit into the memory of a
+    process is not chosen; if none fits, fewer crops are measured. The network is not compiled. Its weights and the
+    statistics of batch norm do not change.
 
     Args:
         config: configuration of the run.
         network: network of the run, on its device.
-        crops: images of a step of this process, float [N, 3, h, w] in [0, 1], on the device.
+        crops: images of a step of this process, float [N, 3, h, w] in [0, 1], on the device; at least `MIN_CROPS`.
+
+    Raises:
+        RuntimeError: if no setting fits into the memory.
     """
-    on_gpu = crops.device.type == "cuda"
-    crops = crops if on_gpu else crops[:CPU_CROPS]
     layouts, precisions = [config.trainer.layout], [config.trainer.precision]
     if config.trainer.layout is Layout.fastest:
         layouts = [Layout.channels_last, Layout.channels_first]
@@ -98,20 +115,39 @@ def fastest_settings(config: Config, network: SegmentationNetwork, crops: Tensor
         replace(config, trainer=replace(config.trainer, layout=layout, precision=precision))
         for layout, precision in itertools.product(layouts, precisions)
     ]
-    seconds = torch.full((len(candidates),), torch.inf, dtype=torch.float64, device=crops.device)
     with buffers_kept(network):
-        for number in range(ROUNDS + 1):
-            for place, candidate in enumerate(candidates):
-                measured = _seconds(candidate, network, crops)
-                if number:
-                    seconds[place] = min(measured, float(seconds[place]))
+        seconds = _fastest_passes(candidates, network, crops)
+    labels = ["{precision}, {layout}".format(**chosen_settings(candidate, crops.device)) for candidate in candidates]
+    times = [f"{label} {1000 * value:.0f} ms" for label, value in zip(labels, seconds.tolist(), strict=True)]
+    log.info("measured %s (forward and backward pass of %d crops)", "; ".join(times), len(crops))
     if dist.is_initialized():
         dist.all_reduce(seconds)
-        seconds /= dist.get_world_size()
-    names = ["{precision}, {layout}".format(**chosen_settings(each, crops.device)) for each in candidates]
-    listed = [f"{name} {1000 * value:.0f} ms" for name, value in zip(names, seconds.tolist(), strict=True)]
-    log.info("measured %s (forward and backward pass of %d crops)", "; ".join(listed), len(crops))
-    return candidates[int(seconds.argmin())]
+    if not seconds.isinf().all():
+        return candidates[int(seconds.argmin())]
+    if len(crops) <= MIN_CROPS:
+        raise RuntimeError(f"out of memory in a forward and backward pass of {len(crops)} crops")
+    return fastest_settings(config, network, crops[: max(len(crops) // 2, MIN_CROPS)])
+
+
+def _fastest_passes(candidates: Sequence[Config], network: SegmentationNetwork, crops: Tensor) -> Tensor:
+    """Return the seconds of each candidate, float64; infinite if it does not fit into the memory."""
+    seconds = torch.full((len(candidates),), torch.inf, dtype=torch.float64, device=crops.device)
+    for number in range(ROUNDS + 1):
+        for index, candidate in enumerate(candidates):
+            if number > 1 and seconds[index].isinf():
+                continue
+            try:
+                measured = _seconds(candidate, network, crops)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                measured = math.inf
+            if math.isinf(measured):
+                gc.collect()
+                torch.cuda.empty_cache()
+            if number:
+                seconds[index] = min(measured, float(seconds[index]))
+    return seconds
 
 
 def _seconds(config: Config, network: SegmentationNetwork, crops: Tensor) -> float:

@@ -196,6 +196,13 @@ def test_memory_of_one_rank_determines_the_parts_of_both(command):
 
 
 @pytest.mark.exhaustive
+def test_two_processes_train_with_the_measured_settings(command):
+    run = command.train("trainer=ddp_cpu", "trainer.layout=fastest", "trainer.precision=fastest", name="fastest")
+    keys = [f"trainer.{name}={runs.read_summary(run)[name]}" for name in ("layout", "precision")]
+    assert_identical(run, command.train("trainer=ddp_cpu", *keys, name="named"))
+
+
+@pytest.mark.exhaustive
 def test_part_that_fits_no_rank_ends_the_run_in_one_line(command):
     (command.folder / "limited.py").write_text(LIMITED.replace("> 2", "> 0"))
     options = ("trainer=ddp_cpu", "trainer.accumulate=auto", "name=none")

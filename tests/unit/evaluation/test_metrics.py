@@ -349,3 +349,18 @@ def test_first_of_equal_scores_is_predicted(seed, dtype):
     logits = torch.from_numpy(np.random.default_rng(seed).integers(0, 3, (2, 4, 5, 6))).to(dtype)
     expected = logits.float().numpy().argmax(axis=1)
     assert np.array_equal(predicted_classes(logits).numpy(), expected)
+
+
+@pytest.mark.parametrize("num_classes", [1, 255])
+def test_predicted_class_is_that_of_argmax_for_any_number_of_classes_and_infinity(num_classes):
+    logits = torch.randn(2, num_classes, 6, 7, generator=torch.Generator().manual_seed(num_classes))
+    logits[0, -1, 0], logits[1, :, 1], logits[1, num_classes // 2, 2] = torch.inf, -torch.inf, torch.inf
+    assert torch.equal(predicted_classes(logits).long(), logits.argmax(dim=1))
+    assert predicted_classes(logits[:0]).shape == (0, 6, 7)
+
+
+def test_predicted_class_of_nan_is_a_class():
+    logits = torch.zeros(1, 3, 1, 2)
+    logits[0, 1, 0, 0] = torch.nan
+    assert predicted_classes(logits)[0, 0, 0] < 3
+    assert predicted_classes(logits)[0, 0, 1] == 0

@@ -12,12 +12,15 @@ from torch import nn
 
 import fcn
 from fcn import runs
+from fcn.comparison.run_records import read_run
 from fcn.config.choices import Layout, Precision
 from fcn.config.composition import compose
+from fcn.errors import is_out_of_memory
 from fcn.models.network import SegmentationNetwork
 from fcn.runs.rerun import prepare_copy
 from fcn.training import fastest_settings
 from fcn.training.task import SegmentationTask
+from fcn.training.trainer import build_trainer
 from tests.commands import TINY
 from tests.forked import LIBRARIES
 from tests.identical_runs import assert_identical
@@ -67,16 +70,43 @@ def test_result_equals_that_of_a_run_with_the_settings(train, times, layout, pre
 
 def test_measurement_changes_neither_network_nor_random_numbers():
     config = compose(*SMALL, *FASTEST, "model=conv_head", "model.channels=8")  # batch norm and dropout
-    network = SegmentationNetwork(config)
-    before, random = copy.deepcopy(network.state_dict()), torch.get_rng_state()
-    with torch.random.fork_rng(devices=[]):
-        chosen = fastest_settings.fastest_settings(config, network, torch.rand(4, 3, 48, 48))
-    assert chosen.trainer.layout in (Layout.channels_last, Layout.channels_first)
-    assert chosen.trainer.precision in (Precision.fp32, Precision.bf16)
+    task = SegmentationTask(config)
+    task.trainer = build_trainer(config, callbacks=[])
+    before, random = copy.deepcopy(task.state_dict()), torch.get_rng_state()
+    fastest_settings.choose_fastest_settings(task)
+    assert task.config.trainer.layout in (Layout.channels_last, Layout.channels_first)
+    assert task.config.trainer.precision in (Precision.fp32, Precision.bf16)
     assert torch.equal(torch.get_rng_state(), random)
-    assert all(parameter.grad is None for parameter in network.parameters())
-    for name, value in network.state_dict().items():
+    assert all(parameter.grad is None for parameter in task.parameters())
+    for name, value in task.state_dict().items():
         assert torch.equal(value, before[name]), name
+
+
+def test_setting_that_does_not_fit_is_not_chosen_and_fewer_crops_are_measured(monkeypatch):
+    config = compose(*SMALL, *FASTEST)
+    sizes = []
+
+    def seconds(candidate, network, crops):
+        sizes.append(len(crops))
+        if candidate.trainer.precision is Precision.fp32 or len(crops) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return 2.0 if candidate.trainer.layout is Layout.channels_last else 1.0
+
+    monkeypatch.setattr(fastest_settings, "_seconds", seconds)
+    chosen = fastest_settings.fastest_settings(config, SegmentationNetwork(config), torch.rand(8, 3, 48, 48)).trainer
+    assert (chosen.layout, chosen.precision) == (Layout.channels_first, Precision.bf16)
+    assert list(dict.fromkeys(sizes)) == [8, 4, 2]
+
+
+def test_network_that_does_not_fit_is_out_of_memory(monkeypatch):
+    def seconds(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(fastest_settings, "_seconds", seconds)
+    config = compose(*SMALL, *FASTEST)
+    with pytest.raises(RuntimeError) as failure:
+        fastest_settings.fastest_settings(config, SegmentationNetwork(config), torch.rand(2, 3, 48, 48))
+    assert is_out_of_memory(failure.value)
 
 
 @pytest.mark.parametrize("layout", [Layout.channels_last, Layout.channels_first])
@@ -116,6 +146,9 @@ def test_resumed_run_and_its_repetition_keep_the_settings(train, times, tmp_path
     run = train("resumed", *FASTEST)
     assert_identical(run, whole)
     assert (run / runs.LOG).read_text().count("measured ") == 1
+    assert "settings of the checkpoint are kept: bf16, channels_first" in (run / runs.LOG).read_text()
+    compared = {path: read_run(path).config for path in (run, whole)}
+    assert {config["trainer.precision"] for config in compared.values()} == {"bf16"}
     copied, _ = prepare_copy(compose(f"rerun={whole}"), [])
     fcn.train(copied, tmp_path / "copy")
     assert_identical(tmp_path / "copy", whole)
@@ -143,10 +176,21 @@ def test_processes_choose_the_settings_that_are_fastest_in_total(tmp_path):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(LIBRARIES)
     queue = context.Queue()
-    ranks = [context.Process(target=choose_as_rank, args=(rank, str(tmp_path / "store"), queue)) for rank in range(2)]
+    ranks = [
+        context.Process(target=choose_as_rank, args=(rank, str(tmp_path / "store"), queue), daemon=True)
+        for rank in range(2)
+    ]
     for process in ranks:
         process.start()
     assert [queue.get(timeout=120) for _ in ranks] == [("channels_first", "fp32")] * 2
     for process in ranks:
         process.join()
         assert process.exitcode == 0
+
+
+def test_untrained_run_is_not_measured(train):
+    run = train("untrained", *FASTEST, "epochs=0")
+    assert "measured" not in (run / runs.LOG).read_text()
+    assert isinstance(fcn.load(run).network.layout, torch.memory_format)
+    copied, _ = prepare_copy(compose(f"rerun={run}"), [])
+    assert copied.trainer.layout is Layout.fastest
