@@ -135,6 +135,15 @@ def test_jobs_of_other_launchers_have_the_same_names(command_line, overrides, na
     assert fcn_launcher._job_directory(3, overrides, str(tmp_path)) == name
 
 
+def test_job_of_another_launcher_is_no_dry_run(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    options = ("hydra/launcher=basic", "trainer.dry_run_processes=2", "lr=0.1,0.2")
+    status, out, err = type_in(monkeypatch, capsys, "-m", *options)
+    assert (status, out) == (1, "")
+    assert "error: trainer.dry_run_processes (=2) must be null except in a single train.py command" in err
+    assert not [path for path in tmp_path.rglob(runs.CONFIG) if ".hydra" not in path.parts]
+
+
 def test_long_job_name_is_shortened(tmp_path):
     assert len(fcn_launcher._job_directory(3, [f"name={'x' * 300}"], str(tmp_path))) == 80
 
