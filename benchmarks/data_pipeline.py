@@ -59,7 +59,7 @@ def _compare_pipelines(settings: Settings, tree: Path, *, scaled: bool, floats: 
     try:
         return compare_in_turns(
             settings, name, REFERENCE, "rate speedup", ours=lambda: rate(ours), theirs=lambda: rate(theirs),
-            unit="images/s", goal=Goal(10) if floats and not scaled else None, note=note,
+            unit="images/s", goal=Goal(12 if scaled else 20) if floats else None, note=note,
         )  # fmt: skip
     finally:
         torch.set_num_threads(threads)
