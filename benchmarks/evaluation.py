@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -31,32 +32,27 @@ REFERENCE = "a plain loop over single images: decode, normalise, network, argmax
 def measure_evaluation(settings: Settings) -> list[Result]:
     """Compare `fcn.evaluation` in fp32 and in bf16 with a plain loop with the same network in fp32."""
     number = number_of_images(settings)
-    batch_size = 8 if settings.on_gpu and not settings.quick else 1
     tree = make_tree(settings.folder / "evaluation-tree", num_train=number, num_val=number, source=settings.data_root)
     config = settings.config(tree, settings.variants[0])
-    plain = separate_process(_prepare_plain, config, tree, settings.device, torch.get_num_threads())
-    results = []
-    with plain:
-        for precision in InferencePrecision:
-            predictor, images = prepare_evaluation(settings, config, precision)
-            results.append(
-                compare_in_turns(
-                    settings,
-                    f"whole images per second, {precision}, batches of {batch_size}",
-                    REFERENCE,
-                    "rate speedup",
-                    ours=lambda ours=(predictor, images): (
-                        number
-                        / seconds_once(  # type: ignore[misc]
-                            lambda: evaluate(*ours, batch_size=batch_size)
-                        )
-                    ),
-                    theirs=lambda: number / plain.submit(_measure_plain).result(),
-                    unit="images/s",
-                    goal=Goal(3 if settings.on_gpu else 1.5) if not settings.quick else None,
-                )
-            )
-    return results
+    with separate_process(_prepare_plain, config, tree, settings.device, torch.get_num_threads()) as plain:
+        return [_compare_evaluation(settings, config, precision, number, plain) for precision in InferencePrecision]
+
+
+def _compare_evaluation(
+    settings: Settings, config: Config, precision: InferencePrecision, number: int, plain: ProcessPoolExecutor
+) -> Result:
+    predictor, images = prepare_evaluation(settings, config, precision)
+    batch_size = 8 if settings.on_gpu and not settings.quick else 1
+    return compare_in_turns(
+        settings,
+        f"whole images per second, {precision}, batches of {batch_size}",
+        REFERENCE,
+        "rate speedup",
+        ours=lambda: number / seconds_once(lambda: evaluate(predictor, images, batch_size=batch_size)),
+        theirs=lambda: number / plain.submit(_measure_plain).result(),
+        unit="images/s",
+        goal=Goal(3 if settings.on_gpu else 1.5) if not settings.quick else None,
+    )
 
 
 def measure_prediction(settings: Settings) -> list[Result]:
@@ -89,12 +85,18 @@ def number_of_images(settings: Settings) -> int:
     return 4 if settings.quick else 128 if settings.on_gpu else 32
 
 
+def untrained_predictor(
+    config: Config, device: str, precision: InferencePrecision = InferencePrecision.fp32
+) -> Predictor:
+    accelerator = Accelerator.gpu if device == "cuda" else Accelerator.cpu
+    return Predictor(build_task(config).network, InferenceConfig(accelerator=accelerator, precision=precision))
+
+
 def prepare_evaluation(
     settings: Settings, config: Config, precision: InferencePrecision = InferencePrecision.fp32
 ) -> tuple[Predictor, WholeImages]:
     """Return an untrained network and the images of val, with the settings of the process that the commands make."""
-    accelerator = Accelerator.gpu if settings.on_gpu else Accelerator.cpu
-    predictor = Predictor(build_task(config).network, InferenceConfig(accelerator=accelerator, precision=precision))
+    predictor = untrained_predictor(config, settings.device, precision)
     keep_freed_memory(predictor.network.device)
     return predictor, evaluation_images(config.data, "val", classes=config.data.classes)
 
@@ -105,9 +107,7 @@ _evaluate_plainly: Callable[[], object]  # in the process of the reference
 def _prepare_plain(config: Config, tree: Path, device: str, num_threads: int) -> None:
     global _evaluate_plainly
     torch.set_num_threads(num_threads)
-    accelerator = Accelerator.gpu if device == "cuda" else Accelerator.cpu
-    predictor = Predictor(build_task(config).network, InferenceConfig(accelerator=accelerator))
-    _evaluate_plainly = partial(evaluate_plainly, predictor, tree)
+    _evaluate_plainly = partial(evaluate_plainly, untrained_predictor(config, device), tree)
 
 
 def _measure_plain() -> float:

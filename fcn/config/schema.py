@@ -113,14 +113,14 @@ class TrainerConfig:
         """Number of micro-batches with which a run starts; `AUTO` starts with 1."""
         return 1 if isinstance(self.accumulate, str) else self.accumulate
 
-    def with_measured(self, summary: Mapping[str, Any]) -> TrainerConfig:
-        """Return the group with the settings in a summary.json in place of `fastest`; an untrained run has none."""
-        measured: dict[str, Any] = {}
-        if self.layout is Layout.fastest and "layout" in summary:
-            measured["layout"] = Layout(summary["layout"])
-        if self.precision is Precision.fastest and "precision" in summary:
-            measured["precision"] = Precision(summary["precision"])
-        return replace(self, **measured)
+    def with_measured(self, measured: Mapping[str, Any]) -> TrainerConfig:
+        """Return the group with the values of `layout` and `precision`, where given, in place of `fastest`."""
+        chosen: dict[str, Any] = {}
+        if self.layout is Layout.fastest and "layout" in measured:
+            chosen["layout"] = Layout(measured["layout"])
+        if self.precision is Precision.fastest and "precision" in measured:
+            chosen["precision"] = Precision(measured["precision"])
+        return replace(self, **chosen)
 
 
 @dataclass(kw_only=True, slots=True)

@@ -79,6 +79,8 @@ def boundary_confusions(prediction: Tensor, target: Tensor, widths: Sequence[int
         widths: see `boundary_bands`.
         num_classes: number of classes C.
     """
+    if not widths:
+        return torch.zeros(0, num_classes, num_classes, dtype=torch.int64)
     # Each band contains the ones before, so every pixel is counted once, with the number of bands that lack it.
     missing = (~boundary_bands(target, widths)).sum(dim=0, dtype=torch.int32)
     cells = (missing * NUM_TARGETS + target) * num_classes + prediction

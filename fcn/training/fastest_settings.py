@@ -70,12 +70,8 @@ def choose_fastest_settings(task: SegmentationTask) -> None:
 
 def use_saved_settings(task: SegmentationTask, saved: Mapping[str, Any]) -> None:
     """Use the settings of the configuration in a checkpoint, plain values, in place of `fastest`."""
-    settings = task.config.trainer
-    if settings.layout is Layout.fastest:
-        settings = replace(settings, layout=Layout(saved["trainer"].get("layout", Layout.auto)))
-    if settings.precision is Precision.fastest:
-        settings = replace(settings, precision=Precision(saved["trainer"]["precision"]))
-    if settings is not task.config.trainer:
+    settings = task.config.trainer.with_measured({"layout": Layout.auto, **saved["trainer"]})
+    if settings != task.config.trainer:
         log.info("settings of the checkpoint are kept: %s, %s", settings.precision.value, settings.layout.value)
         _use(task, replace(task.config, trainer=settings))
 
