@@ -68,12 +68,16 @@ def measure_prediction(settings: Settings) -> list[Result]:
         batch_size = 8 if settings.on_gpu else 1
         return evaluate(predictor, images, batch_size=batch_size, widths=command.boundary_widths, worst=command.worst)
 
+    def predicted() -> object:
+        with write_predictions(predictor, sources, folder) as results:
+            return list(results)
+
     result = compare_in_turns(
         settings,
         "predicted images per second, with masks and overlays",
         "evaluation of the same images, with boundary bands",
         "rate speedup",
-        ours=lambda: number / seconds_once(lambda: list(write_predictions(predictor, sources, folder))),
+        ours=lambda: number / seconds_once(predicted),
         theirs=lambda: number / seconds_once(evaluated),
         unit="images/s",
         goal=None if settings.quick else Goal(1),

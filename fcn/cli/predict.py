@@ -86,8 +86,8 @@ def predict_files(config: PredictConfig) -> int:
         (folder.root / predicted_files.ARCHIVE).unlink(missing_ok=True)
     folder.prepare(sources, predictor.classes)
     start = time.perf_counter()
-    results = predicted_files.write_predictions(predictor, sources, folder, upright=upright)
-    problems = _problems(results, len(sources))
+    with predicted_files.write_predictions(predictor, sources, folder, upright=upright) as results:
+        problems = _problems(results, len(sources))
     if config.voc_submission and not problems:
         folder.write_archive(sources, config.competition)
     return _report(config, len(sources), problems, seconds=time.perf_counter() - start)

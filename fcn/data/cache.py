@@ -226,16 +226,17 @@ def _decode_into(path: Path, key: bytes, pairs: Sequence[Pair], reader: PairRead
     if needed > free:
         problem = f"{needed / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free"
         raise OSError(errno.ENOSPC, problem, str(path.parent))
-    pending, facts = read_ahead(reader.inspect, pairs), []
+    facts = []
     with (
+        read_ahead(reader.inspect, pairs) as readings,
         replacing(path) as temporary,
         open(temporary, "wb") as file,
         Progress(transient=True, disable=not sys.stdout.isatty()) as progress,
     ):
         head = MAGIC + key + np.array(sizes, "<i8").tobytes()
         file.write(head + bytes(8 * len(pairs) * (reader.num_classes + COLUMNS)))
-        for _, future in progress.track(pending, total=len(pairs), description="decoding images"):
-            image, mask, of_file = future.result()
+        for _, reading in progress.track(readings, total=len(pairs), description="decoding images"):
+            image, mask, of_file = reading.result()
             facts.append(of_file)
             file.write(image.permute(1, 2, 0).numpy().data)
             file.write(mask.numpy().data)

@@ -90,12 +90,13 @@ class DeviceCrops:
         self.widths = torch.tensor([width for _, width in images.sizes()], device=device)
         self.starts = torch.tensor([0, *np.cumsum(areas[:-1]).tolist()], device=device)
         start = 0
-        for index, reading in read_ahead(images.read, range(len(images))):
-            image, mask = reading.result()
-            end = start + areas[index]
-            self.pixels[start:end] = image.permute(1, 2, 0).reshape(-1, 3).to(device)
-            self.labels[start:end] = mask.reshape(-1).to(device)
-            start = end
+        with read_ahead(images.read, range(len(images))) as readings:
+            for index, reading in readings:
+                image, mask = reading.result()
+                end = start + areas[index]
+                self.pixels[start:end] = image.permute(1, 2, 0).reshape(-1, 3).to(device)
+                self.labels[start:end] = mask.reshape(-1).to(device)
+                start = end
 
     @property
     def nbytes(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -15,21 +16,30 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
+@contextlib.contextmanager
 def read_ahead(
     function: Callable[[Job], Result], jobs: Iterable[Job], *, threads: int = THREADS
-) -> Iterator[tuple[Job, Future[Result]]]:
-    """Yield every job, in order, with the future of `function(job)`; threads work a few jobs ahead of the consumer.
+) -> Iterator[Iterator[tuple[Job, Future[Result]]]]:
+    """Yield an iterator over every job, in order, with the future of `function(job)`.
 
-    `ThreadPoolExecutor.map` would instead hold the results of all jobs in memory and stop at the first error.
+    Threads work a few jobs ahead of the consumer, and end with the context. `ThreadPoolExecutor.map` would instead hold
+    the results of all jobs in memory and stop at the first error. A generator without a context would be closed by the
+    garbage collector after an error, in any thread at any time, and waiting for threads there can deadlock.
     """
-    pending: deque[tuple[Job, Future[Result]]] = deque()
     workers = ThreadPoolExecutor(threads)
     try:
-        for job in jobs:
-            pending.append((job, workers.submit(function, job)))
-            if len(pending) > 2 * threads:
-                yield pending.popleft()
-        while pending:
-            yield pending.popleft()
+        yield _with_futures(function, jobs, workers, ahead=2 * threads)
     finally:
         workers.shutdown(cancel_futures=True)  # after an error or Ctrl-C, skip the remaining files
+
+
+def _with_futures(
+    function: Callable[[Job], Result], jobs: Iterable[Job], workers: ThreadPoolExecutor, *, ahead: int
+) -> Iterator[tuple[Job, Future[Result]]]:
+    pending: deque[tuple[Job, Future[Result]]] = deque()
+    for job in jobs:
+        pending.append((job, workers.submit(function, job)))
+        if len(pending) > ahead:
+            yield pending.popleft()
+    while pending:
+        yield pending.popleft()

@@ -62,10 +62,11 @@ def check_labels(pixels: Counts, split: str, classes: Sequence[str]) -> None:
 
 def _counts_until_labelled(images: WholeImages) -> Counts:
     counts = []
-    for _, reading in read_ahead(images.read, range(len(images))):
-        counts.append(mask_counts(reading.result()[1], images.num_classes))
-        if counts[-1][1:-1].any():
-            break
+    with read_ahead(images.read, range(len(images))) as readings:
+        for _, reading in readings:
+            counts.append(mask_counts(reading.result()[1], images.num_classes))
+            if counts[-1][1:-1].any():
+                break
     return np.array(counts)
 
 

@@ -67,18 +67,19 @@ def read_split_files(
         height, width = mask.shape
         return pair, facts, digest, _thinned(mask.numpy()), (height, width)
 
-    for _, future in read_ahead(read, entries, threads=workers or os.cpu_count() or 1):
-        try:
-            pair, facts, digest, thin_mask, size = future.result()
-        except DataError as error:
-            reading.problems.append(str(error))
-        else:
-            reading.pairs.append(pair)
-            reading.facts.append(facts)
-            reading.digests.append(digest)
-            reading.thin_masks.append(thin_mask)
-            reading.sizes.append(size)
-        advance()
+    with read_ahead(read, entries, threads=workers or os.cpu_count() or 1) as futures:
+        for _, future in futures:
+            try:
+                pair, facts, digest, thin_mask, size = future.result()
+            except DataError as error:
+                reading.problems.append(str(error))
+            else:
+                reading.pairs.append(pair)
+                reading.facts.append(facts)
+                reading.digests.append(digest)
+                reading.thin_masks.append(thin_mask)
+                reading.sizes.append(size)
+            advance()
     return reading
 
 
@@ -99,8 +100,9 @@ def count_pixels(images: WholeImages, indices: Iterable[int]) -> Counts:
         chosen = list(indices)
         counts[chosen] = facts.counts[chosen]
         return counts
-    for index, pair in read_ahead(images.read, indices):
-        counts[index] = mask_counts(pair.result()[1], images.num_classes)
+    with read_ahead(images.read, indices) as readings:
+        for index, reading in readings:
+            counts[index] = mask_counts(reading.result()[1], images.num_classes)
     return counts
 
 

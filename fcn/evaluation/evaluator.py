@@ -162,17 +162,20 @@ def evaluate(
     ranked: list[tuple[float, int, PredictedImage]] = []
     batches = images.batches(batch_size)
 
-    for batch, reading in read_ahead(lambda batch: [images[index] for index in batch], batches):
-        samples = reading.result()
-        pixels, targets = (torch.stack([sample[key] for sample in samples]) for key in ("image", "mask"))
-        predictions = predicted_classes(predictor.batch_logits(pixels))
-        counts, band_counts = _confusions(predictions, targets.to(predictions.device), widths, num_classes=num_classes)
-        confusions[batch] = counts
-        in_bands += band_counts
-        if worst:
-            arrays = zip(batch, pixels, targets, predictions.to("cpu", torch.uint8), strict=True)
-            ranked = _lowest(ranked, [_predicted_image(*each) for each in arrays], confusions, number=worst)
-        advance(len(batch))
+    with read_ahead(lambda batch: [images[index] for index in batch], batches) as readings:
+        for batch, reading in readings:
+            samples = reading.result()
+            pixels, targets = (torch.stack([sample[key] for sample in samples]) for key in ("image", "mask"))
+            predictions = predicted_classes(predictor.batch_logits(pixels))
+            counts, band_counts = _confusions(
+                predictions, targets.to(predictions.device), widths, num_classes=num_classes
+            )
+            confusions[batch] = counts
+            in_bands += band_counts
+            if worst:
+                arrays = zip(batch, pixels, targets, predictions.to("cpu", torch.uint8), strict=True)
+                ranked = _lowest(ranked, [_predicted_image(*each) for each in arrays], confusions, number=worst)
+            advance(len(batch))
     names = [pair.name for pair in images.pairs]
     return Evaluation(predictor.classes, names, confusions, list(widths), in_bands, [image for *_, image in ranked])
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +41,9 @@ WRITERS = 2
 
 FAST = 1
 """Level of zlib for overlays: photographs take a third of the time of the default level 6, and are 4 % larger."""
+
+Predicted: TypeAlias = tuple[Source, NDArray[np.uint8], Tensor]
+"""An image with its pixels and logits."""
 
 
 @dataclass(frozen=True)
@@ -160,12 +166,13 @@ def check_submission(sources: Sequence[Source], classes: Sequence[str]) -> None:
         )
 
 
+@contextlib.contextmanager
 def write_predictions(
     predictor: Predictor, sources: Iterable[Source], folder: OutputFolder, *, upright: bool = True
-) -> Iterator[DataError | None]:
-    """Predict the images one by one and write their files; yield None for each, or the error of reading it.
+) -> Iterator[Iterator[DataError | None]]:
+    """Yield an iterator that predicts the images one by one: None for each, or the error of reading it.
 
-    Threads read the next images and write the files of the previous ones.
+    Threads read the next images and write the files of the previous ones; they end with the context.
 
     Args:
         predictor: the network with its inference settings.
@@ -174,8 +181,8 @@ def write_predictions(
         upright: whether the EXIF orientation of an image is applied.
     """
 
-    def predict() -> Iterator[tuple[Source, NDArray[np.uint8], Tensor] | DataError]:
-        for source, reading in read_ahead(lambda source: read_pixels(source.path, upright=upright), sources):
+    def predict(readings: Iterable[tuple[Source, Future[NDArray[np.uint8]]]]) -> Iterator[Predicted | DataError]:
+        for source, reading in readings:
             try:
                 pixels = reading.result()
             except DataError as error:
@@ -183,11 +190,14 @@ def write_predictions(
             else:
                 yield source, pixels, predictor.logits(pixels)
 
-    def write(predicted: tuple[Source, NDArray[np.uint8], Tensor] | DataError) -> DataError | None:
+    def write(predicted: Predicted | DataError) -> DataError | None:
         if isinstance(predicted, DataError):
             return predicted
         folder.write(*predicted)
         return None
 
-    for _, writing in read_ahead(write, predict(), threads=WRITERS):
-        yield writing.result()
+    with (
+        read_ahead(lambda source: read_pixels(source.path, upright=upright), sources) as readings,
+        read_ahead(write, predict(readings), threads=WRITERS) as writings,
+    ):
+        yield (writing.result() for _, writing in writings)

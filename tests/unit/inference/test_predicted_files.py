@@ -175,7 +175,8 @@ def test_unreadable_file_is_reported_and_the_others_are_predicted():
     for source in images:
         Image.fromarray(PIXELS).save(source.path)
     images[1].path.write_text("no image")
-    results = list(write_predictions(RedThreshold(), images, OutputFolder(Path("out"), overlay=False)))
+    with write_predictions(RedThreshold(), images, OutputFolder(Path("out"), overlay=False)) as predictions:
+        results = list(predictions)
     assert [result is None for result in results] == [True, False, True]
     assert str(results[1]).startswith("photos/bad.jpg must be a readable image: ")
     assert files() == ["out/a.png", "out/c.png"]
@@ -186,7 +187,7 @@ def test_number_of_images_read_ahead_is_limited(monkeypatch):
     read: list[Path] = []
     monkeypatch.setattr(predicted_files, "read_pixels", lambda path, upright: read.append(path) or PIXELS)
     images = sources(*(f"{number}.jpg" for number in range(30)))
-    results = write_predictions(RedThreshold(), images, OutputFolder(Path("out"), overlay=False))
-    for num_predicted, _ in enumerate(results, 1):
-        assert len(read) <= num_predicted + 2 * (THREADS + predicted_files.WRITERS) + 2
+    with write_predictions(RedThreshold(), images, OutputFolder(Path("out"), overlay=False)) as results:
+        for num_predicted, _ in enumerate(results, 1):
+            assert len(read) <= num_predicted + 2 * (THREADS + predicted_files.WRITERS) + 2
     assert sorted(read) == sorted(source.path for source in images)
