@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -101,12 +102,14 @@ def validate(values: DictConfig | Mapping[str, Any], schema: type[Schema]) -> Sc
     Raises:
         ConfigError: if a key is unknown, or a value has the wrong type or is out of range.
     """
-    composed = values if isinstance(values, DictConfig) else OmegaConf.create(dict(values))
     try:
-        resolved: Any = OmegaConf.to_container(composed, resolve=True)
-        rules.check_options(composed, resolved, schema)
+        resolved = _resolved(values)
+        if isinstance(values, DictConfig):
+            rules.check_options(values, resolved, schema)
         rules.check_keys(resolved, schema)
-        config = OmegaConf.to_object(OmegaConf.merge(_structured(resolved, schema), resolved))
+        typed = OmegaConf.structured(_with_chosen_options(resolved, schema))
+        typed.merge_with(resolved)
+        config = OmegaConf.to_object(typed)
     except OmegaConfBaseException as error:
         raise ConfigError(messages.explain_value(error, schema)) from error
     assert isinstance(config, schema)
@@ -114,16 +117,15 @@ def validate(values: DictConfig | Mapping[str, Any], schema: type[Schema]) -> Sc
     return config
 
 
-def _structured(values: Mapping[str, Any], schema: type) -> DictConfig:
-    """Return the schema with the default values of the options that `values` choose."""
-    base = OmegaConf.structured(schema)
-    for entry in dataclasses.fields(schema):
-        if "group" in entry.metadata:
-            base[entry.name] = section_of(entry, values.get(entry.name) or {})
+def _with_chosen_options(values: Mapping[str, Any], schema: type[Schema]) -> Schema:
+    """Return an object of the schema with the default values of the options that `values` choose."""
+    sections: dict[str, Any] = {}
+    for entry in dataclasses.fields(schema):  # type: ignore[arg-type]
+        if "group" in entry.metadata and (section := section_of(entry, values.get(entry.name) or {})):
+            sections[entry.name] = section()
         elif (group := entry.metadata.get("list_group")) and entry.name in values:
-            base[entry.name] = {name: options(group)[name] for name in values[entry.name] or {}}
-    assert isinstance(base, DictConfig)
-    return base
+            sections[entry.name] = {name: options(group)[name] for name in values[entry.name] or {}}
+    return schema(**sections)
 
 
 def validate_run(values: DictConfig | Mapping[str, Any]) -> Config:
@@ -170,7 +172,30 @@ def read_config(path: Path) -> Config:
 
 
 def to_container(config: object) -> dict[str, Any]:
-    """Return a plain dict of plain values (enums by name), as saved in config.yaml and in checkpoints."""
-    container = OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True)
+    """Return a plain dict of plain values (enums by name), as saved in config.yaml and in checkpoints.
+
+    Args:
+        config: object of a dataclass schema.
+    """
+    return _resolved(_plain(config))
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {entry.name: _plain(getattr(value, entry.name)) for entry in dataclasses.fields(value)}
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, (list, tuple)) else value
+
+
+def _resolved(values: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
+    """Return plain values in which references to other keys, such as `${model.name}`, are replaced."""
+    if not isinstance(values, DictConfig):
+        if "${" not in repr(values):
+            return dict(values)
+        values = OmegaConf.create(dict(values))
+    container = OmegaConf.to_container(values, resolve=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}

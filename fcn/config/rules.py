@@ -53,7 +53,7 @@ def check_options(composed: DictConfig, values: Mapping[str, Any], schema: type)
     Options with equal keys may replace each other, such as torchvision's backbones.
 
     Args:
-        composed: composed by Hydra; a plain configuration has no types, and every name is accepted.
+        composed: composed by Hydra.
         values: the same configuration, resolved.
         schema: dataclass of the whole configuration.
 
