@@ -26,8 +26,9 @@ TINY_RUN = (
     "epochs=2",
     "trainer.sample_images=2",
     "trainer.log_every=1",
+    "backbone=squeezenet1_0",
 )
-"""Overrides of a run that takes a few seconds on any dataset."""
+"""Overrides of a run that takes a few seconds on any dataset, with the smallest backbone."""
 
 TINY = ("data.shapes.num_train=16", "data.shapes.num_val=5", *TINY_RUN)
 """Overrides of a run that takes a few seconds on the built-in synthetic dataset."""

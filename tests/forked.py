@@ -6,6 +6,7 @@ the start itself use a new interpreter.
 """
 
 import atexit
+import gc
 import multiprocessing
 import os
 import runpy
@@ -65,6 +66,7 @@ def _run(args: list[str], cwd: str, env: dict[str, str], output: list[str]) -> N
         file = os.open(name, os.O_WRONLY | os.O_APPEND)
         os.dup2(file, number)
         os.close(file)
+    gc.freeze()  # the imported libraries
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)

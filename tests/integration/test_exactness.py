@@ -171,11 +171,12 @@ SAME_AS_OTHERS = ("loss=focal", "loss=dice", "loss=lovasz", "averaged weights on
         for number, name in enumerate(INTERRUPTIONS)
     ],
 )
+@pytest.mark.usefixtures("without_pictures")
 def test_interrupted_run_resumes_bit_for_bit(situation, tmp_path, shapes_root, monkeypatch):
     case = INTERRUPTIONS[situation]
     if "model=smp" in case.overrides:
         pytest.importorskip("segmentation_models_pytorch")
-    small = ("backbone=squeezenet1_0", "trainer.sample_images=0", "trainer=cpu", f"data.root={shapes_root}")
+    small = ("trainer.sample_images=0", "trainer=cpu", f"data.root={shapes_root}")
     config = fcn.compose(*TINY, *LONGER, *small, *case.overrides)
     fcn.train(config, tmp_path / "uninterrupted")
     training_step, run = SegmentationTask.training_step, tmp_path / "interrupted"

@@ -41,7 +41,7 @@ def test_standard_error_is_empty(tiny):
 
 def test_run_header_names_network_and_data_and_how_to_switch_to_voc(tiny):
     head = "\n".join(tiny[1].stdout.splitlines()[:6])
-    assert "fcn32s on resnet18 (weights: none), xavier upsampling" in head
+    assert "fcn32s on squeezenet1_0 (weights: none), xavier upsampling" in head
     assert "shapes: 16 training and 5 validation images, 6 classes" in head
     assert "built-in synthetic dataset. For Pascal VOC: python train.py experiment=d2l" in head
 

@@ -56,7 +56,7 @@ def test_command_prints_the_shares_of_64_processes_and_creates_no_run(fresh_comm
 def test_traffic_of_synchronised_batch_norm_is_counted_without_a_gpu(shapes_root):
     config = compose(
         *SMALL, f"data.root={shapes_root}", "trainer.sync_batchnorm=true", "trainer.dry_run_processes=2",
-        "optim=sgd", "optim.momentum=0", "backbone.lr_multiplier=0.5",
+        "backbone=resnet18", "optim=sgd", "optim.momentum=0", "backbone.lr_multiplier=0.5",
     )  # fmt: skip
     # ResNet-18 has 20 batch norms of 5 x (64 + 128 + 256 + 512) = 4800 channels; a step has two parts. In fp32, mean
     # and deviation of a channel and the count of a layer are gathered, and two sums of a channel are added up.

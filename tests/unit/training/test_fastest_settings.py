@@ -1,6 +1,7 @@
 """Layout and precision of `fastest`: measured once, without another effect on the result, and kept afterwards."""
 
 import copy
+import gc
 import multiprocessing
 import os
 import signal
@@ -26,8 +27,9 @@ from tests.forked import LIBRARIES
 from tests.identical_runs import assert_identical
 
 FASTEST = ("trainer.layout=fastest", "trainer.precision=fastest")
-SMALL = ("trainer=cpu", "trainer.sample_images=0", "data.crop_size=[48,48]", "backbone=resnet18")
-OPTIONS = [(layout, precision) for layout in ("channels_last", "channels_first") for precision in ("fp32", "bf16")]
+SMALL = ("trainer=cpu", "trainer.sample_images=0", "data.crop_size=[48,48]", "backbone=squeezenet1_0")
+
+pytestmark = pytest.mark.usefixtures("without_pictures")
 
 
 @pytest.fixture
@@ -42,6 +44,7 @@ def times(monkeypatch):
             return measured if settings == (layout, precision) else measured + 100
 
         monkeypatch.setattr(fastest_settings, "_seconds", seconds)
+        monkeypatch.setattr(fastest_settings, "ROUNDS", 1)
 
     return set_fastest
 
@@ -57,7 +60,7 @@ def train(shapes_root, tmp_path):
     return run
 
 
-@pytest.mark.parametrize(("layout", "precision"), OPTIONS)
+@pytest.mark.parametrize(("layout", "precision"), [("channels_last", "fp32"), ("channels_first", "bf16")])
 def test_result_equals_that_of_a_run_with_the_settings(train, times, layout, precision):
     times(layout, precision)
     run = train("fastest", *FASTEST)
@@ -93,6 +96,7 @@ def test_setting_that_does_not_fit_is_not_chosen_and_fewer_crops_are_measured(mo
         return 2.0 if candidate.trainer.layout is Layout.channels_last else 1.0
 
     monkeypatch.setattr(fastest_settings, "_seconds", seconds)
+    monkeypatch.setattr(gc, "collect", lambda: 0)  # takes long in a process of tests
     chosen = fastest_settings.fastest_settings(config, SegmentationNetwork(config), torch.rand(8, 3, 48, 48)).trainer
     assert (chosen.layout, chosen.precision) == (Layout.channels_first, Precision.bf16)
     assert list(dict.fromkeys(sizes)) == [8, 4, 2]
@@ -103,6 +107,7 @@ def test_network_that_does_not_fit_is_out_of_memory(monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(fastest_settings, "_seconds", seconds)
+    monkeypatch.setattr(gc, "collect", lambda: 0)  # takes long in a process of tests
     config = compose(*SMALL, *FASTEST)
     with pytest.raises(RuntimeError) as failure:
         fastest_settings.fastest_settings(config, SegmentationNetwork(config), torch.rand(2, 3, 48, 48))

@@ -21,12 +21,14 @@ from tests.commands import ROOT, TINY
 from tests.identical_runs import assert_identical
 
 AUTO = "trainer.accumulate=auto"
-SMALL = (*TINY, "trainer=cpu", "trainer.sample_images=0", "data.crop_size=[48,48]", "backbone=squeezenet1_0")
+SMALL = (*TINY, "trainer=cpu", "trainer.sample_images=0", "data.crop_size=[48,48]")
 """Four steps of eight images."""
 HEAD = ("model=conv_head", "model.channels=8", "model.auxiliary_weight=0.4")
 """Batch norm and dropout."""
 DEEPLAB = ("backbone=mobilenet_v3_large", "model=torchvision", "model.name=deeplabv3_mobilenet_v3_large")
 """Batch norm after global pooling, which needs two images."""
+
+pytestmark = pytest.mark.usefixtures("without_pictures")
 
 
 @pytest.fixture

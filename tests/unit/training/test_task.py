@@ -22,7 +22,9 @@ from tests.commands import TINY
 from tests.identical_runs import assert_identical
 
 # SqueezeNet has no batch norm, whose statistics would be those of a part.
-STEP = (*TINY, "trainer=cpu", "epochs=1", "backbone=squeezenet1_0", "data.augmentation.scale=[0.4,1.0]", "optim=sgd")
+STEP = (*TINY, "trainer=cpu", "epochs=1", "data.augmentation.scale=[0.4,1.0]", "optim=sgd")
+
+pytestmark = pytest.mark.usefixtures("without_pictures")
 
 
 class FirstGradient(pl.Callback):
@@ -81,7 +83,8 @@ def test_accumulation_in_bf16(shapes_root):
 
 
 def test_frozen_batch_norm_keeps_weights_and_statistics(shapes_root):
-    config = compose(*TINY, "trainer=cpu", "epochs=1", f"data.root={shapes_root}", "model.freeze_batchnorm=true")
+    options = ("backbone=resnet18", "model.freeze_batchnorm=true")
+    config = compose(*TINY, *options, "trainer=cpu", "epochs=1", f"data.root={shapes_root}")
     task = SegmentationTask(config)
     norms = {name: m for name, m in task.network.model.named_modules() if isinstance(m, nn.BatchNorm2d)}
     before = {name: {key: value.clone() for key, value in norm.state_dict().items()} for name, norm in norms.items()}
@@ -168,7 +171,11 @@ def test_gradient_of_fp16_is_unscaled_before_it_is_recorded_and_clipped(shapes_r
 
 
 @pytest.mark.parametrize(
-    "network", [["backbone=resnet18"], ["model=torchvision", "model.name=lraspp_mobilenet_v3_large"]]
+    "network",
+    [
+        ["backbone=resnet18"],
+        ["backbone=mobilenet_v3_large", "model=torchvision", "model.name=lraspp_mobilenet_v3_large"],
+    ],
 )
 def test_frozen_backbone_keeps_weights_and_statistics(shapes_root, tmp_path, network):
     config = compose(*TINY, "trainer=cpu", f"data.root={shapes_root}", *network, "backbone.trainable=false", "lr=0.1")

@@ -21,8 +21,10 @@ from fcn.training.class_counts import count_training_pixels
 from fcn.training.task import SegmentationTask
 from tests.commands import TINY
 
-RUN = (*TINY, "trainer=cpu", "backbone=squeezenet1_0", "trainer.sample_images=0")
+RUN = (*TINY, "trainer=cpu", "trainer.sample_images=0")
 SIX = "[1,0.5,2,1,1,0]"  # one weight for each class of the synthetic dataset
+
+pytestmark = pytest.mark.usefixtures("without_pictures")
 
 
 @pytest.mark.parametrize("value", ["null", "median_frequency", SIX])
