@@ -26,12 +26,14 @@ TINY_RUN = (
     "epochs=2",
     "trainer.sample_images=2",
     "trainer.log_every=1",
-    "backbone=squeezenet1_0",
 )
-"""Overrides of a run that takes a few seconds on any dataset, with the smallest backbone."""
+"""Overrides of a run that takes a few seconds on any dataset."""
 
-TINY = ("data.shapes.num_train=16", "data.shapes.num_val=5", *TINY_RUN)
-"""Overrides of a run that takes a few seconds on the built-in synthetic dataset."""
+TINY_DATA = ("data.shapes.num_train=16", "data.shapes.num_val=5")
+"""Overrides of the built-in synthetic dataset."""
+
+TINY = (*TINY_DATA, *TINY_RUN, "backbone=squeezenet1_0")
+"""Overrides of a run that takes a few seconds on the built-in synthetic dataset, with the smallest backbone."""
 
 
 def only_entry(folder: Path) -> Path:

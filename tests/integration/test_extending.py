@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 
 from tests.commands import ROOT
+from tests.forked import Forked
 from tests.pages import PAGES, indented_commands, python_blocks
 
 PAGE = PAGES["extending.md"]
@@ -50,8 +51,9 @@ def write_table(root: Path) -> None:
 
 def run(folder: Path, *arguments: str, components: str = "", script: str = "train.py") -> subprocess.CompletedProcess:
     environment = {**os.environ, "FCN_COMPONENTS": components}
-    command = [sys.executable, str(ROOT / script), *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    process = Forked([sys.executable, str(ROOT / script), *arguments], cwd=folder, env=environment)
+    out, err = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def test_every_file_of_the_page_is_used_by_a_command():

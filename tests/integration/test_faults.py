@@ -14,7 +14,7 @@ import torch
 from torchvision.models import squeezenet1_0
 
 from fcn import errors, runs
-from tests.commands import TINY, TINY_RUN, error_message, type_in, wait_for, workers_of
+from tests.commands import TINY, TINY_DATA, TINY_RUN, error_message, type_in, wait_for, workers_of
 from tests.identical_runs import assert_identical
 from tests.matrix import FAULTS, read_messages
 from tests.voc_tree import shapes_as_voc, truncate
@@ -162,7 +162,7 @@ def test_read_only_outputs_are_one_line(command, disk):
 
 def started(command, *overrides: str, name: str):
     """Start a long run and wait for its first checkpoint; the process and the run directory."""
-    shapes = [f"data.root={command.data}", *TINY[:2]]
+    shapes = [f"data.root={command.data}", *TINY_DATA]
     small = [override for override in SMALL if override not in shapes]
     data = [] if "data=voc" in overrides else shapes
     process = command.start(*small, *LONG, *data, f"name={name}", *overrides)

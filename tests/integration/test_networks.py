@@ -12,7 +12,7 @@ from torchvision.models import segmentation
 import fcn
 from fcn import runs
 from fcn.models.network import IMAGENET_MEAN, IMAGENET_STD
-from tests.commands import TINY, load_command, only_entry, type_in
+from tests.commands import TINY_DATA, TINY_RUN, load_command, only_entry, type_in
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def run_of(folder: Path, name: str) -> Path:
 def test_torchvision_network_trains_and_predicts(folder, shapes_root, monkeypatch, capsys):
     network = ("model=torchvision", "model.name=lraspp_mobilenet_v3_large")
     small = ("epochs=1", "data.crop_size=[32,32]", f"data.root={shapes_root}")
-    status, out, err = type_in(monkeypatch, capsys, *TINY, *network, *small, "name=baseline")
+    status, out, err = type_in(monkeypatch, capsys, *TINY_DATA, *TINY_RUN, *network, *small, "name=baseline")
     assert status == 0, err
     assert "torchvision's lraspp_mobilenet_v3_large (weights: backbone: none)" in out
     predictor = fcn.load(run_of(folder, "baseline"))
@@ -68,7 +68,7 @@ def test_baseline_is_trained_evaluated_exported_and_predicts(folder, shapes_root
         return out
 
     small = ("epochs=1", "data.crop_size=[64,64]", "trainer=cpu", f"data.root={shapes_root}", "name=baseline")
-    command(*TINY, *small, *network, script="train")
+    command(*TINY_DATA, *TINY_RUN, *small, *network, script="train")
     run = run_of(folder, "baseline")
     command(f"run={run}", "worst=0", script="evaluate")
     scores = json.loads((run / "evaluation" / "val" / "evaluation.json").read_text())["scores"]

@@ -13,7 +13,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 from fcn import runs
-from tests.commands import ROOT, TINY, TINY_RUN
+from tests.commands import ROOT, TINY_DATA, TINY_RUN
 from tests.identical_runs import assert_identical
 
 NOTEBOOK = ROOT / "notebooks" / "fcn_chapter.ipynb"
@@ -150,11 +150,12 @@ def check_scores(notebook: NotebookNode, run: Path, other: Path) -> None:
 def test_notebook_with_a_tiny_run(notebook, command):
     folder = command.folder / "notebook"
     folder.mkdir()
-    set_overrides(notebook, *TINY, f"data.root={command.data}")
+    set_overrides(notebook, *TINY_DATA, *TINY_RUN, f"data.root={command.data}")
     execute(notebook, folder)
     assert printed(code_cells(notebook)["model"]) == SHAPES.format(classes=6)
-    check_scores(notebook, folder / "outputs" / "bilinear", command.train(name="bilinear"))
-    assert_identical(folder / "outputs" / "xavier", command.train("model.init=xavier", name="xavier"))
+    check_scores(notebook, folder / "outputs" / "bilinear", command.train("backbone=resnet18", name="bilinear"))
+    xavier = command.train("backbone=resnet18", "model.init=xavier", name="xavier")
+    assert_identical(folder / "outputs" / "xavier", xavier)
 
 
 @pytest.mark.exhaustive
@@ -241,7 +242,7 @@ metrics = fcn.train(runs.load_config(interrupted), interrupted)
 
 @pytest.mark.exhaustive
 def test_training_in_the_kernel_of_a_notebook(command, tmp_path):
-    overrides = [*TINY, f"data.root={command.data}", "trainer=cpu"]
+    overrides = [*TINY_DATA, *TINY_RUN, f"data.root={command.data}", "trainer=cpu"]
     words = " ".join(f"'{override}'" for override in overrides)
     values = {"python": sys.executable, "script": str(ROOT / "train.py"), "words": words, "overrides": repr(overrides)}
     source = re.sub(r"\{(\w+)\}", lambda match: values[match[1]], KERNEL)

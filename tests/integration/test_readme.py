@@ -13,11 +13,14 @@ import torch
 
 from fcn import runs
 from fcn.data import shapes
-from tests.commands import ROOT, TINY, type_in
+from tests.commands import ROOT, TINY_DATA, TINY_RUN, type_in
 from tests.pages import README, TUTORIAL, commands, python_blocks
 
 # A few steps on one thread, without downloads.
-SMALL = (*TINY, "epochs=1", "trainer=cpu", "trainer.sample_images=0", "backbone.weights=none", "data.num_workers=0")
+SMALL = (
+    *TINY_DATA, *TINY_RUN,
+    "epochs=1", "trainer=cpu", "trainer.sample_images=0", "backbone.weights=none", "data.num_workers=0",
+)  # fmt: skip
 
 HERE = {  # run below, each with SMALL
     "python train.py model.init=xavier lr=0.01",

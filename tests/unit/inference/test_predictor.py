@@ -16,8 +16,7 @@ from torch.nn import functional as F
 from fcn import config as configuration
 from fcn.config import Config, ConfigError, InferenceConfig, option
 from fcn.config.choices import Accelerator, Inference, InferencePrecision
-from fcn.data import shapes
-from fcn.data.dataset_options import ShapesData, VocData
+from fcn.data.dataset_options import ShapesConfig, ShapesData, VocData
 from fcn.inference.predictor import Predictor, load, load_network, predict_logits
 from fcn.inference.tiling import tiles
 from fcn.models.network import IMAGENET_MEAN, IMAGENET_STD, SegmentationNetwork
@@ -304,10 +303,10 @@ import sys
 import numpy as np
 import fcn
 from fcn.cli import (evaluate, export)
-run, data = sys.argv[1:]
+run = sys.argv[1]
 fcn.load(run).predict(np.zeros((8, 8, 3), np.uint8))
 for command, *arguments in (
-    (evaluate, "worst=0", "boundary_widths=[]", "data=shapes", f"data.root={data}"),
+    (evaluate, "worst=0", "boundary_widths=[]"),
     (export, "sizes=[[8,8]]", "batches=[1]"),
 ):
     sys.argv = [command.__name__, f"run={run}", *arguments]
@@ -318,10 +317,10 @@ print(sorted({"pytorch_lightning", "lightning", "fcn.training.task"} & set(sys.m
 
 @pytest.mark.slow
 def test_prediction_evaluation_and_export_import_no_lightning(shapes_root, tmp_path):
-    data = ShapesData(classes=list(shapes.CLASSES))
+    data = ShapesData(root=str(shapes_root), shapes=ShapesConfig(num_train=16, num_val=5))
     config = Config(name="x", data=data, backbone=option("backbone", "squeezenet1_0"))
     save(SegmentationNetwork(config), tmp_path / "run.ckpt")
-    arguments = [sys.executable, "-c", WITHOUT_LIGHTNING, str(tmp_path / "run.ckpt"), str(shapes_root)]
+    arguments = [sys.executable, "-c", WITHOUT_LIGHTNING, str(tmp_path / "run.ckpt")]
     process = subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path)
     assert process.stdout.splitlines()[-1:] == ["[]"], process.stderr
 

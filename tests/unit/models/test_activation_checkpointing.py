@@ -28,8 +28,8 @@ NETWORKS = [
     pytest.param(("backbone=squeezenet1_0", "model=conv_head"), marks=slow),
     pytest.param(("backbone=vgg16_bn",), marks=pytest.mark.exhaustive),  # with dropout
     pytest.param((*TIMM, "backbone.name=densenet121"), marks=slow),  # lists of feature maps grow after a block
-    pytest.param((*TIMM, "backbone.name=hrnet_w18_small"), marks=slow),
-    pytest.param((*TIMM, "backbone.name=swin_tiny_patch4_window7_224"), marks=slow),
+    pytest.param((*TIMM, "backbone.name=hrnet_w18_small"), marks=pytest.mark.exhaustive),
+    pytest.param((*TIMM, "backbone.name=swin_tiny_patch4_window7_224"), marks=pytest.mark.exhaustive),
     pytest.param((*TIMM, "backbone.name=vit_tiny_patch16_224"), marks=slow),
     pytest.param(("model=torchvision", "model.name=lraspp_mobilenet_v3_large"), marks=slow),
     pytest.param((*SMP, "model.name=fpn", "backbone.name=resnet18"), marks=slow),
