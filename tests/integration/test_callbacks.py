@@ -31,7 +31,7 @@ NEVER_BETTER = ("callbacks=[early_stopping]", "callbacks.early_stopping.min_delt
 
 
 @pytest.fixture
-def train(shapes_root, tmp_path):
+def train(shapes_root, tmp_path, without_pictures):
     """Train a small run in a folder below the test's; its directory."""
 
     def run(name: str, *overrides: str):

@@ -156,7 +156,16 @@ def test_grid_pool_equals_torch(size, cells):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", ["resnet10t", "tf_mobilenetv3_small_minimal_100", "test_convnext"])
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        "test_convnext",
+        *(
+            pytest.param(name, marks=pytest.mark.exhaustive)
+            for name in ("resnet10t", "tf_mobilenetv3_small_minimal_100")
+        ),
+    ],
+)
 def test_networks_on_timm_backbones_are_exported_for_any_size(tmp_path, architecture):
     run = save_checkpoint(tmp_path / "timm.ckpt", "timm", "fcn8s", architecture=architecture)
     file, agreements = export.export(ExportConfig(run=str(run), **QUICK))
