@@ -19,6 +19,7 @@ mapped.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import hashlib
@@ -199,10 +200,17 @@ def _write_cache(pairs: Sequence[Pair], split: str, reader: PairReader, folder: 
                 if former.name.startswith(prefix) or (locked and former.match(".*.tmp")):  # left by a killed process
                     former.unlink(missing_ok=True)
             _decode_into(path, key, pairs, reader)
+            _return_freed_memory()
     cache = _open_file(path, key, len(pairs), reader.num_classes)
     if cache is None:
         raise OSError(errno.EIO, "the file was changed or removed while it was written", str(path))
     return cache
+
+
+def _return_freed_memory() -> None:
+    """Return the buffers of the decoding threads to the system, which glibc keeps: 20 MB beside the mapped images."""
+    if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+        trim(0)
 
 
 @contextlib.contextmanager
