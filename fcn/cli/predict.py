@@ -48,7 +48,7 @@ class PredictConfig(InferenceConfig):
         "images, and apply if none of them had one",
     )
     softmax: bool = setting(False, "also write <name>_probabilities.npy, float16 [classes, height, width]")
-    overlay: bool = setting(True, "also write <name>_overlay.png, the image overlaid with its classes")
+    overlay: bool = setting(True, "also write <name>_overlay.jpg, the image overlaid with its classes")
     voc_submission: bool = setting(False, "also write results.tgz for VOC's evaluation server")
     competition: Competition = setting(
         Competition.comp6, "comp5: trained on VOC's images alone; comp6: also on others, such as ImageNet"

@@ -7,14 +7,8 @@ from PIL import Image
 from fcn.runs.atomic_files import replacing
 
 
-def save_png(image: Image.Image, path: Path, *, compress_level: int = 6) -> None:
-    """Save an image as PNG in one atomic step, and create its folder if necessary.
-
-    Args:
-        image: the image.
-        path: the file.
-        compress_level: level of zlib, from 1, the fastest, to 9.
-    """
+def save_png(image: Image.Image, path: Path) -> None:
+    """Save an image as PNG in one atomic step, and create its folder if necessary."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        image.save(temporary, format="PNG", compress_level=compress_level)
+        image.save(temporary, format="PNG")

@@ -119,4 +119,4 @@ def test_the_tutorial(folder, monkeypatch, capsys):
     run_commands([line for line in COMMANDS if line not in ELSEWHERE], monkeypatch, capsys)
     (run,) = (folder / "outputs" / "d2l").iterdir()
     assert "protocol: d2l" in (run / "config.yaml").read_text()
-    assert set(os.listdir(folder / "predictions")) >= {"val_00000.png", "val_00000_overlay.png", "classes.png"}
+    assert set(os.listdir(folder / "predictions")) >= {"val_00000.png", "val_00000_overlay.jpg", "classes.png"}

@@ -65,7 +65,7 @@ def test_command_and_python_api_predict_the_same_masks(folder, trained, run):
     assert re.fullmatch(r"3 images predicted in [\d.]+ s \([\d.]+ images/s\), see predictions\n", out)
     names = ["a", "turned", "x/b"]
     assert files("predictions") == sorted(
-        ["classes.png", *(f"{name}{end}.png" for name in names for end in ("", "_overlay"))]
+        ["classes.png", *(f"{name}{end}" for name in names for end in (".png", "_overlay.jpg"))]
     )
     predictor = fcn.load(trained)
     for name, file in (("a", "a.jpg"), ("x/b", "x/b.png")):

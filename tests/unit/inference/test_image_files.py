@@ -59,7 +59,7 @@ def test_symbolic_links_are_followed_without_cycles():
 
 
 def test_predictions_inside_the_input_folder_are_left_out():
-    touch("photos/a.jpg", "photos/predictions/a.png", "photos/predictions/a_overlay.png")
+    touch("photos/a.jpg", "photos/predictions/a.png", "photos/predictions/a_overlay.jpg")
     assert paths_by_name("photos", Path("photos/predictions")) == {"a": "photos/a.jpg"}
     assert paths_by_name("photos/**/*", Path("photos/predictions")) == {"a": "photos/a.jpg"}
     assert set(paths_by_name("photos/predictions", Path("photos"))) == {"a", "a_overlay"}

@@ -14,7 +14,7 @@ from fcn.data.mask_formats import MaskReader
 from fcn.data.prefetch import THREADS
 from fcn.inference import predicted_files
 from fcn.inference.image_files import Source
-from fcn.inference.predicted_files import OutputFolder, check_submission, write_predictions
+from fcn.inference.predicted_files import OutputFolder, Prediction, check_submission, write_predictions
 from tests.pictures import KNOWN_COLORS
 from tests.voc_tree import noise
 
@@ -36,14 +36,18 @@ def logits_of(mask: np.ndarray, num_classes: int = 21) -> torch.Tensor:
     return 5 * torch.eye(num_classes)[torch.from_numpy(mask).long()].permute(2, 0, 1)
 
 
+def write(folder: OutputFolder, source: Source, logits: torch.Tensor, pixels: np.ndarray = PIXELS) -> None:
+    folder.write(Prediction.of(source, pixels, logits, softmax=folder.softmax))
+
+
 def files() -> list[str]:
     return sorted(str(path) for path in Path("out").rglob("*") if path.is_file())
 
 
 def test_mask_is_a_palette_image_like_those_of_voc():
     mask = np.random.default_rng(1).integers(0, 21, (4, 6), np.uint8)
-    OutputFolder(Path("out"), softmax=True).write(sources("a/b.jpg")[0], PIXELS, logits_of(mask))
-    assert files() == ["out/a/b.png", "out/a/b_overlay.png", "out/a/b_probabilities.npy"]
+    write(OutputFolder(Path("out"), softmax=True), sources("a/b.jpg")[0], logits_of(mask))
+    assert files() == ["out/a/b.png", "out/a/b_overlay.jpg", "out/a/b_probabilities.npy"]
     np.testing.assert_array_equal(MaskReader(21).read(Path("out/a/b.png")), mask)
     with Image.open("out/a/b.png") as image:
         assert image.mode == "P"
@@ -53,18 +57,21 @@ def test_mask_is_a_palette_image_like_those_of_voc():
 
 
 def test_overlay_shows_the_image_where_the_background_is_predicted():
-    mask = np.zeros((4, 6), np.uint8)
-    mask[:, 3:] = 15
-    OutputFolder(Path("out")).write(sources("a.jpg")[0], PIXELS, logits_of(mask))
-    overlay = np.array(Image.open("out/a_overlay.png"))
-    np.testing.assert_array_equal(overlay[:, :3], PIXELS[:, :3])
-    half = (PIXELS[:, 4:].astype(float) + KNOWN_COLORS[15]) / 2  # beyond the boundary, which is opaque
-    np.testing.assert_allclose(overlay[:, 4:], half, atol=0.5)
+    mask = np.zeros((32, 48), np.uint8)
+    mask[:, 24:] = 15
+    pixels = np.full((32, 48, 3), (90, 40, 200), np.uint8)
+    write(OutputFolder(Path("out")), sources("a.jpg")[0], logits_of(mask), pixels)
+    with Image.open("out/a_overlay.jpg") as image:
+        assert image.format == "JPEG"
+        overlay = np.array(image, float)
+    np.testing.assert_allclose(overlay[:, :24], pixels[:, :24], atol=3)
+    half = (pixels[:, 25:] + np.array(KNOWN_COLORS[15], float)) / 2  # beyond the boundary, which is opaque
+    np.testing.assert_allclose(overlay[:, 25:], half, atol=3)
 
 
 def test_probabilities_are_the_softmax_in_half_precision():
     logits = torch.randn(21, 4, 6, generator=torch.Generator().manual_seed(0)) * 5
-    OutputFolder(Path("out"), overlay=False, softmax=True).write(sources("a.jpg")[0], PIXELS, logits)
+    write(OutputFolder(Path("out"), overlay=False, softmax=True), sources("a.jpg")[0], logits)
     assert files() == ["out/a.png", "out/a_probabilities.npy"]
     probabilities = np.load("out/a_probabilities.npy")
     assert (probabilities.shape, probabilities.dtype) == ((21, 4, 6), np.float16)
@@ -79,15 +86,18 @@ def test_probabilities_are_written_atomically(monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(OSError, match="No space left"):
-        OutputFolder(Path("out"), softmax=True).write(sources("a.jpg")[0], PIXELS, torch.zeros(21, 4, 6))
-    assert files() == ["out/a.png", "out/a_overlay.png"]
+        write(OutputFolder(Path("out"), softmax=True), sources("a.jpg")[0], torch.zeros(21, 4, 6))
+    assert files() == ["out/a.png", "out/a_overlay.jpg"]
 
 
 @pytest.mark.parametrize(
     ("names", "message"),
     [
         (["a.jpg", "a.png"], r"out/a\.png belongs to photos/a\.jpg and photos/a\.png"),
-        (["a.jpg", "a_overlay.jpg"], r"out/a_overlay\.png belongs to photos/a\.jpg and photos/a_overlay\.jpg"),
+        (
+            ["a_overlay.jpg", "a_overlay.png"],
+            r"out/a_overlay\.png belongs to photos/a_overlay\.jpg and photos/a_overlay\.png",
+        ),
         (["x.jpg", "classes.jpg"], r"must not name an image classes, because out/classes\.png is the legend"),
     ],
 )
@@ -138,7 +148,7 @@ def test_archive_contains_the_masks_in_the_layout_of_the_server():
     folder = OutputFolder(Path("out"), overlay=False)
     for number, source in enumerate(images):
         masks[Path(source.name).name] = np.full((4, 6), number + 19, np.uint8)
-        folder.write(source, PIXELS, logits_of(masks[Path(source.name).name]))
+        write(folder, source, logits_of(masks[Path(source.name).name]))
     folder.write_archive(images, "comp5")
     inside = "results/VOC2012/Segmentation/comp5_test_cls/"
     with tarfile.open("out/results.tgz", "r:gz") as tar:
