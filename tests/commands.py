@@ -33,7 +33,7 @@ TINY_DATA = ("data.shapes.num_train=16", "data.shapes.num_val=5")
 """Overrides of the built-in synthetic dataset."""
 
 TINY = (*TINY_DATA, *TINY_RUN, "backbone=squeezenet1_0")
-"""Overrides of a run that takes a few seconds on the built-in synthetic dataset, with the smallest backbone."""
+"""Overrides of a run of a few seconds on the built-in synthetic dataset. The backbone has no batch norm."""
 
 
 def only_entry(folder: Path) -> Path:

@@ -51,7 +51,7 @@ def module_command(tmp_path_factory, shapes_root) -> Command:
 
 @pytest.fixture
 def without_pictures(monkeypatch) -> None:
-    """Let runs in this process draw nothing, which takes a third of the time of a tiny run."""
+    """Draw no pictures in runs in this process: drawing takes a third of the time of a tiny run."""
     monkeypatch.setattr("fcn.training.recording.draw_epoch_pictures", lambda task, data: {})
     monkeypatch.setattr("fcn.training.recording.draw_learning_curves", lambda rows: Image.new("RGB", (1, 1)))
 

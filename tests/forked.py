@@ -71,7 +71,7 @@ def _run(args: list[str], cwd: str, env: dict[str, str], output: list[str]) -> N
     os.environ.update(env)
     os.chdir(cwd)
     sys.argv = args
-    sys.path[:0] = [str(Path(args[0]).parent), *env.get("PYTHONPATH", "").split(os.pathsep)]
+    sys.path[:0] = [str(Path(args[0]).parent), *filter(None, env.get("PYTHONPATH", "").split(os.pathsep))]
     status = 1
     try:
         runpy.run_path(args[0], run_name="__main__")

@@ -175,7 +175,7 @@ def to_container(config: object) -> dict[str, Any]:
     """Return a plain dict of plain values (enums by name), as saved in config.yaml and in checkpoints.
 
     Args:
-        config: object of a dataclass schema.
+        config: object of a dataclass schema, with values of the declared types, such as one that `validate` returned.
     """
     return _resolved(_plain(config))
 
@@ -185,6 +185,8 @@ def _plain(value: Any) -> Any:
         return {entry.name: _plain(getattr(value, entry.name)) for entry in dataclasses.fields(value)}
     if isinstance(value, Enum):
         return value.name
+    if isinstance(value, Path):
+        return str(value)
     if isinstance(value, Mapping):
         return {key: _plain(entry) for key, entry in value.items()}
     return [_plain(entry) for entry in value] if isinstance(value, (list, tuple)) else value

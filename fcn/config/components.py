@@ -123,7 +123,8 @@ def component(group: str, name: str, **run_keys: Any) -> Callable[[type[AnyCompo
             name of a group that comes earlier in conf/config.yaml, with a string, chooses an option of that group.
 
     Raises:
-        ConfigError: if the group does not exist, the option is registered by another module, or a method is missing.
+        ConfigError: if the group does not exist, the option is registered by another module, a method is missing, or a
+            key has no default value.
     """
 
     def register(declared: type[AnyComponent]) -> type[AnyComponent]:
@@ -149,6 +150,12 @@ def component(group: str, name: str, **run_keys: Any) -> Callable[[type[AnyCompo
             setattr(declared, key, setting(name, f"option of the group {group}; chosen by {group}={name}"))
             declared.__annotations__ = {key: "str", **own}
         registered = dataclass(kw_only=True)(declared)
+        for entry in dataclasses.fields(registered):
+            if entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING:
+                raise ConfigError(
+                    f"{group}={name} of {declared.__module__} must have a default value for the key {entry.name}; use "
+                    f"{entry.name}: <type> = setting(<default>, <description>)"
+                )
         _options[group][name] = registered
         _run_keys[registered] = run_keys
         return registered

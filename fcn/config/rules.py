@@ -53,7 +53,7 @@ def check_options(composed: DictConfig, values: Mapping[str, Any], schema: type)
     Options with equal keys may replace each other, such as torchvision's backbones.
 
     Args:
-        composed: composed by Hydra.
+        composed: composed by Hydra; a configuration without types is accepted with every name.
         values: the same configuration, resolved.
         schema: dataclass of the whole configuration.
 

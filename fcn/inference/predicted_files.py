@@ -38,7 +38,11 @@ WRITERS = 2
 """Threads that write files; up to five images with their predictions wait for them."""
 
 OVERLAY_QUALITY = 95
-"""JPEG quality of overlays: of 40 VOC photographs, a third of the size of PNG files, written in a tenth of the time."""
+"""JPEG quality of overlays.
+
+For 40 VOC photographs, the files have a third of the size of PNG files and are written in a tenth of the time. libjpeg
+refuses images with a side of more than 65,500 pixels.
+"""
 
 
 @dataclass(frozen=True)
@@ -184,7 +188,7 @@ def check_submission(sources: Sequence[Source], classes: Sequence[str]) -> None:
 def write_predictions(
     predictor: Predictor, sources: Iterable[Source], folder: OutputFolder, *, upright: bool = True
 ) -> Iterator[Iterator[DataError | None]]:
-    """Yield an iterator that predicts the images one by one: None for each, or the error of reading it.
+    """Yield an iterator that predicts the images one by one. It yields None for each, or the error of reading it.
 
     Threads read the next images and write the files of the previous ones; they end with the context.
 

@@ -17,7 +17,7 @@ from tests.identical_runs import assert_identical
 
 pytestmark = pytest.mark.slow
 # Small steps, many enough to be preempted in between, and validations before and after.
-SMALL = (*TINY, "backbone=squeezenet1_0", "optim=sgd", "data.crop_size=[32,32]", "trainer.sample_images=0")
+SMALL = (*TINY, "optim=sgd", "data.crop_size=[32,32]", "trainer.sample_images=0")
 LONG = ("epochs=24", "trainer.val_every=8")
 LAST_STEP = 48
 

@@ -135,7 +135,8 @@ def test_resume_is_exact_with_two_processes(command, number, status, callbacks):
     """Compare a run that was stopped and resumed with one that was not."""
     epochs = "epochs=5" if callbacks else "epochs=3"  # 12 steps
     options = (
-        "data.shapes.num_train=16", "batch_size=4", epochs, "trainer=ddp_cpu", "trainer.checkpoint_steps=1", *callbacks
+        "data.shapes.num_train=16", "batch_size=4", epochs, "trainer=ddp_cpu", "trainer.checkpoint_steps=1",
+        "backbone=resnet18", *callbacks,  # with statistics of batch norm
     )  # fmt: skip
     alone = command.train(*options, name="alone")
     process = command.start(*TINY, *options, f"data.root={command.data}", "name=resumed")

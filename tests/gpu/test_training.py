@@ -16,6 +16,8 @@ from fcn.training.task import SegmentationTask
 from fcn.training.trainer import build_trainer
 from tests.commands import TINY
 
+SMALL = (*TINY, "backbone=resnet18")  # with batch norm
+
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
@@ -27,7 +29,7 @@ def train(tmp_path, shapes_root):
     """Execute a tiny run on one GPU and return its directory."""
 
     def run(name: str, *overrides: str):
-        config = compose(*TINY, f"data.root={shapes_root}", "trainer=gpu", *overrides)
+        config = compose(*SMALL, f"data.root={shapes_root}", "trainer=gpu", *overrides)
         fcn.train(config, tmp_path / name)
         return tmp_path / name
 
@@ -65,7 +67,7 @@ class NoWaiting(pl.Callback):
 )
 def test_step_does_not_wait_for_the_gpu(shapes_root, tmp_path, overrides):
     """Except with loss=lovasz, which reads the classes of the masks."""
-    config = compose(*TINY, f"data.root={shapes_root}", "trainer=gpu", "trainer.log_every=100", *overrides)
+    config = compose(*SMALL, f"data.root={shapes_root}", "trainer=gpu", "trainer.log_every=100", *overrides)
     watch = NoWaiting()
     try:
         callbacks = [option.build(config, tmp_path) for option in config.callbacks.values()]
@@ -130,7 +132,7 @@ def test_every_precision_trains(train, precision):
 
 
 def test_upsampling_algorithms_give_equal_logits(shapes_root):
-    config = compose(*TINY, f"data.root={shapes_root}", "trainer=gpu")
+    config = compose(*SMALL, f"data.root={shapes_root}", "trainer=gpu")
     task = SegmentationTask(config).cuda().eval()
     images = torch.rand(2, 3, 64, 96, device="cuda")
     logits = []
@@ -144,7 +146,7 @@ def test_upsampling_algorithms_give_equal_logits(shapes_root):
 
 def test_gpu_and_cpu_losses_agree(train, tmp_path, shapes_root):
     gpu = json.loads((train("gpu", "trainer.precision=fp32", "deterministic=true") / "summary.json").read_text())
-    config = compose(*TINY, f"data.root={shapes_root}", "trainer=cpu")
+    config = compose(*SMALL, f"data.root={shapes_root}", "trainer=cpu")
     assert fcn.train(config, tmp_path / "cpu")["train/loss"] == pytest.approx(gpu["metrics"]["train/loss"], rel=0.05)
 
 
@@ -153,6 +155,8 @@ def test_two_gpus_with_synchronised_batch_norm_equal_one(fresh_command):
     """Compare the training loss: batch statistics are those of the global batch."""
     losses = []
     for name, options in (("one", ["trainer=gpu"]), ("two", ["trainer=ddp", "trainer.devices=2"])):
-        run = fresh_command.train(*options, "trainer.sync_batchnorm=true", "trainer.precision=fp32", name=name)
+        run = fresh_command.train(
+            "backbone=resnet18", *options, "trainer.sync_batchnorm=true", "trainer.precision=fp32", name=name
+        )
         losses.append(json.loads((run / "summary.json").read_text())["metrics"]["train/loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-2)

@@ -22,7 +22,7 @@ from tests.commands import TINY, type_in
 from tests.identical_runs import assert_identical
 
 SMALL = (
-    *TINY, "data.crop_size=[32,32]", "batch_size=4", "backbone=squeezenet1_0", "trainer=cpu",
+    *TINY, "data.crop_size=[32,32]", "batch_size=4", "trainer=cpu",
     "trainer.sample_images=0",
 )  # fmt: skip
 EMA = ("callbacks=[ema]", "callbacks.ema.decay=0.9")

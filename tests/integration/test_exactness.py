@@ -27,6 +27,7 @@ LONGER = (
     "epochs=3",
     "trainer.val_every=2",
     "data.augmentation.scale=[0.5,2.0]",
+    "backbone=resnet18",  # with statistics of batch norm
 )
 
 
@@ -176,7 +177,7 @@ def test_interrupted_run_resumes_bit_for_bit(situation, tmp_path, shapes_root, m
     case = INTERRUPTIONS[situation]
     if "model=smp" in case.overrides:
         pytest.importorskip("segmentation_models_pytorch")
-    small = ("trainer.sample_images=0", "trainer=cpu", f"data.root={shapes_root}")
+    small = ("backbone=squeezenet1_0", "trainer.sample_images=0", "trainer=cpu", f"data.root={shapes_root}")
     config = fcn.compose(*TINY, *LONGER, *small, *case.overrides)
     fcn.train(config, tmp_path / "uninterrupted")
     training_step, run = SegmentationTask.training_step, tmp_path / "interrupted"

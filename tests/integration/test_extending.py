@@ -185,6 +185,12 @@ def test_help_and_completion_list_components(folder):
             [],
             r"FCN_COMPONENTS .* loss=x of mine must define the method build",
         ),
+        (
+            "import fcn\nfrom fcn.config import LossConfig\n@fcn.component('loss', 'x')\nclass X(LossConfig):\n"
+            "    alpha: float\n    def build(self, *_): ...",
+            [],
+            r"FCN_COMPONENTS .* loss=x of mine must have a default value for the key alpha; use .*",
+        ),
         (LOSS, ["loss=tversky", "loss.alpha=2"], r"loss.alpha \(=2.0\) must be between 0 and 1"),
         (LOSS, ["loss.alpha=0.3"], r"loss.alpha has no effect .* or use loss=tversky"),
         (LOSS, ["loss=tversky", "loss.beta=1"], r"unknown key loss.beta.*"),

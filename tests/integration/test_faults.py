@@ -20,7 +20,7 @@ from tests.matrix import FAULTS, read_messages
 from tests.voc_tree import shapes_as_voc, truncate
 
 MESSAGES = read_messages(FAULTS)
-SMALL = (*TINY, "backbone=squeezenet1_0", "trainer.sample_images=0")
+SMALL = (*TINY, "trainer.sample_images=0")
 LONG = ("epochs=300", "trainer.val_every=100")
 
 
@@ -131,7 +131,7 @@ def test_disk_full_during_a_checkpoint_keeps_the_previous_one(train_command, dis
 @pytest.mark.parametrize(("size", "fault"), [("4k", "first files"), ("200k", "first checkpoint")])
 def test_disk_full_elsewhere_is_one_line(command, disk, size, fault):
     disk(f"size={size}")
-    done = command(*TINY, "backbone=squeezenet1_0", f"data.root={command.data}", "name=full")
+    done = command(*TINY, f"data.root={command.data}", "name=full")
     assert done.returncode == 1
     assert_message(f"disk full: {fault}", done.stderr)
     disk("size=200m")

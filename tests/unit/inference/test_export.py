@@ -159,11 +159,8 @@ def test_grid_pool_equals_torch(size, cells):
 @pytest.mark.parametrize(
     "architecture",
     [
-        "test_convnext",
-        *(
-            pytest.param(name, marks=pytest.mark.exhaustive)
-            for name in ("resnet10t", "tf_mobilenetv3_small_minimal_100")
-        ),
+        "tf_mobilenetv3_small_minimal_100",  # with padding that depends on the size
+        *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("resnet10t", "test_convnext")),
     ],
 )
 def test_networks_on_timm_backbones_are_exported_for_any_size(tmp_path, architecture):

@@ -94,10 +94,6 @@ def test_probabilities_are_written_atomically(monkeypatch):
     ("names", "message"),
     [
         (["a.jpg", "a.png"], r"out/a\.png belongs to photos/a\.jpg and photos/a\.png"),
-        (
-            ["a_overlay.jpg", "a_overlay.png"],
-            r"out/a_overlay\.png belongs to photos/a_overlay\.jpg and photos/a_overlay\.png",
-        ),
         (["x.jpg", "classes.jpg"], r"must not name an image classes, because out/classes\.png is the legend"),
     ],
 )
@@ -118,6 +114,8 @@ def test_image_is_never_replaced(root):
     Path("link").symlink_to("photos")
     with pytest.raises(ConfigError, match=r"output \(=.*\) must not replace the image .*a\.png"):
         OutputFolder(Path(root)).check(sources("a.png"))
+    with pytest.raises(ConfigError, match=r"output \(=.*\) must not replace the image .*b_overlay\.jpg"):
+        OutputFolder(Path(root)).check(sources("b.jpg", "b_overlay.jpg"))
     OutputFolder(Path(root)).check(sources("b.jpg"))
 
 

@@ -93,7 +93,7 @@ def test_divergence_is_reported_with_the_step_and_epoch_counted_from_1(tmp_path,
             if trainer.global_step == 2:
                 next(pl_module.parameters()).data.fill_(float("nan"))
 
-    config = compose(*TINY, f"data.root={shapes_root}", "trainer=cpu", "backbone=squeezenet1_0", "trainer.val_every=2")
+    config = compose(*TINY, f"data.root={shapes_root}", "trainer=cpu", "trainer.val_every=2")
     trainer = build_trainer(config, callbacks=[Breaks()])
     with pytest.raises(TrainingDiverged, match=DIVERGED):
         trainer.fit(SegmentationTask(config), datamodule=VOCDataModule(config))

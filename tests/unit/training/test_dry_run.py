@@ -75,8 +75,8 @@ def test_traffic_of_synchronised_batch_norm_is_counted_without_a_gpu(shapes_root
 
 def test_frozen_backbone_has_no_gradients(shapes_root):
     config = compose(
-        *SMALL, f"data.root={shapes_root}", "backbone.trainable=false", "trainer.dry_run_processes=2",
-        "trainer.sync_batchnorm=true", "model=linear_head",
+        *SMALL, f"data.root={shapes_root}", "backbone=resnet18", "backbone.trainable=false",
+        "trainer.dry_run_processes=2", "trainer.sync_batchnorm=true", "model=linear_head",
     )  # fmt: skip
     table = dry_run(config)
     trained = 2 * 512 + 512 * 6 + 6  # batch norm and a 1x1 convolution to six classes

@@ -15,7 +15,7 @@ from tests.commands import TINY
 def test_masks_that_are_not_counted_are_said_whatever_the_reason(shapes_root, tmp_path, keys):
     (tmp_path / "file").touch()  # a cache cannot be written into it
     keys = [key.format(file=os.fspath(tmp_path / "file")) for key in keys]
-    config = compose(*TINY, "trainer=cpu", "backbone=squeezenet1_0", f"data.root={shapes_root}", *keys)
+    config = compose(*TINY, "trainer=cpu", f"data.root={shapes_root}", *keys)
     data = VOCDataModule(config)
     data.prepare_data()
     data.setup("fit")
