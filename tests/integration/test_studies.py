@@ -20,7 +20,8 @@ def test_every_study_is_tested():
 
 
 @pytest.mark.parametrize("study", SWEPT)
-def test_study_sweeps_over_these_values(study):
+def test_study_sweeps_over_these_values(study, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # reading `sweep.dir` reserves a folder in outputs/
     composition.register_schema(Config)
     with initialize_config_dir(str(composition.CONF), version_base="1.3"):
         settings = hydra.compose("config", [f"study={study}"], return_hydra_config=True).hydra
