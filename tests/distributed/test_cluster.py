@@ -132,11 +132,12 @@ def test_slurm_job_requeues_itself_when_preempted_and_not_when_finished(command,
 
 @pytest.mark.exhaustive
 def test_failed_slurm_job_is_not_requeued(command, slurm):
-    run = prepared(command, "broken", "data=voc", "data.root=nowhere")
+    (command.folder / "no_folder").write_text("")
+    run = prepared(command, "broken", "data.root=no_folder")
     job = slurm(run)
     out, _ = job.communicate(timeout=280)
     assert job.returncode != 0
-    assert "nowhere" in out
+    assert "no_folder" in out
     assert not (command.folder / "requeued").exists()
 
 
