@@ -208,7 +208,7 @@ def _write_cache(pairs: Sequence[Pair], split: str, reader: PairReader, folder: 
 
 
 def _return_freed_memory() -> None:
-    """Return the buffers of the decoding threads to the system; glibc would keep 20 MB of them."""
+    """Return the buffers of the decoding threads to the system; glibc would keep about 20 MB of them."""
     if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
         trim(0)
 

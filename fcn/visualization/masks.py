@@ -32,12 +32,12 @@ def overlay(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uin
     Returns:
         uint8 [H, W, 3].
     """
-    outline = np.zeros(mask.shape, bool)
     below, right = mask[1:] != mask[:-1], mask[:, 1:] != mask[:, :-1]
-    for part, differs in (
-        (outline[1:], below), (outline[:-1], below), (outline[:, 1:], right), (outline[:, :-1], right),
-    ):  # fmt: skip
-        part |= differs
+    outline = np.zeros(mask.shape, bool)
+    outline[1:] |= below
+    outline[:-1] |= below
+    outline[:, 1:] |= right
+    outline[:, :-1] |= right
     colors = np.asarray(palette_image(mask).convert("RGB"))
     differing = image ^ colors
     half = (image & colors) + (differing >> 1)
